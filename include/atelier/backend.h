@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: Apache-2.0
+// backend.h - the plug-in seam: what a device must be able to do.
+// Idea: one struct of typed slots per device kind. Plain C fills every CPU slot, faster twins overwrite
+// it; an empty slot of another device falls back to a composite in ops/. A slot gets views whose shapes
+// ops/ has already checked; it never allocates tensors and never waits for the host.
+// Every slot: called on the thread that owns the device's stream; may not block on other threads but
+// the pool; inputs and outputs do not overlap unless the slot says "in place"; returns AT_OK or records
+// a message with at_fail.
+// "any float" below: f32, bf16, f16, mixed freely between arguments; arithmetic and sums in f32.
+#ifndef ATELIER_BACKEND_H
+#define ATELIER_BACKEND_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "atelier/types.h"
+#include "base/status.h"
+
+// Exact equality is asked at load: a plug-in built against another header is refused.
+#define AT_BACKEND_ABI 1
+
+// A place where a backend may keep its own form of a weight (packed panels, dequantised bytes). Lives
+// as long as the weight. Publish with compare-exchange: the loser frees its copy and takes the winner's.
+typedef struct at_packed {
+    _Atomic(void *) data;
+    void (*free)(void *data); // set before data is published
+} at_packed;
+
+// A weight as a slot sees it: bytes as stored, times `scale` (1 unless ComfyUI's scaled fp8).
+typedef struct at_wview {
+    at_view v; // contiguous; data NULL means "absent" (no bias, no affine)
+    float scale;
+    at_packed *packed; // NULL: nothing may be cached
+} at_wview;
+
+typedef enum at_act {
+    AT_ACT_NONE = 0,
+    AT_ACT_SILU,
+    AT_ACT_GELU_TANH,
+    AT_ACT_GELU_ERF,
+    AT_ACT_QUICK_GELU, // x * sigmoid(1.702 x)
+    AT_ACT_RELU,
+    AT_ACT_TANH,
+    AT_ACT_SIGMOID
+} at_act;
+
+// out[m,n] = act(sum_k x[m,k] * w[n,k] * scale + bias[n]); then, if gate: out *= gate[b,n]; then, if
+// residual: out += residual[m,n].
+//   x, out, residual  [batch, tokens, features] any float, features contiguous, other strides free
+//   w                 [n, k] any storage format; bias [n]
+//   gate              [batch, n] any float, stride free (0 over batch broadcasts)
+// out may be the same view as residual (in place).
+typedef struct at_linear_args {
+    at_view x, out;
+    at_wview w, bias;
+    at_act act;
+    at_view residual, gate; // data NULL: absent
+} at_linear_args;
+
+// Scaled dot product attention. q [b, tq, h, d], k and v [b, tk, h, d], out [b, tq, h, d]; d contiguous,
+// all other strides free (q, k, v may be read in place from one qkv buffer). bias: [1 or b, h, tq, tk]
+// f32, added to scale * q.k, -inf masks; a row that is masked everywhere gives zeros. causal: key j is
+// seen by query i if j <= i + (tk - tq).
+typedef struct at_attention_args {
+    at_view q, k, v, out;
+    at_view bias; // data NULL: absent
+    float scale;
+    bool causal;
+} at_attention_args;
+
+// Normalise the last dimension; then y = y * weight + bias; then y = y * (1 + mod_scale) + mod_shift.
+//   x, out    [batch, tokens, dim] any float; weight, bias [dim]; mod_scale, mod_shift [batch, dim]
+// rms: no mean is taken away (Zhang & Sennrich 2019). In place allowed.
+typedef struct at_norm_args {
+    at_view x, out;
+    at_wview weight, bias;
+    at_view mod_scale, mod_shift; // data NULL: absent
+    float eps;
+    bool rms;
+} at_norm_args;
+
+// Group norm over [batch, pixels, channels] with channels contiguous (NHWC flattened), then act.
+// In place allowed.
+typedef struct at_group_norm_args {
+    at_view x, out;
+    at_wview weight, bias;
+    int groups;
+    float eps;
+    at_act act;
+} at_group_norm_args;
+
+// Rotary embedding with an optional RMS norm of each head before it.
+//   x, out  [b, t, h, d] d contiguous; in place allowed     weight [d] or absent
+//   cos, sin [t, d/2] f32 contiguous (the first dimension may be [b*t] when angles differ per batch)
+// pairs: false = neighbours (0,1)(2,3) as in FLUX; true = halves (i, i + d/2).
+typedef struct at_rope_args {
+    at_view x, out;
+    at_wview weight;
+    float eps;
+    at_view cos, sin; // data NULL: norm only
+    bool halves;
+} at_rope_args;
+
+// 2D convolution, NHWC in and out, weight [cout, cin, kh, kw] as stored (torch).
+//   x [b, h, w, cin], out [b, oh, ow, cout], residual like out or absent; channels contiguous
+//   out = act(conv(x) + bias) + residual.  upsample2x: x is read as if each pixel stood 2x2.
+typedef struct at_conv2d_args {
+    at_view x, out;
+    at_wview w, bias;
+    int stride, pad_top, pad_left, pad_bottom, pad_right;
+    bool upsample2x;
+    at_act act;
+    at_view residual;
+} at_conv2d_args;
+
+typedef enum at_binary_op { AT_ADD, AT_SUB, AT_MUL, AT_DIV } at_binary_op;
+
+// out = act_a(a) op b, elementwise, numpy broadcasting by zero strides. In place on a allowed.
+typedef struct at_binary_args {
+    at_view a, b, out;
+    at_binary_op op;
+    at_act act_a;
+} at_binary_args;
+
+// out = x + gate * y with gate [batch, dim] over [batch, tokens, dim]. In place on x allowed.
+typedef struct at_gate_add_args {
+    at_view x, y, gate, out;
+} at_gate_add_args;
+
+// out = sum_i coef[i] * in[i], all contiguous with the same count; the samplers' only arithmetic.
+#define AT_LINCOMB_MAX 8
+typedef struct at_lincomb_args {
+    int n;
+    float coef[AT_LINCOMB_MAX];
+    at_view in[AT_LINCOMB_MAX];
+    at_view out; // may be one of in
+} at_lincomb_args;
+
+// Rows of a table: out[i, :] = table[ids[i], :] * scale. ids i32 in range (ops/ checked on the host).
+typedef struct at_embedding_args {
+    at_wview table;
+    at_view ids, out; // ids [n], out [n, dim]
+} at_embedding_args;
+
+typedef struct at_backend {
+    int abi;          // AT_BACKEND_ABI
+    const char *name; // "cpu", "cuda"
+    // Strided copy with conversion between any two dtypes (to integers: truncation; to bool: != 0).
+    at_status (*copy)(void *stream, const at_view *src, const at_view *dst);
+    at_status (*fill)(void *stream, const at_view *dst, double value);
+    at_status (*unary)(void *stream, const at_view *x, const at_view *out, at_act act);
+    at_status (*binary)(void *stream, const at_binary_args *a);
+    at_status (*gate_add)(void *stream, const at_gate_add_args *a);
+    at_status (*lincomb)(void *stream, const at_lincomb_args *a);
+    at_status (*linear)(void *stream, const at_linear_args *a);
+    at_status (*attention)(void *stream, const at_attention_args *a);
+    at_status (*norm)(void *stream, const at_norm_args *a);
+    at_status (*group_norm)(void *stream, const at_group_norm_args *a);
+    at_status (*rope)(void *stream, const at_rope_args *a);
+    at_status (*conv2d)(void *stream, const at_conv2d_args *a);
+    at_status (*embedding)(void *stream, const at_embedding_args *a);
+    // Which table row serves these arguments ("onednn brgemm bf16"), for traces and bench; may be NULL.
+    const char *(*kernel_name)(const char *slot);
+} at_backend;
+
+#endif

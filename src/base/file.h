@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+// file.h - files: mapped for reading, written whole or not at all, and never outside their folder.
+// Owns: an at_map owns its mapping; buffers are the caller's (at_free).
+#ifndef AT_BASE_FILE_H
+#define AT_BASE_FILE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/status.h"
+
+// A read-only mapping. `data` is NULL for an empty file. The kernel pages bytes in when touched.
+typedef struct at_map {
+    const uint8_t *data;
+    size_t size;
+} at_map;
+
+at_status at_map_open(const char *path, at_map *out); // AT_ENOTFOUND, AT_EIO
+void at_map_close(at_map *m);
+
+// The whole file with a NUL behind it (not counted in *size). Refuses more than `max` bytes.
+at_status at_file_read(const char *path, size_t max, char **out, size_t *size);
+
+// A file that appears under its name only when it is complete: temporary name, fsync, rename.
+typedef struct at_atomic_file at_atomic_file;
+at_status at_atomic_open(const char *path, at_atomic_file **out);
+at_status at_atomic_write(at_atomic_file *f, const void *bytes, size_t n);
+at_status at_atomic_commit(at_atomic_file **f); // frees f, also on failure
+void at_atomic_abort(at_atomic_file **f);       // removes the temporary; NULL is fine
+
+// dir + "/" + name with name proven to stay below dir: no absolute paths, no ".." parts, no NUL.
+// Result is the caller's (at_free). AT_EINVAL names the offending path.
+at_status at_path_join_safe(const char *dir, const char *name, char **out);
+// Plain join without that proof, for paths of the user's own command line. NULL if out of memory.
+char *at_path_join(const char *a, const char *b);
+const char *at_path_base(const char *path);               // after the last '/'; borrowed
+const char *at_path_ext(const char *path);                // with the dot, "" if none; borrowed
+char *at_path_dir(const char *path);                      // "." if none; at_free
+bool at_path_exists(const char *path);
+bool at_path_is_dir(const char *path);
+at_status at_make_dirs(const char *path);
+at_status at_file_size(const char *path, uint64_t *out);
+
+// Relative names of all regular files below `dir` (links followed once), sorted bytewise, '/' between
+// parts; at most `max` names. The list is one allocation of pointers plus strings: free with
+// at_list_free.
+typedef struct at_list {
+    char **items;
+    size_t count;
+} at_list;
+at_status at_list_files(const char *dir, bool recursive, size_t max, at_list *out);
+void at_list_free(at_list *l);
+
+// Fault injection for reads and writes, as at_mem_fail_at.
+void at_io_fail_at(uint64_t n);
+bool at_io_fault_hit(void);
+
+// Seconds since an arbitrary start, monotonic.
+double at_now(void);
+
+#endif

@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+// sample.h - the solvers: from noise to a latent by asking a denoiser at falling noise levels.
+// Idea: a solver knows nothing of models. It calls `denoise` and combines tensors with at_lincomb; the
+// tensors stay on the device. Every solver is one row of the table in solvers.c.
+// Ownership: see each call. One at_ops, one thread.
+#ifndef AT_SAMPLE_SAMPLE_H
+#define AT_SAMPLE_SAMPLE_H
+
+#include "ops/ops.h"
+#include "sample/noise.h"
+#include "sample/sigmas.h"
+
+// What the guidance returns for one evaluation; tensors in the caller's current scope, f32.
+typedef struct at_denoised {
+    at_tensor *out;    // after CFG
+    at_tensor *uncond; // x0 of the negative prompt; NULL unless asked (cfg_pp solvers)
+} at_denoised;
+
+typedef struct at_denoiser {
+    // x and the results f32 [b, c, h, w] (or video rank 5) on the op device.
+    at_denoised (*call)(void *ctx, at_ops *o, const at_tensor *x, float sigma, bool want_uncond);
+    void *ctx;
+    const at_model_sampling *sampling;
+} at_denoiser;
+
+// Options that the sampler nodes expose; at_sampler_defaults fills what ComfyUI would use.
+typedef struct at_sampler_options {
+    double eta, s_noise, s_churn, s_tmin, s_tmax, r, rtol, atol, h_init, pcoeff, icoeff, dcoeff,
+        accept_safety, ge_gamma;
+    int order, max_stage;
+    char solver_type[16]; // "midpoint", "heun", ...
+    bool noise_device_cpu;
+} at_sampler_options;
+void at_sampler_defaults(const char *sampler, at_sampler_options *out);
+
+typedef struct at_sample_args {
+    const char *sampler;               // one of at_sampler_names
+    const at_sampler_options *options; // NULL: defaults
+    const float *sigmas;               // n_sigmas values; fewer than 2: the latent comes back unchanged
+    size_t n_sigmas;
+    const at_tensor *noise;       // f32; NULL: zeros (DisableNoise)
+    const at_tensor *latent;      // f32, already process_in'ed; NULL: zeros
+    const at_tensor *noise_mask;  // f32 [b or 1, 1, h, w] at the latent's size, or NULL
+    uint64_t seed;                // of per-step noise
+    bool max_denoise_override;    // reserved for SamplerCustom: computed from sigmas when false
+    // Called after each step with the x0 estimate (borrowed); may be NULL.
+    void (*on_step)(void *ctx, int step, int total, const at_tensor *denoised, const at_tensor *x);
+    void *on_step_ctx;
+} at_sample_args;
+
+extern const char *const at_sampler_names[]; // ComfyUI's 42, in its order
+extern const size_t at_sampler_count;
+int at_sampler_find(const char *name); // -1 if unknown
+
+// Noise the latent for sigmas[0], run the solver, undo the noise scaling. Result f32 in the current
+// scope of `o`; NULL after a failure (see at_ops_status). Checks cancel and votes once per step.
+at_tensor *at_sample(at_ops *o, const at_denoiser *d, const at_sample_args *args);
+
+#endif

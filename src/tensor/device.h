@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0
+// device.h - the devices of this process: memory with byte counters, a stream, and the op slots.
+// Idea: CPU and CUDA differ behind one small vtable; nothing above asks which one it is.
+// Owns: the registry owns every device for the life of the process; pointers are borrowed.
+#ifndef AT_TENSOR_DEVICE_H
+#define AT_TENSOR_DEVICE_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+
+#include "atelier/backend.h"
+#include "atelier/types.h"
+#include "base/status.h"
+
+typedef struct at_device at_device;
+
+// Memory and ordering of one device kind. All slots are set.
+typedef struct at_device_ops {
+    at_status (*alloc)(at_device *d, size_t bytes, void **out); // AT_ALIGN aligned; AT_ENOMEM
+    void (*free)(at_device *d, void *p);
+    at_status (*from_host)(at_device *d, void *dst, const void *src, size_t bytes);
+    at_status (*to_host)(at_device *d, void *dst, const void *src, size_t bytes); // waits
+    at_status (*synchronize)(at_device *d);
+    at_status (*memory)(at_device *d, uint64_t *free_bytes, uint64_t *total_bytes);
+} at_device_ops;
+
+struct at_device {
+    char name[32];        // "cpu", "cuda:0"
+    char description[96]; // "AMD EPYC, 2 threads, AVX2"
+    bool host;            // data pointers can be read by the CPU
+    const at_device_ops *ops;
+    const at_backend *backend;
+    void *stream; // passed to every slot
+    atomic_size_t live_bytes, peak_bytes;
+};
+
+// The CPU device always exists (its backend is put in by at_device_set_cpu_backend, from engine/).
+at_device *at_device_cpu(void);
+void at_device_set_cpu_backend(const at_backend *b, const char *description);
+at_status at_device_register(at_device *d);
+int at_device_count(void);
+at_device *at_device_at(int i);
+at_device *at_device_find(const char *name); // NULL if unknown
+
+// Allocation through the byte counters; fails with the device's name and the numbers.
+at_status at_device_alloc(at_device *d, size_t bytes, void **out);
+void at_device_free(at_device *d, void *p, size_t bytes);
+void at_device_reset_peak(at_device *d);
+
+#endif

@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0
+// prompt.h - ComfyUI's prompt language: weights in parentheses, escapes; and chunks of 77.
+// Source: comfyui-contract sections 6.1-6.3 (ComfyUI 0.3.64 sd1_clip.py, behaviour only).
+// Owns: results are the caller's.
+#ifndef AT_TEXT_PROMPT_H
+#define AT_TEXT_PROMPT_H
+
+#include "text/tokenizer.h"
+
+typedef struct at_segment {
+    char *text; // escapes already removed
+    float weight;
+} at_segment;
+typedef struct at_segments {
+    at_segment *items;
+    size_t count;
+} at_segments;
+
+// "a (red:1.3) fox" -> {"a ", 1} {"red", 1.3} {" fox", 1}. Never fails on odd input; AT_ENOMEM only.
+// Nesting is bounded by the text's length and handled without recursion.
+at_status at_prompt_parse(const char *text, at_segments *out);
+void at_segments_free(at_segments *s);
+
+// How an encoder wants its tokens laid out.
+typedef struct at_chunking {
+    int max_length;     // CLIP 77; T5: 0 = one chunk of any length
+    int min_length;     // T5: pad up to this (Flux 256); 0 none
+    bool has_bos, has_eos;
+    int32_t bos, eos, pad;
+    int max_word_length; // groups shorter than this are never split (8)
+    bool weights;        // false: parentheses are literal text
+} at_chunking;
+
+// One chunk: ids and weights of the same length (max_length for CLIP).
+typedef struct at_chunk {
+    int32_t *ids;
+    float *weights;
+    int64_t len;
+} at_chunk;
+typedef struct at_chunks {
+    at_chunk *items;
+    size_t count;
+    bool weighted; // any weight != 1
+} at_chunks;
+
+at_status at_prompt_chunks(const at_tokenizer *t, const char *text, const at_chunking *how,
+                           at_chunks *out);
+void at_chunks_free(at_chunks *c);
+
+#endif

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Golden case folders: seeded weights, writing, comparison of sources, sensitivity.
+
+A case is a folder with case.json, inputs.safetensors and expected.safetensors; the model file is
+in the same folder or, when cases share one, in a neighbour's (paths are relative to the case).
+"""
+import json
+import math
+import os
+
+import torch
+from safetensors.torch import save_file
+
+
+class Random:
+    """A seeded source of weights. Every tensor draws from its own stream, named by its key, so that
+    adding a tensor to a model does not change the others."""
+
+    def __init__(self, seed):
+        self.seed = seed
+
+    def normal(self, key, shape, std=1.0, mean=0.0):
+        h = self.seed
+        for c in key.encode():
+            h = (h * 1000003 + c) % (2 ** 61 - 1)
+        g = torch.Generator().manual_seed(h)
+        return torch.randn(tuple(shape), generator=g, dtype=torch.float64) * std + mean
+
+    def linear(self, sd, name, out, inp, bias=True, gain=1.0, bias_std=0.4):
+        sd[name + ".weight"] = self.normal(name + ".weight", (out, inp), gain / math.sqrt(inp))
+        if bias:
+            sd[name + ".bias"] = self.normal(name + ".bias", (out,), bias_std * gain)
+
+    def conv(self, sd, name, out, inp, k, gain=1.0, bias_std=0.15):
+        sd[name + ".weight"] = self.normal(name + ".weight", (out, inp, k, k), gain / (k * math.sqrt(inp)))
+        sd[name + ".bias"] = self.normal(name + ".bias", (out,), bias_std * gain)
+
+    def norm(self, sd, name, n, bias=True):
+        sd[name + ".weight"] = self.normal(name + ".weight", (n,), 0.25, 1.0)
+        if bias:
+            sd[name + ".bias"] = self.normal(name + ".bias", (n,), 0.25)
+
+
+def rel_err(a, b):
+    """The measure of `atelier verify`: ||a - b|| / ||b|| in float64."""
+    a, b = a.double(), b.double()
+    return ((a - b).norm() / b.norm().clamp_min(1e-300)).item()
+
+
+def agree(name, results, tol=1e-5):
+    """Assert that all sources ({source: {output: tensor}}) agree with the first one."""
+    names = list(results)
+    first = results[names[0]]
+    for other in names[1:]:
+        for out, ref in first.items():
+            got = results[other][out]
+            assert got.shape == ref.shape, f"{name}: {other}.{out} {tuple(got.shape)} is not {tuple(ref.shape)}"
+            e = rel_err(got, ref)
+            print(f"  {name}: {out}: {names[0]} = {other} within {e:.1e}")
+            assert e <= tol, f"{name}: {other} differs from {names[0]} in {out}: {e:.3e}"
+
+
+def healthy(name, outputs):
+    """Refuse a case whose outputs would hide errors: not finite, or far from O(1)."""
+    for out, t in outputs.items():
+        rms = t.double().pow(2).mean().sqrt().item()
+        assert math.isfinite(rms) and 0.02 < rms < 50, f"{name}: {out} has rms {rms}"
+
+
+def sensitive(name, sd, forward, floor=1.5e-4, skip=()):
+    """Assert that every tensor of the model matters: a 5 % error in it moves an output by > floor."""
+    base = forward(sd)
+    weakest = (1e9, "")
+    for key, w in sd.items():
+        if any(s in key for s in skip) or w.numel() == 0:
+            continue
+        changed = dict(sd)
+        changed[key] = w * 1.05
+        moved = max(rel_err(t, base[o]) for o, t in forward(changed).items())
+        weakest = min(weakest, (moved, key))
+    print(f"  {name}: weakest tensor {weakest[1]} moves the output by {weakest[0]:.1e}")
+    assert weakest[0] > floor, f"{name}: {weakest[1]} hardly matters: {weakest[0]:.2e}"
+
+
+def tensors(d, dtype=None):
+    return {k: (v if dtype is None else v.to(dtype)).contiguous() for k, v in d.items()}
+
+
+def write_model(path, sd, metadata=None):
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    save_file(tensors(sd), path, metadata=metadata)
+
+
+def write_case(root, name, component, model, inputs, expected, options=None, rtol=1e-4, dtype="f32"):
+    """Write root/name. `model` is a path relative to the case; inputs and expected are tensors."""
+    folder = os.path.join(root, name)
+    os.makedirs(folder, exist_ok=True)
+    desc = {"component": component}
+    if model:
+        desc["model"] = model
+    if inputs:
+        desc["inputs"] = "inputs.safetensors"
+        save_file(tensors(inputs), os.path.join(folder, "inputs.safetensors"))
+    desc["expected"] = "expected.safetensors"
+    save_file(tensors(expected), os.path.join(folder, "expected.safetensors"))
+    desc["rtol"] = rtol
+    desc["dtype"] = dtype
+    desc["options"] = options or {}
+    with open(os.path.join(folder, "case.json"), "w", encoding="utf-8") as f:
+        json.dump(desc, f, indent=1, ensure_ascii=True)
+        f.write("\n")
