@@ -20,7 +20,7 @@ def f32(sd):
 
 def scaled_fp8(sd, marker_dtype):
     """ComfyUI's scaled fp8: every 2-D weight is fp8 with a scalar `scale_weight`, the rest stays bf16, and a
-    tensor named scaled_fp8 marks the file. Returns (file, dequantised weights in f32)."""
+    tensor named scaled_fp8 marks the file (2 elements: no fp8 matmul). Returns (file, dequantised weights in f32)."""
     top = torch.finfo(marker_dtype).max
     stored, value = {}, {}
     for k, v in sd.items():
@@ -28,6 +28,7 @@ def scaled_fp8(sd, marker_dtype):
             scale = (v.abs().max() / top).float()
             stored[k] = (v / scale).clamp(-top, top).to(marker_dtype)
             stored[k[:-len("weight")] + "scale_weight"] = scale
+            stored[k[:-len("weight")] + "scale_input"] = torch.tensor(3.0)   # for fp8 matmul only
             value[k] = stored[k].float() * scale
         else:
             stored[k] = v.bfloat16()
@@ -67,14 +68,14 @@ def make(root, comfyui):
     case(root, "flux_dev_f16", shared, sd, DEV, base, comfyui, 4e-3, "f16")
     case(root, "flux_dev_long", shared, sd, DEV, flux.inputs(DEV, 4, 1, 30, 26, 70, [0.31], [3.5]), comfyui)
 
-    # No guidance_in: schnell. Weights f32, batch 2, non-square.
-    sd = flux.weights(SCHNELL, 102)
+    # No guidance_in: schnell. Batch 2, non-square.
+    sd = {k: v.bfloat16() for k, v in flux.weights(SCHNELL, 102).items()}
     write_model(model("flux_schnell"), sd)
     inp = flux.inputs(SCHNELL, 5, 2, 6, 10, 9, [1.0, 0.25], None)
-    sensitive("flux_schnell", sd, lambda s: flux.plain(s, SCHNELL, inp))
+    sensitive("flux_schnell", f32(sd), lambda s: flux.plain(s, SCHNELL, inp))
     case(root, "flux_schnell", "model.safetensors", sd, SCHNELL, inp, comfyui)
 
-    # A full checkpoint: the denoiser under model.diffusion_model., beside parts of other models.
+    # A full checkpoint in f32: the denoiser under model.diffusion_model., beside parts of other models.
     sd = flux.weights(TINY, 103)
     full = {"model.diffusion_model." + k: v for k, v in sd.items()}
     full["vae.decoder.conv_out.bias"] = torch.full((3,), 7.0)
@@ -95,9 +96,10 @@ def make(root, comfyui):
     sd = {k: v.to(E4M3) for k, v in base.items()}                                   # every tensor, as flux1-dev-fp8
     write_model(model("flux_w_e4m3"), sd)
     case(root, "flux_w_e4m3", "model.safetensors", sd, SMALL, inp, comfyui)
-    sd = {k: v.to(E5M2) if v.ndim == 2 else v.bfloat16() for k, v in base.items()}  # only the matrices
-    write_model(model("flux_w_e5m2"), sd)
-    case(root, "flux_w_e5m2", "model.safetensors", sd, SMALL, inp, comfyui)
     stored, value = scaled_fp8(base, E4M3)
     write_model(model("flux_w_scaled"), stored)
     case(root, "flux_w_scaled", "model.safetensors", value, SMALL, inp, comfyui)
+    base = flux.weights(TINY, 106)
+    sd = {k: v.to(E5M2) if v.ndim == 2 else v.bfloat16() for k, v in base.items()}  # only the matrices
+    write_model(model("flux_w_e5m2"), sd)
+    case(root, "flux_w_e5m2", "model.safetensors", sd, TINY, flux.inputs(TINY, 9, 1, 8, 4, 6, [0.4], [3.5]), comfyui)
