@@ -87,7 +87,9 @@ enum {
     AT_INF_HAS_ROUND = 1 << 12,
     AT_INF_ADVANCED = 1 << 13,
     AT_INF_HIDDEN = 1 << 14,      // PROMPT, EXTRA_PNGINFO (JSON text), UNIQUE_ID: const char * fields
-    AT_INF_ROUND_FALSE = 1 << 15  // "round": false
+    AT_INF_ROUND_FALSE = 1 << 15,  // "round": false
+    AT_INF_SINGLE_LINE = 1 << 16,  // "multiline": false is printed
+    AT_INF_INT_LIMITS = 1 << 17    // FLOAT whose min and max are printed as integers
 };
 
 // One input. Order in the table is ComfyUI's order. Numbers are exact up to 2^53; U64 max is 2^64 - 1.
