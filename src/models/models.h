@@ -7,8 +7,8 @@
 #ifndef AT_MODELS_MODELS_H
 #define AT_MODELS_MODELS_H
 
+#include "models/sampling.h"
 #include "ops/ops.h"
-#include "sample/sigmas.h"
 #include "weight/store.h"
 
 // --- what lies in a file ----------------------------------------------------------------------------

@@ -9,34 +9,7 @@
 #include <stddef.h>
 
 #include "base/status.h"
-
-typedef enum at_prediction {
-    AT_PRED_EPS,
-    AT_PRED_V,
-    AT_PRED_EDM,
-    AT_PRED_CONST, // rectified flow: x0 = x - sigma * out
-    AT_PRED_X0,
-    AT_PRED_IMG_TO_IMG
-} at_prediction;
-
-typedef enum at_sigma_kind {
-    AT_SIGMA_DISCRETE,       // beta schedule of 1000
-    AT_SIGMA_DISCRETE_FLOW,  // shift, multiplier
-    AT_SIGMA_FLUX,           // mu in `shift`
-    AT_SIGMA_CONTINUOUS_EDM,
-    AT_SIGMA_CONTINUOUS_V
-} at_sigma_kind;
-
-// A value: copied freely, compared for equality by caches. Zero-extend for new kinds.
-typedef struct at_model_sampling {
-    at_prediction prediction;
-    at_sigma_kind kind;
-    double shift, multiplier;       // flow kinds; DISCRETE_FLOW: 1.0, 1000 by default
-    double beta_start, beta_end;    // discrete
-    int timesteps;                  // discrete: 1000
-    bool zsnr;
-    double sigma_min, sigma_max, sigma_data; // continuous; sigma_data 1 for EPS, 0.5 EDM
-} at_model_sampling;
+#include "models/sampling.h" // at_model_sampling
 
 // The table of sigmas, ascending, f32 values: ComfyUI's model_sampling.sigmas.
 at_status at_sigma_table(const at_model_sampling *m, float **out, size_t *n);
