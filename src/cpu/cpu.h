@@ -1,0 +1,20 @@
+// SPDX-License-Identifier: Apache-2.0
+// cpu.h - the CPU backend: plain C for every slot, faster twins where the processor has them.
+// Idea: one struct of slots is filled with C and overwritten by what this CPU can do (as dav1d
+// does); the C stays as the reference that every twin is checked against (tests/check).
+// AT_OFF=avx2,avx512,avx512bf16,onednn in the environment switches twins off, read once.
+// Owns: one chosen table for the life of the process; the returned pointers are borrowed. Any
+// thread.
+#ifndef AT_CPU_CPU_H
+#define AT_CPU_CPU_H
+
+#include "atelier/backend.h"
+
+// The fastest slots for this CPU; chosen on the first call.
+const at_backend *at_cpu_backend(void);
+// Plain C in every slot, whatever the CPU.
+const at_backend *at_cpu_reference(void);
+// "AMD EPYC, 2 threads, AVX2+FMA, oneDNN 2.6.3"
+const char *at_cpu_describe(void);
+
+#endif
