@@ -1,0 +1,254 @@
+// SPDX-License-Identifier: Apache-2.0
+// file.c - reading files (mapped or whole) and writing them atomically.
+// Idea: a written file appears under its name by rename, after its bytes and its folder were
+// synced; whatever goes wrong before leaves the old file alone and no temporary behind. Owns: the
+// temporary file between open and commit or abort.
+#include "base/file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/io_fault.h"
+#include "base/mem.h"
+
+// --- faults
+// ------------------------------------------------------------------------------------------
+static atomic_bool g_armed, g_hit;
+static _Atomic int64_t g_countdown;
+
+void at_io_fail_at(uint64_t n)
+{
+    atomic_store(&g_armed, false);
+    atomic_store(&g_countdown, (int64_t)n);
+    atomic_store(&g_hit, false);
+    atomic_store(&g_armed, n > 0);
+}
+
+bool at_io_fault_hit(void)
+{
+    return atomic_load(&g_hit);
+}
+
+bool at_io_fault_now(void)
+{
+    if (!atomic_load_explicit(&g_armed, memory_order_relaxed)) return false;
+    if (atomic_fetch_sub(&g_countdown, 1) != 1) return false;
+    atomic_store(&g_hit, true);
+    errno = EIO;
+    return true;
+}
+
+// --- reading
+// -----------------------------------------------------------------------------------------
+static at_status fail_errno(const char *path, const char *what)
+{
+    int e = errno;
+
+    if (e == ENOENT || e == ENOTDIR) return at_fail(AT_ENOTFOUND, "%s: no such file", path);
+    return at_fail(AT_EIO, "%s: cannot %s: %s", path, what, strerror(e));
+}
+
+// Open a regular file for reading and tell its size.
+static at_status open_regular(const char *path, int *fd, uint64_t *size)
+{
+    struct stat info;
+
+    *fd = at_io_fault_now() ? -1 : open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (*fd < 0) return fail_errno(path, "open");
+    if (fstat(*fd, &info) != 0) {
+        at_status st = fail_errno(path, "stat");
+
+        close(*fd);
+        return st;
+    }
+    if (!S_ISREG(info.st_mode)) {
+        close(*fd);
+        return at_fail(AT_EIO, "%s: not a regular file", path);
+    }
+    *size = (uint64_t)info.st_size;
+    return AT_OK;
+}
+
+at_status at_map_open(const char *path, at_map *out)
+{
+    at_status st = AT_OK;
+    uint64_t size = 0;
+    void *p = NULL;
+    int fd = -1;
+
+    *out = (at_map){0};
+    st = open_regular(path, &fd, &size);
+    if (st != AT_OK) return st;
+    if (size > SIZE_MAX) AT_TRY(at_fail(AT_EIO, "%s: too large to map", path));
+    if (size > 0) {
+        p = at_io_fault_now() ? MAP_FAILED : mmap(NULL, (size_t)size, PROT_READ, MAP_SHARED, fd, 0);
+        if (p == MAP_FAILED) AT_TRY(fail_errno(path, "map"));
+    }
+    *out = (at_map){p, (size_t)size};
+out:
+    close(fd);
+    return st;
+}
+
+void at_map_close(at_map *m)
+{
+    // The mapping is handed out const; giving it back does not write to it.
+    if (m->data) munmap((void *)(uintptr_t)m->data, m->size);
+    *m = (at_map){0};
+}
+
+at_status at_file_read(const char *path, size_t max, char **out, size_t *size)
+{
+    at_status st = AT_OK;
+    uint64_t want = 0;
+    size_t have = 0;
+    char *bytes = NULL;
+    int fd = -1;
+
+    st = open_regular(path, &fd, &want);
+    if (st != AT_OK) return st;
+    if (want > max || want >= SIZE_MAX) {
+        AT_TRY(at_fail(AT_EINVAL, "%s: %llu bytes, at most %zu are read", path,
+                       (unsigned long long)want, max));
+    }
+    bytes = at_alloc((size_t)want + 1);
+    if (!bytes) {
+        AT_TRY(at_fail(AT_ENOMEM, "%s: no memory for %llu bytes", path, (unsigned long long)want));
+    }
+    while (have < want) {
+        ssize_t n = at_io_fault_now() ? -1 : read(fd, bytes + have, (size_t)want - have);
+
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0) AT_TRY(fail_errno(path, "read"));
+        if (n == 0) break; // it shrank meanwhile: what is there counts
+        have += (size_t)n;
+    }
+    bytes[have] = '\0';
+    *out = bytes;
+    if (size) *size = have;
+    bytes = NULL;
+out:
+    at_free(bytes);
+    close(fd);
+    return st;
+}
+
+at_status at_file_size(const char *path, uint64_t *out)
+{
+    struct stat info;
+
+    if (at_io_fault_now() || stat(path, &info) != 0) return fail_errno(path, "stat");
+    *out = (uint64_t)info.st_size;
+    return AT_OK;
+}
+
+// --- atomic writing
+// ----------------------------------------------------------------------------------
+struct at_atomic_file {
+    int fd;
+    char *path, *temporary;
+};
+
+static void atomic_free(at_atomic_file *f)
+{
+    if (!f) return;
+    if (f->fd >= 0) close(f->fd);
+    at_free(f->path);
+    at_free(f->temporary);
+    at_free(f);
+}
+
+at_status at_atomic_open(const char *path, at_atomic_file **out)
+{
+    static atomic_uint serial;
+    at_status st = AT_OK;
+    at_atomic_file *f = at_calloc(1, sizeof *f);
+
+    if (f) {
+        f->fd = -1;
+        f->path = at_strdup(path);
+        f->temporary =
+            at_strprintf("%s.%ld-%u.tmp", path, (long)getpid(), atomic_fetch_add(&serial, 1u));
+    }
+    if (!f || !f->path || !f->temporary) AT_TRY(at_fail(AT_ENOMEM, "%s: no memory", path));
+    f->fd =
+        at_io_fault_now() ? -1 : open(f->temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    if (f->fd < 0) AT_TRY(fail_errno(f->temporary, "create"));
+    *out = f;
+    f = NULL;
+out:
+    atomic_free(f);
+    return st;
+}
+
+at_status at_atomic_write(at_atomic_file *f, const void *bytes, size_t n)
+{
+    const char *p = bytes;
+
+    while (n > 0) {
+        ssize_t k = at_io_fault_now() ? -1 : write(f->fd, p, n);
+
+        if (k < 0 && errno == EINTR) continue;
+        if (k < 0) return fail_errno(f->path, "write");
+        p += k;
+        n -= (size_t)k;
+    }
+    return AT_OK;
+}
+
+// Make the rename itself last. A file system that cannot sync a folder is no reason to fail.
+static void sync_folder(const char *path)
+{
+    char *dir = at_path_dir(path);
+    int fd = dir ? open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+
+    if (fd >= 0) {
+        (void)fsync(fd);
+        close(fd);
+    }
+    at_free(dir);
+}
+
+at_status at_atomic_commit(at_atomic_file **file)
+{
+    at_status st = AT_OK;
+    at_atomic_file *f = *file;
+    int closed;
+
+    *file = NULL;
+    if (at_io_fault_now() || fsync(f->fd) != 0) AT_TRY(fail_errno(f->path, "sync"));
+    closed = close(f->fd);
+    f->fd = -1;
+    if (closed != 0) AT_TRY(fail_errno(f->path, "close"));
+    if (at_io_fault_now() || rename(f->temporary, f->path) != 0) {
+        AT_TRY(fail_errno(f->path, "rename the finished file to"));
+    }
+    sync_folder(f->path);
+out:
+    if (st != AT_OK) unlink(f->temporary);
+    atomic_free(f);
+    return st;
+}
+
+void at_atomic_abort(at_atomic_file **f)
+{
+    if (!*f) return;
+    unlink((*f)->temporary);
+    atomic_free(*f);
+    *f = NULL;
+}
+
+double at_now(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
