@@ -92,14 +92,15 @@ def make(root, comfyui):
     case(root, "flux_w_f16", "model.safetensors", sd, TINY, flux.inputs(TINY, 7, 1, 6, 6, 7, [0.6], [3.5]), comfyui)
 
     inp = flux.inputs(SMALL, 8, 1, 6, 8, 7, [0.6], [3.5])
-    base = flux.weights(SMALL, 105)
-    sd = {k: v.to(E4M3) for k, v in base.items()}                                   # every tensor, as flux1-dev-fp8
-    write_model(model("flux_w_e4m3"), sd)
-    case(root, "flux_w_e4m3", "model.safetensors", sd, SMALL, inp, comfyui)
-    stored, value = scaled_fp8(base, E4M3)
+    stored, value = scaled_fp8(flux.weights(SMALL, 105), E4M3)
     write_model(model("flux_w_scaled"), stored)
     case(root, "flux_w_scaled", "model.safetensors", value, SMALL, inp, comfyui)
+
+    inp = flux.inputs(TINY, 9, 1, 8, 4, 6, [0.4], [3.5])
     base = flux.weights(TINY, 106)
+    sd = {k: v.to(E4M3) for k, v in base.items()}                                   # every tensor, as flux1-dev-fp8
+    write_model(model("flux_w_e4m3"), sd)
+    case(root, "flux_w_e4m3", "model.safetensors", sd, TINY, inp, comfyui)
     sd = {k: v.to(E5M2) if v.ndim == 2 else v.bfloat16() for k, v in base.items()}  # only the matrices
     write_model(model("flux_w_e5m2"), sd)
-    case(root, "flux_w_e5m2", "model.safetensors", sd, TINY, flux.inputs(TINY, 9, 1, 8, 4, 6, [0.4], [3.5]), comfyui)
+    case(root, "flux_w_e5m2", "model.safetensors", sd, TINY, inp, comfyui)
