@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // safetensors.h - the safetensors container: parser (bytes in, rows out) and writer.
 // Format: huggingface/safetensors: u64 little-endian header length, JSON header, tensor bytes.
-// Refused with a clear message: header longer than the file or than 100 MB, bytes after/before, offsets
-// that overlap, leave the file, run backwards or do not match shape * dtype, unknown dtypes, duplicate
-// names, ranks above AT_MAX_RANK, non-integer or negative numbers, JSON deeper than 8.
-// Owns: at_st_file owns its rows and names; the bytes stay the caller's.
+// Refused with a clear message: header longer than the file or than 100 MB, bytes after/before,
+// offsets that overlap, leave the file, run backwards or do not match shape * dtype, unknown
+// dtypes, duplicate names, ranks above AT_MAX_RANK, non-integer or negative numbers, JSON deeper
+// than 8. Owns: at_st_file owns its rows and names; the bytes stay the caller's.
 #ifndef AT_WEIGHT_SAFETENSORS_H
 #define AT_WEIGHT_SAFETENSORS_H
 

@@ -1,10 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 // store.h - weights as records: file, offset, storage format, and where they are resident.
-// Idea: opening a model maps its file and reads the header; no weight byte is touched until an op wants
-// it, and none is ever copied on the CPU unless a backend packs it.
-// Invariants: I1: a record's bytes lie inside the mapping (checked at open). I2: names are unique.
+// Idea: opening a model maps its file and reads the header; no weight byte is touched until an op
+// wants it, and none is ever copied on the CPU unless a backend packs it. Invariants: I1: a
+// record's bytes lie inside the mapping (checked at open). I2: names are unique.
 //             I3: records do not move: an at_weight* is valid while the store is referenced.
-// Owns: the store owns the mapping, the records and what backends packed for them; counted references.
+//             I4: weight data is aligned to its element type (a file that is not gets copied,
+//             logged).
+// Limit: bytes are paged in from the file when touched. Who shortens a model file while it is open
+// makes the kernel kill the process (SIGBUS); replace model files by rename, as downloaders do. A
+// job that begins calls at_store_unchanged, so that a file cut down between jobs is an error and
+// not a crash. Owns: the store owns the mapping, the records and what backends packed for them;
+// counted references.
 #ifndef AT_WEIGHT_STORE_H
 #define AT_WEIGHT_STORE_H
 
@@ -24,20 +30,21 @@ typedef struct at_weight {
     int64_t shape[AT_MAX_RANK];
     const void *data; // mapped bytes; NULL only in a store of shapes (plan, inspect)
     size_t bytes;
-    float scale;      // multiply by it; 1 unless scaled fp8
+    float scale; // multiply by it; 1 unless scaled fp8
     at_packed *packed;
     at_store *store;
 } at_weight;
 
-// Open by content: safetensors now; gguf and ckpt plug in here. AT_ENOTFOUND, AT_EFORMAT with a message
-// naming file, tensor and numbers. A scaled-fp8 file has its `X.scale_weight` folded into the scale of
-// `X.weight` (the scale tensors stay visible as records).
+// Open by content: safetensors now; gguf and ckpt plug in here. AT_ENOTFOUND, AT_EFORMAT with a
+// message naming file, tensor and numbers. A scaled-fp8 file has its `X.scale_weight` folded into
+// the scale of `X.weight` (the scale tensors stay visible as records).
 at_status at_store_open(const char *path, at_store **out);
-// A store filled by hand: random weights for bench, literal ones for tests. `fill` is called when the
-// record is added and gets a writable buffer.
+// A store filled by hand: random weights for bench, literal ones for tests. `fill` is called when
+// the record is added and gets a writable buffer.
 at_status at_store_new(const char *label, at_store **out);
-at_status at_store_add(at_store *s, const char *name, at_dtype dtype, int rank, const int64_t *shape,
-                       void (*fill)(void *ctx, void *bytes, size_t n), void *ctx);
+at_status at_store_add(at_store *s, const char *name, at_dtype dtype, int rank,
+                       const int64_t *shape, void (*fill)(void *ctx, void *bytes, size_t n),
+                       void *ctx);
 // A record of a given shape without bytes: for `plan`.
 at_status at_store_add_shape(at_store *s, const char *name, at_dtype dtype, int rank,
                              const int64_t *shape);
@@ -46,11 +53,14 @@ void at_store_release(at_store **s); // nulls it; NULL is fine
 
 const char *at_store_path(const at_store *s); // or the label
 size_t at_store_count(const at_store *s);
-at_weight *at_store_at(at_store *s, size_t i);             // in file order of the header
-at_weight *at_store_find(at_store *s, const char *name);   // NULL if absent
+at_weight *at_store_at(at_store *s, size_t i);           // in file order of the header
+at_weight *at_store_find(at_store *s, const char *name); // NULL if absent
 at_weight *at_store_findf(at_store *s, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-const char *at_store_metadata(const at_store *s, const char *key); // safetensors __metadata__; or NULL
+const char *at_store_metadata(const at_store *s,
+                              const char *key); // safetensors __metadata__; or NULL
 uint64_t at_store_file_bytes(const at_store *s);
+// AT_EIO if the file under this path has another size than when it was opened. A few microseconds.
+at_status at_store_unchanged(const at_store *s);
 
 // Convert element range [first, first + n) to f32, scale applied. For small tables and tests.
 void at_weight_read_f32(const at_weight *w, int64_t first, int64_t n, float *out);
