@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # The verbs of this build.
-#   at_floor(NAME USES ... LINKS ...)  static library at_NAME from src/NAME/**/*.c, plus one unit test per x_test.c
+#   at_floor(NAME USES ... LINKS ... TEST_LINKS ...)  static library at_NAME from src/NAME/**/*.c, plus one unit
+#   test per x_test.c; TEST_LINKS: what only the tests need
 #   at_test(NAME SOURCES ... USES ... LABELS ...)   a cmocka program as CTest NAME
 
 function(at_test name)
@@ -23,7 +24,7 @@ function(at_test name)
 endfunction()
 
 function(at_floor name)
-    cmake_parse_arguments(F "" "" "USES;LINKS" ${ARGN})
+    cmake_parse_arguments(F "" "" "USES;LINKS;TEST_LINKS" ${ARGN})
     file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/${name}/*.c)
     set(tests ${sources})
     list(FILTER tests INCLUDE REGEX "_test\\.c$")
@@ -64,5 +65,8 @@ function(at_floor name)
         get_filename_component(stem ${test} NAME_WE)
         string(REGEX REPLACE "_test$" "" stem ${stem})
         at_test(unit.${name}.${stem} SOURCES ${test} USES ${name} LABELS unit)
+        if(TARGET test_unit_${name}_${stem} AND F_TEST_LINKS)
+            target_link_libraries(test_unit_${name}_${stem} PRIVATE ${F_TEST_LINKS})
+        endif()
     endforeach()
 endfunction()
