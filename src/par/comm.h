@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // comm.h - what the ranks of one picture say to each other.
-// Idea: one vtable, several carriers (threads in plain memory now; GPU peer copies and NCCL behind the
-// same slots). A rank is one thread with its own at_ops; all ranks call the same sequence.
-// Owns: the creator frees the comm after its ranks have ended.
+// Idea: one vtable, several carriers (threads in plain memory now; GPU peer copies and NCCL behind
+// the same slots). A rank is one thread with its own at_ops; all ranks call the same sequence.
+// Buffers do not overlap, and stay readable until the call returns. Sums run in rank order: same
+// bits everywhere. Owns: the creator frees the comm after its ranks have ended.
 #ifndef AT_PAR_COMM_H
 #define AT_PAR_COMM_H
 
@@ -20,7 +21,12 @@ typedef struct at_comm_ops {
     at_status (*all_to_all)(at_comm *c, const void *send, void *recv, size_t bytes);
     at_status (*all_reduce_sum)(at_comm *c, float *inout, size_t count);
     // The largest code any rank brings: errors and cancel are voted, no rank leaves a loop alone.
+    // Never fails on a healthy carrier, also after an abort, which it ends.
     at_status (*vote)(at_comm *c, int mine, int *result);
+    // This rank takes part in no more exchanges before the next vote: exchanges that wait for it,
+    // and all later ones, return `code` on every rank. A failing rank calls it, so that none waits
+    // for ever.
+    void (*abort)(at_comm *c, int code);
     void (*free)(at_comm *c);
 } at_comm_ops;
 
