@@ -56,3 +56,9 @@ const char *at_cpu_describe(void)
     call_once(&once, choose);
     return description;
 }
+
+int at_cpu_variants(at_cpu_variant out[AT_CPU_VARIANTS])
+{
+    out[0] = (at_cpu_variant){"chosen", at_cpu_backend()};
+    return 1;
+}

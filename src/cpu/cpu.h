@@ -17,4 +17,13 @@ const at_backend *at_cpu_reference(void);
 // "AMD EPYC, 2 threads, AVX2+FMA, oneDNN 2.6.3"
 const char *at_cpu_describe(void);
 
+// Every table that this CPU can run, for tests/check and bench: each is plain C with one set of
+// twins put over it, whatever AT_OFF says; the last one is what at_cpu_backend chose.
+#define AT_CPU_VARIANTS 8
+typedef struct at_cpu_variant {
+    const char *name; // "avx2", "onednn" ...
+    const at_backend *table;
+} at_cpu_variant;
+int at_cpu_variants(at_cpu_variant out[AT_CPU_VARIANTS]);
+
 #endif

@@ -1,0 +1,263 @@
+// SPDX-License-Identifier: Apache-2.0
+// check.c - the check program: every slot, plain C against double and every twin against plain C.
+//   check_ops [--op NAME] [--filter TEXT] [--variant NAME] [--bench] [--threads N]
+// Idea: the table of ops is below, the rows are in check_*.c; --bench times the same calls.
+// Exit status 0 only if every row passes.
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/file.h"
+#include "base/status.h"
+#include "base/thread.h"
+#include "check.h"
+#include "cpu/cpu.h"
+
+static const ck_op *const ops[] = {
+    &ck_copy,      &ck_fill_op, &ck_unary,      &ck_binary, &ck_gate_add, &ck_lincomb,   &ck_linear,
+    &ck_attention, &ck_norm,    &ck_group_norm, &ck_rope,   &ck_conv2d,   &ck_embedding,
+};
+
+typedef struct options {
+    const char *op, *filter, *variant;
+    bool bench;
+} options;
+
+typedef struct tally {
+    int rows, failed;
+} tally;
+
+static void restore(ck_run *r)
+{
+    for (int i = 0; i < r->n; i++)
+        memcpy(r->t[i].block, r->t[i].pristine, r->t[i].bytes);
+}
+
+static void forget_packed(ck_run *r)
+{
+    void *p = atomic_exchange(&r->packed.data, NULL);
+    if (p && r->packed.free) r->packed.free(p);
+}
+
+// Inputs untouched, guard bytes and gaps of the output untouched. Returns what is wrong or NULL.
+static const char *intact(const ck_run *r)
+{
+    for (int i = 0; i < r->n; i++) {
+        const ck_tensor *t = &r->t[i];
+        for (size_t k = 0; k < t->bytes; k++) {
+            if (i == 0 && t->owned[k]) continue;
+            if (t->block[k] != t->pristine[k])
+                return i == 0 ? "wrote outside the output" : "changed an input";
+        }
+    }
+    return NULL;
+}
+
+static bool agrees(double got, double want, double tolerance)
+{
+    if (isnan(want) || isnan(got)) return isnan(want) && isnan(got);
+    if (got == want) return true;
+    return fabs(got - want) <= tolerance;
+}
+
+// Compare the output with `want` (truth, or plain C's values).
+static bool compare(const ck_run *r, const char *who, const char *row, const double *want,
+                    double factor)
+{
+    const at_view *o = &r->t[0].v;
+    double worst = 0;
+    int64_t bad = 0, at = 0, n = ck_count(o);
+
+    for (int64_t i = 0; i < n; i++) {
+        double got = ck_value(o, ck_offset(o, i));
+        double tol = ck_store_error(o->dtype) * fabs(r->truth[i]) + r->op->sum * r->mag[i];
+        tol = (tol + (o->dtype <= AT_F64 ? ck_least_error(o->dtype) : 0)) * factor;
+        if (agrees(got, want[i], tol)) continue;
+        bad++;
+        if (!(fabs(got - want[i]) / (tol + 1e-300) <= worst)) {
+            worst = fabs(got - want[i]) / (tol + 1e-300);
+            at = i;
+        }
+    }
+    if (!bad) return true;
+    printf("FAIL %s %s [%s]: %lld of %lld wrong, worst at %lld: got %.9g, want %.9g, %.3g "
+           "tolerances\n",
+           r->op->name, row, who, (long long)bad, (long long)n, (long long)at,
+           ck_value(o, ck_offset(o, at)), want[at], worst);
+    return false;
+}
+
+static bool run_once(ck_run *r, const char *who, const char *row, const at_backend *b)
+{
+    const char *wrong;
+
+    restore(r);
+    if (r->op->call(b, r) != AT_OK) {
+        printf("FAIL %s %s [%s]: %s\n", r->op->name, row, who, at_error_text());
+        return false;
+    }
+    wrong = intact(r);
+    if (wrong) printf("FAIL %s %s [%s]: %s\n", r->op->name, row, who, wrong);
+    return !wrong;
+}
+
+static bool same_slot(const ck_op *op, const at_backend *a, const at_backend *b)
+{
+    return memcmp((const char *)a + op->slot, (const char *)b + op->slot, sizeof(void (*)(void))) ==
+           0;
+}
+
+static bool wanted(const options *opt, const char *variant)
+{
+    return !opt->variant || strcmp(opt->variant, variant) == 0;
+}
+
+// A twin runs twice: the second time on the weight it packed the first time.
+static bool check_twin(ck_run *r, const char *row, const at_cpu_variant *v, const double *plain)
+{
+    double factor = r->op->exact ? 0 : 2; // both sides may err
+    bool ok = run_once(r, v->name, row, v->table) && compare(r, v->name, row, plain, factor);
+
+    if (ok && atomic_load(&r->packed.data))
+        ok = run_once(r, v->name, row, v->table) && compare(r, v->name, row, plain, factor);
+    forget_packed(r);
+    return ok;
+}
+
+static bool check_row(ck_run *r, const char *row, const options *opt)
+{
+    const at_view *o = &r->t[0].v;
+    int64_t n = ck_count(o);
+    double *plain = calloc((size_t)n + 1, sizeof *plain);
+    at_cpu_variant variants[AT_CPU_VARIANTS];
+    int count = at_cpu_variants(variants);
+    bool ok;
+
+    r->truth = calloc((size_t)n + 1, sizeof *r->truth);
+    r->mag = calloc((size_t)n + 1, sizeof *r->mag);
+    if (!plain || !r->truth || !r->mag) exit(2);
+    r->op->truth(r);
+    ok = run_once(r, "plain", row, at_cpu_reference()) && compare(r, "plain", row, r->truth, 1);
+    forget_packed(r);
+    for (int64_t i = 0; i < n; i++)
+        plain[i] = ck_value(o, ck_offset(o, i));
+    for (int i = 0; i < count; i++) {
+        if (same_slot(r->op, variants[i].table, at_cpu_reference())) continue;
+        if (wanted(opt, variants[i].name)) ok &= check_twin(r, row, &variants[i], plain);
+    }
+    free(plain);
+    return ok;
+}
+
+static int by_value(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+// Median of up to 9 calls, or of as many as fit into a second.
+static double median_time(ck_run *r, const at_backend *b, double budget)
+{
+    double t[9], start = at_now();
+    int n = 0;
+
+    if (r->op->call(b, r) != AT_OK) return NAN; // packs, warms up
+    if (at_now() - start > budget) return at_now() - start;
+    while (n < 9 && (n < 3 || at_now() - start < budget)) {
+        double t0 = at_now();
+        int reps = 0;
+        do {
+            r->op->call(b, r);
+            reps++;
+        } while (at_now() - t0 < 2e-3);
+        t[n++] = (at_now() - t0) / reps;
+    }
+    qsort(t, (size_t)n, sizeof *t, by_value);
+    return t[n / 2];
+}
+
+static void bench_row(ck_run *r, const char *row, const options *opt)
+{
+    at_cpu_variant variants[AT_CPU_VARIANTS];
+    int count = at_cpu_variants(variants);
+    double plain = NAN, work = r->flops > 0 ? r->flops : r->bytes;
+
+    if (wanted(opt, "plain") && work < 20e9) plain = median_time(r, at_cpu_reference(), 0.5);
+    printf("%-10s %-52s", r->op->name, row);
+    if (plain == plain) printf(" plain %9.3f ms %7.2f", plain * 1e3, work / plain * 1e-9);
+    forget_packed(r);
+    for (int i = 0; i < count; i++) {
+        double t;
+        if (same_slot(r->op, variants[i].table, at_cpu_reference())) continue;
+        if (!wanted(opt, variants[i].name)) continue;
+        t = median_time(r, variants[i].table, 2.0);
+        printf(" | %s %9.3f ms %7.2f", variants[i].name, t * 1e3, work / t * 1e-9);
+        if (plain == plain) printf(" x%.1f", plain / t);
+        forget_packed(r);
+    }
+    printf(" %s\n", r->flops > 0 ? "GFLOP/s" : "GB/s");
+    fflush(stdout);
+}
+
+static void run_op(const ck_op *op, const options *opt, tally *sum)
+{
+    for (int row = 0; row < op->rows; row++) {
+        char text[160];
+        ck_run r = {.op = op};
+
+        op->label(row, text);
+        if (opt->filter && !strstr(text, opt->filter)) continue;
+        if (op->bench_only(row) != opt->bench) continue;
+        ck_random((uint64_t)row + 1);
+        op->build(&r, row);
+        for (int i = 0; i < r.n; i++)
+            memcpy(r.t[i].pristine, r.t[i].block, r.t[i].bytes);
+        if (opt->bench) {
+            bench_row(&r, text, opt);
+        } else {
+            sum->failed += !check_row(&r, text, opt);
+        }
+        sum->rows++;
+        ck_run_free(&r);
+    }
+}
+
+static bool parse(int argc, char **argv, options *o)
+{
+    for (int i = 1; i < argc; i++) {
+        const char **to = strcmp(argv[i], "--op") == 0        ? &o->op
+                          : strcmp(argv[i], "--filter") == 0  ? &o->filter
+                          : strcmp(argv[i], "--variant") == 0 ? &o->variant
+                                                              : NULL;
+        if (strcmp(argv[i], "--bench") == 0) {
+            o->bench = true;
+        } else if (strcmp(argv[i], "--threads") == 0 && i + 1 < argc) {
+            at_threads_set(atoi(argv[++i]));
+        } else if (to && i + 1 < argc) {
+            *to = argv[++i];
+        } else {
+            return false;
+        }
+    }
+    return true;
+}
+
+int main(int argc, char **argv)
+{
+    options opt = {0};
+    tally sum = {0};
+
+    if (!parse(argc, argv, &opt)) {
+        fprintf(stderr, "usage: check_ops [--op NAME] [--filter TEXT] [--variant NAME] [--bench] "
+                        "[--threads N]\n");
+        return 2;
+    }
+    printf("%s\n", at_cpu_describe());
+    for (size_t i = 0; i < sizeof ops / sizeof *ops; i++) {
+        if (opt.op && strcmp(opt.op, ops[i]->name) != 0) continue;
+        run_op(ops[i], &opt, &sum);
+    }
+    printf("%d rows, %d failed\n", sum.rows, sum.failed);
+    return sum.failed || !sum.rows ? 1 : 0;
+}

@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0
+// check.h - how a row of the check table is made concrete, run on every twin, and judged.
+// Idea: a row becomes tensors with guard bytes; truth is computed in double with a magnitude for
+// every output (the sum of absolute values that went into it), so one tolerance per dtype and op
+// suffices:
+//   |out - truth| <= store(dtype) * |truth| + least(dtype) + sum(op) * magnitude
+// Owns: a ck_run owns its tensors and truth until ck_run_free.
+#ifndef AT_TESTS_CHECK_H
+#define AT_TESTS_CHECK_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "atelier/backend.h"
+
+typedef enum ck_fill {
+    CK_UNIT,   // uniform in [-1, 1)
+    CK_LARGE,  // times 1e4 (fp8: times 64)
+    CK_SMALL,  // times 1e-15 (fp8 and f16: times 2^-6)
+    CK_MIXED,  // signs and magnitudes from e^-6 to e^6
+    CK_OFFSET, // 100 + unit: the mean hides the variance
+    CK_WIDE,   // uniform in [-12, 12): where activations bend and saturate
+    CK_MASK,   // 0 or -inf, each by chance
+    CK_POSITIVE
+} ck_fill;
+
+// Layout of a view over its block.
+typedef struct ck_layout {
+    int pad;            // elements between rows, and between outer dimensions
+    int shift;          // elements after a 64-byte boundary
+    unsigned broadcast; // bit d: stride 0 in dimension d (inputs only)
+    int gap;            // stride of the last dimension is 1 + gap
+} ck_layout;
+
+typedef struct ck_tensor {
+    at_view v;
+    uint8_t *block, *pristine, *owned; // owned[i]: byte i belongs to an element
+    size_t bytes;
+} ck_tensor;
+
+#define CK_TENSORS 12
+typedef struct ck_run {
+    const struct ck_op *op;
+    ck_tensor t[CK_TENSORS]; // t[0] is the output
+    int n;
+    at_packed packed;
+    union {
+        at_linear_args linear;
+        at_attention_args attention;
+        at_norm_args norm;
+        at_group_norm_args group_norm;
+        at_rope_args rope;
+        at_conv2d_args conv2d;
+        at_binary_args binary;
+        at_gate_add_args gate_add;
+        at_lincomb_args lincomb;
+        at_embedding_args embedding;
+        struct {
+            at_view x, out;
+            at_act act;
+            double value;
+        } simple;
+    } a;
+    double *truth, *mag; // one per output element, row-major
+    double flops, bytes; // what bench divides by time
+    uint64_t seed;
+} ck_run;
+
+typedef struct ck_op {
+    const char *name;
+    size_t slot; // offset in at_backend
+    double sum;  // error of sums, relative to the magnitude
+    bool exact;  // a twin must agree with plain C bit for bit
+    int rows;
+    const char *(*label)(int row, char out[160]);
+    bool (*bench_only)(int row);
+    void (*build)(ck_run *r, int row);
+    at_status (*call)(const at_backend *b, ck_run *r);
+    void (*truth)(ck_run *r);
+} ck_op;
+
+extern const ck_op ck_linear, ck_attention, ck_norm, ck_group_norm, ck_rope, ck_conv2d, ck_unary,
+    ck_binary, ck_gate_add, ck_lincomb, ck_copy, ck_fill_op, ck_embedding;
+
+// One more tensor of the run, filled; its view. Index 0 (the first made) is the output.
+at_view ck_make(ck_run *r, at_dtype dtype, int rank, const int64_t *shape, ck_layout layout,
+                ck_fill fill);
+#define CK_SHAPE(...)                                                                              \
+    (sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)), (int64_t[])                              \
+    {                                                                                              \
+        __VA_ARGS__                                                                                \
+    }
+at_wview ck_weight(ck_run *r, at_dtype dtype, int rank, const int64_t *shape, ck_fill fill,
+                   float scale);
+void ck_run_free(ck_run *r);
+// The value of an element, decoded here and not by the code under test.
+double ck_value(const at_view *v, int64_t element);
+double ck_act(double x, at_act act);
+// Element offset of row-major index i.
+int64_t ck_offset(const at_view *v, int64_t i);
+int64_t ck_count(const at_view *v);
+double ck_store_error(at_dtype t);
+double ck_least_error(at_dtype t);
+void ck_random(uint64_t seed);
+double ck_uniform(void); // [0, 1)
+int64_t ck_dim(const at_view *v, int d);
+
+#endif

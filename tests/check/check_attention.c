@@ -1,0 +1,199 @@
+// SPDX-License-Identifier: Apache-2.0
+// check_attention.c - rows of attention: shapes, masks, strided q k v; truth by the full softmax.
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "check.h"
+
+enum {
+    CAUSAL = 1,
+    BIAS = 2,       // finite additive bias for every head
+    MASK = 4,       // zeros and -inf, rows may be masked everywhere
+    BIAS_ONE = 8,   // the bias broadcasts over heads
+    FUSED_QKV = 16, // q, k and v lie in one buffer
+    STRIDED = 32,
+    BENCH = 64
+};
+
+typedef struct attention_row {
+    int64_t b, tq, tk, h, d;
+    at_dtype in, out;
+    unsigned flags;
+    ck_fill fill;
+} attention_row;
+
+static const attention_row rows[] = {
+    {1, 1, 1, 1, 1, AT_F32, AT_F32},
+    {1, 3, 5, 2, 4, AT_F32, AT_F32},
+    {2, 7, 7, 3, 32, AT_F32, AT_F32, CAUSAL},
+    {1, 65, 130, 2, 64, AT_F32, AT_F32},
+    {2, 33, 77, 2, 40, AT_F32, AT_F32, BIAS | STRIDED},
+    {1, 77, 77, 3, 64, AT_F32, AT_F32, CAUSAL | BIAS},
+    {1, 5, 9, 2, 64, AT_F32, AT_F32, CAUSAL},
+    {1, 9, 5, 2, 64, AT_F32, AT_F32, CAUSAL}, // the first rows see nothing
+    {1, 20, 65, 2, 64, AT_F32, AT_F32, MASK},
+    {2, 4, 3, 2, 16, AT_F32, AT_F32, MASK},
+    {2, 50, 50, 3, 64, AT_F32, AT_F32, BIAS | BIAS_ONE},
+    {1, 320, 320, 3, 64, AT_F32, AT_F32, FUSED_QKV},
+    {2, 100, 100, 2, 128, AT_F32, AT_F32, FUSED_QKV},
+    {1, 90, 90, 1, 80, AT_F32, AT_F32},
+    {1, 60, 61, 1, 160, AT_F32, AT_F32},
+    {1, 70, 200, 1, 512, AT_F32, AT_F32},
+    {1, 66, 66, 1, 33, AT_F32, AT_F32, STRIDED},
+    {1, 40, 300, 2, 64, AT_F32, AT_F32, 0, CK_WIDE},     // sharp softmax
+    {1, 40, 300, 2, 64, AT_F32, AT_F32, BIAS, CK_LARGE}, // one key wins
+    {1, 40, 300, 2, 64, AT_F32, AT_F32, 0, CK_SMALL},    // all keys equal
+    {1, 65, 130, 2, 64, AT_BF16, AT_BF16},
+    {2, 33, 77, 2, 128, AT_BF16, AT_F32, FUSED_QKV},
+    {1, 33, 77, 2, 40, AT_BF16, AT_BF16, BIAS | STRIDED | CAUSAL},
+    {1, 70, 130, 1, 512, AT_BF16, AT_BF16},
+    {1, 33, 40, 2, 64, AT_F16, AT_F16, MASK},
+    {1, 320, 320, 4, 64, AT_F32, AT_F32, BENCH | FUSED_QKV},
+    {1, 320, 320, 4, 64, AT_BF16, AT_BF16, BENCH | FUSED_QKV},
+    {1, 4608, 4608, 4, 128, AT_BF16, AT_BF16, BENCH | FUSED_QKV},
+    {1, 4608, 4608, 4, 128, AT_F32, AT_F32, BENCH | FUSED_QKV},
+    {1, 1024, 1024, 1, 512, AT_F32, AT_F32, BENCH | FUSED_QKV},
+    {1, 1024, 1024, 1, 64, AT_F32, AT_F32, BENCH | FUSED_QKV},
+    {1, 77, 77, 12, 64, AT_F32, AT_F32, BENCH | FUSED_QKV | CAUSAL},
+    {1, 256, 256, 8, 64, AT_F32, AT_F32, BENCH | FUSED_QKV | BIAS},
+};
+
+static const char *label(int row, char out[160])
+{
+    const attention_row *r = &rows[row];
+    snprintf(out, 160, "b%lld q%lld k%lld h%lld d%lld %s%s%s%s%s fill%d", (long long)r->b,
+             (long long)r->tq, (long long)r->tk, (long long)r->h, (long long)r->d,
+             r->in == AT_F32    ? "f32"
+             : r->in == AT_BF16 ? "bf16"
+                                : "f16",
+             r->flags & CAUSAL ? " causal" : "", r->flags & BIAS ? " bias" : "",
+             r->flags & MASK ? " mask" : "", r->flags & FUSED_QKV ? " qkv" : "", (int)r->fill);
+    return out;
+}
+
+static bool bench_only(int row)
+{
+    return rows[row].flags & BENCH;
+}
+
+// q, k and v as thirds of one [b, t, 3, h, d] buffer.
+static void build_fused(ck_run *r, const attention_row *c)
+{
+    at_attention_args *a = &r->a.attention;
+    int64_t t = c->tq > c->tk ? c->tq : c->tk, hd = c->h * c->d;
+    at_view all = ck_make(r, c->in, CK_SHAPE(c->b, t, 3 * hd), (ck_layout){0}, c->fill);
+    at_view part = {.dtype = c->in,
+                    .rank = 4,
+                    .shape = {c->b, t, c->h, c->d},
+                    .stride = {t * 3 * hd, 3 * hd, c->d, 1}};
+    size_t bytes = (size_t)hd * (c->in == AT_F32 ? 4 : 2);
+
+    part.data = all.data;
+    a->q = part;
+    a->q.shape[1] = c->tq;
+    part.data = (char *)all.data + bytes;
+    a->k = part;
+    a->k.shape[1] = c->tk;
+    part.data = (char *)all.data + 2 * bytes;
+    a->v = part;
+    a->v.shape[1] = c->tk;
+}
+
+static void build(ck_run *r, int row)
+{
+    const attention_row *c = &rows[row];
+    at_attention_args *a = &r->a.attention;
+    ck_layout l = {.pad = c->flags & STRIDED ? 3 : 0, .shift = c->flags & STRIDED ? 1 : 0};
+
+    a->out = ck_make(r, c->out, CK_SHAPE(c->b, c->tq, c->h, c->d), l, CK_UNIT);
+    if (c->flags & FUSED_QKV) {
+        build_fused(r, c);
+    } else {
+        a->q = ck_make(r, c->in, CK_SHAPE(c->b, c->tq, c->h, c->d), l, c->fill);
+        a->k = ck_make(r, c->in, CK_SHAPE(c->b, c->tk, c->h, c->d), l, CK_UNIT);
+        a->v = ck_make(r, c->in, CK_SHAPE(c->b, c->tk, c->h, c->d), l, CK_UNIT);
+    }
+    if (c->flags & (BIAS | MASK)) {
+        l.broadcast = c->flags & BIAS_ONE ? 2 : 0;
+        a->bias = ck_make(r, AT_F32, CK_SHAPE(c->flags & BIAS_ONE ? 1 : c->b, c->h, c->tq, c->tk),
+                          l, c->flags & MASK ? CK_MASK : CK_UNIT);
+    }
+    a->scale = (float)(1 / sqrt((double)c->d));
+    a->causal = c->flags & CAUSAL;
+    r->flops = 4.0 * (double)(c->b * c->h * c->tq) * (double)(c->tk * c->d);
+}
+
+static at_status call(const at_backend *b, ck_run *r)
+{
+    return b->attention(NULL, &r->a.attention);
+}
+
+static double at4(const at_view *v, int64_t i, int64_t j, int64_t k, int64_t l)
+{
+    int64_t first = v->shape[0] == 1 ? 0 : i * v->stride[0];
+    return ck_value(v, first + j * v->stride[1] + k * v->stride[2] + l * v->stride[3]);
+}
+
+// Scores of one query row into s; returns the largest sum of absolute products.
+static double scores(const at_attention_args *a, int64_t b, int64_t h, int64_t i, double *s)
+{
+    int64_t tk = a->k.shape[1], d = a->q.shape[3];
+    double big = 0;
+
+    for (int64_t t = 0; t < tk; t++) {
+        double sum = 0, mag = 0;
+        for (int64_t c = 0; c < d; c++) {
+            double p = at4(&a->q, b, i, h, c) * at4(&a->k, b, t, h, c) * (double)a->scale;
+            sum += p;
+            mag += fabs(p);
+        }
+        if (a->bias.data) {
+            double bias = at4(&a->bias, b, h, i, t);
+            sum += bias;
+            if (isfinite(bias)) mag += fabs(bias);
+        }
+        if (a->causal && t > i + tk - a->q.shape[1]) sum = -INFINITY;
+        if (mag > big) big = mag;
+        s[t] = sum;
+    }
+    return big;
+}
+
+static void truth(ck_run *r)
+{
+    const at_attention_args *a = &r->a.attention;
+    int64_t tq = a->q.shape[1], tk = a->k.shape[1], heads = a->q.shape[2], d = a->q.shape[3];
+    double *s = malloc((size_t)tk * sizeof *s);
+
+    for (int64_t row = 0; s && row < a->q.shape[0] * tq * heads; row++) {
+        int64_t h = row % heads, i = row / heads % tq, b = row / heads / tq;
+        double big = scores(a, b, h, i, s), max = -INFINITY, total = 0;
+        for (int64_t t = 0; t < tk; t++)
+            max = s[t] > max ? s[t] : max;
+        for (int64_t t = 0; t < tk; t++)
+            total += s[t] = max == -INFINITY ? 0 : exp(s[t] - max);
+        for (int64_t c = 0; c < d; c++) {
+            double sum = 0, mag = 0;
+            for (int64_t t = 0; t < tk; t++) {
+                double v = total > 0 ? s[t] / total * at4(&a->v, b, t, h, c) : 0;
+                sum += v;
+                mag += fabs(v);
+            }
+            r->truth[row * d + c] = sum;
+            r->mag[row * d + c] = mag * (1 + big); // an error e of a score is a factor 1 + e
+        }
+    }
+    free(s);
+}
+
+// 1e-6 of the magnitude: see linear; the exponential adds 2 ulps.
+const ck_op ck_attention = {.name = "attention",
+                            .slot = offsetof(at_backend, attention),
+                            .sum = 1e-6,
+                            .rows = sizeof rows / sizeof *rows,
+                            .label = label,
+                            .bench_only = bench_only,
+                            .build = build,
+                            .call = call,
+                            .truth = truth};

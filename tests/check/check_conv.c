@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: Apache-2.0
+// check_conv.c - rows of the 2D convolution: sizes, strides, padding, upsampling; truth in double.
+#include <math.h>
+#include <stdio.h>
+
+#include "check.h"
+
+enum {
+    BIAS = 1,
+    RESIDUAL = 2,
+    UP = 4,
+    STRIDED = 8,
+    BENCH = 16,
+    PACK = 32,
+    NO_PAD = 64,
+    ASYM = 128
+};
+
+typedef struct conv_row {
+    int64_t b, h, w, cin, cout;
+    int k, stride;
+    at_dtype x, wt, out;
+    unsigned flags;
+    at_act act;
+    ck_fill fill;
+} conv_row;
+
+static const conv_row rows[] = {
+    {1, 1, 1, 1, 1, 1, 1, AT_F32, AT_F32, AT_F32, BIAS},
+    {1, 1, 1, 3, 2, 3, 1, AT_F32, AT_F32, AT_F32, BIAS},
+    {2, 5, 7, 3, 5, 3, 1, AT_F32, AT_F32, AT_F32, BIAS | RESIDUAL | PACK},
+    {1, 8, 8, 16, 32, 3, 1, AT_F32, AT_F32, AT_F32, BIAS | PACK},
+    {1, 17, 13, 32, 64, 3, 1, AT_F32, AT_F32, AT_F32, BIAS | RESIDUAL | PACK, AT_ACT_SILU},
+    {2, 9, 10, 20, 24, 3, 1, AT_F32, AT_F32, AT_F32, BIAS | STRIDED | RESIDUAL},
+    {1, 12, 12, 16, 16, 3, 2, AT_F32, AT_F32, AT_F32, BIAS | ASYM | PACK},
+    {1, 11, 13, 8, 12, 3, 2, AT_F32, AT_F32, AT_F32, BIAS},
+    {1, 10, 9, 32, 48, 1, 1, AT_F32, AT_F32, AT_F32, BIAS | RESIDUAL | PACK},
+    {1, 10, 9, 32, 48, 1, 1, AT_F32, AT_F32, AT_F32, BIAS | STRIDED},
+    {1, 8, 6, 16, 17, 3, 1, AT_F32, AT_F32, AT_F32, BIAS | UP | PACK},
+    {2, 9, 7, 32, 32, 3, 1, AT_F32, AT_F32, AT_F32, BIAS | UP | RESIDUAL | PACK},
+    {1, 9, 9, 8, 8, 5, 1, AT_F32, AT_F32, AT_F32, BIAS | PACK},
+    {1, 9, 9, 4, 8, 3, 1, AT_F32, AT_F32, AT_F32, BIAS | NO_PAD},
+    {1, 16, 16, 64, 3, 3, 1, AT_F32, AT_F32, AT_F32, BIAS | PACK},
+    {1, 14, 30, 64, 64, 3, 1, AT_F32, AT_F32, AT_F32, BIAS | PACK, AT_ACT_NONE, CK_MIXED},
+    {1, 14, 14, 32, 32, 3, 1, AT_F32, AT_F32, AT_F32, BIAS | PACK, AT_ACT_NONE, CK_LARGE},
+    {1, 9, 7, 24, 16, 3, 1, AT_F32, AT_BF16, AT_F32, BIAS | RESIDUAL | PACK},
+    {1, 9, 7, 24, 16, 3, 1, AT_BF16, AT_BF16, AT_BF16, BIAS | RESIDUAL | PACK, AT_ACT_SILU},
+    {1, 9, 7, 24, 16, 3, 1, AT_BF16, AT_BF16, AT_BF16, BIAS | UP},
+    {1, 9, 7, 24, 16, 3, 2, AT_F32, AT_F16, AT_F32, BIAS | PACK},
+    {1, 9, 7, 24, 16, 1, 1, AT_F16, AT_F16, AT_F16, BIAS | PACK},
+    {1, 20, 20, 128, 64, 3, 1, AT_F32, AT_F32, AT_F32, BIAS | PACK},
+    {1, 32, 32, 16, 64, 3, 1, AT_F32, AT_F32, AT_F32, BIAS | PACK | BENCH},
+    {1, 32, 32, 64, 64, 3, 1, AT_F32, AT_F32, AT_F32, BIAS | PACK | BENCH},
+    {1, 64, 64, 64, 64, 3, 1, AT_F32, AT_F32, AT_F32, BIAS | UP | PACK | BENCH},
+    {1, 128, 128, 64, 64, 3, 1, AT_F32, AT_F32, AT_F32, BIAS | PACK | BENCH},
+    {1, 256, 256, 32, 32, 3, 1, AT_F32, AT_F32, AT_F32, BIAS | RESIDUAL | PACK | BENCH},
+    {1, 256, 256, 32, 32, 3, 1, AT_F32, AT_BF16, AT_F32, BIAS | RESIDUAL | PACK | BENCH},
+    {1, 256, 256, 64, 32, 3, 1, AT_F32, AT_F32, AT_F32, BIAS | PACK | BENCH},
+    {1, 256, 256, 32, 3, 3, 1, AT_F32, AT_F32, AT_F32, BIAS | PACK | BENCH},
+    {1, 64, 64, 512, 512, 3, 1, AT_F32, AT_F32, AT_F32, BIAS | PACK | BENCH},
+    {1, 64, 64, 512, 512, 3, 1, AT_BF16, AT_BF16, AT_BF16, BIAS | PACK | BENCH},
+    {1, 256, 256, 128, 128, 3, 1, AT_F32, AT_F32, AT_F32, BIAS | PACK | BENCH},
+    {1, 64, 64, 320, 320, 3, 1, AT_F32, AT_F32, AT_F32, BIAS | PACK | BENCH},
+    {1, 128, 128, 64, 64, 1, 1, AT_F32, AT_F32, AT_F32, BIAS | PACK | BENCH},
+    {1, 128, 128, 64, 64, 3, 2, AT_F32, AT_F32, AT_F32, BIAS | PACK | BENCH | ASYM},
+};
+
+static const char *label(int row, char out[160])
+{
+    const conv_row *r = &rows[row];
+    snprintf(out, 160, "[%lld,%lld,%lld,%lld]->%lld k%d s%d %s*%s%s%s%s act%d", (long long)r->b,
+             (long long)r->h, (long long)r->w, (long long)r->cin, (long long)r->cout, r->k,
+             r->stride,
+             r->x == AT_F32    ? "f32"
+             : r->x == AT_BF16 ? "bf16"
+                               : "f16",
+             r->wt == AT_F32    ? "f32"
+             : r->wt == AT_BF16 ? "bf16"
+                                : "f16",
+             r->flags & RESIDUAL ? " res" : "", r->flags & UP ? " up" : "",
+             r->flags & STRIDED ? " strided" : "", (int)r->act);
+    return out;
+}
+
+static bool bench_only(int row)
+{
+    return rows[row].flags & BENCH;
+}
+
+static void set_padding(at_conv2d_args *a, const conv_row *c)
+{
+    int p = c->flags & NO_PAD ? 0 : c->k / 2;
+    a->pad_top = a->pad_left = c->flags & ASYM ? 0 : p;
+    a->pad_bottom = a->pad_right = c->flags & ASYM ? 1 : p;
+}
+
+static void build(ck_run *r, int row)
+{
+    const conv_row *c = &rows[row];
+    at_conv2d_args *a = &r->a.conv2d;
+    ck_layout l = {.pad = c->flags & STRIDED ? 3 : 0, .shift = c->flags & STRIDED ? 1 : 0};
+    int up = c->flags & UP ? 2 : 1;
+    int64_t oh, ow;
+
+    set_padding(a, c);
+    oh = (c->h * up + a->pad_top + a->pad_bottom - c->k) / c->stride + 1;
+    ow = (c->w * up + a->pad_left + a->pad_right - c->k) / c->stride + 1;
+    a->out = ck_make(r, c->out, CK_SHAPE(c->b, oh, ow, c->cout), l, CK_UNIT);
+    a->x = ck_make(r, c->x, CK_SHAPE(c->b, c->h, c->w, c->cin), l, c->fill);
+    a->w = ck_weight(r, c->wt, CK_SHAPE(c->cout, c->cin, c->k, c->k), CK_UNIT, 1);
+    if (c->flags & PACK) a->w.packed = &r->packed;
+    if (c->flags & BIAS) a->bias = ck_weight(r, c->wt, CK_SHAPE(c->cout), CK_UNIT, 1);
+    if (c->flags & RESIDUAL)
+        a->residual = ck_make(r, c->out, CK_SHAPE(c->b, oh, ow, c->cout), (ck_layout){0}, CK_UNIT);
+    a->stride = c->stride;
+    a->upsample2x = c->flags & UP;
+    a->act = c->act;
+    r->flops = 2.0 * (double)(c->b * oh * ow * c->cout) * (double)(c->cin * c->k * c->k);
+}
+
+static at_status call(const at_backend *b, ck_run *r)
+{
+    return b->conv2d(NULL, &r->a.conv2d);
+}
+
+static void pixel(const at_conv2d_args *a, const int64_t p[4], double *sum, double *mag)
+{
+    int64_t cin = a->w.v.shape[1], kh = a->w.v.shape[2], kw = a->w.v.shape[3];
+    int up = a->upsample2x ? 2 : 1;
+
+    for (int64_t ky = 0; ky < kh; ky++)
+        for (int64_t kx = 0; kx < kw; kx++) {
+            int64_t iy = p[1] * a->stride + ky - a->pad_top,
+                    ix = p[2] * a->stride + kx - a->pad_left;
+            if (iy < 0 || ix < 0 || iy >= a->x.shape[1] * up || ix >= a->x.shape[2] * up) continue;
+            for (int64_t c = 0; c < cin; c++) {
+                int64_t xo =
+                    p[0] * a->x.stride[0] + iy / up * a->x.stride[1] + ix / up * a->x.stride[2] + c;
+                double v = ck_value(&a->x, xo) *
+                           ck_value(&a->w.v, ((p[3] * cin + c) * kh + ky) * kw + kx) *
+                           (double)a->w.scale;
+                *sum += v;
+                *mag += fabs(v);
+            }
+        }
+}
+
+static void truth(ck_run *r)
+{
+    const at_conv2d_args *a = &r->a.conv2d;
+
+    for (int64_t i = 0; i < ck_count(&a->out); i++) {
+        const int64_t *s = a->out.shape;
+        int64_t p[4] = {i / (s[1] * s[2] * s[3]), i / (s[2] * s[3]) % s[1], i / s[3] % s[2],
+                        i % s[3]};
+        double sum = 0, mag = 0;
+        pixel(a, p, &sum, &mag);
+        if (a->bias.v.data) {
+            sum += ck_value(&a->bias.v, p[3]);
+            mag += fabs(ck_value(&a->bias.v, p[3]));
+        }
+        sum = ck_act(sum, a->act);
+        mag *= a->act ? 1.2 : 1;
+        if (a->residual.data) {
+            double v = ck_value(&a->residual, ck_offset(&a->residual, i));
+            sum += v;
+            mag += fabs(v);
+        }
+        r->truth[i] = sum;
+        r->mag[i] = mag;
+    }
+}
+
+// 1e-6 as linear. Winograd 4x3, if it were used, would need 1e-5 (docs/bench/cpu.md).
+const ck_op ck_conv2d = {.name = "conv2d",
+                         .slot = offsetof(at_backend, conv2d),
+                         .sum = 1e-6,
+                         .rows = sizeof rows / sizeof *rows,
+                         .label = label,
+                         .bench_only = bench_only,
+                         .build = build,
+                         .call = call,
+                         .truth = truth};

@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: Apache-2.0
+// check_linear.c - rows of the linear layer: shapes, dtypes, epilogues; truth in double.
+#include <math.h>
+#include <stdio.h>
+
+#include "check.h"
+
+enum {
+    BIAS = 1,
+    GATE = 2,
+    RESIDUAL = 4,
+    IN_PLACE = 8,   // out is the residual
+    GATE_ONE = 16,  // the gate's stride over batch is 0
+    STRIDED = 32,   // x, out and residual have padded rows
+    UNALIGNED = 64, // and start off the vector grid
+    BENCH = 128,    // too large for truth: timed only
+    PACK = 256      // the weight may be packed
+};
+
+typedef struct linear_row {
+    int64_t b, t, k, n;
+    at_dtype x, w, out;
+    unsigned flags;
+    at_act act;
+    ck_fill fill;
+    float scale; // 0 means 1
+} linear_row;
+
+#define ALL (BIAS | GATE | RESIDUAL)
+static const linear_row rows[] = {
+    // the smallest and the odd
+    {1, 1, 1, 1, AT_F32, AT_F32, AT_F32},
+    {1, 1, 7, 3, AT_F32, AT_F32, AT_F32, ALL},
+    {1, 3, 5, 17, AT_F32, AT_F32, AT_F32, BIAS | PACK},
+    {2, 3, 64, 16, AT_F32, AT_F32, AT_F32, ALL | PACK},
+    {1, 6, 16, 16, AT_F32, AT_F32, AT_F32, PACK},
+    {3, 7, 33, 31, AT_F32, AT_F32, AT_F32, ALL | STRIDED | UNALIGNED | PACK, AT_ACT_SILU},
+    {2, 5, 129, 65, AT_F32, AT_F32, AT_F32, ALL | GATE_ONE | IN_PLACE, AT_ACT_GELU_TANH},
+    {1, 13, 300, 47, AT_F32, AT_F32, AT_F32, BIAS, AT_ACT_GELU_ERF, CK_WIDE},
+    {1, 13, 300, 47, AT_F32, AT_F32, AT_F32, BIAS | PACK, AT_ACT_QUICK_GELU, CK_MIXED},
+    {1, 200, 513, 129, AT_F32, AT_F32, AT_F32, ALL | IN_PLACE | PACK},
+    {2, 100, 1030, 130, AT_F32, AT_F32, AT_F32, RESIDUAL | PACK | STRIDED},
+    {1, 77, 256, 768, AT_F32, AT_F32, AT_F32, BIAS | PACK, AT_ACT_RELU},
+    {1, 320, 192, 192, AT_F32, AT_F32, AT_F32, ALL | PACK},
+    // dtypes
+    {2, 9, 96, 40, AT_F32, AT_BF16, AT_F32, ALL},
+    {2, 9, 96, 40, AT_F32, AT_BF16, AT_F32, ALL | PACK},
+    {2, 9, 96, 40, AT_BF16, AT_BF16, AT_BF16, ALL | PACK},
+    {2, 9, 97, 41, AT_BF16, AT_BF16, AT_BF16, ALL | STRIDED | UNALIGNED | PACK, AT_ACT_SILU},
+    {1, 40, 97, 41, AT_BF16, AT_BF16, AT_F32, BIAS, AT_ACT_GELU_TANH},
+    {1, 64, 640, 96, AT_BF16, AT_BF16, AT_BF16, BIAS | PACK},
+    {1, 300, 520, 80, AT_BF16, AT_BF16, AT_BF16, ALL | PACK, AT_ACT_TANH},
+    {1, 40, 97, 41, AT_F32, AT_F16, AT_F32, BIAS | PACK, AT_ACT_TANH},
+    {1, 40, 96, 48, AT_F16, AT_F16, AT_F16, BIAS | PACK, AT_ACT_SIGMOID},
+    {1, 40, 97, 41, AT_F32, AT_F8E4M3, AT_F32, BIAS | PACK, AT_ACT_NONE, CK_UNIT, 0.013f},
+    {1, 40, 256, 64, AT_BF16, AT_F8E4M3, AT_BF16, ALL | PACK, AT_ACT_NONE, CK_UNIT, 1.7f},
+    {1, 40, 97, 41, AT_F32, AT_F8E5M2, AT_F32, BIAS, AT_ACT_NONE, CK_UNIT, 0.5f},
+    {1, 12, 64, 48, AT_BF16, AT_F32, AT_F32, BIAS | PACK},
+    {1, 12, 64, 48, AT_F32, AT_F32, AT_BF16, BIAS | PACK},
+    {2, 1, 256, 1536, AT_F32, AT_BF16, AT_F32, BIAS | PACK, AT_ACT_SILU},
+    {1, 1, 1000, 33, AT_F32, AT_F16, AT_F32, BIAS},
+    {1, 2, 1000, 100, AT_BF16, AT_F8E4M3, AT_F32, BIAS | STRIDED},
+    // magnitudes
+    {1, 20, 400, 50, AT_F32, AT_F32, AT_F32, BIAS, AT_ACT_NONE, CK_LARGE},
+    {1, 20, 400, 50, AT_F32, AT_F32, AT_F32, 0, AT_ACT_NONE, CK_SMALL},
+    {1, 20, 400, 50, AT_BF16, AT_BF16, AT_F32, BIAS | PACK, AT_ACT_NONE, CK_MIXED},
+    {1, 20, 400, 50, AT_F16, AT_F16, AT_F32, BIAS, AT_ACT_NONE, CK_SMALL},
+    {0, 20, 8, 8, AT_F32, AT_F32, AT_F32, BIAS},
+    // timed
+    {1, 4608, 3072, 3072, AT_F32, AT_F32, AT_F32, BIAS | PACK | BENCH},
+    {1, 4608, 3072, 3072, AT_F32, AT_BF16, AT_F32, BIAS | PACK | BENCH},
+    {1, 4608, 3072, 3072, AT_BF16, AT_BF16, AT_BF16, BIAS | PACK | BENCH},
+    {1, 4608, 3072, 12288, AT_BF16, AT_BF16, AT_BF16, BIAS | PACK | BENCH, AT_ACT_GELU_TANH},
+    {1, 512, 3072, 3072, AT_BF16, AT_F8E4M3, AT_BF16, BIAS | PACK | BENCH},
+    {1, 512, 3072, 3072, AT_F32, AT_F16, AT_F32, BIAS | PACK | BENCH},
+    {1, 77, 3072, 3072, AT_F32, AT_BF16, AT_F32, BIAS | PACK | BENCH},
+    {1, 8, 3072, 3072, AT_F32, AT_BF16, AT_F32, BIAS | PACK | BENCH},
+    {1, 1, 3072, 18432, AT_F32, AT_BF16, AT_F32, BIAS | PACK | BENCH},
+    {1, 320, 256, 768, AT_F32, AT_F32, AT_F32, BIAS | PACK | BENCH},
+    {1, 320, 256, 768, AT_F32, AT_BF16, AT_F32, BIAS | PACK | BENCH},
+    {1, 320, 256, 1024, AT_F32, AT_BF16, AT_F32, BIAS | PACK | BENCH, AT_ACT_GELU_TANH},
+    {1, 320, 1024, 256, AT_F32, AT_BF16, AT_F32, ALL | PACK | BENCH},
+    {1, 1, 256, 1536, AT_F32, AT_BF16, AT_F32, BIAS | PACK | BENCH},
+};
+
+static const char *dtype_name(at_dtype t)
+{
+    static const char *const names[AT_DTYPE_COUNT] = {"f32", "f16", "bf16", "e4m3", "e5m2", "f64"};
+    return t <= AT_F64 ? names[t] : "int";
+}
+
+static const char *label(int row, char out[160])
+{
+    const linear_row *r = &rows[row];
+    snprintf(out, 160, "[%lld,%lld,%lld]x%lld %s*%s->%s%s%s%s%s act%d", (long long)r->b,
+             (long long)r->t, (long long)r->k, (long long)r->n, dtype_name(r->x), dtype_name(r->w),
+             dtype_name(r->out), r->flags & GATE ? " gate" : "", r->flags & RESIDUAL ? " res" : "",
+             r->flags & STRIDED ? " strided" : "", r->flags & PACK ? " pack" : "", (int)r->act);
+    return out;
+}
+
+static bool bench_only(int row)
+{
+    return rows[row].flags & BENCH;
+}
+
+static void build(ck_run *r, int row)
+{
+    const linear_row *c = &rows[row];
+    at_linear_args *a = &r->a.linear;
+    ck_layout l = {.pad = c->flags & STRIDED ? 5 : 0, .shift = c->flags & UNALIGNED ? 3 : 0};
+
+    a->out = ck_make(r, c->out, CK_SHAPE(c->b, c->t, c->n), l, CK_UNIT);
+    a->x = ck_make(r, c->x, CK_SHAPE(c->b, c->t, c->k), l, c->fill);
+    a->w = ck_weight(r, c->w, CK_SHAPE(c->n, c->k), CK_UNIT, c->scale ? c->scale : 1);
+    if (c->flags & PACK) a->w.packed = &r->packed;
+    if (c->flags & BIAS) a->bias = ck_weight(r, c->w, CK_SHAPE(c->n), c->fill, 1);
+    if (c->flags & GATE) {
+        l.broadcast = c->flags & GATE_ONE ? 1 : 0;
+        l.pad = 0;
+        a->gate = ck_make(r, c->x, CK_SHAPE(c->b, c->n), l, CK_UNIT);
+    }
+    l = (ck_layout){.pad = c->flags & STRIDED ? 2 : 0};
+    if (c->flags & IN_PLACE) {
+        a->residual = a->out;
+    } else if (c->flags & RESIDUAL) {
+        a->residual = ck_make(r, c->out, CK_SHAPE(c->b, c->t, c->n), l, CK_UNIT);
+    }
+    a->act = c->act;
+    r->flops = 2.0 * (double)(c->b * c->t * c->k) * (double)c->n;
+}
+
+static at_status call(const at_backend *b, ck_run *r)
+{
+    return b->linear(NULL, &r->a.linear);
+}
+
+static void truth(ck_run *r)
+{
+    const at_linear_args *a = &r->a.linear;
+    int64_t t = a->out.shape[1], n = a->out.shape[2], kk = a->x.shape[2];
+
+    for (int64_t i = 0; i < ck_count(&a->out); i++) {
+        int64_t row = i / n, col = i % n;
+        double sum = 0, mag = 0;
+        for (int64_t k = 0; k < kk; k++) {
+            double p = ck_value(&a->x, ck_offset(&a->x, row * kk + k)) *
+                       ck_value(&a->w.v, col * kk + k) * (double)a->w.scale;
+            sum += p;
+            mag += fabs(p);
+        }
+        if (a->bias.v.data) {
+            double bias = ck_value(&a->bias.v, col) * (double)a->bias.scale;
+            sum += bias;
+            mag += fabs(bias);
+        }
+        sum = ck_act(sum, a->act);
+        mag *= a->act ? 1.2 : 1; // the steepest activation has slope 1.13
+        if (a->gate.data) {
+            double g = ck_value(&a->gate, ck_offset(&a->gate, row / t * n + col));
+            sum *= g;
+            mag *= fabs(g);
+        }
+        if (a->residual.data) {
+            double v = ck_value(&a->residual, ck_offset(&a->residual, i));
+            sum += v;
+            mag += fabs(v);
+        }
+        r->truth[i] = sum;
+        r->mag[i] = mag;
+    }
+}
+
+// 1e-6 = 17 f32 ulps: partial sums of k/16 terms, random signs of the roundings.
+const ck_op ck_linear = {.name = "linear",
+                         .slot = offsetof(at_backend, linear),
+                         .sum = 1e-6,
+                         .rows = sizeof rows / sizeof *rows,
+                         .label = label,
+                         .bench_only = bench_only,
+                         .build = build,
+                         .call = call,
+                         .truth = truth};

@@ -1,0 +1,226 @@
+// SPDX-License-Identifier: Apache-2.0
+// check_norm.c - rows of layer, RMS and group norm; truth in double with two passes.
+#include <math.h>
+#include <stdio.h>
+
+#include "check.h"
+
+enum { RMS = 1, AFFINE = 2, MOD = 4, MOD_ONE = 8, STRIDED = 16, IN_PLACE = 32, BENCH = 64 };
+
+typedef struct norm_row {
+    int64_t b, t, d;
+    at_dtype in, w, out;
+    unsigned flags;
+    ck_fill fill;
+} norm_row;
+
+static const norm_row rows[] = {
+    {1, 1, 1, AT_F32, AT_F32, AT_F32, AFFINE},
+    {1, 1, 2, AT_F32, AT_F32, AT_F32, RMS | AFFINE},
+    {2, 3, 7, AT_F32, AT_F32, AT_F32, AFFINE | MOD},
+    {2, 5, 192, AT_F32, AT_F32, AT_F32, MOD},
+    {2, 5, 256, AT_F32, AT_BF16, AT_F32, AFFINE | MOD | MOD_ONE | STRIDED},
+    {1, 77, 768, AT_F32, AT_F32, AT_F32, AFFINE | IN_PLACE},
+    {1, 9, 1025, AT_F32, AT_F32, AT_F32, RMS | AFFINE | STRIDED},
+    {1, 4, 3072, AT_F32, AT_F32, AT_F32, MOD},
+    {1, 4, 640, AT_F32, AT_F32, AT_F32, AFFINE, CK_OFFSET},
+    {1, 4, 640, AT_F32, AT_F32, AT_F32, AFFINE, CK_LARGE},
+    {1, 4, 640, AT_F32, AT_F32, AT_F32, RMS, CK_MIXED},
+    {1, 4, 640, AT_F32, AT_F32, AT_F32, RMS, CK_SMALL}, // eps decides
+    {2, 5, 256, AT_BF16, AT_BF16, AT_BF16, MOD},
+    {2, 5, 255, AT_BF16, AT_BF16, AT_BF16, AFFINE | MOD | STRIDED | IN_PLACE},
+    {2, 5, 2048, AT_F32, AT_BF16, AT_F32, RMS | AFFINE},
+    {2, 5, 100, AT_F16, AT_F16, AT_F16, AFFINE},
+    {2, 5, 100, AT_F32, AT_F32, AT_BF16, RMS | AFFINE | MOD},
+    {1, 320, 256, AT_F32, AT_F32, AT_F32, MOD | BENCH},
+    {1, 4608, 3072, AT_F32, AT_F32, AT_F32, MOD | BENCH},
+    {1, 4608, 3072, AT_BF16, AT_BF16, AT_BF16, MOD | BENCH},
+    {1, 512, 4096, AT_F32, AT_BF16, AT_F32, RMS | AFFINE | BENCH},
+};
+
+static const char *label(int row, char out[160])
+{
+    const norm_row *r = &rows[row];
+    snprintf(out, 160, "[%lld,%lld,%lld] in%d w%d out%d%s%s%s%s fill%d", (long long)r->b,
+             (long long)r->t, (long long)r->d, r->in, r->w, r->out, r->flags & RMS ? " rms" : "",
+             r->flags & AFFINE ? " affine" : "", r->flags & MOD ? " mod" : "",
+             r->flags & STRIDED ? " strided" : "", (int)r->fill);
+    return out;
+}
+
+static bool bench_only(int row)
+{
+    return rows[row].flags & BENCH;
+}
+
+static void build(ck_run *r, int row)
+{
+    const norm_row *c = &rows[row];
+    at_norm_args *a = &r->a.norm;
+    ck_layout l = {.pad = c->flags & STRIDED ? 3 : 0, .shift = c->flags & STRIDED ? 1 : 0};
+
+    a->out = ck_make(r, c->out, CK_SHAPE(c->b, c->t, c->d), l, c->fill);
+    a->x = c->flags & IN_PLACE ? a->out : ck_make(r, c->in, CK_SHAPE(c->b, c->t, c->d), l, c->fill);
+    if (c->flags & AFFINE) {
+        a->weight = ck_weight(r, c->w, CK_SHAPE(c->d), CK_UNIT, 1);
+        if (!(c->flags & RMS)) a->bias = ck_weight(r, c->w, CK_SHAPE(c->d), CK_UNIT, 1);
+    }
+    if (c->flags & MOD) {
+        ck_layout m = {.pad = 2, .broadcast = c->flags & MOD_ONE ? 1 : 0};
+        a->mod_scale = ck_make(r, c->in, CK_SHAPE(c->b, c->d), m, CK_UNIT);
+        a->mod_shift = ck_make(r, c->in, CK_SHAPE(c->b, c->d), m, CK_UNIT);
+    }
+    a->eps = 1e-6f;
+    a->rms = c->flags & RMS;
+    r->bytes =
+        (double)(c->b * c->t * c->d) * ((c->in == AT_F32 ? 4 : 2) + (c->out == AT_F32 ? 4 : 2));
+}
+
+static at_status call(const at_backend *b, ck_run *r)
+{
+    return b->norm(NULL, &r->a.norm);
+}
+
+static void norm_truth(ck_run *r)
+{
+    const at_norm_args *a = &r->a.norm;
+    int64_t t = a->out.shape[1], d = a->out.shape[2];
+
+    for (int64_t row = 0; row < a->out.shape[0] * t; row++) {
+        double mean = 0, sq = 0, rstd;
+        for (int64_t c = 0; c < d; c++)
+            mean += ck_value(&a->x, ck_offset(&a->x, row * d + c)) / (double)d;
+        if (a->rms) mean = 0;
+        for (int64_t c = 0; c < d; c++)
+            sq += pow(ck_value(&a->x, ck_offset(&a->x, row * d + c)) - mean, 2) / (double)d;
+        rstd = 1 / sqrt(sq + (double)a->eps);
+        for (int64_t c = 0; c < d; c++) {
+            double x = ck_value(&a->x, ck_offset(&a->x, row * d + c)), y = (x - mean) * rstd;
+            double mag = (fabs(x) + fabs(mean)) * rstd, w = 1, b = 0, s = 0, m = 0;
+            if (a->weight.v.data) w = ck_value(&a->weight.v, c);
+            if (a->bias.v.data) b = ck_value(&a->bias.v, c);
+            if (a->mod_scale.data)
+                s = ck_value(&a->mod_scale, ck_offset(&a->mod_scale, row / t * d + c));
+            if (a->mod_shift.data)
+                m = ck_value(&a->mod_shift, ck_offset(&a->mod_shift, row / t * d + c));
+            r->truth[row * d + c] = (y * w + b) * (1 + s) + m;
+            r->mag[row * d + c] = (mag * fabs(w) + fabs(b)) * (1 + fabs(s)) + fabs(m);
+        }
+    }
+}
+
+// 5e-7: eight roundings on the way; sums are carried wider than f32.
+const ck_op ck_norm = {.name = "norm",
+                       .slot = offsetof(at_backend, norm),
+                       .sum = 5e-7,
+                       .rows = sizeof rows / sizeof *rows,
+                       .label = label,
+                       .bench_only = bench_only,
+                       .build = build,
+                       .call = call,
+                       .truth = norm_truth};
+
+// --- group norm
+// ---------------------------------------------------------------------------------------
+typedef struct group_row {
+    int64_t b, p, c;
+    int groups;
+    at_dtype in, out;
+    unsigned flags;
+    at_act act;
+    ck_fill fill;
+} group_row;
+
+static const group_row group_rows[] = {
+    {1, 1, 2, 1, AT_F32, AT_F32, AFFINE},
+    {2, 5, 12, 3, AT_F32, AT_F32, AFFINE},
+    {1, 64, 32, 32, AT_F32, AT_F32, AFFINE, AT_ACT_SILU},
+    {2, 100, 64, 32, AT_F32, AT_F32, AFFINE, AT_ACT_SILU},
+    {1, 300, 96, 8, AT_F32, AT_F32, AFFINE | STRIDED, AT_ACT_SILU},
+    {1, 300, 512, 32, AT_F32, AT_F32, AFFINE | IN_PLACE},
+    {1, 37, 33, 3, AT_F32, AT_F32, AFFINE | STRIDED | IN_PLACE, AT_ACT_SILU},
+    {1, 400, 64, 32, AT_F32, AT_F32, AFFINE, AT_ACT_SILU, CK_OFFSET},
+    {1, 400, 64, 32, AT_F32, AT_F32, 0, AT_ACT_NONE, CK_LARGE},
+    {1, 400, 64, 32, AT_F32, AT_F32, AFFINE, AT_ACT_NONE, CK_SMALL},
+    {2, 70, 64, 8, AT_BF16, AT_BF16, AFFINE, AT_ACT_SILU},
+    {2, 70, 40, 8, AT_F32, AT_BF16, AFFINE | STRIDED, AT_ACT_SILU},
+    {1, 70, 40, 8, AT_F16, AT_F16, AFFINE},
+    {1, 65536, 32, 32, AT_F32, AT_F32, AFFINE | BENCH, AT_ACT_SILU},
+    {1, 16384, 64, 32, AT_F32, AT_F32, AFFINE | BENCH, AT_ACT_SILU},
+    {1, 65536, 128, 32, AT_F32, AT_F32, AFFINE | BENCH, AT_ACT_SILU},
+    {1, 65536, 128, 32, AT_BF16, AT_BF16, AFFINE | BENCH, AT_ACT_SILU},
+};
+
+static const char *group_label(int row, char out[160])
+{
+    const group_row *r = &group_rows[row];
+    snprintf(out, 160, "[%lld,%lld,%lld] g%d in%d out%d act%d%s fill%d", (long long)r->b,
+             (long long)r->p, (long long)r->c, r->groups, r->in, r->out, (int)r->act,
+             r->flags & STRIDED ? " strided" : "", (int)r->fill);
+    return out;
+}
+
+static bool group_bench_only(int row)
+{
+    return group_rows[row].flags & BENCH;
+}
+
+static void group_build(ck_run *r, int row)
+{
+    const group_row *c = &group_rows[row];
+    at_group_norm_args *a = &r->a.group_norm;
+    ck_layout l = {.pad = c->flags & STRIDED ? 3 : 0, .shift = c->flags & STRIDED ? 1 : 0};
+
+    a->out = ck_make(r, c->out, CK_SHAPE(c->b, c->p, c->c), l, c->fill);
+    a->x = c->flags & IN_PLACE ? a->out : ck_make(r, c->in, CK_SHAPE(c->b, c->p, c->c), l, c->fill);
+    if (c->flags & AFFINE) {
+        a->weight = ck_weight(r, AT_F32, CK_SHAPE(c->c), CK_UNIT, 1);
+        a->bias = ck_weight(r, AT_BF16, CK_SHAPE(c->c), CK_UNIT, 1);
+    }
+    a->groups = c->groups;
+    a->eps = 1e-6f;
+    a->act = c->act;
+    r->bytes =
+        (double)(c->b * c->p * c->c) * ((c->in == AT_F32 ? 4 : 2) + (c->out == AT_F32 ? 4 : 2));
+}
+
+static at_status group_call(const at_backend *b, ck_run *r)
+{
+    return b->group_norm(NULL, &r->a.group_norm);
+}
+
+static void group_truth(ck_run *r)
+{
+    const at_group_norm_args *a = &r->a.group_norm;
+    int64_t p = a->out.shape[1], ch = a->out.shape[2], per = ch / a->groups;
+
+    for (int64_t g = 0; g < a->out.shape[0] * a->groups; g++) {
+        int64_t first = g / a->groups * p * ch + g % a->groups * per;
+        double mean = 0, sq = 0, n = (double)(p * per), rstd;
+        for (int64_t i = 0; i < p * per; i++)
+            mean += ck_value(&a->x, ck_offset(&a->x, first + i / per * ch + i % per)) / n;
+        for (int64_t i = 0; i < p * per; i++)
+            sq += pow(ck_value(&a->x, ck_offset(&a->x, first + i / per * ch + i % per)) - mean, 2) /
+                  n;
+        rstd = 1 / sqrt(sq + (double)a->eps);
+        for (int64_t i = 0; i < p * per; i++) {
+            int64_t at = first + i / per * ch + i % per, c = at % ch;
+            double x = ck_value(&a->x, ck_offset(&a->x, at));
+            double w = a->weight.v.data ? ck_value(&a->weight.v, c) : 1;
+            double b = a->bias.v.data ? ck_value(&a->bias.v, c) : 0;
+            r->truth[at] = ck_act((x - mean) * rstd * w + b, a->act);
+            r->mag[at] = 1.2 * ((fabs(x) + fabs(mean)) * rstd * fabs(w) + fabs(b));
+        }
+    }
+}
+
+// 5e-7 as norm.
+const ck_op ck_group_norm = {.name = "group_norm",
+                             .slot = offsetof(at_backend, group_norm),
+                             .sum = 5e-7,
+                             .rows = sizeof group_rows / sizeof *group_rows,
+                             .label = group_label,
+                             .bench_only = group_bench_only,
+                             .build = group_build,
+                             .call = group_call,
+                             .truth = group_truth};
