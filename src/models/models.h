@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // models.h - the zoo seen from outside: denoisers, text encoders and VAEs opened from weights.
-// Idea: an architecture is a table (probes, config fields read off shapes, keys) and a forward that is
-// a list of blocks; this header is all that nodes, engine and cli know of it.
-// Ownership: everything here is reference counted and immutable after loading; a "patched" model is a
-// cheap clone that shares the weights.
+// Idea: an architecture is a table (probes, config fields read off shapes, keys) and a forward that
+// is a list of blocks; this header is all that nodes, engine and cli know of it. Ownership:
+// everything here is reference counted and immutable after loading; a "patched" model is a cheap
+// clone that shares the weights.
 #ifndef AT_MODELS_MODELS_H
 #define AT_MODELS_MODELS_H
 
@@ -11,8 +11,9 @@
 #include "ops/ops.h"
 #include "weight/store.h"
 
-// --- what lies in a file ----------------------------------------------------------------------------
-typedef struct at_arch at_arch; // private table row, see models/arch.h
+// --- what lies in a file
+// ----------------------------------------------------------------------------
+typedef struct at_arch at_arch;              // private table row, see models/arch.h
 const char *at_arch_name(const at_arch *a);  // "flux1", "clip_l", "t5", "kl_vae"
 const char *at_arch_title(const at_arch *a); // "Flux.1 (dev)" family name for people
 
@@ -31,20 +32,22 @@ typedef struct at_fact {
     char name[32], value[64];
 } at_fact;
 size_t at_found_facts(at_store *s, const at_found *f, at_fact *out, size_t max);
-// Names of tensors that the architecture needs and the file lacks or has in a wrong shape; joined by
-// newlines in *out (at_free), "" if complete.
+// Names of tensors that the architecture needs and the file lacks or has in a wrong shape; joined
+// by newlines in *out (at_free), "" if complete.
 at_status at_found_missing(at_store *s, const at_found *f, char **out, size_t *count);
 
-// --- latent formats ---------------------------------------------------------------------------------
+// --- latent formats
+// ---------------------------------------------------------------------------------
 typedef struct at_latent_format {
     const char *name; // "flux", "sd15"
     int channels, downscale;
-    float scale, shift;      // process_in: (z - shift) * scale
-    const float *rgb;        // [channels][3] for previews, NULL if none
-    const float *rgb_bias;   // [3] or NULL
+    float scale, shift;    // process_in: (z - shift) * scale
+    const float *rgb;      // [channels][3] for previews, NULL if none
+    const float *rgb_bias; // [3] or NULL
 } at_latent_format;
 
-// --- denoisers --------------------------------------------------------------------------------------
+// --- denoisers
+// --------------------------------------------------------------------------------------
 typedef struct at_model at_model;
 // s is retained. AT_EFORMAT "unknown architecture" / missing tensors with their names.
 at_status at_model_load(at_store *s, const char *label, at_model **out);
@@ -60,26 +63,28 @@ int at_model_blocks(const at_model *m);
 
 // What one evaluation of the network needs beside x: tensors f32 or compute dtype on the op device.
 typedef struct at_model_in {
-    const at_tensor *x;         // [b, c, h, w] f32
-    const float *timestep;      // b host values: at_sigma_to_timestep(sigma)
-    const at_tensor *context;   // [b, t, d]
-    const at_tensor *pooled;    // [b, d] or NULL (zeros)
-    const float *guidance;      // b host values or NULL (3.5 where the model wants one)
+    const at_tensor *x;       // [b, c, h, w] f32
+    const float *timestep;    // b host values: at_sigma_to_timestep(sigma)
+    const at_tensor *context; // [b, t, d]
+    const at_tensor *pooled;  // [b, d] or NULL (zeros)
+    const float *guidance;    // b host values or NULL (3.5 where the model wants one)
 } at_model_in;
 // The raw network output [b, c, h, w] f32 in the current scope.
 at_tensor *at_model_forward(at_ops *o, at_model *m, const at_model_in *in);
 
-// Per-block timing of the last forward on this thread, for bench: seconds of block i; count returned.
+// Per-block timing of the last forward on this thread, for bench: seconds of block i; count
+// returned.
 size_t at_model_block_seconds(double *out, size_t max);
 
 // Estimated bytes: weights resident on the device, activations of one forward at this latent size.
 typedef struct at_model_cost {
     double weight_bytes, activation_bytes, flops; // one forward, batch 1
 } at_model_cost;
-at_model_cost at_model_estimate(const at_model *m, int64_t batch, int64_t latent_h, int64_t latent_w,
-                                int64_t text_tokens, at_dtype compute);
+at_model_cost at_model_estimate(const at_model *m, int64_t batch, int64_t latent_h,
+                                int64_t latent_w, int64_t text_tokens, at_dtype compute);
 
-// --- text encoders ----------------------------------------------------------------------------------
+// --- text encoders
+// ----------------------------------------------------------------------------------
 typedef struct at_encoder at_encoder;
 // prefix as detected. The kind of tokenizer it needs is at_encoder_tokenizer_kind.
 at_status at_encoder_load(at_store *s, const at_found *where, at_encoder **out);
@@ -93,18 +98,19 @@ int64_t at_encoder_max_tokens(const at_encoder *e); // 77 for CLIP; 0: unbounded
 typedef struct at_encode_in {
     const int32_t *ids; // [b, t] host
     int64_t batch, tokens;
-    int layer;              // 0 = last; -2 = the one before (CLIP's clip skip); negative counts from end
-    bool final_norm;        // apply the final norm to an intermediate layer
-    int32_t eos;            // pooled position: first EOS; -1: no pooled
+    int layer;       // 0 = last; -2 = the one before (CLIP's clip skip); negative counts from end
+    bool final_norm; // apply the final norm to an intermediate layer
+    int32_t eos;     // pooled position: first EOS; -1: no pooled
 } at_encode_in;
 typedef struct at_encoded {
-    at_tensor *hidden; // [b, t, d] f32
-    at_tensor *pooled; // [b, d] f32 unprojected, or NULL
+    at_tensor *hidden;           // [b, t, d] f32
+    at_tensor *pooled;           // [b, d] f32 unprojected, or NULL
     at_tensor *pooled_projected; // through text_projection where the file has one, else NULL
 } at_encoded;
 at_encoded at_encoder_forward(at_ops *o, at_encoder *e, const at_encode_in *in);
 
-// --- VAE --------------------------------------------------------------------------------------------
+// --- VAE
+// --------------------------------------------------------------------------------------------
 typedef struct at_vae at_vae;
 at_status at_vae_load(at_store *s, const char *label, at_vae **out);
 at_vae *at_vae_retain(at_vae *v);
@@ -115,12 +121,15 @@ int at_vae_downscale(const at_vae *v); // 8
 // x [b, 3, h, w] -1..1 -> mean [b, c, h/8, w/8].
 at_tensor *at_vae_decode_raw(at_ops *o, at_vae *v, const at_tensor *z);
 at_tensor *at_vae_encode_raw(at_ops *o, at_vae *v, const at_tensor *x);
-// ComfyUI's VAEDecode / VAEEncode: pixels f32 [b, h, w, 3] in 0..1 on the host device. Falls back to
-// tiles when memory asks for it. Encode crops to multiples of the downscale (centred, as ComfyUI).
+// ComfyUI's VAEDecode / VAEEncode: pixels f32 [b, h, w, 3] in 0..1 on the host device. Falls back
+// to tiles when memory asks for it. Encode crops to multiples of the downscale (centred, as
+// ComfyUI).
 at_tensor *at_vae_decode(at_ops *o, at_vae *v, const at_tensor *z);
 at_tensor *at_vae_encode(at_ops *o, at_vae *v, const at_tensor *pixels);
-// Tiled with feathered overlap (VAEDecodeTiled): sizes in pixels. ComfyUI's three-orientation average.
+// Tiled with feathered overlap (VAEDecodeTiled): sizes in pixels. ComfyUI's three-orientation
+// average.
 at_tensor *at_vae_decode_tiled(at_ops *o, at_vae *v, const at_tensor *z, int tile, int overlap);
-at_tensor *at_vae_encode_tiled(at_ops *o, at_vae *v, const at_tensor *pixels, int tile, int overlap);
+at_tensor *at_vae_encode_tiled(at_ops *o, at_vae *v, const at_tensor *pixels, int tile,
+                               int overlap);
 
 #endif

@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0
+// arch.h - what an architecture is: one table row, and the forward behind it.
+// Idea: probes say when a file is this architecture, sizes come off its shapes, bind groups name
+// its tensors, the latent format and the sampling facts are data, and the forward is a list of
+// blocks (denoisers) or one function (encoders, VAEs). A new architecture is one file and one line
+// in arch_list.h; nothing outside asks "is this Flux?". Ownership: everything here is const and
+// lives as long as the process.
+#ifndef AT_MODELS_ARCH_H
+#define AT_MODELS_ARCH_H
+
+#include "models/bind.h"
+#include "models/models.h"
+
+// A tensor that must (or must not) be there, below the prefix.
+typedef struct at_probe {
+    const char *key;
+    bool absent;
+} at_probe;
+
+// --- the forwards
+// --------------------------------------------------------------------------------------- A
+// denoiser is a list of blocks over one hidden tensor and a state that the prologue fills. State
+// tensors that must outlive a block are made in the prologue (the runner closes a scope around each
+// block). `in` is valid for the whole forward.
+typedef struct at_denoiser_ops {
+    size_t state_size; // zeroed before the prologue
+    int (*blocks)(const void *config);
+    at_tensor *(*prologue)(at_ops *o, const at_bound *m, void *state, const at_model_in *in);
+    at_tensor *(*block)(at_ops *o, const at_bound *m, void *state, int i, at_tensor *hidden);
+    at_tensor *(*epilogue)(at_ops *o, const at_bound *m, void *state, at_tensor *hidden);
+    // Work of one forward: fills flops and activation_bytes.
+    void (*cost)(const void *config, int64_t batch, int64_t latent_h, int64_t latent_w,
+                 int64_t text_tokens, at_dtype compute, at_model_cost *out);
+} at_denoiser_ops;
+
+typedef struct at_encoder_ops {
+    at_encoded (*forward)(at_ops *o, const at_bound *e, const at_encode_in *in);
+    size_t vocab, width, max_tokens; // 1 + offset in the config; 0: none
+    at_act act;                      // of the MLP
+} at_encoder_ops;
+
+typedef struct at_vae_ops {
+    at_tensor *(*decode)(at_ops *o, const at_bound *v, const at_tensor *z);
+    at_tensor *(*encode)(at_ops *o, const at_bound *v, const at_tensor *x);
+    int (*channels)(const void *config);
+    int (*downscale)(const void *config);
+} at_vae_ops;
+
+struct at_arch {
+    const char *name, *title;
+    at_part part;
+    const at_probe *probes;
+    size_t n_probes;
+    const at_size_row *sizes;
+    size_t n_sizes, config_size;
+    // Derived sizes, and what no such model can have: a sentence in *why, or NULL. May be NULL.
+    const char *(*derive)(void *config);
+    const at_bind_group *groups;
+    size_t n_groups, weights_size;
+    // For tensors that no table can list (nested levels); may be NULL.
+    void (*bind)(at_binder *b, const void *config, void *weights);
+    const at_latent_format *latent; // denoisers
+    at_model_sampling sampling;     // denoisers
+    const at_denoiser_ops *denoiser;
+    const at_encoder_ops *encoder;
+    const at_vae_ops *vae;
+};
+
+extern const at_arch *const at_arch_table[]; // in the order of detection
+extern const size_t at_arch_count;
+
+// The int64_t at 1 + offset of a config; 0 gives 0.
+static inline int64_t at_size_at(const void *config, size_t field)
+{
+    return field ? *(const int64_t *)((const char *)config + field - 1) : 0;
+}
+
+// --- helpers of every forward
+// --------------------------------------------------------------------------- A layer's weight and
+// bias.
+typedef struct at_lin {
+    const at_weight *w, *b;
+} at_lin;
+
+#define AT_LEN(a) (sizeof(a) / sizeof *(a))
+// 1 + offset of a config field, for at_bind_row.dim and friends.
+#define AT_FIELD(type, field) (1 + offsetof(type, field))
+
+#endif

@@ -1,0 +1,233 @@
+// SPDX-License-Identifier: Apache-2.0
+// clip.c - CLIP's text transformer (L, H and G), in the transformers key layout.
+// Idea: Radford et al. 2021 (arXiv:2103.00020): a causal pre-norm transformer over at most 77
+// tokens. Easy to get wrong:
+//   - L uses x * sigmoid(1.702 x), H and G the exact GELU; heads are 64 wide in all of them
+//   - LayerNorm's epsilon is 1e-5
+//   - "pooled" is the last layer after the final norm at the first EOS token, even if a prompt has
+//     several (the padding of L is EOS), whatever layer was asked for
+//   - text_projection applies to pooled only; Flux and SD3 take L's pooled without it
+// Owns nothing: tensors belong to op scopes.
+#include "models/arch.h"
+
+typedef struct clip_config {
+    int64_t vocab, positions, width, layers, mlp;
+    int64_t projection; // derived: rows of text_projection are free
+} clip_config;
+
+typedef struct clip_norm {
+    const at_weight *w, *b;
+} clip_norm;
+
+typedef struct clip_layer {
+    at_lin q, k, v, out, fc1, fc2;
+    clip_norm norm1, norm2;
+} clip_layer;
+
+typedef struct clip_weights {
+    const at_weight *tokens, *positions, *projection;
+    clip_norm final;
+    clip_layer *layers;
+} clip_weights;
+
+enum { HEAD_DIM = 64 };
+static const float norm_eps = 1e-5f;
+
+#define SIZE(field_, how_, key_, dim_)                                                             \
+    {                                                                                              \
+        .name = #field_, .offset = offsetof(clip_config, field_), .how = how_, .key = key_,        \
+        .dim = dim_                                                                                \
+    }
+#define F(field) AT_FIELD(clip_config, field)
+#define LIN(field, key_, out, in)                                                                  \
+    {.key = key_ ".weight",                                                                        \
+     .offset = offsetof(clip_layer, field.w),                                                      \
+     .rank = 2,                                                                                    \
+     .dim = {F(out), F(in)}},                                                                      \
+    {                                                                                              \
+        .key = key_ ".bias", .offset = offsetof(clip_layer, field.b), .rank = 1, .dim = { F(out) } \
+    }
+#define NORM(type, field, key_)                                                                    \
+    {.key = key_ ".weight", .offset = offsetof(type, field.w), .rank = 1, .dim = {F(width)}},      \
+    {                                                                                              \
+        .key = key_ ".bias", .offset = offsetof(type, field.b), .rank = 1, .dim = { F(width) }     \
+    }
+
+static const at_size_row sizes[] = {
+    SIZE(vocab, AT_SIZE_DIM, "text_model.embeddings.token_embedding.weight", 0),
+    SIZE(positions, AT_SIZE_DIM, "text_model.embeddings.position_embedding.weight", 0),
+    SIZE(width, AT_SIZE_DIM, "text_model.embeddings.token_embedding.weight", 1),
+    SIZE(layers, AT_SIZE_COUNT, "text_model.encoder.layers.%d.mlp.fc1.weight", 0),
+    SIZE(mlp, AT_SIZE_DIM, "text_model.encoder.layers.0.mlp.fc1.weight", 0),
+};
+
+static const at_bind_row rows_outer[] = {
+    {.key = "text_model.embeddings.token_embedding.weight",
+     .offset = offsetof(clip_weights, tokens),
+     .rank = 2,
+     .dim = {F(vocab), F(width)}},
+    {.key = "text_model.embeddings.position_embedding.weight",
+     .offset = offsetof(clip_weights, positions),
+     .rank = 2,
+     .dim = {F(positions), F(width)}},
+    {.key = "text_projection.weight",
+     .offset = offsetof(clip_weights, projection),
+     .optional = true,
+     .rank = 2,
+     .dim = {0, F(width)}},
+    NORM(clip_weights, final, "text_model.final_layer_norm"),
+};
+
+static const at_bind_row rows_layer[] = {
+    NORM(clip_layer, norm1, "layer_norm1"),
+    LIN(q, "self_attn.q_proj", width, width),
+    LIN(k, "self_attn.k_proj", width, width),
+    LIN(v, "self_attn.v_proj", width, width),
+    LIN(out, "self_attn.out_proj", width, width),
+    NORM(clip_layer, norm2, "layer_norm2"),
+    LIN(fc1, "mlp.fc1", mlp, width),
+    LIN(fc2, "mlp.fc2", width, mlp),
+};
+
+static const at_bind_group groups[] = {
+    {.base = "", .rows = rows_outer, .n_rows = AT_LEN(rows_outer)},
+    {.base = "text_model.encoder.layers.%d.",
+     .rows = rows_layer,
+     .n_rows = AT_LEN(rows_layer),
+     .count = F(layers),
+     .array = offsetof(clip_weights, layers),
+     .size = sizeof(clip_layer)},
+};
+
+static const char *derive(void *config)
+{
+    const clip_config *c = config;
+    if (c->width % HEAD_DIM) return "the width is no multiple of the head size 64";
+    return NULL;
+}
+
+// --- forward
+// ----------------------------------------------------------------------------------------------
+static at_tensor *norm(at_ops *o, const at_tensor *x, clip_norm n)
+{
+    return at_norm(o, x, &(at_norm_spec){.weight = n.w, .bias = n.b, .eps = norm_eps});
+}
+
+static at_tensor *heads(at_ops *o, const clip_config *c, const at_tensor *x, at_lin l)
+{
+    at_tensor *y = at_linear(o, x, l.w, l.b, NULL);
+    if (!y) return NULL;
+    return at_reshape(o, y, 4,
+                      (int64_t[]){y->shape[0], y->shape[1], c->width / HEAD_DIM, HEAD_DIM});
+}
+
+static at_tensor *layer(at_ops *o, const clip_config *c, const clip_layer *w, at_act act,
+                        const at_tensor *x)
+{
+    at_tensor *h = norm(o, x, w->norm1);
+    h = at_attention(o, heads(o, c, h, w->q), heads(o, c, h, w->k), heads(o, c, h, w->v), NULL, 0,
+                     true);
+    at_tensor *y = at_linear(o, h, w->out.w, w->out.b, &(at_linear_extra){.residual = x});
+    h = at_linear(o, norm(o, y, w->norm2), w->fc1.w, w->fc1.b, &(at_linear_extra){.act = act});
+    return at_linear(o, h, w->fc2.w, w->fc2.b, &(at_linear_extra){.residual = y});
+}
+
+// Token plus position embeddings [b, t, width].
+static at_tensor *embed(at_ops *o, const clip_config *c, const clip_weights *w,
+                        const at_encode_in *in)
+{
+    at_tensor *x = at_embedding(o, w->tokens, in->ids, in->batch * in->tokens);
+    x = at_reshape(o, x, 3, (int64_t[]){in->batch, in->tokens, c->width});
+    at_tensor *p = at_weight_tensor(o, w->positions, at_ops_compute(o));
+    return at_add(o, x, at_narrow(o, p, 0, 0, in->tokens));
+}
+
+// Row of each batch entry at its first EOS (the first token if there is none, as argmax gives).
+static at_tensor *pool(at_ops *o, const at_encode_in *in, const at_tensor *last)
+{
+    at_tensor *all = NULL;
+    for (int64_t b = 0; b < in->batch; b++) {
+        int64_t at = 0;
+        for (int64_t t = in->tokens - 1; t >= 0; t--)
+            if (in->ids[b * in->tokens + t] == in->eos) at = t;
+        at_tensor *row = at_narrow(o, at_narrow(o, last, 0, b, 1), 1, at, 1);
+        all = all ? at_concat(o, 0, 2, (const at_tensor *[]){all, row}) : row;
+        if (!all) return NULL;
+    }
+    return at_reshape(o, all, 2, (int64_t[]){in->batch, last->shape[2]});
+}
+
+static at_encoded forward(at_ops *o, const at_bound *e, const at_encode_in *in)
+{
+    const clip_config *c = e->config;
+    const clip_weights *w = e->weights;
+    at_encoded r = {0};
+    int64_t want = in->layer < 0 ? c->layers + in->layer : c->layers - 1;
+
+    if (want < 0) {
+        at_ops_poison(o, AT_EINVAL, "%s: layer %d of %lld", e->arch->title, in->layer,
+                      (long long)c->layers);
+        return r;
+    }
+    at_tensor *x = at_ops_keep(o, embed(o, c, w, in)), *hidden = NULL;
+    for (int64_t i = 0; i < c->layers && x && (i <= want || in->eos >= 0); i++) {
+        at_scope_begin(o);
+        at_tensor *y = at_ops_keep(o, layer(o, c, &w->layers[i], e->arch->encoder->act, x));
+        at_scope_end(o, NULL);
+        at_tensor_release(&x);
+        x = y;
+        if (i == want && x) hidden = at_ops_adopt(o, at_tensor_retain(x));
+    }
+    if (x) at_ops_adopt(o, x);
+    at_tensor *last =
+        in->eos >= 0 || (want == c->layers - 1 && in->layer == 0) ? norm(o, x, w->final) : NULL;
+    if (in->layer == 0)
+        hidden = last ? last : norm(o, hidden, w->final);
+    else if (in->final_norm)
+        hidden = norm(o, hidden, w->final);
+    r.hidden = at_cast(o, hidden, AT_F32);
+    if (in->eos < 0) return r;
+    at_tensor *pooled = pool(o, in, last);
+    r.pooled = at_cast(o, pooled, AT_F32);
+    if (w->projection)
+        r.pooled_projected = at_cast(o, at_linear(o, pooled, w->projection, NULL, NULL), AT_F32);
+    return r;
+}
+
+// --- descriptors
+// ------------------------------------------------------------------------------------------
+#define ENCODER(act_)                                                                              \
+    {                                                                                              \
+        .forward = forward, .vocab = F(vocab), .width = F(width), .max_tokens = F(positions),      \
+        .act = act_                                                                                \
+    }
+static const at_encoder_ops ops_quick = ENCODER(AT_ACT_QUICK_GELU);
+static const at_encoder_ops ops_gelu = ENCODER(AT_ACT_GELU_ERF);
+
+// The depth tells the sizes apart: L has 12 layers, H 24 (one is often left out), G 32.
+static const at_probe probes_g[] = {{.key = "text_model.encoder.layers.30.mlp.fc1.weight"},
+                                    {.key = "text_model.embeddings.token_embedding.weight"}};
+static const at_probe probes_h[] = {{.key = "text_model.encoder.layers.22.mlp.fc1.weight"},
+                                    {.key = "text_model.embeddings.token_embedding.weight"}};
+static const at_probe probes_l[] = {{.key = "text_model.encoder.layers.0.mlp.fc1.weight"},
+                                    {.key = "text_model.embeddings.token_embedding.weight"}};
+
+#define CLIP(letter, title_, ops_)                                                                 \
+    const at_arch at_arch_clip_##letter = {                                                        \
+        .name = "clip_" #letter,                                                                   \
+        .title = title_,                                                                           \
+        .part = AT_PART_TEXT,                                                                      \
+        .probes = probes_##letter,                                                                 \
+        .n_probes = AT_LEN(probes_##letter),                                                       \
+        .sizes = sizes,                                                                            \
+        .n_sizes = AT_LEN(sizes),                                                                  \
+        .config_size = sizeof(clip_config),                                                        \
+        .derive = derive,                                                                          \
+        .groups = groups,                                                                          \
+        .n_groups = AT_LEN(groups),                                                                \
+        .weights_size = sizeof(clip_weights),                                                      \
+        .encoder = &ops_,                                                                          \
+    }
+CLIP(l, "CLIP-L text encoder", ops_quick);
+CLIP(h, "CLIP-H text encoder", ops_gelu);
+CLIP(g, "CLIP-G text encoder", ops_gelu);

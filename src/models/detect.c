@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: Apache-2.0
+// detect.c - which components lie in a file, under which prefix, and what they look like.
+// Idea: every architecture row is tried under every prefix of its part; the first row that fits a
+// prefix wins. Prefixes are facts of the field (comfyui-contract sections 7.1, 7.4, 7.5).
+// Easy to get wrong: a checkpoint holds fragments of other models; a component is found by its
+// first block, never by a final norm alone. Owns nothing.
+#include <stdio.h>
+#include <string.h>
+
+#include "base/str.h"
+#include "models/arch.h"
+
+#define AT_ARCH(name) extern const at_arch at_arch_##name;
+#include "models/arch_list.h"
+#undef AT_ARCH
+
+#define AT_ARCH(name) &at_arch_##name,
+const at_arch *const at_arch_table[] = {
+#include "models/arch_list.h"
+};
+#undef AT_ARCH
+const size_t at_arch_count = AT_LEN(at_arch_table);
+
+typedef struct prefix_row {
+    at_part part;
+    const char *prefix;
+} prefix_row;
+
+static const prefix_row prefixes[] = {
+    {AT_PART_DENOISER, "model.diffusion_model."},
+    {AT_PART_DENOISER, "model.model."},
+    {AT_PART_DENOISER, "net."},
+    {AT_PART_DENOISER, "diffusion_model."},
+    {AT_PART_DENOISER, "model."},
+    {AT_PART_DENOISER, ""},
+    {AT_PART_TEXT, "text_encoders.clip_l.transformer."},
+    {AT_PART_TEXT, "text_encoders.clip_g.transformer."},
+    {AT_PART_TEXT, "text_encoders.clip_h.transformer."},
+    {AT_PART_TEXT, "text_encoders.t5xxl.transformer."},
+    {AT_PART_TEXT, "cond_stage_model.transformer."},
+    {AT_PART_TEXT, "conditioner.embedders.0.transformer."},
+    {AT_PART_TEXT, "clip_l.transformer."},
+    {AT_PART_TEXT, "t5xxl.transformer."},
+    {AT_PART_TEXT, ""},
+    {AT_PART_VAE, "first_stage_model."},
+    {AT_PART_VAE, "vae."},
+    {AT_PART_VAE, ""},
+};
+
+const char *at_arch_name(const at_arch *a)
+{
+    return a->name;
+}
+
+const char *at_arch_title(const at_arch *a)
+{
+    return a->title;
+}
+
+static bool fits(at_store *s, const char *prefix, const at_arch *a)
+{
+    for (size_t i = 0; i < a->n_probes; i++) {
+        bool there = at_store_findf(s, "%s%s", prefix, a->probes[i].key) != NULL;
+        if (there == a->probes[i].absent) return false;
+    }
+    return true;
+}
+
+size_t at_detect(at_store *s, at_found *out, size_t max)
+{
+    size_t n = 0;
+    for (size_t p = 0; p < AT_LEN(prefixes) && n < max; p++) {
+        for (size_t i = 0; i < at_arch_count; i++) {
+            const at_arch *a = at_arch_table[i];
+            if (a->part != prefixes[p].part || !fits(s, prefixes[p].prefix, a)) continue;
+            out[n] = (at_found){.arch = a, .part = a->part};
+            snprintf(out[n].prefix, sizeof out[n].prefix, "%s", prefixes[p].prefix);
+            n++;
+            break;
+        }
+    }
+    return n;
+}
+
+at_status at_found_missing(at_store *s, const at_found *f, char **out, size_t *count)
+{
+    return at_bound_problems(f->arch, s, f->prefix, out, count);
+}
+
+// --- facts for people
+// -----------------------------------------------------------------------------------
+typedef struct facts {
+    at_fact *out;
+    size_t n, max;
+    at_fact spill; // what does not fit into the list goes here
+} facts;
+
+static at_fact *fact_new(facts *f, const char *name)
+{
+    at_fact *r = f->n < f->max ? &f->out[f->n++] : &f->spill;
+    memset(r, 0, sizeof *r);
+    snprintf(r->name, sizeof r->name, "%s", name);
+    return r;
+}
+
+// Parameters, bytes and storage formats of all tensors below the prefix. Counters of scaled fp8
+// files
+// ("scale_weight", "scaled_fp8") are no parameters.
+static void weight_facts(at_store *s, const char *prefix, facts *f)
+{
+    double elements[AT_DTYPE_COUNT] = {0}, total = 0, bytes = 0;
+    for (size_t i = 0; i < at_store_count(s); i++) {
+        const at_weight *w = at_store_at(s, i);
+        if (!at_starts_with(w->name, prefix) || strstr(w->name, "scaled_fp8")) continue;
+        if (at_ends_with(w->name, ".scale_weight") || at_ends_with(w->name, ".scale_input"))
+            continue;
+        elements[w->dtype] += (double)at_weight_elements(w);
+        total += (double)at_weight_elements(w);
+        bytes += (double)w->bytes;
+    }
+    at_fact *r = fact_new(f, "parameters");
+    if (total >= 1e9)
+        snprintf(r->value, sizeof r->value, "%.2f billion", total / 1e9);
+    else
+        snprintf(r->value, sizeof r->value, "%.2f million", total / 1e6);
+    r = fact_new(f, "storage");
+    for (int t = 0, len = 0; t < AT_DTYPE_COUNT; t++) {
+        if (elements[t] <= 0 || len >= (int)sizeof r->value - 1) continue;
+        len += snprintf(r->value + len, sizeof r->value - (size_t)len, "%s%s %.3g%%",
+                        len ? ", " : "", at_dtype_name((at_dtype)t), 100 * elements[t] / total);
+    }
+    r = fact_new(f, "bytes");
+    at_human_bytes(bytes, r->value);
+}
+
+size_t at_found_facts(at_store *s, const at_found *found, at_fact *out, size_t max)
+{
+    const at_arch *a = found->arch;
+    facts f = {.out = out, .max = max};
+    int64_t config[64] = {0};
+
+    snprintf(fact_new(&f, "architecture")->value, sizeof out->value, "%s", a->title);
+    if (a->config_size <= sizeof config &&
+        at_read_sizes(s, found->prefix, a->sizes, a->n_sizes, config) == AT_OK) {
+        for (size_t i = 0; i < a->n_sizes; i++) {
+            const at_size_row *r = &a->sizes[i];
+            long long v = at_size_at(config, 1 + r->offset);
+            at_fact *row = fact_new(&f, r->name);
+            if (r->how == AT_SIZE_HAS)
+                snprintf(row->value, sizeof row->value, "%s", v ? "yes" : "no");
+            else
+                snprintf(row->value, sizeof row->value, "%lld", v);
+        }
+    }
+    weight_facts(s, found->prefix, &f);
+    return f.n;
+}

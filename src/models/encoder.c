@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: Apache-2.0
+// encoder.c - text encoders as objects.
+// Idea: the architecture row holds the forward; this file holds the counted handle.
+// Owns: an at_encoder owns one reference to its at_bound.
+#include <stdatomic.h>
+
+#include "base/mem.h"
+#include "models/arch.h"
+
+struct at_encoder {
+    atomic_int refs;
+    at_bound *bound;
+};
+
+at_status at_encoder_load(at_store *s, const at_found *where, at_encoder **out)
+{
+    at_status st = AT_OK;
+    at_encoder *e = NULL;
+
+    if (where->part != AT_PART_TEXT)
+        AT_TRY(
+            at_fail(AT_EINVAL, "%s: %s is no text encoder", at_store_path(s), where->arch->title));
+    e = at_calloc(1, sizeof *e);
+    if (!e) AT_TRY(at_fail(AT_ENOMEM, "%s: no memory for a text encoder", at_store_path(s)));
+    atomic_init(&e->refs, 1);
+    AT_TRY(at_bound_new(where->arch, s, where->prefix, &e->bound));
+    *out = e;
+    e = NULL;
+out:
+    at_free(e);
+    return st;
+}
+
+at_encoder *at_encoder_retain(at_encoder *e)
+{
+    if (e) atomic_fetch_add_explicit(&e->refs, 1, memory_order_relaxed);
+    return e;
+}
+
+void at_encoder_release(at_encoder **e)
+{
+    if (*e && atomic_fetch_sub_explicit(&(*e)->refs, 1, memory_order_acq_rel) == 1) {
+        at_bound_release(&(*e)->bound);
+        at_free(*e);
+    }
+    *e = NULL;
+}
+
+const at_arch *at_encoder_arch(const at_encoder *e)
+{
+    return e->bound->arch;
+}
+
+int64_t at_encoder_vocab(const at_encoder *e)
+{
+    return at_size_at(e->bound->config, e->bound->arch->encoder->vocab);
+}
+
+int64_t at_encoder_width(const at_encoder *e)
+{
+    return at_size_at(e->bound->config, e->bound->arch->encoder->width);
+}
+
+int64_t at_encoder_max_tokens(const at_encoder *e)
+{
+    return at_size_at(e->bound->config, e->bound->arch->encoder->max_tokens);
+}
+
+at_encoded at_encoder_forward(at_ops *o, at_encoder *e, const at_encode_in *in)
+{
+    at_encoded none = {0};
+    const at_arch *a = e->bound->arch;
+    int64_t most = at_encoder_max_tokens(e);
+
+    if (in->batch < 1 || in->tokens < 1 || (most && in->tokens > most)) {
+        at_ops_poison(o, AT_EINVAL, "%s: %lld x %lld tokens; a row has 1 to %lld", a->title,
+                      (long long)in->batch, (long long)in->tokens,
+                      (long long)(most ? most : INT32_MAX));
+        return none;
+    }
+    // The results outlive the forward's scope one by one.
+    at_scope_begin(o);
+    at_encoded r = a->encoder->forward(o, e->bound, in);
+    at_tensor *hidden = at_ops_keep(o, r.hidden), *pooled = at_ops_keep(o, r.pooled);
+    at_tensor *projected = at_ops_keep(o, r.pooled_projected);
+    at_scope_end(o, NULL);
+    none.hidden = hidden ? at_ops_adopt(o, hidden) : NULL;
+    none.pooled = pooled ? at_ops_adopt(o, pooled) : NULL;
+    none.pooled_projected = projected ? at_ops_adopt(o, projected) : NULL;
+    return none;
+}

@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: Apache-2.0
+// model.c - denoisers as objects: loaded, cloned with other sampling facts, evaluated.
+// Idea: a clone shares the bound weights; what differs is a value (at_model_sampling).
+// Owns: an at_model owns its label and one reference to its at_bound.
+#include <stdatomic.h>
+
+#include "base/mem.h"
+#include "models/denoiser.h"
+
+struct at_model {
+    atomic_int refs;
+    char *label;
+    at_bound *bound;
+    at_model_sampling sampling;
+};
+
+static void model_free(at_model *m)
+{
+    if (!m) return;
+    at_bound_release(&m->bound);
+    at_free(m->label);
+    at_free(m);
+}
+
+// Takes the reference `bound` on success only.
+static at_status model_new(at_bound *bound, const char *label, const at_model_sampling *sampling,
+                           at_model **out)
+{
+    at_model *m = at_calloc(1, sizeof *m);
+    char *copy = at_strdup(label);
+    if (!m || !copy) {
+        at_free(m);
+        at_free(copy);
+        return at_fail(AT_ENOMEM, "%s: no memory for a model", label);
+    }
+    atomic_init(&m->refs, 1);
+    m->label = copy;
+    m->bound = bound;
+    m->sampling = *sampling;
+    *out = m;
+    return AT_OK;
+}
+
+at_status at_model_load(at_store *s, const char *label, at_model **out)
+{
+    at_status st = AT_OK;
+    at_found found[8];
+    at_bound *bound = NULL;
+    const at_found *f = NULL;
+    size_t n = at_detect(s, found, AT_LEN(found));
+
+    for (size_t i = 0; i < n && !f; i++)
+        if (found[i].part == AT_PART_DENOISER) f = &found[i];
+    if (!f)
+        AT_TRY(
+            at_fail(AT_EFORMAT,
+                    "%s: no denoiser of a known architecture (Flux.1) in this file of %zu tensors",
+                    at_store_path(s), at_store_count(s)));
+    AT_TRY(at_bound_new(f->arch, s, f->prefix, &bound));
+    AT_TRY(model_new(bound, label, &f->arch->sampling, out));
+    bound = NULL;
+out:
+    at_bound_release(&bound);
+    return st;
+}
+
+at_status at_model_with_sampling(const at_model *m, const at_model_sampling *ms, at_model **out)
+{
+    at_status st = AT_OK;
+    at_bound *bound = at_bound_retain(m->bound);
+
+    AT_TRY(model_new(bound, m->label, ms, out));
+    bound = NULL;
+out:
+    at_bound_release(&bound);
+    return st;
+}
+
+at_model *at_model_retain(at_model *m)
+{
+    if (m) atomic_fetch_add_explicit(&m->refs, 1, memory_order_relaxed);
+    return m;
+}
+
+void at_model_release(at_model **m)
+{
+    if (*m && atomic_fetch_sub_explicit(&(*m)->refs, 1, memory_order_acq_rel) == 1) model_free(*m);
+    *m = NULL;
+}
+
+const at_model_sampling *at_model_get_sampling(const at_model *m)
+{
+    return &m->sampling;
+}
+
+const at_latent_format *at_model_latent(const at_model *m)
+{
+    return m->bound->arch->latent;
+}
+
+const char *at_model_label(const at_model *m)
+{
+    return m->label;
+}
+
+const at_arch *at_model_arch(const at_model *m)
+{
+    return m->bound->arch;
+}
+
+int at_model_blocks(const at_model *m)
+{
+    return m->bound->arch->denoiser->blocks(m->bound->config);
+}
+
+at_tensor *at_model_forward(at_ops *o, at_model *m, const at_model_in *in)
+{
+    size_t bytes = m->bound->arch->denoiser->state_size;
+
+    if (!in->x || !in->context) return NULL; // poison of the caller
+    if (in->x->rank < 4 || in->x->dtype != AT_F32 || in->context->rank != 3)
+        return at_ops_poison(o, AT_EINVAL,
+                             "%s: x is f32 [b, c, h, w] and context [b, t, d]; got rank %d and %d",
+                             m->label, in->x->rank, in->context->rank);
+    void *state = at_calloc(1, bytes);
+    if (!state) return at_ops_poison(o, AT_ENOMEM, "%s: no memory for %zu bytes", m->label, bytes);
+    at_tensor *out = at_denoiser_run(o, m->bound, state, in);
+    at_free(state);
+    return out;
+}
+
+at_model_cost at_model_estimate(const at_model *m, int64_t batch, int64_t latent_h,
+                                int64_t latent_w, int64_t text_tokens, at_dtype compute)
+{
+    at_model_cost c = {0};
+    at_store *s = m->bound->store;
+
+    for (size_t i = 0; i < at_store_count(s); i++) {
+        const at_weight *w = at_store_at(s, i);
+        if (at_starts_with(w->name, m->bound->prefix)) c.weight_bytes += (double)w->bytes;
+    }
+    m->bound->arch->denoiser->cost(m->bound->config, batch, latent_h, latent_w, text_tokens,
+                                   compute, &c);
+    return c;
+}

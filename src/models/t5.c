@@ -1,0 +1,252 @@
+// SPDX-License-Identifier: Apache-2.0
+// t5.c - T5 v1.1's encoder.
+// Idea: Raffel et al. 2020 (arXiv:1910.10683), the v1.1 form: RMS norms, a gated GELU MLP, and
+// positions as a learned bias per head and distance bucket, shared by all layers. Easy to get
+// wrong:
+//   - attention scores are not divided by sqrt(d): the scale lies in the weights
+//   - distance is key minus query; 32 buckets, half for each sign, 8 exact ones and then
+//   logarithmic
+//     ones up to 128
+//   - the residual stream grows past what f16 holds and loses too much in bf16: it stays f32 here
+//   - Flux gives no attention mask: padding (id 0) is attended to
+//   - umT5 has a bias table in every block, v1.1 only in block 0
+// Owns nothing: tensors belong to op scopes.
+#include <math.h>
+
+#include "base/mem.h"
+#include "models/arch.h"
+
+typedef struct t5_config {
+    int64_t vocab, width, layers, heads, inner, mlp, buckets;
+} t5_config;
+
+typedef struct t5_block {
+    const at_weight *q, *k, *v, *o, *bias, *norm1, *gate, *up, *down, *norm2;
+} t5_block;
+
+typedef struct t5_weights {
+    const at_weight *tokens, *final;
+    t5_block *blocks;
+} t5_weights;
+
+enum { MAX_DISTANCE = 128 };
+static const float norm_eps = 1e-6f;
+
+#define SIZE(field_, how_, key_, dim_)                                                             \
+    {                                                                                              \
+        .name = #field_, .offset = offsetof(t5_config, field_), .how = how_, .key = key_,          \
+        .dim = dim_                                                                                \
+    }
+#define F(field) AT_FIELD(t5_config, field)
+#define MAT(field, key_, out, in)                                                                  \
+    {                                                                                              \
+        .key = key_ ".weight", .offset = offsetof(t5_block, field), .rank = 2, .dim = {            \
+            F(out),                                                                                \
+            F(in)                                                                                  \
+        }                                                                                          \
+    }
+#define ATT "layer.0.SelfAttention."
+#define MLP "layer.1.DenseReluDense."
+
+static const at_size_row sizes[] = {
+    SIZE(vocab, AT_SIZE_DIM, "shared.weight", 0),
+    SIZE(width, AT_SIZE_DIM, "encoder.final_layer_norm.weight", 0),
+    SIZE(layers, AT_SIZE_COUNT, "encoder.block.%d.layer.1.DenseReluDense.wi_0.weight", 0),
+    SIZE(heads, AT_SIZE_DIM, "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight",
+         1),
+    SIZE(buckets, AT_SIZE_DIM,
+         "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight", 0),
+    SIZE(inner, AT_SIZE_DIM, "encoder.block.0.layer.0.SelfAttention.q.weight", 0),
+    SIZE(mlp, AT_SIZE_DIM, "encoder.block.0.layer.1.DenseReluDense.wi_0.weight", 0),
+};
+
+static const at_bind_row rows_outer[] = {
+    {.key = "shared.weight",
+     .offset = offsetof(t5_weights, tokens),
+     .rank = 2,
+     .dim = {F(vocab), F(width)}},
+    {.key = "encoder.final_layer_norm.weight",
+     .offset = offsetof(t5_weights, final),
+     .rank = 1,
+     .dim = {F(width)}},
+};
+
+static const at_bind_row rows_block[] = {
+    MAT(q, ATT "q", inner, width),
+    MAT(k, ATT "k", inner, width),
+    MAT(v, ATT "v", inner, width),
+    MAT(o, ATT "o", width, inner),
+    {.key = ATT "relative_attention_bias.weight",
+     .offset = offsetof(t5_block, bias),
+     .optional = true,
+     .rank = 2,
+     .dim = {F(buckets), F(heads)}},
+    {.key = "layer.0.layer_norm.weight",
+     .offset = offsetof(t5_block, norm1),
+     .rank = 1,
+     .dim = {F(width)}},
+    MAT(gate, MLP "wi_0", mlp, width),
+    MAT(up, MLP "wi_1", mlp, width),
+    MAT(down, MLP "wo", width, mlp),
+    {.key = "layer.1.layer_norm.weight",
+     .offset = offsetof(t5_block, norm2),
+     .rank = 1,
+     .dim = {F(width)}},
+};
+
+static const at_bind_group groups[] = {
+    {.base = "", .rows = rows_outer, .n_rows = AT_LEN(rows_outer)},
+    {.base = "encoder.block.%d.",
+     .rows = rows_block,
+     .n_rows = AT_LEN(rows_block),
+     .count = F(layers),
+     .array = offsetof(t5_weights, blocks),
+     .size = sizeof(t5_block)},
+};
+
+static const char *derive(void *config)
+{
+    const t5_config *c = config;
+    if (c->layers < 1) return "there are no blocks";
+    if (c->inner % c->heads) return "the attention width is no multiple of the heads";
+    if (c->buckets % 4 || c->buckets > 1024)
+        return "the number of distance buckets is no multiple of 4";
+    return NULL;
+}
+
+// --- forward
+// ----------------------------------------------------------------------------------------------
+// Bucket of the distance key - query.
+static int64_t bucket_of(int64_t distance, int64_t buckets)
+{
+    int64_t half = buckets / 2, exact = half / 2, n = distance < 0 ? -distance : distance;
+    int64_t side = distance > 0 ? half : 0;
+    if (n < exact) return side + n;
+    // f32 as the reference computes it; the nudge-free truncation agrees on every integer distance
+    float f = logf((float)n / (float)exact) / (float)log((double)MAX_DISTANCE / (double)exact);
+    int64_t far = exact + (int64_t)(f * (float)(half - exact));
+    return side + (far < half - 1 ? far : half - 1);
+}
+
+static void fill_bias(float *out, const float *table, const t5_config *c, int64_t tokens)
+{
+    for (int64_t h = 0; h < c->heads; h++)
+        for (int64_t q = 0; q < tokens; q++)
+            for (int64_t k = 0; k < tokens; k++)
+                *out++ = table[bucket_of(k - q, c->buckets) * c->heads + h];
+}
+
+// [1, heads, t, t] f32 from a table [buckets, heads].
+static at_tensor *position_bias(at_ops *o, const t5_config *c, const at_weight *w, int64_t tokens)
+{
+    at_tensor *host = NULL, *bias = NULL;
+    int64_t shape[] = {1, c->heads, tokens, tokens}, n = at_weight_elements(w);
+    float *table = at_alloc((size_t)n * sizeof *table);
+    at_status st = table ? at_tensor_new(at_device_cpu(), AT_F32, 4, shape, &host) : AT_ENOMEM;
+
+    if (st != AT_OK) {
+        at_ops_poison(o, st, "no memory for the position bias of %lld tokens", (long long)tokens);
+    } else {
+        at_weight_read_f32(w, 0, n, table);
+        fill_bias(at_tensor_data(host), table, c, tokens);
+        bias = at_from_host(o, AT_F32, 4, shape, at_tensor_data(host));
+    }
+    at_tensor_release(&host);
+    at_free(table);
+    return bias;
+}
+
+static at_tensor *norm(at_ops *o, const at_tensor *x, const at_weight *w)
+{
+    at_tensor *y = at_norm(o, x, &(at_norm_spec){.weight = w, .eps = norm_eps, .rms = true});
+    return at_cast(o, y, at_ops_compute(o));
+}
+
+static at_tensor *heads(at_ops *o, const t5_config *c, const at_tensor *x, const at_weight *w)
+{
+    at_tensor *y = at_linear(o, x, w, NULL, NULL);
+    if (!y) return NULL;
+    return at_reshape(o, y, 4,
+                      (int64_t[]){y->shape[0], y->shape[1], c->heads, c->inner / c->heads});
+}
+
+// x is f32 and so is the result.
+static at_tensor *block(at_ops *o, const t5_config *c, const t5_block *w, const at_tensor *bias,
+                        const at_tensor *x)
+{
+    at_tensor *h = norm(o, x, w->norm1);
+    h = at_attention(o, heads(o, c, h, w->q), heads(o, c, h, w->k), heads(o, c, h, w->v), bias,
+                     1.0f, false);
+    at_tensor *y = at_add(o, x, at_linear(o, h, w->o, NULL, NULL));
+    h = norm(o, y, w->norm2);
+    at_tensor *gate = at_linear(o, h, w->gate, NULL, &(at_linear_extra){.act = AT_ACT_GELU_TANH});
+    h = at_mul(o, gate, at_linear(o, h, w->up, NULL, NULL));
+    return at_add(o, y, at_linear(o, h, w->down, NULL, NULL));
+}
+
+static at_encoded forward(at_ops *o, const at_bound *e, const at_encode_in *in)
+{
+    const t5_config *c = e->config;
+    const t5_weights *w = e->weights;
+    at_encoded r = {0};
+    int64_t stop = in->layer < 0 ? c->layers + in->layer + 1 : c->layers;
+
+    if (stop < 1) {
+        at_ops_poison(o, AT_EINVAL, "%s: layer %d of %lld", e->arch->title, in->layer,
+                      (long long)c->layers);
+        return r;
+    }
+    if (!w->blocks[0].bias) {
+        at_ops_poison(o, AT_EFORMAT, "%s: block 0 has no position bias", e->arch->title);
+        return r;
+    }
+    at_tensor *x = at_embedding(o, w->tokens, in->ids, in->batch * in->tokens);
+    x = at_cast(o, at_reshape(o, x, 3, (int64_t[]){in->batch, in->tokens, c->width}), AT_F32);
+    x = at_ops_keep(o, x);
+    at_tensor *shared = position_bias(o, c, w->blocks[0].bias, in->tokens);
+    for (int64_t i = 0; i < stop && x; i++) {
+        const t5_block *b = &w->blocks[i];
+        at_scope_begin(o);
+        at_tensor *bias = i && b->bias ? position_bias(o, c, b->bias, in->tokens) : shared;
+        at_tensor *y = at_ops_keep(o, block(o, c, b, bias, x));
+        at_scope_end(o, NULL);
+        at_tensor_release(&x);
+        x = y;
+    }
+    if (x) at_ops_adopt(o, x);
+    if (in->layer == 0 || in->final_norm || stop == c->layers)
+        x = at_norm(o, x, &(at_norm_spec){.weight = w->final, .eps = norm_eps, .rms = true});
+    r.hidden = at_cast(o, x, AT_F32);
+    return r;
+}
+
+// --- descriptor
+// -------------------------------------------------------------------------------------------
+static const at_encoder_ops ops = {
+    .forward = forward,
+    .vocab = F(vocab),
+    .width = F(width),
+    .act = AT_ACT_GELU_TANH,
+};
+
+static const at_probe probes[] = {
+    {.key = "encoder.block.0.layer.0.SelfAttention.q.weight"},
+    {.key = "encoder.block.0.layer.1.DenseReluDense.wi_0.weight"},
+    {.key = "shared.weight"},
+};
+
+const at_arch at_arch_t5 = {
+    .name = "t5",
+    .title = "T5 v1.1 encoder",
+    .part = AT_PART_TEXT,
+    .probes = probes,
+    .n_probes = AT_LEN(probes),
+    .sizes = sizes,
+    .n_sizes = AT_LEN(sizes),
+    .config_size = sizeof(t5_config),
+    .derive = derive,
+    .groups = groups,
+    .n_groups = AT_LEN(groups),
+    .weights_size = sizeof(t5_weights),
+    .encoder = &ops,
+};
