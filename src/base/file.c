@@ -18,8 +18,7 @@
 #include "base/io_fault.h"
 #include "base/mem.h"
 
-// --- faults
-// ------------------------------------------------------------------------------------------
+// --- faults ----------------------------------------------------------------------------------
 static atomic_bool g_armed, g_hit;
 static _Atomic int64_t g_countdown;
 
@@ -45,8 +44,7 @@ bool at_io_fault_now(void)
     return true;
 }
 
-// --- reading
-// -----------------------------------------------------------------------------------------
+// --- reading ---------------------------------------------------------------------------------
 static at_status fail_errno(const char *path, const char *what)
 {
     int e = errno;
@@ -149,8 +147,7 @@ at_status at_file_size(const char *path, uint64_t *out)
     return AT_OK;
 }
 
-// --- atomic writing
-// ----------------------------------------------------------------------------------
+// --- atomic writing --------------------------------------------------------------------------
 struct at_atomic_file {
     int fd;
     char *path, *temporary;

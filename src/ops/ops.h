@@ -2,11 +2,11 @@
 // ops.h - the only doors to arithmetic.
 // Idea: a model's forward reads like the paper. Each door checks shapes, makes the output in the op
 // scope, exchanges shards when there are several ranks, and calls the device's slot.
-// Errors are sticky: the first failure stays in the at_ops, its result is NULL ("poison"), every door
-// given a NULL tensor or a failed at_ops returns NULL and does nothing; the caller asks once, at the
-// end, with at_ops_status.
-// Ownership: every returned tensor belongs to the innermost open scope of the at_ops and dies with it,
-// unless at_ops_keep hands it to the caller. Inputs are borrowed. One at_ops, one thread, one rank.
+// Errors are sticky: the first failure stays in the at_ops, its result is NULL ("poison"), every
+// door given a NULL tensor or a failed at_ops returns NULL and does nothing; the caller asks once,
+// at the end, with at_ops_status. Ownership: every returned tensor belongs to the innermost open
+// scope of the at_ops and dies with it, unless at_ops_keep hands it to the caller. Inputs are
+// borrowed. One at_ops, one thread, one rank.
 #ifndef AT_OPS_OPS_H
 #define AT_OPS_OPS_H
 
@@ -22,16 +22,16 @@
 typedef struct at_ops at_ops;
 
 typedef struct at_ops_config {
-    at_device *device;     // NULL: the CPU
-    at_dtype compute;      // dtype of activations: AT_F32 or AT_BF16 (AT_F16 on devices that can)
-    at_comm *comm;         // NULL: one rank
-    const at_sink *sink;   // cancel is read at every door; may be NULL
+    at_device *device;   // NULL: the CPU
+    at_dtype compute;    // dtype of activations: AT_F32 or AT_BF16 (AT_F16 on devices that can)
+    at_comm *comm;       // NULL: one rank
+    const at_sink *sink; // cancel is read at every door; may be NULL
 } at_ops_config;
 
 at_status at_ops_new(const at_ops_config *config, at_ops **out);
 void at_ops_free(at_ops *o); // NULL is fine; releases all scopes
 
-at_status at_ops_status(const at_ops *o); // the first failure, AT_OK if none
+at_status at_ops_status(const at_ops *o); // the first failure (its text is current), AT_OK if none
 // Record a failure (if none is there yet) and return NULL, so that a forward can say
 // `return at_ops_poison(o, AT_EINVAL, "...")`.
 at_tensor *at_ops_poison(at_ops *o, at_status st, const char *fmt, ...)
@@ -42,8 +42,8 @@ at_dtype at_ops_compute(const at_ops *o);
 at_comm *at_ops_comm(const at_ops *o);
 const at_sink *at_ops_sink(const at_ops *o);
 
-// Scopes nest. at_scope_end releases everything made since the matching begin, except `keep` (may be
-// NULL), which moves to the scope outside. Returns keep.
+// Scopes nest. at_scope_end releases everything made since the matching begin, except `keep` (may
+// be NULL), which moves to the scope outside. Returns keep.
 void at_scope_begin(at_ops *o);
 at_tensor *at_scope_end(at_ops *o, at_tensor *keep);
 // One more reference, owned by the caller (at_tensor_release). NULL stays NULL.
@@ -51,25 +51,28 @@ at_tensor *at_ops_keep(at_ops *o, at_tensor *t);
 // Put a caller's reference under the scope's care; returns t.
 at_tensor *at_ops_adopt(at_ops *o, at_tensor *t);
 
-// --- making and moving ------------------------------------------------------------------------------
+// --- making and moving -----------------------------------------------------------------------
 at_tensor *at_empty(at_ops *o, at_dtype dtype, int rank, const int64_t *shape);
 at_tensor *at_zeros(at_ops *o, at_dtype dtype, int rank, const int64_t *shape);
-at_tensor *at_from_host(at_ops *o, at_dtype dtype, int rank, const int64_t *shape, const void *bytes);
+at_tensor *at_from_host(at_ops *o, at_dtype dtype, int rank, const int64_t *shape,
+                        const void *bytes);
 at_tensor *at_cast(at_ops *o, const at_tensor *x, at_dtype dtype); // x itself if it has the dtype
 at_tensor *at_contiguous(at_ops *o, const at_tensor *x);           // x itself if it already is
 // A weight's elements as a tensor of `dtype` (dequantised), for small tables.
 at_tensor *at_weight_tensor(at_ops *o, const at_weight *w, at_dtype dtype);
 
-// --- views (no copies) ------------------------------------------------------------------------------
-at_tensor *at_reshape(at_ops *o, const at_tensor *x, int rank, const int64_t *shape); // -1 once; copies
-                                                                                      // if strided
+// --- views (no copies) -----------------------------------------------------------------------
+at_tensor *at_reshape(at_ops *o, const at_tensor *x, int rank,
+                      const int64_t *shape); // -1 once; copies
+                                             // if strided
 at_tensor *at_permute(at_ops *o, const at_tensor *x, const int *order);
 at_tensor *at_narrow(at_ops *o, const at_tensor *x, int dim, int64_t start, int64_t length);
 
-// --- elementwise ------------------------------------------------------------------------------------
+// --- elementwise -----------------------------------------------------------------------------
 at_tensor *at_unary(at_ops *o, const at_tensor *x, at_act act);
 // act_a(a) op b with numpy broadcasting; the result has a's dtype.
-at_tensor *at_binary(at_ops *o, at_binary_op op, const at_tensor *a, const at_tensor *b, at_act act_a);
+at_tensor *at_binary(at_ops *o, at_binary_op op, const at_tensor *a, const at_tensor *b,
+                     at_act act_a);
 at_tensor *at_add(at_ops *o, const at_tensor *a, const at_tensor *b);
 at_tensor *at_mul(at_ops *o, const at_tensor *a, const at_tensor *b);
 // x * mul + add
@@ -80,7 +83,7 @@ at_tensor *at_gate_add(at_ops *o, const at_tensor *x, const at_tensor *y, const 
 at_tensor *at_lincomb(at_ops *o, int n, const float *coef, const at_tensor *const *in);
 at_tensor *at_concat(at_ops *o, int dim, int n, const at_tensor *const *in);
 
-// --- layers -----------------------------------------------------------------------------------------
+// --- layers ----------------------------------------------------------------------------------
 // Extras of a linear layer; a zeroed struct means none.
 typedef struct at_linear_extra {
     at_act act;
@@ -94,14 +97,14 @@ at_tensor *at_linear(at_ops *o, const at_tensor *x, const at_weight *w, const at
 at_tensor *at_linear_rows(at_ops *o, const at_tensor *x, const at_weight *w, const at_weight *bias,
                           int64_t first, int64_t rows, const at_linear_extra *extra);
 
-// q [b, tq, h, d], k, v [b, tk, h, d] -> [b, tq, h * d]. scale 0 means 1/sqrt(d). bias [1|b, h, tq, tk]
-// f32 or NULL. Splits heads over ranks when tokens are split.
+// q [b, tq, h, d], k, v [b, tk, h, d] -> [b, tq, h * d]. scale 0 means 1/sqrt(d). bias [1|b, h, tq,
+// tk] f32 or NULL. Splits heads over ranks when tokens are split.
 at_tensor *at_attention(at_ops *o, const at_tensor *q, const at_tensor *k, const at_tensor *v,
                         const at_tensor *bias, float scale, bool causal);
 
 typedef struct at_norm_spec {
-    const at_weight *weight, *bias;               // NULL: none
-    const at_tensor *mod_scale, *mod_shift;       // [b or 1, d] or NULL: y * (1 + scale) + shift
+    const at_weight *weight, *bias;         // NULL: none
+    const at_tensor *mod_scale, *mod_shift; // [b or 1, d] or NULL: y * (1 + scale) + shift
     float eps;
     bool rms;
 } at_norm_spec;
@@ -112,8 +115,8 @@ at_tensor *at_group_norm(at_ops *o, const at_tensor *x, const at_weight *weight,
                          const at_weight *bias, int groups, float eps, at_act act);
 
 // Rotary tables for tokens with positions on several axes: cos and sin [t, sum(axes)/2] f32.
-//   ids [t, n_axes] f32 on the host, axes[i] = even channel count of axis i, angle = id * theta^(-2j/axis)
-//   computed in f64 as FLUX does. Result tensors are on the op device.
+//   ids [t, n_axes] f32 on the host, axes[i] = even channel count of axis i, angle = id *
+//   theta^(-2j/axis) computed in f64 as FLUX does. Result tensors are on the op device.
 typedef struct at_rope_table {
     at_tensor *cos, *sin;
 } at_rope_table;
@@ -125,7 +128,7 @@ at_tensor *at_rope(at_ops *o, const at_tensor *x, const at_weight *weight, float
                    const at_rope_table *table, bool halves);
 
 typedef struct at_conv_spec {
-    int stride;                                       // 0 means 1
+    int stride; // 0 means 1
     int pad_top, pad_left, pad_bottom, pad_right;
     bool upsample2x;
     at_act act;
@@ -142,14 +145,17 @@ at_tensor *at_embedding(at_ops *o, const at_weight *table, const int32_t *ids, i
 at_tensor *at_timestep_embedding(at_ops *o, const float *t, int64_t b, int dim, double max_period,
                                  bool cos_first);
 
-// --- several ranks ----------------------------------------------------------------------------------
+// --- several ranks ---------------------------------------------------------------------------
 // This rank's share of the token dimension (dim 1), and the whole again. Identity on one rank.
+// Shares are runs of tokens in rank order; the first total % n ranks hold one token more. From the
+// first split to the next gather at_attention takes its q, k and v for shares and attends over all
+// ranks' tokens (no bias, not causal); outside it works on what it is given.
 at_tensor *at_split_tokens(at_ops *o, const at_tensor *x);
 at_tensor *at_gather_tokens(at_ops *o, const at_tensor *x, int64_t total);
 // Vote at the end of a step: the first failure of any rank, AT_ECANCELLED if one was cancelled.
 at_status at_ops_vote(at_ops *o);
 
-// --- looking -----------------------------------------------------------------------------------------
+// --- looking ---------------------------------------------------------------------------------
 // Counts of the forward passes so far: what bench divides by time.
 typedef struct at_ops_stats {
     double flops_linear, flops_attention, flops_conv; // multiply and add are two

@@ -15,8 +15,7 @@
 
 enum { MAX_DEVICES = 64 };
 
-// --- the CPU
-// -----------------------------------------------------------------------------------------
+// --- the CPU ---------------------------------------------------------------------------------
 static at_status cpu_alloc(at_device *d, size_t bytes, void **out)
 {
     (void)d;
@@ -89,8 +88,7 @@ void at_device_set_cpu_backend(const at_backend *b, const char *description)
     snprintf(g_cpu.description, sizeof g_cpu.description, "%s", description ? description : "CPU");
 }
 
-// --- the registry
-// ------------------------------------------------------------------------------------
+// --- the registry ----------------------------------------------------------------------------
 static pthread_mutex_t g_lock = PTHREAD_MUTEX_INITIALIZER;
 static at_device *g_devices[MAX_DEVICES] = {&g_cpu};
 static int g_count = 1;
@@ -152,8 +150,7 @@ at_device *at_device_find(const char *name)
     return d;
 }
 
-// --- counted bytes
-// -----------------------------------------------------------------------------------
+// --- counted bytes ---------------------------------------------------------------------------
 static at_status no_memory(at_device *d, size_t bytes)
 {
     uint64_t free_bytes = 0, total_bytes = 0;

@@ -192,8 +192,7 @@ void at_tensor_release(at_tensor **t)
     at_free(dead);
 }
 
-// --- views
-// -------------------------------------------------------------------------------------------
+// --- views -----------------------------------------------------------------------------------
 static at_status share(const at_tensor *t, int rank, const int64_t *shape, const int64_t *stride,
                        size_t offset, at_tensor **out)
 {
@@ -293,8 +292,7 @@ at_status at_tensor_permute(const at_tensor *t, const int *order, at_tensor **ou
     return share(t, t->rank, shape, stride, t->offset, out);
 }
 
-// --- facts
-// -------------------------------------------------------------------------------------------
+// --- facts -----------------------------------------------------------------------------------
 void *at_tensor_data(const at_tensor *t)
 {
     return (char *)t->storage->data + t->offset;

@@ -1,0 +1,389 @@
+// SPDX-License-Identifier: Apache-2.0
+// ops_layer.c - the doors of layers that carry weights: linear, norm, group norm, rope, conv,
+// embedding. Idea: check every shape against the weight, make the output in the compute dtype, call
+// one slot. Owns: see ops.h.
+#include "ops/ops_private.h"
+
+#include <string.h>
+
+static const char *shape_of(const at_tensor *t, char out[128])
+{
+    return at_shape_text(t->dtype, t->rank, t->shape, out);
+}
+
+// --- linear ----------------------------------------------------------------------------------
+// The residual and the gate, as views over [batch, tokens, n].
+static at_status linear_extra(const op_pass *p, const at_linear_extra *extra, const at_view *out,
+                              at_linear_args *a)
+{
+    at_status st = AT_OK;
+    const at_tensor *inner;
+    char text[128], want[128];
+
+    if (!extra) return AT_OK;
+    a->act = extra->act;
+    AT_TRY(op_takes_modulation(p, "gate", extra->gate, out->shape[0], out->shape[2], &a->gate));
+    if (extra->residual) {
+        at_view r;
+
+        AT_TRY(op_takes(p, "residual", extra->residual));
+        AT_TRY(op_inner_contiguous(p->o, extra->residual, &inner));
+        r = op_rows(inner);
+        if (r.rank != 3 || memcmp(r.shape, out->shape, 3 * sizeof *r.shape) != 0) {
+            AT_TRY(at_fail(AT_EINVAL, "residual %s must have the shape of the result %s",
+                           shape_of(extra->residual, text),
+                           at_shape_text(out->dtype, out->rank, out->shape, want)));
+        }
+        a->residual = r;
+    }
+out:
+    return st;
+}
+
+// A matrix [n, k] (dimensions of 1 behind it are read away, as in a 1x1 convolution).
+static at_status matrix(const op_pass *p, const at_weight *w, at_wview *out)
+{
+    at_status st = AT_OK;
+    char text[256];
+    bool flat = true;
+
+    AT_TRY(op_takes_weight(p, "w", w, out));
+    for (int i = 2; i < w->rank; i++)
+        flat = flat && w->shape[i] == 1;
+    if (w->rank < 2 || !flat) {
+        AT_TRY(at_fail(AT_EINVAL, "w %s is not a matrix", op_weight_text(w, text)));
+    }
+    out->v.rank = 2;
+    out->v.stride[0] = w->shape[1];
+    out->v.stride[1] = 1;
+out:
+    return st;
+}
+
+static at_status linear(const op_pass *p, const at_tensor *x, at_wview w, at_wview bias,
+                        const at_linear_extra *extra, at_tensor **out)
+{
+    at_ops *o = p->o;
+    at_status st = AT_OK;
+    at_linear_args a = {.w = w, .bias = bias};
+    int64_t shape[3];
+    const at_tensor *inner;
+
+    AT_TRY(op_inner_contiguous(o, x, &inner));
+    memcpy(shape, x->shape, sizeof shape);
+    shape[x->rank - 1] = w.v.shape[0];
+    AT_TRY(op_make(o, o->compute, x->rank, shape, out));
+    a.x = op_rows(inner);
+    a.out = op_rows(*out);
+    AT_TRY(linear_extra(p, extra, &a.out, &a));
+    AT_TRY(op_has(p, o->be->linear != NULL));
+    if (at_tensor_count(*out) == 0) goto out;
+    AT_TRY(o->be->linear(o->dev->stream, &a));
+    o->stats.flops_linear += 2.0 * (double)at_tensor_count(*out) * (double)w.v.shape[1];
+out:
+    return st;
+}
+
+static at_tensor *linear_door(at_ops *o, const at_tensor *x, const at_weight *w,
+                              const at_weight *bias, int64_t first, int64_t rows,
+                              const at_linear_extra *extra)
+{
+    at_status st = AT_OK;
+    at_tensor *out = NULL;
+    at_wview wv, bv;
+    char text[128], weight[256];
+    op_pass p;
+
+    if (!op_enter(&p, o, "linear", &o->stats.seconds_linear)) return NULL;
+    AT_TRY(op_takes(&p, "x", x));
+    AT_TRY(matrix(&p, w, &wv));
+    AT_TRY(op_takes_vector(&p, "bias", bias, wv.v.shape[0], &bv));
+    if ((x->rank != 2 && x->rank != 3) || x->shape[x->rank - 1] != wv.v.shape[1]) {
+        AT_TRY(at_fail(AT_EINVAL, "x %s does not fit w %s: [.., %lld] is wanted", shape_of(x, text),
+                       op_weight_text(w, weight), (long long)wv.v.shape[1]));
+    }
+    if (rows < 0) rows = wv.v.shape[0];
+    if (first < 0 || first > wv.v.shape[0] || rows > wv.v.shape[0] - first) {
+        AT_TRY(at_fail(AT_EINVAL, "rows [%lld, +%lld) leave w %s", (long long)first,
+                       (long long)rows, op_weight_text(w, weight)));
+    }
+    if (rows != wv.v.shape[0]) { // what a backend packs belongs to the whole weight
+        wv.v = op_part(wv.v, 0, first, rows);
+        wv.packed = NULL;
+        if (bias) bv.v = op_part(bv.v, 0, first, rows);
+        bv.packed = NULL;
+    }
+    AT_TRY(linear(&p, x, wv, bv, extra, &out));
+out:
+    if (st != AT_OK && w) st = at_fail_context(st, "%s: ", w->name);
+    return op_leave(&p, st, out);
+}
+
+at_tensor *at_linear(at_ops *o, const at_tensor *x, const at_weight *w, const at_weight *bias,
+                     const at_linear_extra *extra)
+{
+    return linear_door(o, x, w, bias, 0, -1, extra);
+}
+
+at_tensor *at_linear_rows(at_ops *o, const at_tensor *x, const at_weight *w, const at_weight *bias,
+                          int64_t first, int64_t rows, const at_linear_extra *extra)
+{
+    return linear_door(o, x, w, bias, first, rows < 0 ? INT64_MAX : rows, extra);
+}
+
+// --- norms -----------------------------------------------------------------------------------
+at_tensor *at_norm(at_ops *o, const at_tensor *x, const at_norm_spec *spec)
+{
+    at_status st = AT_OK;
+    at_norm_args a = {.eps = spec->eps, .rms = spec->rms};
+    at_tensor *out = NULL;
+    const at_tensor *inner;
+    char text[128];
+    op_pass p;
+
+    if (!op_enter(&p, o, "norm", &o->stats.seconds_other)) return NULL;
+    AT_TRY(op_takes(&p, "x", x));
+    if (x->rank != 2 && x->rank != 3) {
+        AT_TRY(at_fail(AT_EINVAL, "x %s must be [b, t, d]", shape_of(x, text)));
+    }
+    AT_TRY(op_inner_contiguous(o, x, &inner));
+    AT_TRY(op_make(o, x->dtype, x->rank, x->shape, &out));
+    a.x = op_rows(inner);
+    a.out = op_rows(out);
+    AT_TRY(op_takes_vector(&p, "weight", spec->weight, a.x.shape[2], &a.weight));
+    AT_TRY(op_takes_vector(&p, "bias", spec->bias, a.x.shape[2], &a.bias));
+    AT_TRY(op_takes_modulation(&p, "mod_scale", spec->mod_scale, a.x.shape[0], a.x.shape[2],
+                               &a.mod_scale));
+    AT_TRY(op_takes_modulation(&p, "mod_shift", spec->mod_shift, a.x.shape[0], a.x.shape[2],
+                               &a.mod_shift));
+    AT_TRY(op_has(&p, o->be->norm != NULL));
+    if (at_tensor_count(x) > 0) AT_TRY(o->be->norm(o->dev->stream, &a));
+out:
+    return op_leave(&p, st, out);
+}
+
+// [b, h, w, c] as [b, h * w, c]; copied when rows of pixels do not follow each other.
+static at_status flatten_pixels(const op_pass *p, const at_tensor *x, at_view *out)
+{
+    at_status st = AT_OK;
+    const at_tensor *inner;
+    at_tensor *copy;
+    at_view from, v;
+
+    AT_TRY(op_inner_contiguous(p->o, x, &inner));
+    v = from = at_tensor_as_view(inner);
+    if (v.shape[1] != 1 && v.stride[1] != v.shape[2] * v.stride[2]) {
+        AT_TRY(op_make(p->o, x->dtype, 4, x->shape, &copy));
+        v = at_tensor_as_view(copy);
+        AT_TRY(p->o->be->copy(p->o->dev->stream, &from, &v));
+    }
+    *out = (at_view){.data = v.data,
+                     .dtype = v.dtype,
+                     .rank = 3,
+                     .shape = {v.shape[0], v.shape[1] * v.shape[2], v.shape[3]},
+                     .stride = {v.stride[0], v.stride[2], v.stride[3]}};
+out:
+    return st;
+}
+
+at_tensor *at_group_norm(at_ops *o, const at_tensor *x, const at_weight *weight,
+                         const at_weight *bias, int groups, float eps, at_act act)
+{
+    at_status st = AT_OK;
+    at_group_norm_args a = {.groups = groups, .eps = eps, .act = act};
+    at_tensor *out = NULL;
+    char text[128];
+    op_pass p;
+
+    if (!op_enter(&p, o, "group_norm", &o->stats.seconds_other)) return NULL;
+    AT_TRY(op_takes(&p, "x", x));
+    if (x->rank != 4) AT_TRY(at_fail(AT_EINVAL, "x %s must be [b, h, w, c]", shape_of(x, text)));
+    if (groups < 1 || x->shape[3] % groups != 0) {
+        AT_TRY(at_fail(AT_EINVAL, "x %s does not split into %d groups of channels",
+                       shape_of(x, text), groups));
+    }
+    AT_TRY(op_takes_vector(&p, "weight", weight, x->shape[3], &a.weight));
+    AT_TRY(op_takes_vector(&p, "bias", bias, x->shape[3], &a.bias));
+    AT_TRY(flatten_pixels(&p, x, &a.x));
+    AT_TRY(op_make(o, x->dtype, 4, x->shape, &out));
+    AT_TRY(flatten_pixels(&p, out, &a.out));
+    AT_TRY(op_has(&p, o->be->group_norm != NULL));
+    if (at_tensor_count(x) > 0) AT_TRY(o->be->group_norm(o->dev->stream, &a));
+out:
+    if (st != AT_OK && weight) st = at_fail_context(st, "%s: ", weight->name);
+    return op_leave(&p, st, out);
+}
+
+// --- rope ------------------------------------------------------------------------------------
+// cos or sin: [t or b * t, d / 2] f32 contiguous.
+static at_status rope_half(const op_pass *p, const char *what, const at_tensor *t,
+                           const at_tensor *x, at_view *out)
+{
+    at_status st = AT_OK;
+    char text[128], want[128];
+
+    AT_TRY(op_takes(p, what, t));
+    if (t->dtype != AT_F32 || t->rank != 2 || !at_tensor_contiguous(t) || x->shape[3] % 2 != 0 ||
+        t->shape[1] != x->shape[3] / 2 ||
+        (t->shape[0] != x->shape[1] && t->shape[0] != x->shape[0] * x->shape[1])) {
+        AT_TRY(at_fail(AT_EINVAL,
+                       "%s %s does not fit x %s: contiguous f32 [t or b * t, d / 2] is wanted",
+                       what, shape_of(t, text), shape_of(x, want)));
+    }
+    *out = at_tensor_as_view(t);
+out:
+    return st;
+}
+
+at_tensor *at_rope(at_ops *o, const at_tensor *x, const at_weight *weight, float eps,
+                   const at_rope_table *table, bool halves)
+{
+    at_status st = AT_OK;
+    at_rope_args a = {.eps = eps, .halves = halves};
+    at_tensor *out = NULL;
+    const at_tensor *inner;
+    char text[128];
+    op_pass p;
+
+    if (!op_enter(&p, o, "rope", &o->stats.seconds_other)) return NULL;
+    AT_TRY(op_takes(&p, "x", x));
+    if (x->rank != 4) AT_TRY(at_fail(AT_EINVAL, "x %s must be [b, t, h, d]", shape_of(x, text)));
+    AT_TRY(op_takes_vector(&p, "weight", weight, x->shape[3], &a.weight));
+    if (table) {
+        AT_TRY(rope_half(&p, "cos", table->cos, x, &a.cos));
+        AT_TRY(rope_half(&p, "sin", table->sin, x, &a.sin));
+        if (a.cos.shape[0] != a.sin.shape[0]) {
+            AT_TRY(at_fail(AT_EINVAL, "cos has %lld rows, sin %lld", (long long)a.cos.shape[0],
+                           (long long)a.sin.shape[0]));
+        }
+    }
+    AT_TRY(op_inner_contiguous(o, x, &inner));
+    AT_TRY(op_make(o, x->dtype, 4, x->shape, &out));
+    a.x = at_tensor_as_view(inner);
+    a.out = at_tensor_as_view(out);
+    AT_TRY(op_has(&p, o->be->rope != NULL));
+    if (at_tensor_count(x) > 0) AT_TRY(o->be->rope(o->dev->stream, &a));
+out:
+    return op_leave(&p, st, out);
+}
+
+// --- convolution -----------------------------------------------------------------------------
+// The result's shape and the numbers of the slot, from checked shapes.
+static at_status conv_shape(const at_tensor *x, const at_weight *w, at_conv2d_args *a,
+                            int64_t out[4])
+{
+    int64_t zoom = a->upsample2x ? 2 : 1;
+    int64_t h = x->shape[1] * zoom + a->pad_top + a->pad_bottom - w->shape[2];
+    int64_t wd = x->shape[2] * zoom + a->pad_left + a->pad_right - w->shape[3];
+    char text[128], weight[256];
+
+    if (a->stride < 1 || a->pad_top < 0 || a->pad_bottom < 0 || a->pad_left < 0 ||
+        a->pad_right < 0 || h < 0 || wd < 0) {
+        return at_fail(AT_EINVAL,
+                       "x %s with padding %d %d %d %d and stride %d is too small for w %s",
+                       shape_of(x, text), a->pad_top, a->pad_left, a->pad_bottom, a->pad_right,
+                       a->stride, op_weight_text(w, weight));
+    }
+    out[0] = x->shape[0];
+    out[1] = h / a->stride + 1;
+    out[2] = wd / a->stride + 1;
+    out[3] = w->shape[0];
+    return AT_OK;
+}
+
+static at_status conv_residual(const op_pass *p, const at_tensor *residual, const at_tensor *out,
+                               at_view *view)
+{
+    at_status st = AT_OK;
+    const at_tensor *inner;
+    char text[128], want[128];
+
+    if (!residual) return AT_OK;
+    AT_TRY(op_takes(p, "residual", residual));
+    if (residual->rank != 4 || memcmp(residual->shape, out->shape, 4 * sizeof *out->shape) != 0) {
+        AT_TRY(at_fail(AT_EINVAL, "residual %s must have the shape of the result %s",
+                       shape_of(residual, text), shape_of(out, want)));
+    }
+    AT_TRY(op_inner_contiguous(p->o, residual, &inner));
+    *view = at_tensor_as_view(inner);
+out:
+    return st;
+}
+
+at_tensor *at_conv2d(at_ops *o, const at_tensor *x, const at_weight *weight, const at_weight *bias,
+                     const at_conv_spec *spec)
+{
+    static const at_conv_spec plain = {0};
+    const at_conv_spec *s = spec ? spec : &plain;
+    at_conv2d_args a = {.stride = s->stride ? s->stride : 1,
+                        .pad_top = s->pad_top,
+                        .pad_left = s->pad_left,
+                        .pad_bottom = s->pad_bottom,
+                        .pad_right = s->pad_right,
+                        .upsample2x = s->upsample2x,
+                        .act = s->act};
+    at_status st = AT_OK;
+    int64_t shape[4];
+    at_tensor *out = NULL;
+    const at_tensor *inner;
+    char text[128], wtext[256];
+    op_pass p;
+
+    if (!op_enter(&p, o, "conv2d", &o->stats.seconds_conv)) return NULL;
+    AT_TRY(op_takes(&p, "x", x));
+    AT_TRY(op_takes_weight(&p, "weight", weight, &a.w));
+    if (x->rank != 4 || weight->rank != 4 || x->shape[3] != weight->shape[1]) {
+        AT_TRY(at_fail(AT_EINVAL, "x %s does not fit w %s: [b, h, w, cin] and [cout, cin, kh, kw]",
+                       shape_of(x, text), op_weight_text(weight, wtext)));
+    }
+    AT_TRY(op_takes_vector(&p, "bias", bias, weight->shape[0], &a.bias));
+    AT_TRY(conv_shape(x, weight, &a, shape));
+    AT_TRY(op_inner_contiguous(o, x, &inner));
+    AT_TRY(op_make(o, o->compute, 4, shape, &out));
+    AT_TRY(conv_residual(&p, s->residual, out, &a.residual));
+    a.x = at_tensor_as_view(inner);
+    a.out = at_tensor_as_view(out);
+    AT_TRY(op_has(&p, o->be->conv2d != NULL));
+    if (at_tensor_count(out) == 0) goto out;
+    AT_TRY(o->be->conv2d(o->dev->stream, &a));
+    o->stats.flops_conv += 2.0 * (double)at_tensor_count(out) *
+                           (double)(at_weight_elements(weight) / weight->shape[0]);
+out:
+    if (st != AT_OK && weight) st = at_fail_context(st, "%s: ", weight->name);
+    return op_leave(&p, st, out);
+}
+
+// --- embedding -------------------------------------------------------------------------------
+at_tensor *at_embedding(at_ops *o, const at_weight *table, const int32_t *ids, int64_t n)
+{
+    at_status st = AT_OK;
+    at_embedding_args a = {0};
+    at_tensor *out = NULL, *index = NULL;
+    char text[256];
+    op_pass p;
+
+    if (!op_enter(&p, o, "embedding", &o->stats.seconds_other)) return NULL;
+    AT_TRY(op_takes_weight(&p, "table", table, &a.table));
+    if (table->rank != 2) {
+        AT_TRY(at_fail(AT_EINVAL, "%s is not a table", op_weight_text(table, text)));
+    }
+    for (int64_t i = 0; i < n; i++) {
+        if (ids[i] >= 0 && ids[i] < table->shape[0]) continue;
+        AT_TRY(at_fail(AT_EINVAL, "id %d at position %lld is outside %s", (int)ids[i], (long long)i,
+                       op_weight_text(table, text)));
+    }
+    AT_TRY(op_make(o, o->compute, 3, (int64_t[]){1, n, table->shape[1]}, &out));
+    AT_TRY(op_has(&p, o->be->embedding != NULL));
+    if (at_tensor_count(out) == 0) goto out;
+    AT_TRY(at_tensor_from_host(o->dev, AT_I32, 1, &n, ids, &index));
+    AT_TRY(op_own(o, index));
+    a.ids = at_tensor_as_view(index);
+    a.out = at_tensor_as_view(out);
+    a.out.rank = 2;
+    a.out.shape[0] = n;
+    a.out.shape[1] = a.out.stride[0] = table->shape[1];
+    a.out.stride[1] = 1;
+    AT_TRY(o->be->embedding(o->dev->stream, &a));
+out:
+    return op_leave(&p, st, out);
+}

@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0
+// ops_private.h - what the doors of this floor share: the context and the steps every door takes.
+// Idea: a door is  enter - check - make the output - call the slot - leave.  op_enter is false when
+// the ops already failed or the job is cancelled; op_leave books the time and turns a failed slot
+// to poison. Owns: see ops.h; everything made here goes to the innermost scope.
+#ifndef AT_OPS_OPS_PRIVATE_H
+#define AT_OPS_OPS_PRIVATE_H
+
+#include "ops/ops.h"
+
+enum { OPS_MAX_DEPTH = 64, OPS_ERROR_BYTES = 1024 };
+
+struct at_ops {
+    at_device *dev;
+    const at_backend *be;
+    at_dtype compute;
+    at_comm *comm;
+    const at_sink *sink;
+
+    at_status st; // the first failure
+    char error[OPS_ERROR_BYTES];
+
+    at_tensor **owned; // all scopes, one behind the other
+    size_t count, cap;
+    size_t marks[OPS_MAX_DEPTH]; // where each scope begins in `owned`
+    int depth;                   // may exceed OPS_MAX_DEPTH: such scopes melt into the one outside
+
+    bool tokens_split; // between at_split_tokens and at_gather_tokens
+    at_ops_stats stats;
+};
+
+// One door being passed.
+typedef struct op_pass {
+    at_ops *o;
+    const char *name; // "linear"
+    double began;
+    double *seconds; // where the time is booked
+} op_pass;
+
+// False (and the door returns NULL) when the ops failed before or the job is cancelled.
+bool op_enter(op_pass *p, at_ops *o, const char *name, double *seconds);
+// Books the time. On failure records "NAME: message" and returns NULL, else returns `result`.
+at_tensor *op_leave(op_pass *p, at_status st, at_tensor *result);
+
+// The argument `what` must exist and lie on the op device.
+at_status op_takes(const op_pass *p, const char *what, const at_tensor *t);
+// The weight must exist and have bytes; as a slot sees it.
+at_status op_takes_weight(const op_pass *p, const char *what, const at_weight *w, at_wview *out);
+// An optional weight of `n` elements (bias, affine); absent gives an absent view.
+at_status op_takes_vector(const op_pass *p, const char *what, const at_weight *w, int64_t n,
+                          at_wview *out);
+// "double_blocks.0.img_attn.qkv.weight bf16 [9216, 3072]"
+const char *op_weight_text(const at_weight *w, char out[256]);
+
+// A fresh tensor in the innermost scope.
+at_status op_make(at_ops *o, at_dtype dtype, int rank, const int64_t *shape, at_tensor **out);
+// Put a reference under the innermost scope's care; on failure the reference is released.
+at_status op_own(at_ops *o, at_tensor *t);
+// The slot `fn` exists, else AT_EUNSUPPORTED.
+at_status op_has(const op_pass *p, bool slot);
+
+// x with its last dimension contiguous; x itself if it already is.
+at_status op_inner_contiguous(at_ops *o, const at_tensor *x, const at_tensor **out);
+// x as [batch, tokens, features]: rank 2 gets a batch of 1.
+at_view op_rows(const at_tensor *x);
+// A [b or 1, n] modulation over `batch`: stride 0 when it broadcasts. Absent if t is NULL.
+at_status op_takes_modulation(const op_pass *p, const char *what, const at_tensor *t, int64_t batch,
+                              int64_t n, at_view *out);
+// A view narrowed along one dimension.
+at_view op_part(at_view v, int dim, int64_t start, int64_t length);
+// One f32 on the op device, shape [1].
+at_status op_scalar(at_ops *o, float value, at_tensor **out);
+// First token and token count of rank `rank` when `total` tokens are shared out.
+void op_share(int64_t total, int rank, int size, int64_t *first, int64_t *length);
+
+#endif
