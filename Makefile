@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+# The front door. CMake and ninja do the work; see docs/ARCHITECTURE.md.
+#   make demo   install what is missing, build, draw a picture, print its path
+#   make test   the same set-up, then every test that this machine can run
+SHELL := /bin/bash
+PRESET ?= release
+BUILD := build/$(PRESET)
+PROMPT ?= a big red house on the left and a small yellow star on the right, snowy hills at dusk
+
+.PHONY: all demo test setup build fmt lint dist clean help check-asan fuzz
+all: build
+
+help:
+	@sed -n 's/^#   //p' Makefile
+
+setup:
+	@tools/setup/install.sh
+
+build: setup
+	@[ -f $(BUILD)/build.ninja ] || cmake --preset $(PRESET) >/dev/null
+	@ninja -C $(BUILD) --quiet
+
+demo: build
+	@$(BUILD)/bin/atelier run examples/house.json --set prompt.text="$(PROMPT)"
+
+test:
+	@tools/setup/install.sh test
+	@[ -f $(BUILD)/build.ninja ] || cmake --preset $(PRESET) >/dev/null
+	@ninja -C $(BUILD) --quiet
+	@tools/test/run.sh $(BUILD)
+
+fmt:
+	@git ls-files -co --exclude-standard 'src/*.[ch]' 'include/*.h' 'tests/*.[ch]' | xargs -r clang-format -i
+
+lint:
+	@tools/setup/install.sh test
+	@[ -f $(BUILD)/build.ninja ] || cmake --preset $(PRESET) >/dev/null
+	@tools/lint/run.sh $(BUILD)
+
+dist: build
+	@tools/dist/make_dist.sh $(BUILD)
+
+clean:
+	rm -rf build dist

@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0
+// atelier.h - the whole engine behind six calls, for programs that embed it and for our own command line.
+// Idea: open an engine (devices, model folders, nodes), give it workflows, listen to events.
+// Ownership: the caller closes the engine; a result's strings belong to the result. One job at a time per
+// engine; events come on the thread that called at_engine_run.
+#ifndef ATELIER_ATELIER_H
+#define ATELIER_ATELIER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "atelier/types.h"
+#include "base/sink.h"
+#include "base/status.h"
+
+typedef struct at_engine at_engine;
+
+// A zeroed config is fine: every field has a default.
+typedef struct at_engine_config {
+    const char *base_dir;           // a ComfyUI folder: models/, input/, output/, temp/ below it
+    const char *const *models_dirs; // more folders in ComfyUI's layout, looked in first
+    size_t models_count;
+    const char *const *yaml_files; // extra_model_paths.yaml files
+    size_t yaml_count;
+    const char *input_dir, *output_dir, *temp_dir; // default: below base_dir, or the current folder
+    const char *device;                            // "cpu"; NULL: the best there is
+    int dtype;                                     // an at_dtype, or AT_DTYPE_COUNT / 0 with auto_dtype
+    bool auto_dtype;                               // take the device's best compute type
+    bool disable_metadata;                         // write no workflow into pictures
+} at_engine_config;
+
+at_status at_engine_open(const at_engine_config *config, at_engine **out);
+void at_engine_close(at_engine *e); // NULL is fine
+
+typedef struct at_job {
+    const char *label;         // names the workflow in messages: its path
+    const char *text;          // the workflow: API format or the editor's
+    size_t bytes;
+    const char *const *sets;   // "NODE.INPUT=VALUE"
+    size_t set_count;
+    const char *const *targets; // output nodes to run; none: all
+    size_t target_count;
+    const char *id;             // job id for events; NULL: "job"
+    const at_sink *sink;        // may be NULL
+} at_job;
+
+typedef struct at_job_result {
+    char *outputs;     // JSON {"node": {"images": [...]}}
+    char *error;       // JSON of the validation error, NULL if valid
+    char *node_errors; // JSON per node, "{}" if none
+    double seconds;
+} at_job_result;
+
+// AT_OK; AT_EWORKFLOW with error and node_errors filled; AT_ECANCELLED; or the failing node's status.
+at_status at_engine_run(at_engine *e, const at_job *job, at_job_result *out);
+void at_job_result_free(at_job_result *r);
+
+// /object_info of every node, or of one: JSON text (free with at_free); NULL class: all.
+at_status at_engine_object_info(at_engine *e, const char *class_type, char **json);
+
+#endif

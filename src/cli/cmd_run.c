@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: Apache-2.0
+// cmd_run.c - atelier run: a workflow becomes files; their paths go to standard output, one a line.
+#include <jansson.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/file.h"
+#include "base/mem.h"
+#include "base/str.h"
+#include "cli/commands.h"
+#include "cli/progress.h"
+#include "cli/workflow_file.h"
+#include "engine/engine.h"
+
+typedef struct run_options {
+    at_common_options common;
+    at_arg_list sets, targets;
+    const char *progress;
+} run_options;
+
+static const at_arg run_args[] = {
+    {"--set", "NODE.INPUT=VALUE", AT_ARG_LIST, offsetof(run_options, sets),
+     .help = "change an input; NODE is an id, or a title or class that occurs once"},
+    {"--target", "NODE", AT_ARG_LIST, offsetof(run_options, targets),
+     .help = "run only this output node; may be repeated"},
+    {"--progress", "MODE", AT_ARG_CHOICE, offsetof(run_options, progress),
+     .choices = "auto|plain|json|none", .help = "a bar on a terminal, lines, JSON lines, or nothing"},
+    AT_COMMON_ARGS(run_options, common),
+};
+
+static void run_defaults(void *options)
+{
+    ((run_options *)options)->progress = "auto";
+}
+
+// ComfyUI's errors, one line a fault: "node 4 VAELoader: Value not in list: vae_name: 'x' not in [...]".
+static void print_node_errors(const char *text)
+{
+    json_t *all = text ? json_loads(text, 0, NULL) : NULL, *node, *fault;
+    const char *id;
+    size_t i;
+    json_object_foreach(all, id, node)
+    {
+        const char *class_type = json_string_value(json_object_get(node, "class_type"));
+        json_array_foreach(json_object_get(node, "errors"), i, fault)
+        {
+            const char *message = json_string_value(json_object_get(fault, "message"));
+            const char *details = json_string_value(json_object_get(fault, "details"));
+            fprintf(stderr, "  node %s %s: %s%s%s\n", id, class_type ? class_type : "",
+                    message ? message : "", details && *details ? ": " : "", details ? details : "");
+        }
+    }
+    json_decref(all);
+}
+
+static void print_invalid(const at_job_result *r)
+{
+    json_t *error = r->error ? json_loads(r->error, 0, NULL) : NULL;
+    const char *details = json_string_value(json_object_get(error, "details"));
+    if (details && *details && !(r->node_errors && strcmp(r->node_errors, "{}") != 0))
+        fprintf(stderr, "  %s\n", details);
+    json_decref(error);
+    print_node_errors(r->node_errors);
+}
+
+// The files of every output node, with the folder that their `type` stands for.
+static void print_files(at_engine *e, const char *outputs)
+{
+    json_t *all = outputs ? json_loads(outputs, 0, NULL) : NULL, *ui, *list, *file;
+    const char *id, *key;
+    size_t i;
+    json_object_foreach(all, id, ui) json_object_foreach(ui, key, list) json_array_foreach(list, i, file)
+    {
+        const char *name = json_string_value(json_object_get(file, "filename"));
+        const char *sub = json_string_value(json_object_get(file, "subfolder"));
+        const char *type = json_string_value(json_object_get(file, "type"));
+        if (!name || !type) continue;
+        const char *dir = strcmp(type, "temp") == 0 ? at_engine_env(e)->temp_dir
+                                                    : at_engine_env(e)->output_dir;
+        printf("%s/%s%s%s\n", dir, sub ? sub : "", sub && *sub ? "/" : "", name);
+    }
+    json_decref(all);
+}
+
+static at_status run(void *options, const at_arg_list *operands)
+{
+    at_status st = AT_OK;
+    run_options *o = options;
+    at_engine *engine = NULL;
+    char *text = NULL;
+    size_t bytes = 0;
+    at_job_result result = {0};
+    at_progress progress = {0};
+
+    AT_TRY(at_workflow_read(operands->items[0], &text, &bytes));
+    AT_TRY(at_common_open(&o->common, &engine));
+    at_sink sink = at_progress_sink(&progress, o->progress);
+    at_job job = {.label = operands->items[0],
+                  .text = text,
+                  .bytes = bytes,
+                  .sets = o->sets.items,
+                  .set_count = o->sets.count,
+                  .targets = o->targets.items,
+                  .target_count = o->targets.count,
+                  .sink = &sink};
+    st = at_engine_run(engine, &job, &result);
+    at_progress_end(&progress);
+    if (st == AT_EWORKFLOW) {
+        fprintf(stderr, "atelier run: %s: %s\n", operands->items[0], at_error_text());
+        print_invalid(&result);
+        at_error_clear();
+        goto out;
+    }
+    AT_TRY(st);
+    if (result.node_errors && strcmp(result.node_errors, "{}") != 0) {
+        fprintf(stderr, "some outputs were not valid and did not run:\n");
+        print_node_errors(result.node_errors);
+    }
+    if (progress.mode != AT_PROGRESS_JSON) print_files(engine, result.outputs);
+    if (progress.mode == AT_PROGRESS_BAR || progress.mode == AT_PROGRESS_PLAIN)
+        fprintf(stderr, "done in %.2f s\n", result.seconds);
+out:
+    at_progress_end(&progress);
+    at_job_result_free(&result);
+    at_engine_close(engine);
+    at_free(text);
+    return st;
+}
+
+const at_command at_command_run = {
+    .name = "run",
+    .operands = "WORKFLOW.json",
+    .summary = "run a ComfyUI workflow and print the paths of what it saved",
+    .details = "WORKFLOW.json is what ComfyUI's \"Save (API Format)\" or \"Save\" writes, a PNG that\n"
+               "ComfyUI or atelier saved (its own workflow is run), or - for standard input.",
+    .args = run_args,
+    .n_args = sizeof run_args / sizeof *run_args,
+    .options_size = sizeof(run_options),
+    .min_operands = 1,
+    .max_operands = 1,
+    .defaults = run_defaults,
+    .run = run,
+};

@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: Apache-2.0
+// common.c - an engine from the flags that every command shares.
+#include <string.h>
+
+#include "base/thread.h"
+#include "cli/commands.h"
+
+int at_common_dtype(const at_common_options *o)
+{
+    if (!o->dtype || strcmp(o->dtype, "auto") == 0) return AT_DTYPE_COUNT;
+    return strcmp(o->dtype, "f32") == 0 ? AT_F32 : AT_BF16;
+}
+
+at_status at_common_open(const at_common_options *o, at_engine **out)
+{
+    if (o->threads) at_threads_set((int)o->threads);
+    int dtype = at_common_dtype(o);
+    at_engine_config c = {.base_dir = o->base,
+                          .models_dirs = o->models.items,
+                          .models_count = o->models.count,
+                          .yaml_files = o->yaml.items,
+                          .yaml_count = o->yaml.count,
+                          .input_dir = o->input,
+                          .output_dir = o->output,
+                          .temp_dir = o->temp,
+                          .device = o->device,
+                          .dtype = dtype,
+                          .auto_dtype = dtype == AT_DTYPE_COUNT,
+                          .disable_metadata = o->disable_metadata};
+    return at_engine_open(&c, out);
+}

@@ -1,0 +1,278 @@
+// SPDX-License-Identifier: Apache-2.0
+// engine.c - opening an engine and running a workflow through parse, check and execute.
+#include "engine/engine.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/file.h"
+#include "base/mem.h"
+#include "base/str.h"
+#include "cpu/cpu.h"
+#include "engine/stores.h"
+#include "nodes/nodes.h"
+#include "text/find.h"
+
+struct at_engine {
+    at_paths *paths;
+    at_registry *registry;
+    at_cache *cache;
+    at_stores *stores;
+    at_file_lists files;
+    at_env env;
+    char *input_dir, *output_dir, *temp_dir;
+};
+
+void at_engine_setup_devices(void)
+{
+    if (!at_device_cpu()->backend) at_device_set_cpu_backend(at_cpu_backend(), at_cpu_describe());
+}
+
+char *at_program_root(void)
+{
+    char exe[4096];
+    ssize_t n = readlink("/proc/self/exe", exe, sizeof exe - 1);
+    if (n <= 0) return NULL;
+    exe[n] = 0;
+    char *bin = at_path_dir(exe);
+    char *root = bin ? at_path_dir(bin) : NULL;
+    at_free(bin);
+    return root;
+}
+
+// --- what nodes ask for ------------------------------------------------------------------------------
+static at_status env_find_file(at_env *env, const char *kind, const char *name, char **path)
+{
+    return at_paths_find(((at_engine *)env->engine)->paths, kind, name, path);
+}
+static at_status env_open_store(at_env *env, const char *path, at_store **out)
+{
+    return at_stores_open(((at_engine *)env->engine)->stores, path, out);
+}
+static at_status env_find_tokenizer(at_env *env, at_tokenizer_kind kind, const char *model_path,
+                                    at_tokenizer **out)
+{
+    const char *const *roots = NULL;
+    size_t n = at_paths_roots(((at_engine *)env->engine)->paths, &roots);
+    return at_tokenizer_find(kind, model_path, roots, n, out);
+}
+
+// The combo over input files lists the input folder; all others are kinds of models.
+static at_status list_files(void *ctx, const char *kind, void (*each)(void *each_ctx, const char *name),
+                            void *each_ctx)
+{
+    at_engine *e = ctx;
+    if (strcmp(kind, "input") != 0) {
+        at_status st = at_paths_list(e->paths, kind, each, each_ctx);
+        if (st == AT_OK && strcmp(kind, "vae") == 0) each(each_ctx, "pixel_space");
+        return st;
+    }
+    at_list l = {0};
+    if (!at_path_is_dir(e->input_dir)) return AT_OK;
+    at_status st = at_list_files(e->input_dir, false, 100000, &l);
+    if (st != AT_OK) return st;
+    for (size_t i = 0; i < l.count; i++) each(each_ctx, l.items[i]);
+    at_list_free(&l);
+    return AT_OK;
+}
+
+// --- opening -----------------------------------------------------------------------------------------
+static at_status add_root_below(at_paths *p, const char *dir, const char *name)
+{
+    char *path = at_path_join(dir, name);
+    if (!path) return at_fail(AT_ENOMEM, "engine: no memory");
+    at_status st = at_path_is_dir(path) ? at_paths_add_root(p, path) : AT_OK;
+    at_free(path);
+    return st;
+}
+
+// Order: folders of the command line, the base folder, ./models, then what came with the program.
+static at_status open_paths(at_engine *e, const at_engine_config *c)
+{
+    at_status st = AT_OK;
+    char *root = NULL, *yaml = NULL;
+
+    AT_TRY(at_paths_new(&e->paths));
+    for (size_t i = 0; i < c->models_count; i++) {
+        if (!at_path_is_dir(c->models_dirs[i]))
+            AT_TRY(at_fail(AT_ENOTFOUND, "--models %s: no such folder", c->models_dirs[i]));
+        AT_TRY(at_paths_add_root(e->paths, c->models_dirs[i]));
+    }
+    if (c->base_dir) {
+        if (!at_path_is_dir(c->base_dir))
+            AT_TRY(at_fail(AT_ENOTFOUND, "--base-directory %s: no such folder", c->base_dir));
+        AT_TRY(add_root_below(e->paths, c->base_dir, "models"));
+        yaml = at_path_join(c->base_dir, "extra_model_paths.yaml");
+        if (yaml && at_path_exists(yaml)) AT_TRY(at_paths_add_yaml(e->paths, yaml));
+    }
+    for (size_t i = 0; i < c->yaml_count; i++) AT_TRY(at_paths_add_yaml(e->paths, c->yaml_files[i]));
+    AT_TRY(add_root_below(e->paths, ".", "models"));
+    root = at_program_root();
+    if (root) {
+        AT_TRY(add_root_below(e->paths, root, "models"));       // a dist: bin/, models/
+        AT_TRY(add_root_below(e->paths, root, "../../models")); // a build: build/NAME/bin
+        AT_TRY(add_root_below(e->paths, root, "share/atelier"));
+    }
+out:
+    at_free(root);
+    at_free(yaml);
+    return st;
+}
+
+static char *working_dir(const char *given, const char *base, const char *name)
+{
+    return given ? at_strdup(given) : at_path_join(base ? base : ".", name);
+}
+
+static at_status open_env(at_engine *e, const at_engine_config *c)
+{
+    at_device *d = c->device ? at_device_find(c->device) : at_device_cpu();
+    if (!d)
+        return at_fail(AT_EDEVICE, "--device %s: no such device here; `atelier devices` lists them",
+                       c->device);
+    e->input_dir = working_dir(c->input_dir, c->base_dir, "input");
+    e->output_dir = working_dir(c->output_dir, c->base_dir, "output");
+    e->temp_dir = working_dir(c->temp_dir, c->base_dir, "temp");
+    if (!e->input_dir || !e->output_dir || !e->temp_dir)
+        return at_fail(AT_ENOMEM, "engine: no memory");
+    e->env = (at_env){.device = d,
+                      .dtype = c->auto_dtype ? AT_DTYPE_COUNT : (at_dtype)c->dtype,
+                      .input_dir = e->input_dir,
+                      .output_dir = e->output_dir,
+                      .temp_dir = e->temp_dir,
+                      .disable_metadata = c->disable_metadata,
+                      .engine = e,
+                      .find_file = env_find_file,
+                      .open_store = env_open_store,
+                      .find_tokenizer = env_find_tokenizer};
+    e->files = (at_file_lists){list_files, e};
+    return AT_OK;
+}
+
+at_status at_engine_open(const at_engine_config *config, at_engine **out)
+{
+    at_status st = AT_OK;
+    at_engine *e = at_calloc(1, sizeof *e);
+
+    if (!e) AT_TRY(at_fail(AT_ENOMEM, "engine: no memory"));
+    at_engine_setup_devices();
+    AT_TRY(open_paths(e, config));
+    AT_TRY(open_env(e, config));
+    AT_TRY(at_stores_new(&e->stores));
+    AT_TRY(at_registry_new(&e->registry));
+    AT_TRY(at_nodes_register(e->registry));
+    AT_TRY(at_cache_new(AT_CACHE_CLASSIC, 0, &e->cache));
+    *out = e;
+    e = NULL;
+out:
+    at_engine_close(e);
+    return st;
+}
+
+void at_engine_close(at_engine *e)
+{
+    if (!e) return;
+    at_cache_free(e->cache);
+    at_registry_free(e->registry);
+    at_stores_free(e->stores);
+    at_paths_free(e->paths);
+    at_free(e->input_dir);
+    at_free(e->output_dir);
+    at_free(e->temp_dir);
+    at_free(e);
+}
+
+at_env *at_engine_env(at_engine *e)
+{
+    return &e->env;
+}
+const at_registry *at_engine_registry(at_engine *e)
+{
+    return e->registry;
+}
+const at_paths *at_engine_paths(at_engine *e)
+{
+    return e->paths;
+}
+const at_file_lists *at_engine_files(at_engine *e)
+{
+    return &e->files;
+}
+
+// --- running -----------------------------------------------------------------------------------------
+static at_status dump(const json_t *json, char **out)
+{
+    if (!json) return AT_OK;
+    *out = json_dumps(json, JSON_ENSURE_ASCII | JSON_ENCODE_ANY);
+    return *out ? AT_OK : at_fail(AT_ENOMEM, "engine: no memory for a JSON text");
+}
+
+static at_status report_invalid(const at_check_result *check, at_job_result *out)
+{
+    at_status st = dump(check->error, &out->error);
+    if (st == AT_OK) st = dump(check->node_errors, &out->node_errors);
+    if (st != AT_OK) return st;
+    const char *message = json_string_value(json_object_get(check->error, "message"));
+    return at_fail(AT_EWORKFLOW, "%s", message ? message : "the workflow is not valid");
+}
+
+at_status at_engine_run(at_engine *e, const at_job *job, at_job_result *out)
+{
+    at_status st = AT_OK;
+    at_graph *graph = NULL;
+    at_check_result check = {0};
+    json_t *outputs = NULL, *extra = NULL;
+    double start = at_now();
+
+    *out = (at_job_result){0};
+    AT_TRY(at_graph_parse(job->label, job->text, job->bytes, e->registry, &graph));
+    for (size_t i = 0; i < job->set_count; i++) AT_TRY(at_graph_set(graph, job->sets[i]));
+    AT_TRY(at_check(graph, e->registry, &e->files, job->targets, job->target_count, &e->env, &check));
+    if (!check.ok) AT_TRY(report_invalid(&check, out));
+    AT_TRY(dump(check.node_errors, &out->node_errors));
+    at_execute_args args = {.registry = e->registry,
+                            .graph = graph,
+                            .check = &check,
+                            .cache = e->cache,
+                            .sink = job->sink,
+                            .job = job->id ? job->id : "job",
+                            .extra_pnginfo = extra,
+                            .engine = &e->env};
+    AT_TRY(at_execute(&args, &outputs));
+    AT_TRY(dump(outputs, &out->outputs));
+out:
+    out->seconds = at_now() - start;
+    json_decref(outputs);
+    json_decref(extra);
+    at_check_result_free(&check);
+    at_graph_free(graph);
+    return st;
+}
+
+void at_job_result_free(at_job_result *r)
+{
+    at_free(r->outputs);
+    at_free(r->error);
+    at_free(r->node_errors);
+    *r = (at_job_result){0};
+}
+
+at_status at_engine_object_info(at_engine *e, const char *class_type, char **json)
+{
+    json_t *info = NULL;
+    if (class_type) {
+        const at_node *n = at_registry_find(e->registry, class_type);
+        if (!n)
+            return at_fail(AT_ENOTFOUND, "no node is called \"%s\"; `atelier nodes` lists them",
+                           class_type);
+        info = json_pack("{s:o}", class_type, at_object_info(n, &e->files));
+    } else {
+        info = at_object_info_all(e->registry, &e->files);
+    }
+    if (!info) return at_fail(AT_ENOMEM, "object_info: no memory");
+    *json = json_dumps(info, JSON_ENSURE_ASCII);
+    json_decref(info);
+    return *json ? AT_OK : at_fail(AT_ENOMEM, "object_info: no memory");
+}

@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: Apache-2.0
+// engine.h - the wiring: devices, backends, folders, node tables and caches joined into one engine.
+// The calls that others embed are in atelier/atelier.h; these are for the command line and the server.
+#ifndef AT_ENGINE_ENGINE_H
+#define AT_ENGINE_ENGINE_H
+
+#include "atelier/atelier.h"
+#include "engine/paths.h"
+#include "flow/flow.h"
+#include "nodes/env.h"
+
+// Put the CPU backend into the CPU device; once per process, again does nothing.
+void at_engine_setup_devices(void);
+
+at_env *at_engine_env(at_engine *e);                 // borrowed
+const at_registry *at_engine_registry(at_engine *e); // borrowed
+const at_paths *at_engine_paths(at_engine *e);       // borrowed
+const at_file_lists *at_engine_files(at_engine *e);  // borrowed
+
+// The folder of this program's own files ("<exe>/.."), for bundled models and vocabularies; at_free.
+char *at_program_root(void);
+
+#endif

@@ -1,0 +1,15 @@
+// SPDX-License-Identifier: Apache-2.0
+// stores.h - model files that are open, so that a second job maps and packs nothing again.
+// I1: at most one store per (path, size, modification time). A file that changed on disk is opened anew.
+// Owns: one reference to each store until at_stores_free.
+#ifndef AT_ENGINE_STORES_H
+#define AT_ENGINE_STORES_H
+
+#include "weight/store.h"
+
+typedef struct at_stores at_stores;
+at_status at_stores_new(at_stores **out);
+void at_stores_free(at_stores *s);
+at_status at_stores_open(at_stores *s, const char *path, at_store **out); // the caller's reference
+
+#endif

@@ -1,0 +1,21 @@
+// SPDX-License-Identifier: Apache-2.0
+// env.c - op contexts for nodes.
+#include "nodes/env.h"
+
+#include <string.h>
+
+at_dtype at_env_compute(const at_env *e)
+{
+    if (e->dtype != AT_DTYPE_COUNT) return e->dtype;
+    // bf16 pays where the chip multiplies it natively; elsewhere f32 activations are faster and exact.
+    bool native = !e->device->host || strstr(e->device->description, "BF16") != NULL;
+    return native ? AT_BF16 : AT_F32;
+}
+
+at_status at_env_ops(const at_node_ctx *c, at_ops **out)
+{
+    const at_env *e = at_env_of(c);
+    at_ops_config config = {
+        .device = e->device, .compute = at_env_compute(e), .sink = at_node_sink(c)};
+    return at_ops_new(&config, out);
+}

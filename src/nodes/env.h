@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0
+// env.h - what a node may ask of the engine: files by their ComfyUI names, opened models, ops, settings.
+// Idea: nodes stay below the engine; the engine fills this struct and hands it down as at_node_engine().
+// Owns: the engine owns the env for the length of a run; results follow each comment.
+#ifndef AT_NODES_ENV_H
+#define AT_NODES_ENV_H
+
+#include "atelier/node.h"
+#include "models/models.h"
+#include "ops/ops.h"
+#include "text/tokenizer.h"
+
+typedef struct at_env at_env;
+struct at_env {
+    at_device *device;
+    at_dtype dtype; // compute dtype; AT_DTYPE_COUNT: the device's best ("auto")
+    const char *input_dir, *output_dir, *temp_dir;
+    bool disable_metadata;
+    void *engine; // for the slots below
+
+    // The path of `name` in the folders of `kind` ("vae", "text_encoders" ...). *path is the caller's.
+    // AT_ENOTFOUND lists where it looked.
+    at_status (*find_file)(at_env *e, const char *kind, const char *name, char **path);
+    // A mapped store, shared by every caller as long as someone holds it (I: a file is mapped once).
+    at_status (*open_store)(at_env *e, const char *path, at_store **out);
+    // A vocabulary for an encoder of `kind` that lies in the file at model_path.
+    at_status (*find_tokenizer)(at_env *e, at_tokenizer_kind kind, const char *model_path,
+                                at_tokenizer **out);
+};
+
+static inline at_env *at_env_of(const at_node_ctx *c)
+{
+    return at_node_engine(c);
+}
+
+// A fresh op context on the env's device that watches the job's cancel flag. at_ops_free.
+at_status at_env_ops(const at_node_ctx *c, at_ops **out);
+// The dtype that "auto" means on this device.
+at_dtype at_env_compute(const at_env *e);
+
+#endif

@@ -1,0 +1,17 @@
+// SPDX-License-Identifier: Apache-2.0
+// nodes.c - the list of node families.
+#include "nodes/nodes.h"
+
+static const at_node *const *const families[] = {
+    at_nodes_loaders,         at_nodes_conditioning,    at_nodes_latent,
+    at_nodes_sampling,        at_nodes_custom_sampling, at_nodes_model_sampling,
+    at_nodes_vae,             at_nodes_image,           at_nodes_primitive,
+};
+
+at_status at_nodes_register(at_registry *r)
+{
+    at_status st = AT_OK;
+    for (size_t i = 0; i < AT_COUNT(families) && st == AT_OK; i++)
+        st = at_registry_add(r, families[i]);
+    return st;
+}

@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: Apache-2.0
+// nodes.h - the families of nodes: each file ends with its list, and this is the list of lists.
+#ifndef AT_NODES_NODES_H
+#define AT_NODES_NODES_H
+
+#include "atelier/node.h"
+#include "flow/flow.h"
+
+// NULL-terminated lists, one per file.
+extern const at_node *const at_nodes_loaders[];
+extern const at_node *const at_nodes_conditioning[];
+extern const at_node *const at_nodes_latent[];
+extern const at_node *const at_nodes_sampling[];
+extern const at_node *const at_nodes_custom_sampling[];
+extern const at_node *const at_nodes_model_sampling[];
+extern const at_node *const at_nodes_vae[];
+extern const at_node *const at_nodes_image[];
+extern const at_node *const at_nodes_primitive[];
+
+// Put every family into a registry.
+at_status at_nodes_register(at_registry *r);
+
+#endif

@@ -1,0 +1,254 @@
+// SPDX-License-Identifier: Apache-2.0
+// objects.c - making and freeing what travels on links.
+#include "nodes/objects.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "base/mem.h"
+
+static void *object_new(size_t bytes, const at_object_type *type)
+{
+    at_object *o = at_calloc(1, bytes);
+    if (!o) return NULL;
+    atomic_init(&o->refs, 1);
+    o->type = type;
+    return o;
+}
+
+static void model_free(at_object *self)
+{
+    at_obj_model *m = (at_obj_model *)self;
+    at_model_release(&m->model);
+    at_free(m);
+}
+static const at_object_type model_type = {"MODEL", model_free};
+
+at_object *at_obj_model_new(at_model *model)
+{
+    at_obj_model *m = object_new(sizeof *m, &model_type);
+    if (m) m->model = model;
+    else at_model_release(&model);
+    return (at_object *)m;
+}
+
+static void vae_free(at_object *self)
+{
+    at_obj_vae *v = (at_obj_vae *)self;
+    at_vae_release(&v->vae);
+    at_free(v);
+}
+static const at_object_type vae_type = {"VAE", vae_free};
+
+at_object *at_obj_vae_new(at_vae *vae)
+{
+    at_obj_vae *v = object_new(sizeof *v, &vae_type);
+    if (v) v->vae = vae;
+    else at_vae_release(&vae);
+    return (at_object *)v;
+}
+
+static void clip_encoder_drop(at_clip_encoder *e)
+{
+    at_encoder_release(&e->encoder);
+    at_tokenizer_release(&e->tokenizer);
+}
+static void clip_free(at_object *self)
+{
+    at_obj_clip *c = (at_obj_clip *)self;
+    clip_encoder_drop(&c->clip_l);
+    clip_encoder_drop(&c->t5);
+    at_free(c);
+}
+static const at_object_type clip_type = {"CLIP", clip_free};
+
+at_object *at_obj_clip_new(at_clip_kind kind, at_clip_encoder clip_l, at_clip_encoder t5)
+{
+    at_obj_clip *c = object_new(sizeof *c, &clip_type);
+    if (!c) {
+        clip_encoder_drop(&clip_l);
+        clip_encoder_drop(&t5);
+        return NULL;
+    }
+    c->kind = kind;
+    c->clip_l = clip_l;
+    c->t5 = t5;
+    return &c->base;
+}
+
+static void cond_free(at_object *self)
+{
+    at_obj_cond *c = (at_obj_cond *)self;
+    for (size_t i = 0; i < c->count; i++) {
+        at_tensor_release(&c->items[i].context);
+        at_tensor_release(&c->items[i].pooled);
+    }
+    at_free(c->items);
+    at_free(c);
+}
+static const at_object_type cond_type = {"CONDITIONING", cond_free};
+
+at_object *at_obj_cond_new(size_t count)
+{
+    at_obj_cond *c = object_new(sizeof *c, &cond_type);
+    if (!c) return NULL;
+    c->items = at_calloc(count ? count : 1, sizeof *c->items);
+    if (!c->items) {
+        at_free(c);
+        return NULL;
+    }
+    c->count = count;
+    for (size_t i = 0; i < count; i++) {
+        c->items[i].strength = 1.0f;
+        c->items[i].end_percent = 1.0f;
+    }
+    return &c->base;
+}
+
+at_object *at_obj_cond_copy(const at_obj_cond *from)
+{
+    at_object *o = at_obj_cond_new(from->count);
+    if (!o) return NULL;
+    at_obj_cond *c = (at_obj_cond *)o;
+    for (size_t i = 0; i < from->count; i++) {
+        c->items[i] = from->items[i];
+        if (c->items[i].context) at_tensor_retain(c->items[i].context);
+        if (c->items[i].pooled) at_tensor_retain(c->items[i].pooled);
+    }
+    return o;
+}
+
+static void latent_free(at_object *self)
+{
+    at_obj_latent *l = (at_obj_latent *)self;
+    at_tensor_release(&l->samples);
+    at_tensor_release(&l->noise_mask);
+    at_free(l->batch_index);
+    at_free(l);
+}
+static const at_object_type latent_type = {"LATENT", latent_free};
+
+at_object *at_obj_latent_new(at_tensor *samples)
+{
+    at_obj_latent *l = object_new(sizeof *l, &latent_type);
+    if (l) l->samples = samples;
+    else at_tensor_release(&samples);
+    return (at_object *)l;
+}
+
+at_object *at_obj_latent_with(const at_obj_latent *from, at_tensor *samples)
+{
+    at_object *o = at_obj_latent_new(samples);
+    if (!o) return NULL;
+    at_obj_latent *l = (at_obj_latent *)o;
+    if (from->noise_mask) l->noise_mask = at_tensor_retain(from->noise_mask);
+    if (from->batch_index) {
+        size_t bytes = (size_t)from->samples->shape[0] * sizeof *l->batch_index;
+        l->batch_index = at_alloc(bytes);
+        if (!l->batch_index) {
+            at_object_release(o);
+            return NULL;
+        }
+        memcpy(l->batch_index, from->batch_index, bytes);
+    }
+    return o;
+}
+
+static void image_free(at_object *self)
+{
+    at_obj_image *i = (at_obj_image *)self;
+    at_tensor_release(&i->pixels);
+    at_free(i);
+}
+static const at_object_type image_type = {"IMAGE", image_free};
+static const at_object_type mask_type = {"MASK", image_free};
+
+static at_object *pixels_new(at_tensor *pixels, const at_object_type *type)
+{
+    at_obj_image *i = object_new(sizeof *i, type);
+    if (i) i->pixels = pixels;
+    else at_tensor_release(&pixels);
+    return (at_object *)i;
+}
+at_object *at_obj_image_new(at_tensor *pixels)
+{
+    return pixels_new(pixels, &image_type);
+}
+at_object *at_obj_mask_new(at_tensor *mask)
+{
+    return pixels_new(mask, &mask_type);
+}
+
+static void plain_free(at_object *self)
+{
+    at_free(self);
+}
+static const at_object_type noise_type = {"NOISE", plain_free};
+static const at_object_type sampler_type = {"SAMPLER", plain_free};
+
+at_object *at_obj_noise_new(bool disabled, uint64_t seed)
+{
+    at_obj_noise *n = object_new(sizeof *n, &noise_type);
+    if (!n) return NULL;
+    n->disabled = disabled;
+    n->seed = seed;
+    return &n->base;
+}
+
+at_object *at_obj_sampler_new(const char *name)
+{
+    at_obj_sampler *s = object_new(sizeof *s, &sampler_type);
+    if (!s) return NULL;
+    snprintf(s->name, sizeof s->name, "%s", name);
+    at_sampler_defaults(name, &s->options);
+    return &s->base;
+}
+
+static void sigmas_free(at_object *self)
+{
+    at_obj_sigmas *s = (at_obj_sigmas *)self;
+    at_free(s->values);
+    at_free(s);
+}
+static const at_object_type sigmas_type = {"SIGMAS", sigmas_free};
+
+at_object *at_obj_sigmas_new(float *values, size_t count)
+{
+    at_obj_sigmas *s = object_new(sizeof *s, &sigmas_type);
+    if (!s) {
+        at_free(values);
+        return NULL;
+    }
+    s->values = values;
+    s->count = count;
+    return &s->base;
+}
+
+static void guider_free(at_object *self)
+{
+    at_obj_guider *g = (at_obj_guider *)self;
+    if (g->model) at_object_release(&g->model->base);
+    if (g->positive) at_object_release(&g->positive->base);
+    if (g->negative) at_object_release(&g->negative->base);
+    at_free(g);
+}
+static const at_object_type guider_type = {"GUIDER", guider_free};
+
+at_object *at_obj_guider_new(const at_obj_model *m, const at_obj_cond *positive,
+                             const at_obj_cond *negative, double cfg)
+{
+    at_obj_guider *g = object_new(sizeof *g, &guider_type);
+    if (!g) return NULL;
+    g->model = (at_obj_model *)at_object_retain((at_object *)m);
+    g->positive = (at_obj_cond *)at_object_retain((at_object *)positive);
+    if (negative) g->negative = (at_obj_cond *)at_object_retain((at_object *)negative);
+    g->cfg = cfg;
+    return &g->base;
+}
+
+at_status at_give(at_value *out, at_object *o, const char *what)
+{
+    if (!o) return at_fail(AT_ENOMEM, "%s: no memory for the result", what);
+    *out = at_value_object(o);
+    return AT_OK;
+}

@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: Apache-2.0
+// objects.h - what travels on links between nodes: MODEL, CLIP, VAE, CONDITIONING, LATENT, IMAGE, ...
+// Idea: each is an immutable, counted at_object; a node that changes something makes a new one that
+// shares the parts. Tensors are on the env's device, pictures and masks on the host.
+// Ownership: at_*_new takes the references it is given (also when it fails) and returns one reference.
+#ifndef AT_NODES_OBJECTS_H
+#define AT_NODES_OBJECTS_H
+
+#include "atelier/node.h"
+#include "models/models.h"
+#include "sample/sample.h"
+#include "text/tokenizer.h"
+
+typedef struct at_obj_model {
+    at_object base;
+    at_model *model;
+} at_obj_model;
+at_object *at_obj_model_new(at_model *m);
+
+typedef struct at_obj_vae {
+    at_object base;
+    at_vae *vae;
+} at_obj_vae;
+at_object *at_obj_vae_new(at_vae *v);
+
+// How the encoders of a CLIP object work together: one row per ComfyUI "clip type".
+typedef enum at_clip_kind {
+    AT_CLIP_SD1,  // CLIP-L alone: its last hidden state
+    AT_CLIP_FLUX, // T5 hidden state, CLIP-L pooled
+    AT_CLIP_SD3   // CLIP-L and T5 in SD3's padding; T5 alone is what can run today
+} at_clip_kind;
+
+#define AT_CLIP_MAX_ENCODERS 2
+typedef struct at_clip_encoder {
+    at_encoder *encoder;
+    at_tokenizer *tokenizer;
+} at_clip_encoder;
+typedef struct at_obj_clip {
+    at_object base;
+    at_clip_kind kind;
+    at_clip_encoder clip_l, t5; // encoder NULL: absent
+    int last_layer;             // CLIPSetLastLayer; 0: the kind's own
+} at_obj_clip;
+at_object *at_obj_clip_new(at_clip_kind kind, at_clip_encoder clip_l, at_clip_encoder t5);
+
+// One entry of a CONDITIONING list; tensors f32 on the device.
+typedef struct at_cond {
+    at_tensor *context; // [1, t, d]
+    at_tensor *pooled;  // [1, d] or NULL
+    bool has_guidance;
+    float guidance;
+    float strength;                   // 1
+    float start_percent, end_percent; // 0, 1
+} at_cond;
+typedef struct at_obj_cond {
+    at_object base;
+    at_cond *items;
+    size_t count;
+} at_obj_cond;
+at_object *at_obj_cond_new(size_t count);     // zeroed entries with strength 1 and range 0..1
+at_object *at_obj_cond_copy(const at_obj_cond *c); // shares tensors; entries may then be changed
+
+typedef struct at_obj_latent {
+    at_object base;
+    at_tensor *samples;    // f32 [b, c, h, w] on the host
+    at_tensor *noise_mask; // f32 [b or 1, 1, h, w], any size, or NULL
+    int64_t *batch_index;  // one per batch item, or NULL
+} at_obj_latent;
+at_object *at_obj_latent_new(at_tensor *samples);
+// The same mask and indices with other samples (taken).
+at_object *at_obj_latent_with(const at_obj_latent *l, at_tensor *samples);
+
+typedef struct at_obj_image {
+    at_object base;
+    at_tensor *pixels; // f32 [b, h, w, c] 0..1 on the host; masks [b, h, w]
+} at_obj_image;
+at_object *at_obj_image_new(at_tensor *pixels);
+at_object *at_obj_mask_new(at_tensor *mask);
+
+typedef struct at_obj_noise {
+    at_object base;
+    bool disabled;
+    uint64_t seed;
+} at_obj_noise;
+at_object *at_obj_noise_new(bool disabled, uint64_t seed);
+
+typedef struct at_obj_sampler {
+    at_object base;
+    char name[48];
+    at_sampler_options options;
+} at_obj_sampler;
+at_object *at_obj_sampler_new(const char *name);
+
+typedef struct at_obj_sigmas {
+    at_object base;
+    float *values;
+    size_t count;
+} at_obj_sigmas;
+at_object *at_obj_sigmas_new(float *values, size_t count); // takes values
+
+typedef struct at_obj_guider {
+    at_object base;
+    at_obj_model *model;
+    at_obj_cond *positive, *negative; // negative NULL: BasicGuider
+    double cfg;
+} at_obj_guider;
+at_object *at_obj_guider_new(const at_obj_model *m, const at_obj_cond *positive,
+                             const at_obj_cond *negative, double cfg); // borrows and retains
+
+// Put a new object into an output slot: AT_ENOMEM if it is NULL.
+at_status at_give(at_value *out, at_object *o, const char *what);
+
+#endif
