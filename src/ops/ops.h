@@ -4,9 +4,13 @@
 // scope, exchanges shards when there are several ranks, and calls the device's slot.
 // Errors are sticky: the first failure stays in the at_ops, its result is NULL ("poison"), every
 // door given a NULL tensor or a failed at_ops returns NULL and does nothing; the caller asks once,
-// at the end, with at_ops_status. Ownership: every returned tensor belongs to the innermost open
-// scope of the at_ops and dies with it, unless at_ops_keep hands it to the caller. Inputs are
-// borrowed. One at_ops, one thread, one rank.
+// at the end, with at_ops_status.
+// On several ranks a failure also breaks the exchanges of the others, so that none waits for a rank
+// that does nothing any more; they meet again in at_ops_vote, which every rank calls once per step
+// whatever happened before, and where all learn the reason.
+// Ownership: every returned tensor belongs to the innermost open scope of the at_ops and dies with
+// it, unless at_ops_keep hands it to the caller. Inputs are borrowed. One at_ops, one thread, one
+// rank.
 #ifndef AT_OPS_OPS_H
 #define AT_OPS_OPS_H
 
@@ -62,9 +66,8 @@ at_tensor *at_contiguous(at_ops *o, const at_tensor *x);           // x itself i
 at_tensor *at_weight_tensor(at_ops *o, const at_weight *w, at_dtype dtype);
 
 // --- views (no copies) -----------------------------------------------------------------------
-at_tensor *at_reshape(at_ops *o, const at_tensor *x, int rank,
-                      const int64_t *shape); // -1 once; copies
-                                             // if strided
+// One dimension may be -1. Copies only where no strides over the old bytes give the new shape.
+at_tensor *at_reshape(at_ops *o, const at_tensor *x, int rank, const int64_t *shape);
 at_tensor *at_permute(at_ops *o, const at_tensor *x, const int *order);
 at_tensor *at_narrow(at_ops *o, const at_tensor *x, int dim, int64_t start, int64_t length);
 
@@ -93,12 +96,13 @@ typedef struct at_linear_extra {
 // x [.., k] rank 2 or 3, w [n, k], bias [n] or NULL; result [.., n] in the compute dtype.
 at_tensor *at_linear(at_ops *o, const at_tensor *x, const at_weight *w, const at_weight *bias,
                      const at_linear_extra *extra);
-// Rows [first, first + rows) of w only (a fused qkv, a LoRA's part); bias likewise.
+// Rows [first, first + rows) of w only (a fused qkv, a LoRA's part); bias likewise. A backend cannot
+// keep a packed form of a part: where all rows are wanted sooner or later, take at_linear and views.
 at_tensor *at_linear_rows(at_ops *o, const at_tensor *x, const at_weight *w, const at_weight *bias,
                           int64_t first, int64_t rows, const at_linear_extra *extra);
 
-// q [b, tq, h, d], k, v [b, tk, h, d] -> [b, tq, h * d]. scale 0 means 1/sqrt(d). bias [1|b, h, tq,
-// tk] f32 or NULL. Splits heads over ranks when tokens are split.
+// q [b, tq, h, d], k, v [b, tk, h, d] -> [b, tq, h * d]. scale 0 means 1/sqrt(d).
+// bias [1|b, h, tq, tk] f32 or NULL. Splits heads over ranks when tokens are split.
 at_tensor *at_attention(at_ops *o, const at_tensor *q, const at_tensor *k, const at_tensor *v,
                         const at_tensor *bias, float scale, bool causal);
 
@@ -115,8 +119,8 @@ at_tensor *at_group_norm(at_ops *o, const at_tensor *x, const at_weight *weight,
                          const at_weight *bias, int groups, float eps, at_act act);
 
 // Rotary tables for tokens with positions on several axes: cos and sin [t, sum(axes)/2] f32.
-//   ids [t, n_axes] f32 on the host, axes[i] = even channel count of axis i, angle = id *
-//   theta^(-2j/axis) computed in f64 as FLUX does. Result tensors are on the op device.
+//   ids [t, n_axes] f32 on the host, axes[i] = even channel count of axis i,
+//   angle = id * theta^(-2j/axis) computed in f64 as FLUX does. Results are on the op device.
 typedef struct at_rope_table {
     at_tensor *cos, *sin;
 } at_rope_table;
