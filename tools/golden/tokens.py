@@ -2,10 +2,13 @@
 """Small tokenisers, trained here: CLIP's byte-level BPE and T5's unigram; and their reference results from
 transformers (the slow CLIPTokenizer without ftfy, which is what ComfyUI runs; T5TokenizerFast) and sentencepiece.
 """
+import collections
+import io
 import json
 import os
-import shutil
 import tempfile
+
+import regex
 
 from texts import CORPUS
 
@@ -22,22 +25,40 @@ def byte_alphabet():
 
 
 def train_clip(folder, merges=320):
-    """vocab.json and merges.txt in CLIP's layout: bytes, bytes</w>, merges, <|startoftext|>, <|endoftext|>."""
-    from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
+    """vocab.json and merges.txt in CLIP's layout: bytes, bytes</w>, merges, <|startoftext|>, <|endoftext|>.
+    Plain byte-pair training: the most frequent pair first, ties in order of their text."""
     alphabet = byte_alphabet()
-    t = Tokenizer(models.BPE(end_of_word_suffix="</w>", continuing_subword_prefix=""))
-    t.normalizer = normalizers.Lowercase()
-    t.pre_tokenizer = pre_tokenizers.Sequence([
-        pre_tokenizers.Split(Regex(CLIP_PATTERN), "removed", invert=True),
-        pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
-    t.train_from_iterator(CORPUS, trainers.BpeTrainer(
-        vocab_size=512 + merges, end_of_word_suffix="</w>", initial_alphabet=alphabet, show_progress=False))
-    pairs = [tuple(m.split()) if isinstance(m, str) else tuple(m) for m in json.loads(t.to_str())["model"]["merges"]]
-    words = alphabet + [a + "</w>" for a in alphabet] + ["".join(p) for p in pairs]
-    words += ["<|startoftext|>", "<|endoftext|>"]
-    assert len(set(words)) == len(words)
+    stand_in = dict(zip([*range(33, 127), *range(161, 173), *range(174, 256)], alphabet))
+    stand_in.update(zip((b for b in range(256) if b not in stand_in), alphabet[188:]))
+    words = collections.Counter()
+    for line in CORPUS:
+        for word in regex.findall(CLIP_PATTERN, line.lower()):
+            chars = [stand_in[b] for b in word.encode()]
+            words[(*chars[:-1], chars[-1] + "</w>")] += 1
+    pairs = []
+    while len(pairs) < merges:
+        count = collections.Counter()
+        for word, n in words.items():
+            for pair in zip(word, word[1:]):
+                count[pair] += n
+        if not count:
+            break
+        best = min(count, key=lambda p: (-count[p], p))
+        pairs.append(best)
+        merged = collections.Counter()
+        for word, n in words.items():
+            out, i = [], 0
+            while i < len(word):
+                step = 2 if word[i:i + 2] == best else 1
+                out.append("".join(word[i:i + step]))
+                i += step
+            merged[tuple(out)] += n
+        words = merged
+    ids = alphabet + [a + "</w>" for a in alphabet] + ["".join(p) for p in pairs]
+    ids += ["<|startoftext|>", "<|endoftext|>"]
+    assert len(set(ids)) == len(ids)
     with open(os.path.join(folder, "vocab.json"), "w", encoding="utf-8") as f:
-        json.dump({w: i for i, w in enumerate(words)}, f, ensure_ascii=False)
+        json.dump({w: i for i, w in enumerate(ids)}, f, ensure_ascii=False)
     with open(os.path.join(folder, "merges.txt"), "w", encoding="utf-8") as f:
         f.write("#version: 0.2\n" + "".join(f"{a} {b}\n" for a, b in pairs))
 
@@ -62,11 +83,8 @@ def clip_fast(folder):
 def train_spiece(path, rules=None, size=360):
     """A sentencepiece unigram model with T5's settings. rules: [(from, to)] instead of nmt_nfkc."""
     import sentencepiece
+    how, model = {"normalization_rule_name": "nmt_nfkc"}, io.BytesIO()
     with tempfile.TemporaryDirectory() as tmp:
-        text = os.path.join(tmp, "corpus.txt")
-        with open(text, "w", encoding="utf-8") as f:
-            f.write("\n".join(CORPUS) + "\n")
-        how = {"normalization_rule_name": "nmt_nfkc"}
         if rules:
             table = os.path.join(tmp, "rules.tsv")
             with open(table, "w", encoding="utf-8") as f:
@@ -74,9 +92,10 @@ def train_spiece(path, rules=None, size=360):
                     f.write(" ".join(f"{ord(c):X}" for c in a) + "\t" + " ".join(f"{ord(c):X}" for c in b) + "\n")
             how = {"normalization_rule_tsv": table}
         sentencepiece.SentencePieceTrainer.train(
-            input=text, model_prefix=os.path.join(tmp, "m"), vocab_size=size, model_type="unigram", pad_id=0, eos_id=1,
+            sentence_iterator=iter(CORPUS), model_writer=model, vocab_size=size, model_type="unigram", pad_id=0, eos_id=1,
             unk_id=2, bos_id=-1, character_coverage=1.0, num_threads=1, minloglevel=2, hard_vocab_limit=False, **how)
-        shutil.copy(os.path.join(tmp, "m.model"), path)
+    with open(path, "wb") as f:
+        f.write(model.getvalue())
 
 
 def small_rules():
