@@ -1,0 +1,280 @@
+// SPDX-License-Identifier: Apache-2.0
+// verify.c - reads a case, runs its component, compares.
+// Idea: components only make named arrays; what is compared is decided by expected.safetensors, so a
+// result that is not made fails the case.
+// Easy to get wrong: a NaN compares false with everything; the test is "error <= rtol", never "error >
+// rtol is a failure".
+// Owns: see verify_case.h.
+#include "engine/verify.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "base/file.h"
+#include "base/mem.h"
+#include "base/str.h"
+#include "engine/verify_case.h"
+
+typedef struct component_row {
+    const char *name;
+    at_status (*run)(at_case *c, at_verify_report *r);
+} component_row;
+
+static const component_row components[] = {
+    {"denoiser", at_case_denoiser},     {"text_encoder", at_case_text_encoder},
+    {"vae_decode", at_case_vae_decode}, {"vae_encode", at_case_vae_encode},
+    {"tokenizer", at_case_tokenizer},   {"sampler", at_case_sampler},
+    {"noise", at_case_noise},
+};
+
+// --- reading a case ---------------------------------------------------------------------------------------
+at_status at_case_path(const at_case *c, const json_t *object, const char *key, char **path)
+{
+    const char *name = json_string_value(json_object_get(object, key));
+    *path = NULL;
+    if (!name) return AT_OK;
+    *path =
+        at_path_join(c->dir, name); // the user's own case: "../other/model.safetensors" is meant
+    return *path ? AT_OK : at_fail(AT_ENOMEM, "%s: no memory for a path", c->dir);
+}
+
+const char *at_case_text(const at_case *c, const char *option, const char *fallback)
+{
+    const char *s = json_string_value(json_object_get(c->options, option));
+    return s ? s : fallback;
+}
+
+double at_case_number(const at_case *c, const char *option, double fallback)
+{
+    const json_t *v = json_object_get(c->options, option);
+    return json_is_number(v) ? json_number_value(v) : fallback;
+}
+
+static at_status load_json(at_case *c)
+{
+    at_status st = AT_OK;
+    char *path = at_path_join(c->dir, "case.json"), *text = NULL;
+    size_t size;
+    json_error_t e;
+
+    if (!path) AT_TRY(at_fail(AT_ENOMEM, "%s: no memory for a path", c->dir));
+    AT_TRY(at_file_read(path, 16u << 20, &text, &size));
+    c->json = json_loadb(text, size, 0, &e);
+    if (!c->json)
+        AT_TRY(at_fail(AT_EFORMAT, "%s: line %d column %d: %s", path, e.line, e.column, e.text));
+    c->options = json_object_get(c->json, "options");
+    if (!c->options) {
+        json_object_set_new(c->json, "options", json_object());
+        c->options = json_object_get(c->json, "options");
+    }
+    if (!json_is_object(c->options))
+        AT_TRY(at_fail(AT_EFORMAT, "%s: it is no object with an object \"options\"", path));
+out:
+    at_free(text);
+    at_free(path);
+    return st;
+}
+
+static at_status open_store(const at_case *c, const char *key, at_store **out)
+{
+    at_status st = AT_OK;
+    char *path = NULL;
+    AT_TRY(at_case_path(c, c->json, key, &path));
+    if (path) AT_TRY(at_store_open(path, out));
+out:
+    at_free(path);
+    return st;
+}
+
+static at_status open_case(at_case *c, const at_verify_options *opt)
+{
+    at_status st = AT_OK;
+    const char *dtype;
+
+    AT_TRY(load_json(c));
+    c->rtol = json_number_value(json_object_get(c->json, "rtol"));
+    if (opt && opt->rtol > 0) c->rtol = opt->rtol;
+    dtype = json_string_value(json_object_get(c->json, "dtype"));
+    if (opt && opt->dtype) dtype = opt->dtype;
+    if (!dtype || !at_dtype_parse(dtype, &c->dtype))
+        AT_TRY(at_fail(AT_EINVAL, "%s: dtype \"%s\" is not known", c->dir, dtype ? dtype : ""));
+    AT_TRY(at_case_path(c, c->json, "model", &c->model));
+    AT_TRY(open_store(c, "inputs", &c->inputs));
+    AT_TRY(open_store(c, "expected", &c->expected));
+    if (!c->expected)
+        AT_TRY(at_fail(AT_EFORMAT, "%s: case.json names no \"expected\" file", c->dir));
+    AT_TRY(at_ops_new(&(at_ops_config){.device = opt ? opt->device : NULL, .compute = c->dtype},
+                      &c->ops));
+out:
+    return st;
+}
+
+static void close_case(at_case *c)
+{
+    for (size_t i = 0; i < c->n_outs; i++)
+        at_free(c->outs[i].data);
+    at_free(c->outs);
+    at_ops_free(c->ops);
+    at_store_release(&c->inputs);
+    at_store_release(&c->expected);
+    at_free(c->model);
+    json_decref(c->json);
+}
+
+at_status at_case_values(at_case *c, const char *name, bool optional, float **out, int64_t *count)
+{
+    const at_weight *w = c->inputs ? at_store_find(c->inputs, name) : NULL;
+    *out = NULL;
+    *count = 0;
+    if (!w && optional) return AT_OK;
+    if (!w) return at_fail(AT_ENOTFOUND, "%s: the inputs have no tensor \"%s\"", c->dir, name);
+    *count = at_weight_elements(w);
+    *out = at_alloc((size_t)*count * sizeof **out);
+    if (!*out) return at_fail(AT_ENOMEM, "%s: no memory for input %s", c->dir, name);
+    at_weight_read_f32(w, 0, *count, *out);
+    return AT_OK;
+}
+
+at_status at_case_input(at_case *c, const char *name, bool optional, at_tensor **out)
+{
+    at_status st = AT_OK;
+    float *values = NULL;
+    int64_t n;
+
+    *out = NULL;
+    AT_TRY(at_case_values(c, name, optional, &values, &n));
+    if (!values) goto out;
+    const at_weight *w = at_store_find(c->inputs, name);
+    *out = at_from_host(c->ops, AT_F32, w->rank, w->shape, values);
+    st = at_ops_status(c->ops);
+out:
+    at_free(values);
+    return st;
+}
+
+// --- outputs ------------------------------------------------------------------------------------------------
+// Takes `data`, also on failure.
+static at_status push_output(at_case *c, const char *name, float *data, int64_t n)
+{
+    at_case_out *outs = at_realloc(c->outs, (c->n_outs + 1) * sizeof *outs);
+    if (!outs || !data) {
+        at_free(data);
+        if (outs) c->outs = outs;
+        return at_fail(AT_ENOMEM, "%s: no memory for output %s", c->dir, name);
+    }
+    c->outs = outs;
+    at_case_out *o = &outs[c->n_outs++];
+    *o = (at_case_out){.data = data, .count = n};
+    snprintf(o->name, sizeof o->name, "%s", name);
+    return AT_OK;
+}
+
+at_status at_case_output(at_case *c, const char *name, const float *values, int64_t n)
+{
+    float *copy = at_alloc((size_t)n * sizeof *copy);
+    if (copy && n) memcpy(copy, values, (size_t)n * sizeof *copy);
+    return push_output(c, name, copy, n);
+}
+
+at_status at_case_output_tensor(at_case *c, const char *name, const at_tensor *t)
+{
+    at_status st = at_ops_status(c->ops);
+    if (st != AT_OK || !t) return st;
+    int64_t n = at_tensor_count(t);
+    float *data = at_alloc((size_t)n * sizeof *data);
+    if (!data) return at_fail(AT_ENOMEM, "%s: no memory for output %s", c->dir, name);
+    st = at_tensor_to_host(t, AT_F32, data, (size_t)n * sizeof *data);
+    if (st == AT_OK) return push_output(c, name, data, n);
+    at_free(data);
+    return st;
+}
+
+// --- comparing ----------------------------------------------------------------------------------------------
+static void compare_values(at_verify_row *row, const float *got, const float *want, int64_t n)
+{
+    double diff = 0, norm = 0, worst = 0;
+    for (int64_t i = 0; i < n; i++) {
+        double d = (double)got[i] - (double)want[i];
+        diff += d * d;
+        norm += (double)want[i] * (double)want[i];
+        if (!(fabs(d) <= worst)) worst = fabs(d); // a NaN stays
+    }
+    row->max_abs = worst;
+    row->rel_err = norm > 0 ? sqrt(diff / norm) : diff > 0 ? INFINITY : sqrt(diff);
+}
+
+static at_status compare_one(const at_case *c, const at_weight *want, at_verify_row *row)
+{
+    int64_t n = at_weight_elements(want);
+    const at_case_out *got = NULL;
+
+    snprintf(row->name, sizeof row->name, "%s", want->name);
+    row->rel_err = row->max_abs = INFINITY;
+    for (size_t i = 0; i < c->n_outs && !got; i++)
+        if (strcmp(c->outs[i].name, want->name) == 0) got = &c->outs[i];
+    if (!got || got->count != n) return AT_OK;
+    float *values = at_alloc((size_t)n * sizeof *values);
+    if (!values) return at_fail(AT_ENOMEM, "%s: no memory for %s", c->dir, want->name);
+    at_weight_read_f32(want, 0, n, values);
+    compare_values(row, got->data, values, n);
+    at_free(values);
+    row->pass = row->rel_err <= c->rtol && isfinite(row->max_abs);
+    return AT_OK;
+}
+
+static at_status compare_all(const at_case *c, at_verify_report *r)
+{
+    at_status st = AT_OK;
+    size_t n = at_store_count(c->expected);
+
+    r->rows = at_calloc(n ? n : 1, sizeof *r->rows);
+    if (!r->rows) AT_TRY(at_fail(AT_ENOMEM, "%s: no memory for a report", c->dir));
+    if (!n) AT_TRY(at_fail(AT_EFORMAT, "%s: nothing is expected", c->dir));
+    r->pass = true;
+    for (size_t i = 0; i < n; i++) {
+        AT_TRY(compare_one(c, at_store_at(c->expected, i), &r->rows[i]));
+        r->count++;
+        r->pass = r->pass && r->rows[i].pass;
+    }
+out:
+    return st;
+}
+
+at_status at_verify_case(const char *case_dir, const at_verify_options *opt, at_verify_report *out)
+{
+    at_status st = AT_OK;
+    at_case c = {.dir = case_dir};
+    const component_row *row = NULL;
+
+    *out = (at_verify_report){0};
+    AT_TRY(open_case(&c, opt));
+    const char *name = json_string_value(json_object_get(c.json, "component"));
+    for (size_t i = 0; name && i < sizeof components / sizeof *components; i++)
+        if (strcmp(components[i].name, name) == 0) row = &components[i];
+    if (!row)
+        AT_TRY(at_fail(AT_EUNSUPPORTED, "%s: component \"%s\" is not known", case_dir,
+                       name ? name : ""));
+    AT_TRY(row->run(&c, out));
+    at_ops_stats stats;
+    at_ops_stats_get(c.ops, &stats);
+    out->gflops_linear = stats.flops_linear / 1e9;
+    out->seconds_linear = stats.seconds_linear;
+    AT_TRY(compare_all(&c, out));
+out:
+    close_case(&c);
+    if (st != AT_OK) at_verify_report_free(out);
+    return st;
+}
+
+void at_verify_report_free(at_verify_report *r)
+{
+    at_free(r->rows);
+    *r = (at_verify_report){0};
+}
+
+void at_verify_print(const at_verify_report *r, FILE *to)
+{
+    for (size_t i = 0; i < r->count; i++)
+        fprintf(to, "%s rel_err=%.3e max_abs=%.3e %s\n", r->rows[i].name, r->rows[i].rel_err,
+                r->rows[i].max_abs, r->rows[i].pass ? "PASS" : "FAIL");
+}
