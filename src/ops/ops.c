@@ -175,12 +175,15 @@ at_tensor *at_ops_adopt(at_ops *o, at_tensor *t)
 // --- the steps of a door ---------------------------------------------------------------------
 bool op_enter(op_pass *p, at_ops *o, const char *name, double *seconds)
 {
+    at_tensor *into = o->into;
+
+    o->into = NULL;
     if (o->st != AT_OK) return false;
     if (at_sink_cancelled(o->sink)) {
         at_ops_poison(o, AT_ECANCELLED, "%s: cancelled", name);
         return false;
     }
-    *p = (op_pass){.o = o, .name = name, .began = at_now(), .seconds = seconds};
+    *p = (op_pass){.o = o, .name = name, .began = at_now(), .seconds = seconds, .into = into};
     o->stats.calls++;
     return true;
 }
@@ -188,6 +191,7 @@ bool op_enter(op_pass *p, at_ops *o, const char *name, double *seconds)
 at_tensor *op_leave(op_pass *p, at_status st, at_tensor *result)
 {
     *p->seconds += at_now() - p->began;
+    if (st == AT_OK && p->into) st = at_fail(AT_EINTERNAL, "it cannot write into a given tensor");
     if (st == AT_OK) return result;
     stick(p->o, at_fail_context(st, "%s: ", p->name));
     return NULL;
@@ -257,6 +261,34 @@ at_status op_make(at_ops *o, at_dtype dtype, int rank, const int64_t *shape, at_
     *out = NULL;
     if (st == AT_OK) st = op_own(o, t);
     if (st == AT_OK) *out = t;
+    return st;
+}
+
+at_ops *at_into(at_ops *o, at_tensor *out)
+{
+    o->into = out;
+    return o;
+}
+
+at_status op_result(op_pass *p, at_dtype dtype, int rank, const int64_t *shape, at_tensor **out)
+{
+    at_status st = AT_OK;
+    at_tensor *into = p->into;
+    char text[128], want[128];
+
+    if (!into) return op_make(p->o, dtype, rank, shape, out);
+    p->into = NULL;
+    *out = NULL;
+    AT_TRY(op_takes(p, "the given result", into));
+    if (into->rank != rank || memcmp(into->shape, shape, (size_t)rank * sizeof *shape) != 0 ||
+        !at_dtype_is_float(into->dtype) || at_dtype_size(into->dtype) < 2 ||
+        (rank && into->shape[rank - 1] > 1 && into->stride[rank - 1] != 1)) {
+        AT_TRY(at_fail(AT_EINVAL, "the given result %s must be %s with a contiguous last dimension",
+                       at_shape_text(into->dtype, into->rank, into->shape, text),
+                       at_shape_text(dtype, rank, shape, want)));
+    }
+    *out = into;
+out:
     return st;
 }
 

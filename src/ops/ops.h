@@ -65,6 +65,13 @@ at_tensor *at_contiguous(at_ops *o, const at_tensor *x);           // x itself i
 // A weight's elements as a tensor of `dtype` (dequantised), for small tables.
 at_tensor *at_weight_tensor(at_ops *o, const at_weight *w, at_dtype dtype);
 
+// The next door on `o` writes its result into `out`, a tensor or view of the result's shape (last
+// dimension contiguous, any float), and returns `out`: at_linear(at_into(o, part), x, w, b, NULL).
+// Linear, attention, norm, rope, conv2d, unary and binary can; other doors refuse. `out` may
+// be the residual of a linear or the x of a norm, rope or unary (in place). NULL does nothing: the
+// ops has failed.
+at_ops *at_into(at_ops *o, at_tensor *out);
+
 // --- views (no copies) -----------------------------------------------------------------------
 // One dimension may be -1. Copies only where no strides over the old bytes give the new shape.
 at_tensor *at_reshape(at_ops *o, const at_tensor *x, int rank, const int64_t *shape);

@@ -277,12 +277,14 @@ at_tensor *at_attention(at_ops *o, const at_tensor *q, const at_tensor *k, const
 
     if (!op_enter(&p, o, "attention", &o->stats.seconds_attention)) return NULL;
     AT_TRY(check(&p, q, k, v, bias));
-    AT_TRY(op_make(o, o->compute, 3,
-                   (int64_t[]){q->shape[0], q->shape[1], q->shape[2] * q->shape[3]}, &out));
+    AT_TRY(op_result(&p, o->compute, 3,
+                     (int64_t[]){q->shape[0], q->shape[1], q->shape[2] * q->shape[3]}, &out));
     at_scope_begin(o);
     if (scale == 0) a.scale = (float)(1.0 / sqrt((double)q->shape[3]));
     a.out =
         view4(at_tensor_data(out), out->dtype, q->shape[0], q->shape[1], q->shape[2], q->shape[3]);
+    a.out.stride[0] = out->stride[0]; // a given result may be part of a wider one
+    a.out.stride[1] = out->stride[1];
     st = op_inner_contiguous(o, q, &part);
     if (st == AT_OK) a.q = at_tensor_as_view(part);
     if (st == AT_OK) st = op_inner_contiguous(o, k, &part);

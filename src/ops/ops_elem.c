@@ -26,7 +26,7 @@ at_tensor *at_unary(at_ops *o, const at_tensor *x, at_act act)
 
     if (!op_enter(&p, o, "unary", &o->stats.seconds_other)) return NULL;
     AT_TRY(op_takes(&p, "x", x));
-    AT_TRY(op_make(o, x->dtype, x->rank, x->shape, &out));
+    AT_TRY(op_result(&p, x->dtype, x->rank, x->shape, &out));
     from = at_tensor_as_view(x);
     to = at_tensor_as_view(out);
     if (at_tensor_count(x) == 0) goto out;
@@ -85,7 +85,7 @@ at_tensor *at_binary(at_ops *o, at_binary_op op, const at_tensor *a, const at_te
     vb = at_tensor_as_view(b);
     AT_TRY(broadcast_to(&va, "a", rank, shape));
     AT_TRY(broadcast_to(&vb, "b", rank, shape));
-    AT_TRY(op_make(o, a->dtype, rank, shape, &out));
+    AT_TRY(op_result(&p, a->dtype, rank, shape, &out));
     AT_TRY(binary_into(&p, op, va, vb, act_a, out));
 out:
     return op_leave(&p, st, out);

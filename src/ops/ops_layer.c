@@ -60,7 +60,7 @@ out:
     return st;
 }
 
-static at_status linear(const op_pass *p, const at_tensor *x, at_wview w, at_wview bias,
+static at_status linear(op_pass *p, const at_tensor *x, at_wview w, at_wview bias,
                         const at_linear_extra *extra, at_tensor **out)
 {
     at_ops *o = p->o;
@@ -72,7 +72,7 @@ static at_status linear(const op_pass *p, const at_tensor *x, at_wview w, at_wvi
     AT_TRY(op_inner_contiguous(o, x, &inner));
     memcpy(shape, x->shape, sizeof shape);
     shape[x->rank - 1] = w.v.shape[0];
-    AT_TRY(op_make(o, o->compute, x->rank, shape, out));
+    AT_TRY(op_result(p, o->compute, x->rank, shape, out));
     a.x = op_rows(inner);
     a.out = op_rows(*out);
     AT_TRY(linear_extra(p, extra, &a.out, &a));
@@ -147,7 +147,7 @@ at_tensor *at_norm(at_ops *o, const at_tensor *x, const at_norm_spec *spec)
         AT_TRY(at_fail(AT_EINVAL, "x %s must be [b, t, d]", shape_of(x, text)));
     }
     AT_TRY(op_inner_contiguous(o, x, &inner));
-    AT_TRY(op_make(o, x->dtype, x->rank, x->shape, &out));
+    AT_TRY(op_result(&p, x->dtype, x->rank, x->shape, &out));
     a.x = op_rows(inner);
     a.out = op_rows(out);
     AT_TRY(op_takes_vector(&p, "weight", spec->weight, a.x.shape[2], &a.weight));
@@ -258,7 +258,7 @@ at_tensor *at_rope(at_ops *o, const at_tensor *x, const at_weight *weight, float
         }
     }
     AT_TRY(op_inner_contiguous(o, x, &inner));
-    AT_TRY(op_make(o, x->dtype, 4, x->shape, &out));
+    AT_TRY(op_result(&p, x->dtype, 4, x->shape, &out));
     a.x = at_tensor_as_view(inner);
     a.out = at_tensor_as_view(out);
     AT_TRY(op_has(&p, o->be->rope != NULL));
@@ -339,7 +339,7 @@ at_tensor *at_conv2d(at_ops *o, const at_tensor *x, const at_weight *weight, con
     AT_TRY(op_takes_vector(&p, "bias", bias, weight->shape[0], &a.bias));
     AT_TRY(conv_shape(x, weight, &a, shape));
     AT_TRY(op_inner_contiguous(o, x, &inner));
-    AT_TRY(op_make(o, o->compute, 4, shape, &out));
+    AT_TRY(op_result(&p, o->compute, 4, shape, &out));
     AT_TRY(conv_residual(&p, s->residual, out, &a.residual));
     a.x = at_tensor_as_view(inner);
     a.out = at_tensor_as_view(out);

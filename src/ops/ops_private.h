@@ -25,6 +25,7 @@ struct at_ops {
     size_t marks[OPS_MAX_DEPTH]; // where each scope begins in `owned`
     int depth;                   // may exceed OPS_MAX_DEPTH: such scopes melt into the one outside
 
+    at_tensor *into;   // borrowed: where the next door puts its result (at_into)
     bool tokens_split; // between at_split_tokens and at_gather_tokens
     at_ops_stats stats;
 };
@@ -35,6 +36,7 @@ typedef struct op_pass {
     const char *name; // "linear"
     double began;
     double *seconds; // where the time is booked
+    at_tensor *into; // of at_into, until op_result has taken it
 } op_pass;
 
 // False (and the door returns NULL) when the ops failed before or the job is cancelled.
@@ -54,6 +56,8 @@ const char *op_weight_text(const at_weight *w, char out[256]);
 
 // A fresh tensor in the innermost scope.
 at_status op_make(at_ops *o, at_dtype dtype, int rank, const int64_t *shape, at_tensor **out);
+// The door's result: what at_into gave if it has this shape, else a fresh tensor.
+at_status op_result(op_pass *p, at_dtype dtype, int rank, const int64_t *shape, at_tensor **out);
 // Put a reference under the innermost scope's care; on failure the reference is released.
 at_status op_own(at_ops *o, at_tensor *t);
 // The slot `fn` exists, else AT_EUNSUPPORTED.
