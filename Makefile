@@ -38,6 +38,7 @@ lint:
 	@tools/lint/run.sh $(BUILD)
 
 dist: build
+	@tools/setup/install.sh dist
 	@tools/dist/make_dist.sh $(BUILD)
 
 clean:

@@ -9,6 +9,7 @@
 #include "base/str.h"
 #include "cli/commands.h"
 #include "cli/progress.h"
+#include "cli/workflow_check.h"
 #include "cli/workflow_file.h"
 #include "engine/engine.h"
 
@@ -33,26 +34,14 @@ static void run_defaults(void *options)
     ((run_options *)options)->progress = "auto";
 }
 
-// ComfyUI's errors, one line a fault: "node 4 VAELoader: Value not in list: vae_name: 'x' not in [...]".
 static void print_node_errors(const char *text)
 {
-    json_t *all = text ? json_loads(text, 0, NULL) : NULL, *node, *fault;
-    const char *id;
-    size_t i;
-    json_object_foreach(all, id, node)
-    {
-        const char *class_type = json_string_value(json_object_get(node, "class_type"));
-        json_array_foreach(json_object_get(node, "errors"), i, fault)
-        {
-            const char *message = json_string_value(json_object_get(fault, "message"));
-            const char *details = json_string_value(json_object_get(fault, "details"));
-            fprintf(stderr, "  node %s %s: %s%s%s\n", id, class_type ? class_type : "",
-                    message ? message : "", details && *details ? ": " : "", details ? details : "");
-        }
-    }
+    json_t *all = text ? json_loads(text, 0, NULL) : NULL;
+    at_print_node_errors(all);
     json_decref(all);
 }
 
+// The fault as a whole, if no node explains it.
 static void print_invalid(const at_job_result *r)
 {
     json_t *error = r->error ? json_loads(r->error, 0, NULL) : NULL;

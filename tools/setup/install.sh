@@ -8,10 +8,12 @@ want=${1:-build}
 
 build_packages="gcc g++ make cmake ninja-build pkg-config git ca-certificates
   libdnnl-dev libjansson-dev libpng-dev libpcre2-dev libutf8proc-dev libssl-dev libyaml-dev"
+dist_packages="patchelf zstd"
 test_packages="libcmocka-dev clang libclang-rt-14-dev clang-tidy clang-format cppcheck python3"
 
 packages=$build_packages
 [ "$want" = test ] && packages="$packages $test_packages"
+[ "$want" = dist ] && packages="$packages $dist_packages"
 
 missing=""
 for p in $packages; do

@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0
+// cmd_plan.c - atelier plan: check a workflow and tell what it will cost, without running it.
+#include <stdio.h>
+#include <string.h>
+
+#include "base/mem.h"
+#include "base/str.h"
+#include "cli/commands.h"
+#include "cli/workflow_file.h"
+#include "cli/workflow_check.h"
+#include "engine/plan.h"
+
+typedef struct plan_options {
+    at_common_options common;
+    at_arg_list sets;
+} plan_options;
+
+static const at_arg plan_args[] = {
+    {"--set", "NODE.INPUT=VALUE", AT_ARG_LIST, offsetof(plan_options, sets),
+     .help = "change an input first, as in `atelier run`"},
+    AT_COMMON_ARGS(plan_options, common),
+};
+
+static void print_plan(const at_plan *p)
+{
+    char bytes[16];
+    double total = 0;
+    printf("valid: %zu nodes\n\nmodels\n", p->node_count);
+    for (size_t i = 0; i < p->model_count; i++) {
+        const at_plan_model *m = &p->models[i];
+        at_human_bytes(m->bytes, bytes);
+        total += m->bytes;
+        printf("  node %-4s %-24s %-32s %10s  %.2f B parameters\n", m->node, m->architecture, m->file,
+               bytes, m->parameters / 1e9);
+    }
+    at_human_bytes(total, bytes);
+    printf("  %-63s %10s\n\nsampling\n", "all files", bytes);
+    for (size_t i = 0; i < p->sampler_count; i++) {
+        const at_plan_sampler *s = &p->samplers[i];
+        int64_t steps = s->steps ? s->steps : 1;
+        at_human_bytes(s->cost.activation_bytes, bytes);
+        printf("  node %-4s %s on %s\n", s->node, s->class_type, s->model_file);
+        printf("    picture        %lld x %lld, batch %lld\n", (long long)s->width, (long long)s->height,
+               (long long)(s->batch ? s->batch : 1));
+        printf("    steps          %lld%s\n", (long long)s->steps,
+               s->guided ? ", positive and negative in one batch" : "");
+        printf("    work a step    %.2f TFLOP\n", s->cost.flops / 1e12);
+        printf("    work in all    %.1f TFLOP\n", s->cost.flops * (double)steps / 1e12);
+        printf("    activations    %s\n", bytes);
+    }
+}
+
+static at_status plan(void *options, const at_arg_list *operands)
+{
+    at_status st = AT_OK;
+    plan_options *o = options;
+    at_engine *e = NULL;
+    at_graph *g = NULL;
+    char *text = NULL;
+    size_t bytes = 0;
+    at_plan p = {0};
+
+    AT_TRY(at_workflow_read(operands->items[0], &text, &bytes));
+    AT_TRY(at_common_open(&o->common, &e));
+    AT_TRY(at_workflow_check(e, operands->items[0], text, bytes, &o->sets, &g));
+    AT_TRY(at_plan_make(e, g, at_env_compute(at_engine_env(e)), &p));
+    print_plan(&p);
+out:
+    at_plan_free(&p);
+    at_graph_free(g);
+    at_engine_close(e);
+    at_free(text);
+    return st;
+}
+
+const at_command at_command_plan = {
+    .name = "plan",
+    .operands = "WORKFLOW.json",
+    .summary = "check a workflow and tell its models, work and memory, without running it",
+    .args = plan_args,
+    .n_args = sizeof plan_args / sizeof *plan_args,
+    .options_size = sizeof(plan_options),
+    .min_operands = 1,
+    .max_operands = 1,
+    .run = plan,
+};

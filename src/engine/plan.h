@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+// plan.h - what a workflow will cost, before anything runs: models, sizes, steps, work and memory.
+// Idea: a pure walk over the checked graph; model files are mapped for their headers alone.
+// Owns: the plan owns its strings; at_plan_free.
+#ifndef AT_ENGINE_PLAN_H
+#define AT_ENGINE_PLAN_H
+
+#include "engine/engine.h"
+
+typedef struct at_plan_model {
+    char *node, *class_type, *file, *architecture;
+    double bytes, parameters;
+} at_plan_model;
+
+// One sampler: how often the denoiser runs on which latent.
+typedef struct at_plan_sampler {
+    char *node, *class_type, *model_file;
+    int64_t width, height, batch, steps; // 0: not known before the run
+    bool guided;                         // positive and negative: two evaluations a step
+    int64_t text_tokens;
+    at_model_cost cost; // one evaluation
+} at_plan_sampler;
+
+typedef struct at_plan {
+    at_plan_model *models;
+    size_t model_count;
+    at_plan_sampler *samplers;
+    size_t sampler_count;
+    size_t node_count;
+} at_plan;
+
+// The workflow must have passed at_check. compute: dtype of activations.
+at_status at_plan_make(at_engine *e, const at_graph *g, at_dtype compute, at_plan *out);
+void at_plan_free(at_plan *p);
+
+#endif

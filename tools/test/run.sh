@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# Every test this machine can run: the release build's tests, then the same code under address and
+# undefined-behaviour sanitizers, then the threads under the thread sanitizer.
+#   tools/test/run.sh BUILD_DIR [quick]     quick: the release build alone
+set -uo pipefail
+cd "$(dirname "$0")/../.."
+build=$1
+jobs=$(nproc)
+status=0
+
+step() { printf '\n== %s\n' "$1"; }
+
+step "release build: all tests"
+ctest --test-dir "$build" --output-on-failure -j"$jobs" || status=1
+[ "${2:-}" = quick ] && exit $status
+
+step "address and undefined-behaviour sanitizers"
+if [ ! -f build/dev/build.ninja ]; then cmake --preset dev >/dev/null || status=1; fi
+ninja -C build/dev --quiet || status=1
+ASAN_OPTIONS=detect_leaks=1:strict_string_checks=1 UBSAN_OPTIONS=print_stacktrace=1 \
+    ctest --test-dir build/dev --output-on-failure -j"$jobs" -LE 'slow|speed' || status=1
+
+step "thread sanitizer: threads, comms, ranks"
+if [ ! -f build/tsan/build.ninja ]; then cmake --preset tsan >/dev/null || status=1; fi
+ninja -C build/tsan --quiet || status=1
+ctest --test-dir build/tsan --output-on-failure -j1 -L 'threads' || status=1
+
+if [ $status -eq 0 ]; then
+    step "everything passed"
+    ctest --test-dir "$build" -N | tail -1
+else
+    step "something failed, see above"
+fi
+exit $status
