@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # The verbs of this build.
-#   at_floor(NAME USES ... LINKS ... TEST_LINKS ...)  static library at_NAME from src/NAME/**/*.c, plus one unit
-#   test per x_test.c; TEST_LINKS: what only the tests need
+#   at_floor(NAME USES ... LINKS ... TEST_USES ... TEST_LINKS ...)  static library at_NAME from src/NAME/**/*.c,
+#   plus one unit test per x_test.c; TEST_*: floors and libraries that only the tests need
 #   at_test(NAME SOURCES ... USES ... LABELS ...)   a cmocka program as CTest NAME
 
 function(at_test name)
@@ -24,7 +24,7 @@ function(at_test name)
 endfunction()
 
 function(at_floor name)
-    cmake_parse_arguments(F "" "" "USES;LINKS;TEST_LINKS" ${ARGN})
+    cmake_parse_arguments(F "" "" "USES;LINKS;TEST_USES;TEST_LINKS" ${ARGN})
     file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/${name}/*.c)
     set(tests ${sources})
     list(FILTER tests INCLUDE REGEX "_test\\.c$")
