@@ -11,11 +11,13 @@
 // --- making and moving -----------------------------------------------------------------------
 at_tensor *at_empty(at_ops *o, at_dtype dtype, int rank, const int64_t *shape)
 {
+    at_status st;
     at_tensor *out = NULL;
     op_pass p;
 
     if (!op_enter(&p, o, "empty", &o->stats.seconds_other)) return NULL;
-    return op_leave(&p, op_make(o, dtype, rank, shape, &out), out);
+    st = op_make(o, dtype, rank, shape, &out);
+    return op_leave(&p, st, out);
 }
 
 at_tensor *at_zeros(at_ops *o, at_dtype dtype, int rank, const int64_t *shape)
