@@ -17,9 +17,8 @@ typedef struct at_probe {
     bool absent;
 } at_probe;
 
-// --- the forwards
-// --------------------------------------------------------------------------------------- A
-// denoiser is a list of blocks over one hidden tensor and a state that the prologue fills. State
+// --- the forwards ------------------------------------------------------------------------------
+// A denoiser is a list of blocks over one hidden tensor and a state that the prologue fills. State
 // tensors that must outlive a block are made in the prologue (the runner closes a scope around each
 // block). `in` is valid for the whole forward.
 typedef struct at_denoiser_ops {
@@ -75,9 +74,8 @@ static inline int64_t at_size_at(const void *config, size_t field)
     return field ? *(const int64_t *)((const char *)config + field - 1) : 0;
 }
 
-// --- helpers of every forward
-// --------------------------------------------------------------------------- A layer's weight and
-// bias.
+// --- helpers of every forward ------------------------------------------------------------------
+// A layer's weight and bias.
 typedef struct at_lin {
     const at_weight *w, *b;
 } at_lin;

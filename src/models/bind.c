@@ -72,8 +72,7 @@ out:
     return st;
 }
 
-// --- tensors
-// -------------------------------------------------------------------------------------------
+// --- tensors -----------------------------------------------------------------------------------
 static bool shape_fits(const at_weight *w, const at_bind_row *r, const void *config)
 {
     if (r->rank == 0) return true;
@@ -148,8 +147,7 @@ at_status at_bind_groups(at_binder *b, const at_bind_group *groups, size_t n, co
     return AT_OK;
 }
 
-// --- at_bound
-// --------------------------------------------------------------------------------------------
+// --- at_bound ----------------------------------------------------------------------------------
 static void bound_free(at_bound *b)
 {
     if (!b) return;

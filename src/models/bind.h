@@ -14,8 +14,7 @@
 
 struct at_arch;
 
-// --- sizes read off shapes
-// -----------------------------------------------------------------------------
+// --- sizes read off shapes ---------------------------------------------------------------------
 typedef enum at_size_how {
     AT_SIZE_DIM,   // shape[dim] of the tensor, divided by `div` (config field) or by `by`
     AT_SIZE_COUNT, // how many tensors key(0), key(1), ... follow each other; key has one %d
@@ -33,10 +32,9 @@ typedef struct at_size_row {
     size_t by_field; // 1 + offset of an earlier field to divide by; 0: none
 } at_size_row;
 
-// --- tensors put into structs
-// ---------------------------------------------------------------------------- One `const at_weight
-// *` of a weights struct. A dimension is 1 + the offset of an int64_t in the config, 0 for any
-// size; rank 0: not checked.
+// --- tensors put into structs ------------------------------------------------------------------
+// One `const at_weight *` of a weights struct. A dimension is 1 + the offset of an int64_t in the
+// config, 0 for any size; rank 0: not checked.
 typedef struct at_bind_row {
     const char *key;
     size_t offset;
@@ -79,8 +77,7 @@ at_status at_bind_groups(at_binder *b, const at_bind_group *groups, size_t n, co
 at_status at_read_sizes(at_store *s, const char *prefix, const at_size_row *rows, size_t n,
                         void *config);
 
-// --- a component, bound
-// --------------------------------------------------------------------------------------
+// --- a component, bound ------------------------------------------------------------------------
 typedef struct at_bound {
     atomic_int refs;
     const struct at_arch *arch;

@@ -106,8 +106,7 @@ static const char *derive(void *config)
     return NULL;
 }
 
-// --- forward
-// ----------------------------------------------------------------------------------------------
+// --- forward -----------------------------------------------------------------------------------
 static at_tensor *norm(at_ops *o, const at_tensor *x, clip_norm n)
 {
     return at_norm(o, x, &(at_norm_spec){.weight = n.w, .bias = n.b, .eps = norm_eps});
@@ -194,8 +193,7 @@ static at_encoded forward(at_ops *o, const at_bound *e, const at_encode_in *in)
     return r;
 }
 
-// --- descriptors
-// ------------------------------------------------------------------------------------------
+// --- descriptors -------------------------------------------------------------------------------
 #define ENCODER(act_)                                                                              \
     {                                                                                              \
         .forward = forward, .vocab = F(vocab), .width = F(width), .max_tokens = F(positions),      \

@@ -87,8 +87,7 @@ at_status at_found_missing(at_store *s, const at_found *f, char **out, size_t *c
     return at_bound_problems(f->arch, s, f->prefix, out, count);
 }
 
-// --- facts for people
-// -----------------------------------------------------------------------------------
+// --- facts for people --------------------------------------------------------------------------
 typedef struct facts {
     at_fact *out;
     size_t n, max;

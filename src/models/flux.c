@@ -10,6 +10,8 @@
 //   - rotary pairs are neighbours (0,1)(2,3); the axes share the head as d/8, 7d/16, 7d/16
 //   - guidance and timestep are multiplied by 1000 before the sinusoid
 //   - odd latent sides are padded by wrapping round, and cropped after
+//   - the order of a call's arguments is free in C: beside at_into(...) no other argument may pass a
+//     door, or that door takes what was meant for the outer one (and refuses it)
 // Owns nothing: tensors belong to op scopes.
 #include "models/arch.h"
 
@@ -57,8 +59,7 @@ enum { MAX_BATCH = 512 };
 static const double rope_theta = 10000.0;
 static const float norm_eps = 1e-6f;
 
-// --- tables
-// ---------------------------------------------------------------------------------------------
+// --- tables ------------------------------------------------------------------------------------
 #define SIZE(field_, how_, key_, ...)                                                              \
     {                                                                                              \
         .name = #field_, .offset = offsetof(flux_config, field_), .how = how_, .key = key_,        \
@@ -165,8 +166,7 @@ static const char *derive(void *config)
     return NULL;
 }
 
-// --- prologue
-// -------------------------------------------------------------------------------------------
+// --- prologue ----------------------------------------------------------------------------------
 static at_tensor *linear(at_ops *o, const at_tensor *x, at_lin l, const at_linear_extra *extra)
 {
     return at_linear(o, x, l.w, l.b, extra);
@@ -319,16 +319,22 @@ static at_tensor *prologue(at_ops *o, const at_bound *m, void *state, const at_m
     make_rope(o, c, s, in->context->shape[1]);
 
     at_tensor *img = at_cast(o, to_tokens(o, pad_even(o, in->x)), at_ops_compute(o));
-    img = linear(o, at_split_tokens(o, img), w->img_in, NULL);
-    at_tensor *txt = linear(o, at_split_tokens(o, in->context), w->txt_in, NULL);
+    at_tensor *txt = at_split_tokens(o, in->context);
+    img = at_split_tokens(o, img);
     if (!img || !txt) return NULL;
     s->text = txt->shape[1];
     s->image = img->shape[1];
-    return at_concat(o, 1, 2, (const at_tensor *[]){txt, img});
+    // One buffer for both streams: the single blocks need no join.
+    at_tensor *h =
+        at_empty(o, at_ops_compute(o), 3, (int64_t[]){s->batch, s->text + s->image, c->hidden});
+    at_tensor *txt_part = at_narrow(o, h, 1, 0, s->text);
+    at_tensor *img_part = at_narrow(o, h, 1, s->text, s->image);
+    linear(at_into(o, txt_part), txt, w->txt_in, NULL);
+    linear(at_into(o, img_part), img, w->img_in, NULL);
+    return h;
 }
 
-// --- blocks
-// -----------------------------------------------------------------------------------------------
+// --- blocks ------------------------------------------------------------------------------------
 // Chunk i of a modulation [b, n * hidden].
 static at_tensor *chunk(at_ops *o, const flux_config *c, const at_tensor *mod, int i)
 {
@@ -339,89 +345,91 @@ static at_tensor *chunk(at_ops *o, const flux_config *c, const at_tensor *mod, i
 static at_tensor *modulate(at_ops *o, const flux_config *c, const at_tensor *x,
                            const at_tensor *mod, int first)
 {
-    return at_norm(o, x,
-                   &(at_norm_spec){.mod_shift = chunk(o, c, mod, first),
-                                   .mod_scale = chunk(o, c, mod, first + 1),
-                                   .eps = norm_eps});
+    at_norm_spec spec = {.mod_shift = chunk(o, c, mod, first),
+                         .mod_scale = chunk(o, c, mod, first + 1),
+                         .eps = norm_eps};
+    return at_norm(o, x, &spec);
 }
 
-// Head view of part 0 (q), 1 (k) or 2 (v) of a fused qkv [b, t, 3 * hidden]: [b, t, heads, dim].
+// Head view [b, t, heads, dim] of part 0 (q), 1 (k) or 2 (v) of a fused qkv [b, t, 3 * hidden ..].
 static at_tensor *heads_of(at_ops *o, const flux_config *c, const at_tensor *qkv, int part)
 {
-    if (!qkv) return NULL;
-    at_tensor *all =
-        at_reshape(o, qkv, 5, (int64_t[]){qkv->shape[0], qkv->shape[1], 3, c->heads, c->head_dim});
-    at_tensor *one = at_narrow(o, all, 2, part, 1);
-    one = at_permute(o, one, (int[]){2, 0, 1, 3, 4});
+    at_tensor *one = at_narrow(o, qkv, 2, part * c->hidden, c->hidden);
     if (!one) return NULL;
-    at_tensor *view = NULL;
-    at_status st = at_tensor_view(one, 4, one->shape + 1, one->stride + 1, 0, &view);
-    if (st != AT_OK) return at_ops_poison(o, st, "view of qkv: %s", at_error_text());
-    return at_ops_adopt(o, view);
+    return at_reshape(o, one, 4, (int64_t[]){one->shape[0], one->shape[1], c->heads, c->head_dim});
 }
 
-typedef struct attention_in {
-    at_tensor *q, *k, *v;
-} attention_in;
-
-static attention_in split_heads(at_ops *o, const flux_config *c, const at_tensor *qkv,
-                                const at_weight *q_norm, const at_weight *k_norm,
-                                const at_rope_table *rope)
+// Normalise and rotate q and k where they lie.
+static void rotate_in_place(at_ops *o, const flux_config *c, const at_tensor *qkv,
+                            const at_weight *q_norm, const at_weight *k_norm,
+                            const at_rope_table *rope)
 {
-    return (attention_in){
-        at_rope(o, heads_of(o, c, qkv, 0), q_norm, norm_eps, rope, false),
-        at_rope(o, heads_of(o, c, qkv, 1), k_norm, norm_eps, rope, false),
-        heads_of(o, c, qkv, 2),
-    };
+    at_tensor *q = heads_of(o, c, qkv, 0), *k = heads_of(o, c, qkv, 1);
+    at_rope(at_into(o, q), q, q_norm, norm_eps, rope, false);
+    at_rope(at_into(o, k), k, k_norm, norm_eps, rope, false);
 }
 
-static at_tensor *join(at_ops *o, const at_tensor *txt, const at_tensor *img)
+// q, k and v are read from the one buffer by strides.
+static at_tensor *attend(at_ops *o, const flux_config *c, const at_tensor *qkv, at_tensor *into)
 {
-    return at_concat(o, 1, 2, (const at_tensor *[]){txt, img});
+    at_tensor *q = heads_of(o, c, qkv, 0), *k = heads_of(o, c, qkv, 1), *v = heads_of(o, c, qkv, 2);
+    return at_attention(at_into(o, into), q, k, v, NULL, 0, false);
 }
 
-// The second half of a double block for one stream: projection, then MLP.
-static at_tensor *stream_out(at_ops *o, const flux_config *c, const flux_stream *w,
-                             const at_tensor *x, const at_tensor *attended, const at_tensor *mod)
+// First half of a double block for one stream: its rows of the joint qkv.
+static void stream_in(at_ops *o, const flux_config *c, const flux_stream *w, const at_tensor *x,
+                      const at_tensor *mod, const at_rope_table *rope, at_tensor *qkv)
 {
-    at_tensor *y = linear(o, attended, w->proj,
-                          &(at_linear_extra){.residual = x, .gate = chunk(o, c, mod, 2)});
-    at_tensor *h =
-        linear(o, modulate(o, c, y, mod, 3), w->fc1, &(at_linear_extra){.act = AT_ACT_GELU_TANH});
-    return linear(o, h, w->fc2, &(at_linear_extra){.residual = y, .gate = chunk(o, c, mod, 5)});
+    at_tensor *y = modulate(o, c, x, mod, 0);
+    linear(at_into(o, qkv), y, w->qkv, NULL);
+    rotate_in_place(o, c, qkv, w->q_norm, w->k_norm, rope);
+}
+
+// Second half: projection, then MLP, both added to the stream x in place.
+static void stream_out(at_ops *o, const flux_config *c, const flux_stream *w, at_tensor *x,
+                       const at_tensor *attended, const at_tensor *mod)
+{
+    at_linear_extra add = {.residual = x, .gate = chunk(o, c, mod, 2)};
+    linear(at_into(o, x), attended, w->proj, &add);
+    at_tensor *h = modulate(o, c, x, mod, 3);
+    h = linear(o, h, w->fc1, &(at_linear_extra){.act = AT_ACT_GELU_TANH});
+    add.gate = chunk(o, c, mod, 5);
+    linear(at_into(o, x), h, w->fc2, &add);
 }
 
 static at_tensor *double_block(at_ops *o, const flux_config *c, const flux_double *w,
-                               const flux_state *s, const at_tensor *h)
+                               const flux_state *s, at_tensor *h)
 {
     at_tensor *txt = at_narrow(o, h, 1, 0, s->text), *img = at_narrow(o, h, 1, s->text, s->image);
     at_tensor *txt_mod = linear(o, s->vec, w->txt.mod, NULL);
     at_tensor *img_mod = linear(o, s->vec, w->img.mod, NULL);
+    at_tensor *qkv =
+        at_empty(o, at_ops_compute(o), 3, (int64_t[]){s->batch, s->text + s->image, c->qkv});
 
-    at_tensor *qkv = linear(o, modulate(o, c, txt, txt_mod, 0), w->txt.qkv, NULL);
-    attention_in a = split_heads(o, c, qkv, w->txt.q_norm, w->txt.k_norm, &s->rope_text);
-    qkv = linear(o, modulate(o, c, img, img_mod, 0), w->img.qkv, NULL);
-    attention_in b = split_heads(o, c, qkv, w->img.q_norm, w->img.k_norm, &s->rope_image);
-
-    at_tensor *y =
-        at_attention(o, join(o, a.q, b.q), join(o, a.k, b.k), join(o, a.v, b.v), NULL, 0, false);
-    txt = stream_out(o, c, &w->txt, txt, at_narrow(o, y, 1, 0, s->text), txt_mod);
-    img = stream_out(o, c, &w->img, img, at_narrow(o, y, 1, s->text, s->image), img_mod);
-    return join(o, txt, img);
+    stream_in(o, c, &w->txt, txt, txt_mod, &s->rope_text, at_narrow(o, qkv, 1, 0, s->text));
+    stream_in(o, c, &w->img, img, img_mod, &s->rope_image, at_narrow(o, qkv, 1, s->text, s->image));
+    at_tensor *y = attend(o, c, qkv, NULL);
+    stream_out(o, c, &w->txt, txt, at_narrow(o, y, 1, 0, s->text), txt_mod);
+    stream_out(o, c, &w->img, img, at_narrow(o, y, 1, s->text, s->image), img_mod);
+    return h;
 }
 
+// Attention and MLP read the same normalised tokens and write side by side; linear2 joins them.
 static at_tensor *single_block(at_ops *o, const flux_config *c, const flux_single *w,
-                               const flux_state *s, const at_tensor *h)
+                               const flux_state *s, at_tensor *h)
 {
+    int64_t tokens = s->text + s->image;
     at_tensor *mod = linear(o, s->vec, w->mod, NULL);
-    at_tensor *x = modulate(o, c, h, mod, 0);
-    at_tensor *qkv = at_linear_rows(o, x, w->lin1.w, w->lin1.b, 0, c->qkv, NULL);
-    attention_in a = split_heads(o, c, qkv, w->q_norm, w->k_norm, &s->rope);
-    at_tensor *y = at_attention(o, a.q, a.k, a.v, NULL, 0, false);
-    at_tensor *mlp = at_linear_rows(o, x, w->lin1.w, w->lin1.b, c->qkv, c->mlp,
-                                    &(at_linear_extra){.act = AT_ACT_GELU_TANH});
-    at_tensor *both = at_concat(o, 2, 2, (const at_tensor *[]){y, mlp});
-    return linear(o, both, w->lin2, &(at_linear_extra){.residual = h, .gate = chunk(o, c, mod, 2)});
+    at_tensor *y = linear(o, modulate(o, c, h, mod, 0), w->lin1, NULL); // q, k, v, mlp
+    at_tensor *both = at_empty(o, at_ops_compute(o), 3, (int64_t[]){s->batch, tokens, c->lin2});
+    at_tensor *mlp_in = at_narrow(o, y, 2, c->qkv, c->mlp);
+    at_tensor *mlp_out = at_narrow(o, both, 2, c->hidden, c->mlp);
+    at_linear_extra add = {.residual = h, .gate = chunk(o, c, mod, 2)};
+
+    rotate_in_place(o, c, y, w->q_norm, w->k_norm, &s->rope);
+    attend(o, c, y, at_narrow(o, both, 2, 0, c->hidden));
+    at_unary(at_into(o, mlp_out), mlp_in, AT_ACT_GELU_TANH);
+    return linear(at_into(o, h), both, w->lin2, &add);
 }
 
 static at_tensor *block(at_ops *o, const at_bound *m, void *state, int i, at_tensor *h)
@@ -469,8 +477,7 @@ static void cost(const void *config, int64_t batch, int64_t latent_h, int64_t la
         (double)batch * n * (6 * h + 2 * (h + mlp)) * (double)at_dtype_size(compute);
 }
 
-// --- descriptors
-// ------------------------------------------------------------------------------------------
+// --- descriptors -------------------------------------------------------------------------------
 static const at_denoiser_ops ops = {
     .state_size = sizeof(flux_state),
     .blocks = blocks,

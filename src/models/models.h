@@ -11,8 +11,7 @@
 #include "ops/ops.h"
 #include "weight/store.h"
 
-// --- what lies in a file
-// ----------------------------------------------------------------------------
+// --- what lies in a file -----------------------------------------------------------------------
 typedef struct at_arch at_arch;              // private table row, see models/arch.h
 const char *at_arch_name(const at_arch *a);  // "flux1", "clip_l", "t5", "kl_vae"
 const char *at_arch_title(const at_arch *a); // "Flux.1 (dev)" family name for people
@@ -36,8 +35,7 @@ size_t at_found_facts(at_store *s, const at_found *f, at_fact *out, size_t max);
 // by newlines in *out (at_free), "" if complete.
 at_status at_found_missing(at_store *s, const at_found *f, char **out, size_t *count);
 
-// --- latent formats
-// ---------------------------------------------------------------------------------
+// --- latent formats ----------------------------------------------------------------------------
 typedef struct at_latent_format {
     const char *name; // "flux", "sd15"
     int channels, downscale;
@@ -46,8 +44,7 @@ typedef struct at_latent_format {
     const float *rgb_bias; // [3] or NULL
 } at_latent_format;
 
-// --- denoisers
-// --------------------------------------------------------------------------------------
+// --- denoisers ---------------------------------------------------------------------------------
 typedef struct at_model at_model;
 // s is retained. AT_EFORMAT "unknown architecture" / missing tensors with their names.
 at_status at_model_load(at_store *s, const char *label, at_model **out);
@@ -83,8 +80,7 @@ typedef struct at_model_cost {
 at_model_cost at_model_estimate(const at_model *m, int64_t batch, int64_t latent_h,
                                 int64_t latent_w, int64_t text_tokens, at_dtype compute);
 
-// --- text encoders
-// ----------------------------------------------------------------------------------
+// --- text encoders -----------------------------------------------------------------------------
 typedef struct at_encoder at_encoder;
 // prefix as detected. The kind of tokenizer it needs is at_encoder_tokenizer_kind.
 at_status at_encoder_load(at_store *s, const at_found *where, at_encoder **out);
@@ -109,8 +105,7 @@ typedef struct at_encoded {
 } at_encoded;
 at_encoded at_encoder_forward(at_ops *o, at_encoder *e, const at_encode_in *in);
 
-// --- VAE
-// --------------------------------------------------------------------------------------------
+// --- VAE ---------------------------------------------------------------------------------------
 typedef struct at_vae at_vae;
 at_status at_vae_load(at_store *s, const char *label, at_vae **out);
 at_vae *at_vae_retain(at_vae *v);

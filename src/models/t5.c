@@ -114,8 +114,7 @@ static const char *derive(void *config)
     return NULL;
 }
 
-// --- forward
-// ----------------------------------------------------------------------------------------------
+// --- forward -----------------------------------------------------------------------------------
 // Bucket of the distance key - query.
 static int64_t bucket_of(int64_t distance, int64_t buckets)
 {
@@ -220,8 +219,7 @@ static at_encoded forward(at_ops *o, const at_bound *e, const at_encode_in *in)
     return r;
 }
 
-// --- descriptor
-// -------------------------------------------------------------------------------------------
+// --- descriptor --------------------------------------------------------------------------------
 static const at_encoder_ops ops = {
     .forward = forward,
     .vocab = F(vocab),

@@ -92,8 +92,7 @@ at_tensor *at_vae_encode_raw(at_ops *o, at_vae *v, const at_tensor *x)
     return v->bound->arch->vae->encode(o, v->bound, x);
 }
 
-// --- whole pictures
-// ---------------------------------------------------------------------------------------
+// --- whole pictures ----------------------------------------------------------------------------
 at_tensor *at_host_image(at_ops *o, int64_t b, int64_t h, int64_t w)
 {
     at_tensor *t = NULL;

@@ -3,12 +3,9 @@
 // Idea: Rombach et al. 2022 (arXiv:2112.10752): residual blocks per level, one attention in the
 // middle; inside, pixels are [b, h, w, c]. Levels, blocks and widths are counted from the keys.
 // Easy to get wrong:
-//   - the decoder's `up.0` is the last level to run (full size); diffusers counts the other way
-//   round
-//   - the encoder's stride-2 convolution is padded by one zero column right and one zero row below
-//   only
-//   - group norm has 32 groups and epsilon 1e-6; the middle attention has one head as wide as the
-//   level
+//   - the decoder's `up.0` is the last level to run (full size); diffusers counts from the start
+//   - the encoder pads its stride-2 convolutions by one zero column right and one zero row below
+//   - group norm: 32 groups, epsilon 1e-6; the middle attention has one head, as wide as the level
 //   - the encoder gives mean and log variance; the latent is the mean
 //   - post_quant_conv / quant_conv exist in SD's files and not in Flux's
 // Owns nothing: tensors belong to op scopes.
@@ -52,8 +49,7 @@ typedef struct vae_weights {
     vae_half decoder, encoder;
 } vae_weights;
 
-// --- keys of the two layouts
-// ------------------------------------------------------------------------------
+// --- keys of the two layouts -------------------------------------------------------------------
 typedef struct vae_layout {
     const char *up_res, *up_sample, *down_res, *down_sample; // %d level (and %d block)
     bool up_reversed;                                        // up.0 runs last
@@ -95,8 +91,7 @@ static const vae_layout diffusers = {
     .shortcut = "conv_shortcut.",
 };
 
-// --- binding
-// ------------------------------------------------------------------------------------------------
+// --- binding -----------------------------------------------------------------------------------
 #define IN  AT_FIELD(io_size, in)
 #define OUT AT_FIELD(io_size, out)
 static const at_bind_row rows_conv[] = {
@@ -227,8 +222,7 @@ static const char *derive(void *config)
     return NULL;
 }
 
-// --- forward
-// ------------------------------------------------------------------------------------------------
+// --- forward -----------------------------------------------------------------------------------
 static at_tensor *conv(at_ops *o, const at_tensor *x, at_lin l, int pad, const at_tensor *residual)
 {
     return at_conv2d(o, x, l.w, l.b,
@@ -399,8 +393,7 @@ static int downscale(const void *config)
     return 1 << (((const vae_config *)config)->levels - 1);
 }
 
-// --- descriptors
-// --------------------------------------------------------------------------------------------
+// --- descriptors -------------------------------------------------------------------------------
 static const at_vae_ops ops = {
     .decode = decode, .encode = encode, .channels = channels, .downscale = downscale};
 

@@ -56,9 +56,8 @@ void at_cut_shares(const at_cut *c, int64_t scale, int64_t i, float *out)
     }
 }
 
-// --- the three cuts
-// ----------------------------------------------------------------------------------------- One
-// picture's way through tiles: `scale` output places for one latent place, and where they go.
+// --- the three cuts ----------------------------------------------------------------------------
+// One picture's way through tiles: `scale` output places for one latent place, and where they go.
 typedef struct tiler {
     at_ops *o;
     at_vae *v;
