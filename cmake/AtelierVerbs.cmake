@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # The verbs of this build.
-#   at_floor(NAME USES ... LINKS ... TEST_USES ... TEST_LINKS ...)  static library at_NAME from src/NAME/**/*.c,
-#   plus one unit test per x_test.c; TEST_*: floors and libraries that only the tests need
+#   at_floor(NAME USES ... LINKS ... [TEST_USES ...] [TEST_LINKS ...])  static library at_NAME from
+#       src/NAME/**/*.c, plus one unit test per x_test.c. Only the tests link TEST_USES (floors that this one
+#       must not see, such as a backend) and TEST_LINKS (outside libraries).
 #   at_test(NAME SOURCES ... USES ... LABELS ...)   a cmocka program as CTest NAME
 
 function(at_test name)
