@@ -1,0 +1,214 @@
+// SPDX-License-Identifier: Apache-2.0
+// file_test.c - mapping, reading, atomic writing, and that a failed write leaves nothing behind.
+#include "base/file.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <cmocka.h>
+
+#include "base/mem.h"
+
+static char g_dir[64];
+
+static const char *in_dir(const char *name)
+{
+    static char path[4][256];
+    static int turn;
+
+    turn = (turn + 1) % 4;
+    snprintf(path[turn], sizeof path[turn], "%s/%s", g_dir, name);
+    return path[turn];
+}
+
+static at_status write_file(const char *path, const void *bytes, size_t n)
+{
+    at_status st = AT_OK;
+    at_atomic_file *f = NULL;
+
+    AT_TRY(at_atomic_open(path, &f));
+    AT_TRY(at_atomic_write(f, bytes, n / 2));
+    AT_TRY(at_atomic_write(f, (const char *)bytes + n / 2, n - n / 2));
+    AT_TRY(at_atomic_commit(&f));
+out:
+    at_atomic_abort(&f);
+    return st;
+}
+
+static size_t files_in_dir(void)
+{
+    at_list l = {0};
+    size_t n;
+
+    assert_int_equal(at_list_files(g_dir, true, 1000, &l), AT_OK);
+    n = l.count;
+    at_list_free(&l);
+    return n;
+}
+
+static int make_dir(void **state)
+{
+    (void)state;
+    strcpy(g_dir, "/tmp/at_file_XXXXXX");
+    return mkdtemp(g_dir) ? 0 : 1;
+}
+
+static int drop_dir(void **state)
+{
+    at_list l = {0};
+
+    (void)state;
+    if (at_list_files(g_dir, true, 1000, &l) == AT_OK) {
+        for (size_t i = 0; i < l.count; i++)
+            unlink(in_dir(l.items[i]));
+    }
+    at_list_free(&l);
+    return rmdir(g_dir);
+}
+
+static void what_was_written_is_read_and_mapped(void **state)
+{
+    static char bytes[70000];
+    char *back = NULL;
+    at_map m = {0};
+    uint64_t size64;
+    size_t size;
+
+    (void)state;
+    for (size_t i = 0; i < sizeof bytes; i++)
+        bytes[i] = (char)(i * 7);
+    assert_int_equal(write_file(in_dir("a.bin"), bytes, sizeof bytes), AT_OK);
+    assert_int_equal(at_file_read(in_dir("a.bin"), 1 << 20, &back, &size), AT_OK);
+    assert_int_equal(size, sizeof bytes);
+    assert_memory_equal(back, bytes, size);
+    assert_int_equal(back[size], 0);
+    at_free(back);
+    assert_int_equal(at_map_open(in_dir("a.bin"), &m), AT_OK);
+    assert_int_equal(m.size, sizeof bytes);
+    assert_memory_equal(m.data, bytes, m.size);
+    at_map_close(&m);
+    at_map_close(&m); // closed is closed
+    assert_int_equal(at_file_size(in_dir("a.bin"), &size64), AT_OK);
+    assert_int_equal(size64, sizeof bytes);
+    assert_int_equal(at_file_read(in_dir("a.bin"), 69999, &back, &size), AT_EINVAL);
+    assert_non_null(strstr(at_error_text(), "70000"));
+}
+
+static void empty_files_work(void **state)
+{
+    at_map m = {(const uint8_t *)"x", 1};
+    char *back = NULL;
+    size_t size = 9;
+
+    (void)state;
+    assert_int_equal(write_file(in_dir("empty"), "", 0), AT_OK);
+    assert_int_equal(at_map_open(in_dir("empty"), &m), AT_OK);
+    assert_null(m.data);
+    assert_int_equal(m.size, 0);
+    at_map_close(&m);
+    assert_int_equal(at_file_read(in_dir("empty"), 10, &back, &size), AT_OK);
+    assert_int_equal(size, 0);
+    assert_string_equal(back, "");
+    at_free(back);
+}
+
+static void missing_files_and_folders_are_told_apart(void **state)
+{
+    char *back = NULL;
+    uint64_t n;
+    at_map m;
+
+    (void)state;
+    assert_int_equal(at_map_open(in_dir("nothing"), &m), AT_ENOTFOUND);
+    assert_non_null(strstr(at_error_text(), "nothing"));
+    assert_int_equal(at_file_read(in_dir("nothing"), 10, &back, NULL), AT_ENOTFOUND);
+    assert_int_equal(at_file_size(in_dir("nothing"), &n), AT_ENOTFOUND);
+    assert_int_equal(at_map_open(g_dir, &m), AT_EIO); // a folder
+    assert_int_equal(at_file_read(g_dir, 10, &back, NULL), AT_EIO);
+}
+
+static void an_aborted_write_leaves_the_old_file(void **state)
+{
+    at_atomic_file *f = NULL;
+    char *back = NULL;
+
+    (void)state;
+    assert_int_equal(write_file(in_dir("b"), "old", 3), AT_OK);
+    assert_int_equal(at_atomic_open(in_dir("b"), &f), AT_OK);
+    assert_int_equal(at_atomic_write(f, "newer", 5), AT_OK);
+    assert_int_equal(at_file_read(in_dir("b"), 10, &back, NULL), AT_OK);
+    assert_string_equal(back, "old"); // not there before the commit
+    at_free(back);
+    at_atomic_abort(&f);
+    assert_null(f);
+    at_atomic_abort(&f);
+    assert_int_equal(at_file_read(in_dir("b"), 10, &back, NULL), AT_OK);
+    assert_string_equal(back, "old");
+    at_free(back);
+}
+
+static void every_io_fault_leaves_the_old_file_and_no_temporary(void **state)
+{
+    size_t files, live = at_mem_get_stats().live_bytes;
+    char *back = NULL;
+    uint64_t n;
+
+    (void)state;
+    assert_int_equal(write_file(in_dir("c"), "old", 3), AT_OK);
+    files = files_in_dir();
+    for (n = 1;; n++) {
+        at_status st;
+        bool hit;
+
+        at_io_fail_at(n);
+        st = write_file(in_dir("c"), "new", 3);
+        hit = at_io_fault_hit();
+        at_io_fail_at(0);
+        assert_int_equal(files_in_dir(), files);
+        if (!hit) break;
+        assert_int_equal(st, AT_EIO);
+        assert_int_equal(at_file_read(in_dir("c"), 10, &back, NULL), AT_OK);
+        assert_string_equal(back, "old");
+        at_free(back);
+    }
+    assert_true(n > 4); // open, two writes, sync, rename
+    assert_int_equal(at_file_read(in_dir("c"), 10, &back, NULL), AT_OK);
+    assert_string_equal(back, "new");
+    at_free(back);
+    assert_int_equal(at_mem_get_stats().live_bytes, live);
+}
+
+static void read_faults_are_io_errors(void **state)
+{
+    size_t live = at_mem_get_stats().live_bytes;
+    char *back = NULL;
+    at_map m;
+
+    (void)state;
+    assert_int_equal(write_file(in_dir("d"), "bytes", 5), AT_OK);
+    for (uint64_t n = 1; n <= 2; n++) {
+        at_io_fail_at(n);
+        assert_int_equal(at_file_read(in_dir("d"), 10, &back, NULL), AT_EIO);
+        at_io_fail_at(n);
+        assert_int_equal(at_map_open(in_dir("d"), &m), AT_EIO);
+        at_io_fail_at(0);
+    }
+    assert_int_equal(at_mem_get_stats().live_bytes, live);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(what_was_written_is_read_and_mapped),
+        cmocka_unit_test(empty_files_work),
+        cmocka_unit_test(missing_files_and_folders_are_told_apart),
+        cmocka_unit_test(an_aborted_write_leaves_the_old_file),
+        cmocka_unit_test(every_io_fault_leaves_the_old_file_and_no_temporary),
+        cmocka_unit_test(read_faults_are_io_errors),
+    };
+
+    return cmocka_run_group_tests(tests, make_dir, drop_dir);
+}
