@@ -5,11 +5,16 @@
 #include "cpu/cpu.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <threads.h>
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
 
 #include "base/thread.h"
 #include "cpu/cpu_impl.h"
+#include "cpu/kernels.h"
 
 static const at_backend reference = {
     .abi = AT_BACKEND_ABI,
@@ -29,21 +34,117 @@ static const at_backend reference = {
     .embedding = at_cpu_ref_embedding,
 };
 
-// The one chosen table of the process.
-static at_backend chosen;
-static char description[96];
-static once_flag once = ONCE_FLAG_INIT;
+#if defined(__x86_64__)
+static bool has_f16c(void)
+{
+    unsigned a, b, c, d;
+    return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
+}
+
+// The brand string of CPUID leaves 0x80000002-4, without the padding that vendors put around it.
+static void brand_name(char *out, size_t size)
+{
+    unsigned words[13] = {0};
+    const char *text = (const char *)words;
+    size_t len;
+
+    for (unsigned i = 0; i < 3; i++)
+        __get_cpuid(0x80000002u + i, words + 4 * i, words + 4 * i + 1, words + 4 * i + 2,
+                    words + 4 * i + 3);
+    while (*text == ' ')
+        text++;
+    len = strlen(text);
+    while (len && text[len - 1] == ' ')
+        len--;
+    snprintf(out, size, "%.*s", (int)len, len ? text : "x86-64");
+}
+#else
+static void brand_name(char *out, size_t size)
+{
+    snprintf(out, size, "CPU");
+}
+#endif
+
+// A set of twins: its name in AT_OFF, whether this CPU has the instructions, what it overwrites.
+typedef struct twins {
+    const char *name, *label;
+    bool (*able)(void);
+    void (*use)(at_backend *b);
+} twins;
+
+#if defined(__x86_64__)
+static bool has_avx2(void)
+{
+    __builtin_cpu_init();
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
+}
+#endif
+
+// In the order in which they overwrite each other.
+static const twins sets[] = {
+#if defined(__x86_64__)
+    {"avx2", "AVX2+FMA", has_avx2, at_cpu_use_avx2},
+#endif
+    {NULL, NULL, NULL, NULL},
+};
+
+// The tables of the process, written once: [0] is the chosen one, then one for each able set.
+static struct {
+    once_flag once;
+    at_backend tables[AT_CPU_VARIANTS];
+    at_cpu_variant variants[AT_CPU_VARIANTS];
+    int count;
+    char description[96];
+} g_cpu = {.once = ONCE_FLAG_INIT};
+
+// True if `name` is one of the comma-separated words of AT_OFF.
+static bool switched_off(const char *name)
+{
+    const char *p = getenv("AT_OFF");
+    size_t n = strlen(name);
+
+    while (p && *p) {
+        size_t word = strcspn(p, ",");
+        if (word == n && memcmp(p, name, n) == 0) return true;
+        p += word + (p[word] == ',');
+    }
+    return false;
+}
+
+static void describe(const char *used)
+{
+    char brand[64];
+
+    brand_name(brand, sizeof brand);
+    snprintf(g_cpu.description, sizeof g_cpu.description, "%s, %d thread%s, %s", brand,
+             at_threads(), at_threads() == 1 ? "" : "s", *used ? used : "plain C");
+}
 
 static void choose(void)
 {
-    chosen = reference;
-    snprintf(description, sizeof description, "CPU, %d threads, plain C", at_threads());
+    char used[48] = "";
+    size_t len = 0;
+
+    g_cpu.tables[0] = reference;
+    g_cpu.count = 1;
+    for (const twins *t = sets; t->name; t++) {
+        if (!t->able()) continue;
+        g_cpu.tables[g_cpu.count] = reference;
+        t->use(&g_cpu.tables[g_cpu.count]);
+        g_cpu.variants[g_cpu.count] = (at_cpu_variant){t->name, &g_cpu.tables[g_cpu.count]};
+        g_cpu.count++;
+        if (switched_off(t->name)) continue;
+        t->use(&g_cpu.tables[0]);
+        len += (size_t)snprintf(used + len, sizeof used - len, "%s%s", len ? ", " : "", t->label);
+    }
+    g_cpu.variants[0] = (at_cpu_variant){"chosen", &g_cpu.tables[0]};
+    describe(used);
 }
 
 const at_backend *at_cpu_backend(void)
 {
-    call_once(&once, choose);
-    return &chosen;
+    call_once(&g_cpu.once, choose);
+    return &g_cpu.tables[0];
 }
 
 const at_backend *at_cpu_reference(void)
@@ -53,12 +154,13 @@ const at_backend *at_cpu_reference(void)
 
 const char *at_cpu_describe(void)
 {
-    call_once(&once, choose);
-    return description;
+    call_once(&g_cpu.once, choose);
+    return g_cpu.description;
 }
 
 int at_cpu_variants(at_cpu_variant out[AT_CPU_VARIANTS])
 {
-    out[0] = (at_cpu_variant){"chosen", at_cpu_backend()};
-    return 1;
+    call_once(&g_cpu.once, choose);
+    memcpy(out, g_cpu.variants, (size_t)g_cpu.count * sizeof *out);
+    return g_cpu.count;
 }

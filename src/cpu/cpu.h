@@ -18,7 +18,7 @@ const at_backend *at_cpu_reference(void);
 const char *at_cpu_describe(void);
 
 // Every table that this CPU can run, for tests/check and bench: each is plain C with one set of
-// twins put over it, whatever AT_OFF says; the last one is what at_cpu_backend chose.
+// twins put over it, whatever AT_OFF says; [0] is what at_cpu_backend chose.
 #define AT_CPU_VARIANTS 8
 typedef struct at_cpu_variant {
     const char *name; // "avx2", "onednn" ...

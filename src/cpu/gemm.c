@@ -1,0 +1,232 @@
+// SPDX-License-Identifier: Apache-2.0
+// gemm.c - the linear layer over a table of leaves: blocking, packing, parallelism, epilogue.
+// Idea (Goto & van de Geijn 2008): a block of w columns, all of K, is converted to f32 panels that stay
+// in the last cache; each task then takes some rows of x (second cache), walks K in pieces whose panel
+// stays in the first cache, and finishes its rows while they are still near. Weights of any dtype
+// become f32 only while they are packed: there is no dequantised copy of the model.
+// Few rows take another way: dot products that read w in place.
+// Owns nothing; scratch lives for one call or range.
+#include "base/mem.h"
+#include "base/status.h"
+#include "base/thread.h"
+#include "cpu/cpu_impl.h"
+#include "cpu/kernels.h"
+
+enum {
+    DOT_ROWS = 12,                  // up to here dots beat packing (docs/bench/cpu.md)
+    DOT_COLS = 64,                  // columns of one dots call
+    KC = 384,                       // K of one tile call: 16 * 384 floats of w are 24 KiB
+    MC = 96,                        // rows of a task
+    NC = 512,                       // columns of a task: MC * NC sums are 192 KiB
+    PANEL_BYTES = 12 * 1024 * 1024, // packed w at a time
+    PAD = 16                        // floats between rows of scratch, against cache aliasing
+};
+
+typedef struct gemm {
+    const at_cpu_kernels *k;
+    const at_linear_args *a;
+    at_view x, out, residual, gate;
+    int64_t m, n, kk, tokens;
+    const float *bias;   // f32 [n] or NULL
+    float *panels;       // [columns / nr][kk][nr]
+    int64_t n0, columns; // the block of w that is packed
+    int64_t mc, nc, m_tasks;
+    const float *few; // dots: f32 rows
+    int64_t few_stride;
+    at_cpu_oom oom;
+} gemm;
+
+static int64_t round_up(int64_t v, int64_t to)
+{
+    return (v + to - 1) / to * to;
+}
+static int64_t at_most(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+static int64_t row_offset(const at_view *v, int64_t m, int64_t tokens)
+{
+    return m / tokens * at_cpu_step(v, 0) + m % tokens * at_cpu_step(v, 1);
+}
+
+// Finish row m, columns [n, n + count) of sums c, in place, and store it.
+static void finish_row(const gemm *g, float *c, int64_t m, int64_t n, int64_t count)
+{
+    const at_linear_args *a = g->a;
+    float gate[NC], residual[NC];
+    at_cpu_finish f = {.scale = a->w.scale, .bias = g->bias ? g->bias + n : NULL, .act = a->act};
+
+    if (g->gate.data)
+        f.gate = at_cpu_row(g->k, gate, g->gate.data, g->gate.dtype,
+                            m / g->tokens * at_cpu_step(&g->gate, 0) + n * g->gate.stride[1],
+                            g->gate.stride[1], count);
+    if (g->residual.data)
+        f.residual = at_cpu_row(g->k, residual, g->residual.data, g->residual.dtype,
+                                row_offset(&g->residual, m, g->tokens) + n, 1, count);
+    g->k->finish(c, count, &f);
+    g->k->store(g->out.data, g->out.dtype, row_offset(&g->out, m, g->tokens) + n, 1, c, count);
+}
+
+// --- many rows ---------------------------------------------------------------------------------------
+static void pack_range(void *ctx, int64_t begin, int64_t end)
+{
+    gemm *g = ctx;
+    int nr = g->k->nr;
+
+    for (int64_t p = begin; p < end; p++) {
+        int64_t n = g->n0 + p * nr;
+        g->k->pack(g->panels + p * nr * g->kk, g->a->w.v.data, g->a->w.v.dtype, n * g->kk, g->kk,
+                   (int)at_most(nr, g->n - n), g->kk);
+    }
+}
+
+// Rows [m, m + rows), K from k0, as f32 with `stride` floats between rows.
+static void load_rows(const gemm *g, float *dst, int64_t stride, int64_t m, int64_t rows,
+                      int64_t k0, int64_t len)
+{
+    for (int64_t i = 0; i < rows; i++)
+        g->k->load(dst + i * stride, g->x.data, g->x.dtype,
+                   row_offset(&g->x, m + i, g->tokens) + k0, 1, len);
+}
+
+static void multiply(const gemm *g, const float *a, int64_t lda, int64_t rows, int64_t k0,
+                     int64_t len, int64_t p0, int64_t panels, float *c, int64_t ldc)
+{
+    int mr = g->k->mr, nr = g->k->nr;
+
+    for (int64_t p = 0; p < panels; p++) {
+        const float *b = g->panels + (p0 + p) * nr * g->kk + k0 * nr;
+        for (int64_t i = 0; i < rows; i += mr)
+            g->k->tile((int)at_most(mr, rows - i), 1, NULL, len, a + i * lda, lda, b, nr,
+                       c + i * ldc + p * nr, ldc, k0 > 0);
+    }
+}
+
+static void gemm_task(gemm *g, int64_t task, float *a, float *c)
+{
+    int64_t m = task % g->m_tasks * g->mc, n = task / g->m_tasks * g->nc;
+    int64_t rows = at_most(g->mc, g->m - m), cols = at_most(g->nc, g->columns - n);
+    int64_t ldc = g->nc + PAD, pieces = g->kk > KC ? (g->kk + KC - 1) / KC : 1;
+    int64_t kc = round_up((g->kk + pieces - 1) / pieces, 8), lda = kc + PAD;
+
+    for (int64_t k0 = 0; k0 == 0 || k0 < g->kk; k0 += kc) {
+        int64_t len = at_most(kc, g->kk - k0);
+        load_rows(g, a, lda, m, rows, k0, len);
+        multiply(g, a, lda, rows, k0, len, n / g->k->nr, (cols + g->k->nr - 1) / g->k->nr, c, ldc);
+        if (kc == 0) break;
+    }
+    for (int64_t i = 0; i < rows; i++)
+        finish_row(g, c + i * ldc, m + i, g->n0 + n, at_most(cols, g->n - g->n0 - n));
+}
+
+static void gemm_range(void *ctx, int64_t begin, int64_t end)
+{
+    gemm *g = ctx;
+    size_t floats_a = (size_t)(g->mc * (KC + 8 + PAD)), floats_c = (size_t)(g->mc * (g->nc + PAD));
+    float *scratch = at_cpu_scratch(&g->oom, at_alloc((floats_a + floats_c) * sizeof *scratch));
+
+    if (!scratch) return;
+    for (int64_t t = begin; t < end; t++)
+        gemm_task(g, t, scratch, scratch + floats_a);
+    at_free(scratch);
+}
+
+// Split `total` into equal parts of at most `most`, each a multiple of `unit`.
+static int64_t even_parts(int64_t total, int64_t most, int64_t unit)
+{
+    int64_t parts = (total + most - 1) / most;
+    return round_up((total + parts - 1) / parts, unit);
+}
+
+static at_status gemm_many(gemm *g)
+{
+    int nr = g->k->nr;
+    int64_t most = round_up(at_most(g->n, PANEL_BYTES / 4 / (g->kk + 1) + nr), nr);
+    int64_t columns = even_parts(g->n, most, nr);
+
+    g->panels = at_alloc((size_t)(columns * g->kk) * sizeof(float));
+    if (!g->panels)
+        return at_fail(AT_ENOMEM, "linear: no memory for %lld columns of %lld weights",
+                       (long long)columns, (long long)g->kk);
+    g->mc = even_parts(g->m, MC, g->k->mr);
+    for (g->n0 = 0; g->n0 < g->n; g->n0 += columns) {
+        g->columns = at_most(columns, g->n - g->n0);
+        g->nc = even_parts(g->columns, NC, nr);
+        g->m_tasks = (g->m + g->mc - 1) / g->mc;
+        at_parallel_for((g->columns + nr - 1) / nr, 1 + 8192 / (g->kk * nr + 1), pack_range, g);
+        at_parallel_for(g->m_tasks * ((g->columns + g->nc - 1) / g->nc), 1, gemm_range, g);
+    }
+    at_free(g->panels);
+    return at_cpu_oom_status(&g->oom, "linear");
+}
+
+// --- few rows ----------------------------------------------------------------------------------------
+static void dots_range(void *ctx, int64_t begin, int64_t end)
+{
+    gemm *g = ctx;
+    float sums[6 * DOT_COLS];
+
+    for (int64_t n = begin * DOT_COLS; n < at_most(end * DOT_COLS, g->n); n += DOT_COLS) {
+        int64_t count = at_most(DOT_COLS, g->n - n);
+        for (int64_t m = 0; m < g->m; m += 6) {
+            int rows = (int)at_most(6, g->m - m);
+            g->k->dots(sums, DOT_COLS, g->few + m * g->few_stride, g->few_stride, rows,
+                       g->a->w.v.data, g->a->w.v.dtype, n * g->kk, g->kk, count, g->kk);
+            for (int i = 0; i < rows; i++)
+                finish_row(g, sums + i * DOT_COLS, m + i, n, count);
+        }
+    }
+}
+
+static at_status gemm_few(gemm *g)
+{
+    int64_t stride = round_up(g->kk, 16) + PAD;
+    float *rows = at_alloc((size_t)(g->m * stride) * sizeof *rows);
+
+    if (!rows)
+        return at_fail(AT_ENOMEM, "linear: no memory for %lld rows of %lld", (long long)g->m,
+                       (long long)g->kk);
+    load_rows(g, rows, stride, 0, g->m, 0, g->kk);
+    g->few = rows;
+    g->few_stride = stride;
+    at_parallel_for((g->n + DOT_COLS - 1) / DOT_COLS, 1 + 32768 / (g->m * g->kk * DOT_COLS + 1),
+                    dots_range, g);
+    at_free(rows);
+    return AT_OK;
+}
+
+static bool dtype_ok(at_dtype t)
+{
+    return t == AT_F32 || t == AT_F16 || t == AT_BF16 || t == AT_F8E4M3 || t == AT_F8E5M2;
+}
+
+at_status at_cpu_gemm_linear(const at_cpu_kernels *k, const at_linear_args *a)
+{
+    gemm g = {.k = k,
+              .a = a,
+              .x = at_cpu_rank(&a->x, 3),
+              .out = at_cpu_rank(&a->out, 3),
+              .residual = at_cpu_rank(&a->residual, 3),
+              .gate = at_cpu_rank(&a->gate, 2)};
+    float *bias = NULL;
+    at_status st;
+
+    if (!dtype_ok(a->w.v.dtype)) return at_cpu_ref_linear(NULL, a);
+    g.tokens = g.out.shape[1];
+    g.m = g.out.shape[0] * g.tokens;
+    g.n = g.out.shape[2];
+    g.kk = g.x.shape[2];
+    if (!g.m || !g.n) return AT_OK;
+    if (a->bias.v.data) {
+        bias = at_alloc((size_t)g.n * sizeof *bias);
+        if (!bias)
+            return at_fail(AT_ENOMEM, "linear: no memory for a bias of %lld", (long long)g.n);
+        k->load(bias, a->bias.v.data, a->bias.v.dtype, 0, 1, g.n);
+        if (a->bias.scale != 1.0f) k->scale(bias, a->bias.scale, g.n);
+        g.bias = bias;
+    }
+    st = g.m <= DOT_ROWS ? gemm_few(&g) : gemm_many(&g);
+    at_free(bias);
+    return st;
+}

@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: Apache-2.0
+// avx2.h - the leaves of the AVX2 table (rows_avx2.c, gemm_avx2.c), named so that the AVX-512 tables
+// may borrow those for which wider registers bring nothing.
+#ifndef AT_CPU_X86_AVX2_H
+#define AT_CPU_X86_AVX2_H
+
+#include "cpu/kernels.h"
+
+void at_avx2_load(float *dst, const void *base, at_dtype t, int64_t first, int64_t stride,
+                  int64_t n);
+void at_avx2_store(void *base, at_dtype t, int64_t first, int64_t stride, const float *src,
+                   int64_t n);
+void at_avx2_finish(float *x, int64_t n, const at_cpu_finish *f);
+void at_avx2_binary(float *x, const float *y, int64_t n, at_binary_op op);
+void at_avx2_mul_add(float *x, const float *g, const float *y, int64_t n);
+void at_avx2_axpy(float *x, float c, const float *y, int64_t n);
+float at_avx2_sum(const float *x, int64_t n);
+float at_avx2_squares(const float *x, float mean, int64_t n);
+void at_avx2_norm(float *y, const float *x, int64_t n, float mean, float rstd, const float *w,
+                  const float *b, const float *s, const float *t);
+void at_avx2_channel_sum(float *acc, const float *x, int64_t n);
+void at_avx2_channel_squares(float *acc, const float *x, const float *mean, int64_t n);
+void at_avx2_channel_affine(float *y, const float *x, const float *a, const float *b, int64_t n,
+                            at_act act);
+void at_avx2_rotate(float *x, const float *cs, const float *sn, int64_t half, bool halves);
+float at_avx2_max(const float *x, int64_t n);
+float at_avx2_exp_sum(float *x, float minus, int64_t n);
+void at_avx2_scale(float *x, float by, int64_t n);
+
+void at_avx2_tile(int rows, int segments, const int64_t *off, int64_t k_len, const float *a,
+                  int64_t lda, const float *b, int64_t ldb, float *c, int64_t ldc, bool add);
+void at_avx2_pack(float *dst, const void *w, at_dtype t, int64_t first, int64_t ldw, int n,
+                  int64_t k);
+void at_avx2_dots(float *out, int64_t ldo, const float *x, int64_t ldx, int m, const void *w,
+                  at_dtype t, int64_t first, int64_t ldw, int64_t n, int64_t k);
+
+#endif

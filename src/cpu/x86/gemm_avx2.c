@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: Apache-2.0
+// gemm_avx2.c - the 6x16 register tile, the panel packer and the few-rows dot products, AVX2 + FMA.
+// Idea: 12 accumulators (6 rows, two vectors), two vectors of b and one broadcast of a: all 16
+// registers, 12 FMAs for 8 loads a step (Goto & van de Geijn 2008; Van Zee & van de Geijn 2015).
+// Owns nothing.
+#include <string.h>
+
+#include "cpu/x86/avx2.h"
+#include "cpu/x86/math_avx2.h"
+
+#define INLINE static inline __attribute__((always_inline))
+
+INLINE void tile_rows(const int rows, int segments, const int64_t *off, int64_t k_len,
+                      const float *a, int64_t lda, const float *b, int64_t ldb, float *c,
+                      int64_t ldc, bool add)
+{
+    v8 acc[6][2];
+
+#pragma GCC unroll 6
+    for (int i = 0; i < rows; i++) {
+        acc[i][0] = add ? _mm256_loadu_ps(c + i * ldc) : _mm256_setzero_ps();
+        acc[i][1] = add ? _mm256_loadu_ps(c + i * ldc + 8) : _mm256_setzero_ps();
+    }
+    for (int s = 0; s < segments; s++) {
+        const float *p = a + (off ? off[s] : 0), *q = p + 3 * lda;
+        for (int64_t k = 0; k < k_len; k++) {
+            v8 b0 = _mm256_loadu_ps(b), b1 = _mm256_loadu_ps(b + 8);
+#pragma GCC unroll 6
+            for (int i = 0; i < rows; i++) {
+                v8 x = _mm256_broadcast_ss(i < 3 ? p + i * lda + k : q + (i - 3) * lda + k);
+                acc[i][0] = v8_fma(x, b0, acc[i][0]);
+                acc[i][1] = v8_fma(x, b1, acc[i][1]);
+            }
+            b += ldb;
+        }
+    }
+#pragma GCC unroll 6
+    for (int i = 0; i < rows; i++) {
+        _mm256_storeu_ps(c + i * ldc, acc[i][0]);
+        _mm256_storeu_ps(c + i * ldc + 8, acc[i][1]);
+    }
+}
+
+void at_avx2_tile(int rows, int segments, const int64_t *off, int64_t k_len, const float *a,
+                  int64_t lda, const float *b, int64_t ldb, float *c, int64_t ldc, bool add)
+{
+    switch (rows) {
+    case 6: tile_rows(6, segments, off, k_len, a, lda, b, ldb, c, ldc, add); break;
+    case 5: tile_rows(5, segments, off, k_len, a, lda, b, ldb, c, ldc, add); break;
+    case 4: tile_rows(4, segments, off, k_len, a, lda, b, ldb, c, ldc, add); break;
+    case 3: tile_rows(3, segments, off, k_len, a, lda, b, ldb, c, ldc, add); break;
+    case 2: tile_rows(2, segments, off, k_len, a, lda, b, ldb, c, ldc, add); break;
+    default: tile_rows(1, segments, off, k_len, a, lda, b, ldb, c, ldc, add); break;
+    }
+}
+
+// --- packing -----------------------------------------------------------------------------------------
+INLINE void transpose8(v8 r[8])
+{
+    v8 t[8], u[8];
+    for (int i = 0; i < 8; i += 2) {
+        t[i] = _mm256_unpacklo_ps(r[i], r[i + 1]);
+        t[i + 1] = _mm256_unpackhi_ps(r[i], r[i + 1]);
+    }
+    for (int i = 0; i < 8; i += 4) {
+        u[i] = _mm256_shuffle_ps(t[i], t[i + 2], 0x44);
+        u[i + 1] = _mm256_shuffle_ps(t[i], t[i + 2], 0xEE);
+        u[i + 2] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0x44);
+        u[i + 3] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0xEE);
+    }
+    for (int i = 0; i < 4; i++) {
+        r[i] = _mm256_permute2f128_ps(u[i], u[i + 4], 0x20);
+        r[i + 4] = _mm256_permute2f128_ps(u[i], u[i + 4], 0x31);
+    }
+}
+
+INLINE v8 load_upto(const void *w, const at_dtype t, int64_t at, int64_t n)
+{
+    size_t size = t == AT_F32 ? 4 : t == AT_F16 || t == AT_BF16 ? 2 : 1;
+    unsigned char last[32] = {0};
+
+    if (n >= 8) return v8_load(w, t, at);
+    memcpy(last, (const char *)w + (size_t)at * size, (size_t)n * size);
+    return v8_load(last, t, 0);
+}
+
+INLINE void pack_as(float *dst, const void *w, const at_dtype t, int64_t first, int64_t ldw, int n,
+                    int64_t k)
+{
+    for (int64_t i = 0; i < k; i += 8) {
+        int64_t left = k - i < 8 ? k - i : 8;
+        for (int half = 0; half < 2; half++) {
+            v8 r[8];
+            for (int j = 0; j < 8; j++)
+                r[j] = half * 8 + j < n ? load_upto(w, t, first + (half * 8 + j) * ldw + i, left)
+                                        : _mm256_setzero_ps();
+            transpose8(r);
+            for (int j = 0; j < 8; j++)
+                if (j < left) _mm256_storeu_ps(dst + (i + j) * 16 + half * 8, r[j]);
+        }
+    }
+}
+
+// One copy of a function per dtype.
+#define EACH_DTYPE(call)                                                                           \
+    switch (t) {                                                                                   \
+    case AT_F16: call(AT_F16); break;                                                              \
+    case AT_BF16: call(AT_BF16); break;                                                            \
+    case AT_F8E4M3: call(AT_F8E4M3); break;                                                        \
+    case AT_F8E5M2: call(AT_F8E5M2); break;                                                        \
+    default: call(AT_F32); break;                                                                  \
+    }
+
+void at_avx2_pack(float *dst, const void *w, at_dtype t, int64_t first, int64_t ldw, int n,
+                  int64_t k){
+#define CALL(constant) pack_as(dst, w, constant, first, ldw, n, k)
+    EACH_DTYPE(CALL)
+#undef CALL
+}
+
+// --- few rows ----------------------------------------------------------------------------------------
+// m rows of x against wr rows of w: m * wr accumulators.
+INLINE
+    void dots_block(const int m, const int wr, float *out, int64_t ldo, const float *x, int64_t ldx,
+                    const void *w, const at_dtype t, int64_t first, int64_t ldw, int64_t k)
+{
+    v8 acc[12];
+
+#pragma GCC unroll 12
+    for (int i = 0; i < m * wr; i++)
+        acc[i] = _mm256_setzero_ps();
+    for (int64_t i = 0; i < k; i += 8) {
+        int64_t left = k - i;
+        v8 row[4];
+#pragma GCC unroll 4
+        for (int j = 0; j < wr; j++)
+            row[j] = load_upto(w, t, first + j * ldw + i, left);
+#pragma GCC unroll 6
+        for (int r = 0; r < m; r++) {
+            v8 v = v8_get(x + r * ldx + i, left);
+#pragma GCC unroll 4
+            for (int j = 0; j < wr; j++)
+                acc[r * wr + j] = v8_fma(v, row[j], acc[r * wr + j]);
+        }
+    }
+#pragma GCC unroll 6
+    for (int r = 0; r < m; r++)
+#pragma GCC unroll 4
+        for (int j = 0; j < wr; j++)
+            out[r * ldo + j] = v8_sum(acc[r * wr + j]);
+}
+
+INLINE void dots_as(const int m, const int wr, float *out, int64_t ldo, const float *x, int64_t ldx,
+                    const void *w, const at_dtype t, int64_t first, int64_t ldw, int64_t n,
+                    int64_t k)
+{
+    int64_t j = 0;
+    for (; j + wr <= n; j += wr)
+        dots_block(m, wr, out + j, ldo, x, ldx, w, t, first + j * ldw, ldw, k);
+    for (; j < n; j++)
+        dots_block(m, 1, out + j, ldo, x, ldx, w, t, first + j * ldw, ldw, k);
+}
+
+void at_avx2_dots(float *out, int64_t ldo, const float *x, int64_t ldx, int m, const void *w,
+                  at_dtype t, int64_t first, int64_t ldw, int64_t n, int64_t k)
+{
+#define ROWS(m_, wr, type)                                                                         \
+    case m_:                                                                                       \
+        dots_as(m_, wr, out, ldo, x, ldx, w, type, first, ldw, n, k);                              \
+        break
+#define CALL(type)                                                                                 \
+    switch (m) {                                                                                   \
+        ROWS(1, 4, type);                                                                          \
+        ROWS(2, 4, type);                                                                          \
+        ROWS(3, 4, type);                                                                          \
+        ROWS(4, 3, type);                                                                          \
+        ROWS(5, 2, type);                                                                          \
+        ROWS(6, 2, type);                                                                          \
+    }
+    EACH_DTYPE(CALL)
+#undef CALL
+#undef ROWS
+}
