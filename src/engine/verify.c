@@ -27,7 +27,7 @@ static const component_row components[] = {
     {"noise", at_case_noise},
 };
 
-// --- reading a case ---------------------------------------------------------------------------------------
+// --- reading a case ----------------------------------------------------------------------------
 at_status at_case_path(const at_case *c, const json_t *object, const char *key, char **path)
 {
     const char *name = json_string_value(json_object_get(object, key));
@@ -152,7 +152,7 @@ out:
     return st;
 }
 
-// --- outputs ------------------------------------------------------------------------------------------------
+// --- outputs -----------------------------------------------------------------------------------
 // Takes `data`, also on failure.
 static at_status push_output(at_case *c, const char *name, float *data, int64_t n)
 {
@@ -189,7 +189,7 @@ at_status at_case_output_tensor(at_case *c, const char *name, const at_tensor *t
     return st;
 }
 
-// --- comparing ----------------------------------------------------------------------------------------------
+// --- comparing ---------------------------------------------------------------------------------
 static void compare_values(at_verify_row *row, const float *got, const float *want, int64_t n)
 {
     double diff = 0, norm = 0, worst = 0;

@@ -3,8 +3,8 @@
 // Idea: probes say when a file is this architecture, sizes come off its shapes, bind groups name
 // its tensors, the latent format and the sampling facts are data, and the forward is a list of
 // blocks (denoisers) or one function (encoders, VAEs). A new architecture is one file and one line
-// in arch_list.h; nothing outside asks "is this Flux?". Ownership: everything here is const and
-// lives as long as the process.
+// in arch_list.h; nothing outside asks "is this Flux?".
+// Ownership: everything here is const and lives as long as the process.
 #ifndef AT_MODELS_ARCH_H
 #define AT_MODELS_ARCH_H
 

@@ -2,8 +2,8 @@
 // bind.h - from names in a file to typed structs, by tables.
 // Idea: a config row reads one size off a tensor's shape; a bind row puts one tensor's record into
 // a struct after checking its shape against the config. Everything that is missing or wrong is
-// collected, so the message of one failed load names all of it. Ownership: an at_bound owns its
-// config and weight structs and keeps the store alive; counted.
+// collected, so the message of one failed load names all of it.
+// Ownership: an at_bound owns its config and weight structs and keeps the store alive; counted.
 #ifndef AT_MODELS_BIND_H
 #define AT_MODELS_BIND_H
 

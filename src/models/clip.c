@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // clip.c - CLIP's text transformer (L, H and G), in the transformers key layout.
-// Idea: Radford et al. 2021 (arXiv:2103.00020): a causal pre-norm transformer over at most 77
-// tokens. Easy to get wrong:
+// Idea: Radford et al. 2021 (arXiv:2103.00020): a causal pre-norm transformer, at most 77 tokens.
+// Easy to get wrong:
 //   - L uses x * sigmoid(1.702 x), H and G the exact GELU; heads are 64 wide in all of them
 //   - LayerNorm's epsilon is 1e-5
 //   - "pooled" is the last layer after the final norm at the first EOS token, even if a prompt has

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // denoiser.h - the one loop over a denoiser's blocks.
 // Idea: whatever people want across models (offload, pipelines, step caches, timing, cancel)
-// happens between blocks, so it is written here once and no architecture file knows it. Invariant:
-// one hidden tensor goes from block to block; what else a block makes dies with its scope, so
-// memory does not grow with the number of blocks.
+// happens between blocks, so it is written here once and no architecture file knows it.
+// Invariant: one hidden tensor goes from block to block; what else a block makes dies with its
+// scope, so memory does not grow with the number of blocks.
 #ifndef AT_MODELS_DENOISER_H
 #define AT_MODELS_DENOISER_H
 

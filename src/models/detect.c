@@ -3,7 +3,8 @@
 // Idea: every architecture row is tried under every prefix of its part; the first row that fits a
 // prefix wins. Prefixes are facts of the field (comfyui-contract sections 7.1, 7.4, 7.5).
 // Easy to get wrong: a checkpoint holds fragments of other models; a component is found by its
-// first block, never by a final norm alone. Owns nothing.
+// first block, never by a final norm alone.
+// Owns nothing.
 #include <stdio.h>
 #include <string.h>
 

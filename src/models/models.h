@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // models.h - the zoo seen from outside: denoisers, text encoders and VAEs opened from weights.
-// Idea: an architecture is a table (probes, config fields read off shapes, keys) and a forward that
-// is a list of blocks; this header is all that nodes, engine and cli know of it. Ownership:
-// everything here is reference counted and immutable after loading; a "patched" model is a cheap
-// clone that shares the weights.
+// Idea: an architecture is a table (probes, config fields read off shapes, keys) and a forward
+// that is a list of blocks; this header is all that nodes, engine and cli know of it.
+// Ownership: everything here is reference counted and immutable after loading; a "patched" model
+// is a cheap clone that shares the weights.
 #ifndef AT_MODELS_MODELS_H
 #define AT_MODELS_MODELS_H
 

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // sampling.h - the facts about a model's noise levels, as a value.
-// Idea: an architecture row names its defaults, a loader node may replace them (ModelSamplingFlux),
-// and sample/sigmas turns them into tables. The type lives here because sample/ stands above
-// models/. Owns nothing: copied freely.
+// Idea: an architecture row names its defaults, a loader node may replace them
+// (ModelSamplingFlux), and sample/sigmas turns them into tables. The type lives here because
+// sample/ stands above models/.
+// Owns nothing: copied freely.
 #ifndef AT_MODELS_SAMPLING_H
 #define AT_MODELS_SAMPLING_H
 

@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // t5.c - T5 v1.1's encoder.
 // Idea: Raffel et al. 2020 (arXiv:1910.10683), the v1.1 form: RMS norms, a gated GELU MLP, and
-// positions as a learned bias per head and distance bucket, shared by all layers. Easy to get
-// wrong:
+// positions as a learned bias per head and distance bucket, shared by all layers.
+// Easy to get wrong:
 //   - attention scores are not divided by sqrt(d): the scale lies in the weights
-//   - distance is key minus query; 32 buckets, half for each sign, 8 exact ones and then
-//   logarithmic
+//   - distance is key minus query; 32 buckets, half for each sign: 8 exact ones, then logarithmic
 //     ones up to 128
 //   - the residual stream grows past what f16 holds and loses too much in bf16: it stays f32 here
 //   - Flux gives no attention mask: padding (id 0) is attended to

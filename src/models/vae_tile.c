@@ -3,7 +3,8 @@
 // Idea: three cuts (as asked, tall, wide) are each blended with linear feathers and then averaged,
 // as ComfyUI's VAEDecodeTiled does (behaviour of its tiled_scale, 0.3.64). A feather mask is a
 // product of one ramp per side, and so is the sum of all masks: two short tables replace the mask
-// and weight images, and one output buffer takes all three cuts. Easy to get wrong:
+// and weight images, and one output buffer takes all three cuts.
+// Easy to get wrong:
 //   - ramps apply at the picture's border too; the division by the sum undoes them there
 //   - a ramp as long as the window is left out
 //   - the last window keeps its start and is shorter, it is not moved back
