@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // prompt.h - ComfyUI's prompt language: weights in parentheses, escapes; and chunks of 77.
 // Source: comfyui-contract sections 6.1-6.3 (ComfyUI 0.3.64 sd1_clip.py, behaviour only).
+// Seam: "embedding:NAME" splits words as ComfyUI's (chunk.c), but no file is looked up yet: the word
+// passes to the tokenizer as text.
 // Owns: results are the caller's.
 #ifndef AT_TEXT_PROMPT_H
 #define AT_TEXT_PROMPT_H
@@ -16,15 +18,15 @@ typedef struct at_segments {
     size_t count;
 } at_segments;
 
-// "a (red:1.3) fox" -> {"a ", 1} {"red", 1.3} {" fox", 1}. Never fails on odd input; AT_ENOMEM only.
-// Nesting is bounded by the text's length and handled without recursion.
+// "a (red:1.3) fox" -> {"a ", 1} {"red", 1.3} {" fox", 1}. Never fails on odd input; AT_ENOMEM
+// only. Nesting is bounded by the text's length and handled without recursion.
 at_status at_prompt_parse(const char *text, at_segments *out);
 void at_segments_free(at_segments *s);
 
 // How an encoder wants its tokens laid out.
 typedef struct at_chunking {
-    int max_length;     // CLIP 77; T5: 0 = one chunk of any length
-    int min_length;     // T5: pad up to this (Flux 256); 0 none
+    int max_length; // CLIP 77; T5: 0 = one chunk of any length
+    int min_length; // T5: pad up to this (Flux 256); 0 none
     bool has_bos, has_eos;
     int32_t bos, eos, pad;
     int max_word_length; // groups shorter than this are never split (8)

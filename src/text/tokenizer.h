@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // tokenizer.h - text to token ids: CLIP's byte-pair encoding and T5's unigram model.
-// Idea: a vocabulary is read from the usual files of the field; what kind it is comes from the file.
+// Idea: a vocabulary is read from the usual files of the field; what kind it is comes from the
+// file.
 //   CLIP: vocab.json + merges.txt, or tokenizer.json with a BPE model, or clip's bpe_simple_vocab
 //   T5:   spiece.model (sentencepiece protobuf) or tokenizer.json with a Unigram model
 // Owns: a tokenizer owns its tables; immutable after loading, any thread may encode. Counted.
@@ -24,11 +25,12 @@ typedef struct at_ids {
 at_status at_ids_push(at_ids *ids, int32_t id);
 void at_ids_free(at_ids *ids);
 
-// `path` is a file (tokenizer.json, spiece.model, vocab.json with merges.txt beside it) or a folder that
-// holds one of them. AT_ENOTFOUND, AT_EFORMAT.
+// `path` is a file (tokenizer.json, spiece.model, vocab.json with merges.txt beside it) or a folder
+// that holds one of them. AT_ENOTFOUND, AT_EFORMAT.
 at_status at_tokenizer_open(at_tokenizer_kind kind, const char *path, at_tokenizer **out);
 // The same from memory, for embedded vocabularies (spiece_model tensors) and fuzzing. `format` is
-// "tokenizer.json", "spiece.model", "vocab.json" (then `second` is merges.txt).
+// "tokenizer.json", "spiece.model", "vocab.json" (then `second` is merges.txt) or
+// "bpe_simple_vocab_16e6.txt".
 at_status at_tokenizer_parse(at_tokenizer_kind kind, const char *label, const char *format,
                              const void *data, size_t size, const void *second, size_t second_size,
                              at_tokenizer **out);
@@ -40,9 +42,10 @@ at_status at_tokenizer_encode(const at_tokenizer *t, const char *text, size_t n,
 
 int32_t at_tokenizer_bos(const at_tokenizer *t); // -1 if none (T5)
 int32_t at_tokenizer_eos(const at_tokenizer *t);
-int32_t at_tokenizer_pad(const at_tokenizer *t);       // CLIP-L: EOS; T5: 0
+int32_t at_tokenizer_pad(const at_tokenizer *t); // CLIP-L: EOS; T5: 0
 int64_t at_tokenizer_vocab_size(const at_tokenizer *t);
-// Fixed length that the tokenizer's own file asks for ("padding": {"strategy": {"Fixed": n}}), 0 if none.
+// Fixed length that the tokenizer's own file asks for ("padding": {"strategy": {"Fixed": n}}), 0 if
+// none.
 int at_tokenizer_fixed_length(const at_tokenizer *t);
 at_tokenizer_kind at_tokenizer_get_kind(const at_tokenizer *t);
 

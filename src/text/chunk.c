@@ -1,0 +1,203 @@
+// SPDX-License-Identifier: Apache-2.0
+// chunk.c - weighted segments to tokens, tokens to chunks of fixed length.
+// Source: comfyui-contract section 6.2 (behaviour of ComfyUI 0.3.64 SDTokenizer).
+// Idea: a segment is a group; a short group that no longer fits closes the chunk, a long one is cut.
+// Seam: ComfyUI splits a segment before each "embedding:" and replaces such a word by the rows of a file.
+// split_words makes the same split here; what is missing is the file, so the word passes as text.
+#include <limits.h>
+#include <string.h>
+
+#include "base/mem.h"
+#include "text/prompt.h"
+
+static const char embedding[] = "embedding:";
+
+typedef struct builder {
+    const at_tokenizer *t;
+    const at_chunking *how;
+    int64_t max; // tokens per chunk, EOS included
+    at_chunk *chunk;
+    int64_t cap; // of the open chunk
+    size_t chunk_cap;
+    at_chunks out;
+} builder;
+
+static at_status put(builder *b, int32_t id, float weight)
+{
+    at_chunk *c = b->chunk;
+
+    if (c->len == b->cap) {
+        int64_t cap = b->cap ? b->cap * 2 : 128;
+        int32_t *ids = at_realloc(c->ids, (size_t)cap * sizeof *ids);
+        float *weights;
+        if (ids) c->ids = ids;
+        weights = ids ? at_realloc(c->weights, (size_t)cap * sizeof *weights) : NULL;
+        if (!weights)
+            return at_fail(AT_ENOMEM, "no memory for a chunk of %lld tokens", (long long)cap);
+        c->weights = weights;
+        b->cap = cap;
+    }
+    c->ids[c->len] = id;
+    c->weights[c->len++] = weight;
+    b->out.weighted |= !(weight == 1); // NaN counts
+    return AT_OK;
+}
+
+static at_status open_chunk(builder *b)
+{
+    if (b->out.count == b->chunk_cap) {
+        size_t cap = b->chunk_cap ? b->chunk_cap * 2 : 4;
+        at_chunk *items = at_realloc(b->out.items, cap * sizeof *items);
+        if (!items) return at_fail(AT_ENOMEM, "no memory for %zu chunks", cap);
+        b->out.items = items;
+        b->chunk_cap = cap;
+    }
+    b->chunk = &b->out.items[b->out.count++];
+    *b->chunk = (at_chunk){0};
+    b->cap = 0;
+    return b->how->has_bos ? put(b, b->how->bos, 1) : AT_OK;
+}
+
+static at_status pad_to(builder *b, int64_t len)
+{
+    at_status st = AT_OK;
+
+    while (b->chunk->len < len)
+        AT_TRY(put(b, b->how->pad, 1));
+out:
+    return st;
+}
+
+// EOS, and padding where chunks have a fixed length.
+static at_status close_chunk(builder *b)
+{
+    at_status st = AT_OK;
+
+    if (b->how->has_eos) AT_TRY(put(b, b->how->eos, 1));
+    if (b->how->max_length > 0) AT_TRY(pad_to(b, b->how->max_length));
+out:
+    return st;
+}
+
+static at_status add_group(builder *b, const int32_t *ids, size_t n, float weight)
+{
+    bool may_cut = n >= (size_t)(b->how->max_word_length > 0 ? b->how->max_word_length : 0);
+    int64_t eos = b->how->has_eos;
+    at_status st = AT_OK;
+
+    while (n) {
+        int64_t room = b->max - b->chunk->len - eos;
+        size_t take = n;
+        if (room < 0) room = 0;
+        if (n > (size_t)room) {
+            // A group that is longer than a whole chunk must be cut, whatever the limit says.
+            bool cut = may_cut || n > (size_t)(b->max - eos - b->how->has_bos);
+            take = cut ? (size_t)room : 0;
+        }
+        for (size_t i = 0; i < take; i++)
+            AT_TRY(put(b, ids[i], weight));
+        ids += take;
+        n -= take;
+        if (n == 0) break;
+        AT_TRY(close_chunk(b));
+        AT_TRY(open_chunk(b));
+    }
+out:
+    return st;
+}
+
+static at_status add_word(builder *b, const char *word, size_t n, float weight)
+{
+    at_ids ids = {0};
+    at_status st = AT_OK;
+
+    if (n == 0) return AT_OK;
+    AT_TRY(at_tokenizer_encode(b->t, word, n, &ids));
+    AT_TRY(add_group(b, ids.data, ids.len, weight));
+out:
+    at_ids_free(&ids);
+    return st;
+}
+
+// A new word begins at each "embedding:" behind a blank or a line feed, which is dropped.
+static at_status split_words(builder *b, const char *text, float weight)
+{
+    const char *begin = text, *p = text;
+    at_status st = AT_OK;
+
+    while ((p = strstr(p, embedding)) != NULL) {
+        bool splits = p > begin && (p[-1] == ' ' || p[-1] == '\n');
+        if (splits) {
+            AT_TRY(add_word(b, begin, (size_t)(p - 1 - begin), weight));
+            begin = p;
+        }
+        p += sizeof embedding - 1;
+    }
+    AT_TRY(add_word(b, begin, strlen(begin), weight));
+out:
+    return st;
+}
+
+static at_status check(const at_chunking *how)
+{
+    int need = how->has_bos + how->has_eos + 1;
+
+    if (how->max_length < 0 || (how->max_length && how->max_length < need))
+        return at_fail(AT_EINVAL, "chunks of %d tokens cannot hold a token between their ends",
+                       how->max_length);
+    return AT_OK;
+}
+
+// Without weights the text is one segment; only the backslashes before parentheses go.
+static at_status whole_text(const char *text, at_segments *out)
+{
+    char *copy = at_strdup(text), *q = copy;
+
+    *out = (at_segments){0};
+    out->items = at_calloc(1, sizeof *out->items);
+    if (!copy || !out->items) {
+        at_free(copy);
+        at_free(out->items);
+        out->items = NULL;
+        return at_fail(AT_ENOMEM, "no memory for a prompt");
+    }
+    for (const char *p = text; *p; p++)
+        if (!(*p == '\\' && (p[1] == '(' || p[1] == ')'))) *q++ = *p;
+    *q = 0;
+    out->items[0] = (at_segment){copy, 1};
+    out->count = 1;
+    return AT_OK;
+}
+
+at_status at_prompt_chunks(const at_tokenizer *t, const char *text, const at_chunking *how,
+                           at_chunks *out)
+{
+    builder b = {.t = t, .how = how, .max = how->max_length ? how->max_length : INT64_MAX / 2};
+    at_segments segments = {0};
+    at_status st = AT_OK;
+
+    *out = (at_chunks){0};
+    AT_TRY(check(how));
+    AT_TRY(how->weights ? at_prompt_parse(text, &segments) : whole_text(text, &segments));
+    AT_TRY(open_chunk(&b));
+    for (size_t i = 0; i < segments.count; i++)
+        AT_TRY(split_words(&b, segments.items[i].text, segments.items[i].weight));
+    AT_TRY(close_chunk(&b));
+    AT_TRY(pad_to(&b, how->min_length));
+    *out = b.out;
+    b.out = (at_chunks){0};
+out:
+    at_segments_free(&segments);
+    at_chunks_free(&b.out);
+    return st;
+}
+
+void at_chunks_free(at_chunks *c)
+{
+    for (size_t i = 0; i < c->count; i++) {
+        at_free(c->items[i].ids);
+        at_free(c->items[i].weights);
+    }
+    at_free(c->items);
+    *c = (at_chunks){0};
+}

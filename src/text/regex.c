@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+// regex.c - see regex.h. PCRE2 10.42; UTF and UCP, so that \p, \s and case folding are Unicode's.
+#define PCRE2_CODE_UNIT_WIDTH 8
+#include "text/regex.h"
+
+#include <pcre2.h>
+
+#include "base/mem.h"
+
+#define MATCH_LIMIT 1000000u // steps of backtracking per match
+
+struct at_regex {
+    pcre2_code *code;
+    pcre2_match_context *limits;
+};
+
+at_status at_regex_compile(const char *label, const char *pattern, bool nocase, at_regex **out)
+{
+    at_regex *re = at_calloc(1, sizeof *re);
+    uint32_t flags =
+        PCRE2_UTF | PCRE2_UCP | PCRE2_NEVER_BACKSLASH_C | (nocase ? PCRE2_CASELESS : 0);
+    int error = 0;
+    PCRE2_SIZE at = 0;
+    PCRE2_UCHAR text[128] = "";
+    at_status st = AT_OK;
+
+    *out = NULL;
+    if (!re) AT_TRY(at_fail(AT_ENOMEM, "%s: no memory for a pattern", label));
+    re->code = pcre2_compile((PCRE2_SPTR)pattern, PCRE2_ZERO_TERMINATED, flags, &error, &at, NULL);
+    if (!re->code) {
+        pcre2_get_error_message(error, text, sizeof text);
+        AT_TRY(at_fail(AT_EFORMAT, "%s: pattern \"%.80s\" at %zu: %s", label, pattern, (size_t)at,
+                       (const char *)text));
+    }
+    re->limits = pcre2_match_context_create(NULL);
+    if (!re->limits) AT_TRY(at_fail(AT_ENOMEM, "%s: no memory for a pattern", label));
+    pcre2_set_match_limit(re->limits, MATCH_LIMIT);
+    *out = re;
+    re = NULL;
+out:
+    at_regex_free(re);
+    return st;
+}
+
+void at_regex_free(at_regex *re)
+{
+    if (!re) return;
+    pcre2_match_context_free(re->limits);
+    pcre2_code_free(re->code);
+    at_free(re);
+}
+
+bool at_regex_next(const at_regex *re, const char *text, size_t n, size_t from, size_t *begin,
+                   size_t *end, at_status *st)
+{
+    pcre2_match_data *data = pcre2_match_data_create(1, NULL);
+    int rc = PCRE2_ERROR_NOMEMORY;
+
+    if (data)
+        rc = pcre2_match(re->code, (PCRE2_SPTR)text, n, from, PCRE2_NO_UTF_CHECK, data, re->limits);
+    if (rc >= 0) { // 0: there were more groups than the one pair we ask for
+        const PCRE2_SIZE *range = pcre2_get_ovector_pointer(data);
+        *begin = range[0];
+        *end = range[1];
+    } else if (rc == PCRE2_ERROR_NOMEMORY) {
+        *st = at_fail(AT_ENOMEM, "no memory to match a pattern");
+    } else if (rc != PCRE2_ERROR_NOMATCH) {
+        *st = at_fail(AT_EFORMAT, "a pattern of the tokenizer gave up on a text of %zu bytes", n);
+    }
+    pcre2_match_data_free(data);
+    return rc >= 0;
+}

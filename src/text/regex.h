@@ -1,0 +1,22 @@
+// SPDX-License-Identifier: Apache-2.0
+// regex.h - the one door to PCRE2: Unicode patterns over valid UTF-8, with a bound on the work.
+// Owns: a compiled pattern is the caller's (at_regex_free); immutable, any thread may match.
+#ifndef AT_TEXT_REGEX_H
+#define AT_TEXT_REGEX_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "base/status.h"
+
+typedef struct at_regex at_regex;
+
+// `label` names the file the pattern came from. AT_EFORMAT: not a pattern PCRE2 understands.
+at_status at_regex_compile(const char *label, const char *pattern, bool nocase, at_regex **out);
+void at_regex_free(at_regex *re); // NULL is fine
+// The first match at or behind byte `from` of `text` (valid UTF-8): true with its range. False: no
+// match; or, with *st set, more backtracking than is reasonable, or no memory.
+bool at_regex_next(const at_regex *re, const char *text, size_t n, size_t from, size_t *begin,
+                   size_t *end, at_status *st);
+
+#endif
