@@ -40,25 +40,20 @@ out:
     return op_leave(&p, st, out);
 }
 
-// View v with the result's rank: dimensions of 1, and those that are missing in front, get stride
-// 0.
-static at_status broadcast_to(at_view *v, const char *what, int rank, const int64_t *shape)
+// View v with the result's rank: dimensions of 1, and those that are missing in front, get stride 0.
+// False if v does not broadcast to the shape.
+static bool broadcast_to(at_view *v, int rank, const int64_t *shape)
 {
     at_view wide = {.data = v->data, .dtype = v->dtype, .rank = rank};
-    char text[128], to[128];
 
     for (int i = rank - 1, k = v->rank - 1; i >= 0; i--, k--) {
         wide.shape[i] = shape[i];
         if (k < 0 || v->shape[k] == 1) continue;
-        if (v->shape[k] != shape[i]) {
-            return at_fail(AT_EINVAL, "%s %s does not broadcast to %s", what,
-                           at_shape_text(v->dtype, v->rank, v->shape, text),
-                           at_shape_text(v->dtype, rank, shape, to));
-        }
+        if (v->shape[k] != shape[i]) return false;
         wide.stride[i] = v->stride[k];
     }
     *v = wide;
-    return AT_OK;
+    return true;
 }
 
 at_tensor *at_binary(at_ops *o, at_binary_op op, const at_tensor *a, const at_tensor *b,
@@ -67,6 +62,7 @@ at_tensor *at_binary(at_ops *o, at_binary_op op, const at_tensor *a, const at_te
     at_status st = AT_OK;
     int64_t shape[AT_MAX_RANK] = {0};
     at_tensor *out = NULL;
+    char text[128], other[128];
     at_view va, vb;
     op_pass p;
     int rank;
@@ -83,8 +79,11 @@ at_tensor *at_binary(at_ops *o, at_binary_op op, const at_tensor *a, const at_te
     }
     va = at_tensor_as_view(a);
     vb = at_tensor_as_view(b);
-    AT_TRY(broadcast_to(&va, "a", rank, shape));
-    AT_TRY(broadcast_to(&vb, "b", rank, shape));
+    if (!broadcast_to(&va, rank, shape) || !broadcast_to(&vb, rank, shape)) {
+        AT_TRY(at_fail(AT_EINVAL, "a %s and b %s do not broadcast",
+                       at_shape_text(a->dtype, a->rank, a->shape, text),
+                       at_shape_text(b->dtype, b->rank, b->shape, other)));
+    }
     AT_TRY(op_result(&p, a->dtype, rank, shape, &out));
     AT_TRY(binary_into(&p, op, va, vb, act_a, out));
 out:
@@ -163,7 +162,7 @@ at_tensor *at_gate_add(at_ops *o, const at_tensor *x, const at_tensor *y, const 
     } else {
         AT_TRY(op_make(o, AT_F32, 3, x->shape, &product));
         args.gate = over_tokens(args.gate);
-        AT_TRY(broadcast_to(&args.gate, "gate", 3, x->shape));
+        if (!broadcast_to(&args.gate, 3, x->shape)) AT_TRY(at_fail(AT_EINTERNAL, "gate's shape"));
         AT_TRY(binary_into(&p, AT_MUL, args.y, args.gate, AT_ACT_NONE, product));
         AT_TRY(binary_into(&p, AT_ADD, args.x, at_tensor_as_view(product), AT_ACT_NONE, out));
     }

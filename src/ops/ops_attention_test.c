@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: Apache-2.0
+// ops_attention_test.c - the attention door on one rank: scale, masks, strided inputs, refusals.
+// Several ranks are proven in tests/par.
+#include "ops/ops.h"
+
+#include "ops/ops_testing.h"
+
+// Plain attention of contiguous [1, t, h, d] values in double; bias [h, tq, tk] or NULL.
+static void plain(const float *q, const float *k, const float *v, const float *bias, int tq, int tk,
+                  int h, int d, double scale, int causal, double *out)
+{
+    for (int r = 0; r < tq * h; r++) {
+        int i = r / h, head = r % h;
+        double p[16], sum = 0;
+
+        for (int j = 0; j < tk; j++) {
+            double s = 0;
+
+            for (int c = 0; c < d; c++) {
+                s += (double)q[(i * h + head) * d + c] * k[(j * h + head) * d + c];
+            }
+            s = s * scale + (bias ? bias[(head * tq + i) * tk + j] : 0);
+            p[j] = causal && j > i + tk - tq ? 0 : exp(s);
+            sum += p[j];
+        }
+        for (int c = 0; c < d; c++) {
+            double y = 0;
+
+            for (int j = 0; j < tk; j++)
+                y += p[j] / sum * v[(j * h + head) * d + c];
+            out[(i * h + head) * d + c] = y;
+        }
+    }
+}
+
+static void results_are_those_of_plain_softmax(void **state)
+{
+    bench b = bench_open();
+    at_tensor *q = random_tensor(&b, SHAPE(1, 4, 2, 8)), *k = random_tensor(&b, SHAPE(1, 6, 2, 8));
+    at_tensor *v = random_tensor(&b, SHAPE(1, 6, 2, 8)),
+              *bias = random_tensor(&b, SHAPE(1, 2, 4, 6));
+    at_tensor *out = at_attention(b.o, q, k, v, NULL, 0, false);
+    float *vq = values_of(q), *vk = values_of(k), *vv = values_of(v), *vb = values_of(bias);
+    double want[64];
+
+    (void)state;
+    assert_shape(out, SHAPE(1, 4, 16));
+    plain(vq, vk, vv, NULL, 4, 6, 2, 8, 1 / sqrt(8), 0, want);
+    assert_near(out, want, 64, 1e-5);
+    plain(vq, vk, vv, vb, 4, 6, 2, 8, 1, 1, want);
+    assert_near(at_attention(b.o, q, k, v, bias, 1, true), want, 64, 1e-5);
+    at_free(vq);
+    at_free(vk);
+    at_free(vv);
+    at_free(vb);
+    bench_close(&b);
+}
+
+static void parts_of_one_qkv_are_read_in_place(void **state)
+{
+    bench b = bench_open();
+    at_tensor *qkv = random_tensor(&b, SHAPE(2, 5, 48)), *part[3], *copy[3];
+    size_t live;
+    float *v;
+    double want[160];
+
+    (void)state;
+    for (int i = 0; i < 3; i++) {
+        part[i] = at_reshape(b.o, at_narrow(b.o, qkv, 2, i * 16, 16), SHAPE(2, 5, 2, 8));
+        copy[i] = at_contiguous(b.o, part[i]);
+    }
+    v = values_of(at_attention(b.o, copy[0], copy[1], copy[2], NULL, 0, false));
+    for (int i = 0; i < 160; i++)
+        want[i] = v[i];
+    at_free(v);
+    live = at_device_cpu()->live_bytes;
+    assert_near(at_attention(b.o, part[0], part[1], part[2], NULL, 0, false), want, 160, 0);
+    assert_int_equal(at_device_cpu()->live_bytes - live, 160 * sizeof(float)); // only the result
+    bench_close(&b);
+}
+
+static void refusals_name_all_shapes(void **state)
+{
+    bench b = bench_open();
+    at_tensor *q = random_tensor(&b, SHAPE(1, 4, 2, 8)), *k = random_tensor(&b, SHAPE(1, 6, 2, 8));
+    at_tensor *other = random_tensor(&b, SHAPE(1, 6, 4, 4)),
+              *bias = random_tensor(&b, SHAPE(1, 2, 6, 4));
+
+    (void)state;
+    REFUSED(&b, at_attention(b.o, q, other, other, NULL, 0, false), AT_EINVAL, "attention",
+            "q f32 [1, 4, 2, 8]", "k f32 [1, 6, 4, 4]");
+    REFUSED(&b, at_attention(b.o, q, k, other, NULL, 0, false), AT_EINVAL, "v f32 [1, 6, 4, 4]");
+    REFUSED(&b, at_attention(b.o, q, k, k, bias, 0, false), AT_EINVAL, "bias f32 [1, 2, 6, 4]");
+    REFUSED(&b, at_attention(b.o, at_reshape(b.o, q, SHAPE(1, 4, 16)), k, k, NULL, 0, false),
+            AT_EINVAL, "[1, 4, 16]");
+    bench_close(&b);
+}
+
+static void no_tokens_give_no_rows(void **state)
+{
+    bench b = bench_open();
+    at_tensor *none = at_empty(b.o, AT_F32, SHAPE(1, 0, 2, 8)),
+              *k = random_tensor(&b, SHAPE(1, 3, 2, 8));
+
+    (void)state;
+    assert_shape(at_attention(b.o, none, k, k, NULL, 0, false), SHAPE(1, 0, 16));
+    bench_close(&b);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(results_are_those_of_plain_softmax),
+        cmocka_unit_test(parts_of_one_qkv_are_read_in_place),
+        cmocka_unit_test(refusals_name_all_shapes),
+        cmocka_unit_test(no_tokens_give_no_rows),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

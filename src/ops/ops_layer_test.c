@@ -1,0 +1,303 @@
+// SPDX-License-Identifier: Apache-2.0
+// ops_layer_test.c - the doors with weights: results against plain loops, and refusals that name the
+// weight and both shapes.
+#include "ops/ops.h"
+
+#include "ops/ops_testing.h"
+
+static void linear_multiplies_adds_and_gates(void **state)
+{
+    bench b = bench_open();
+    at_tensor *x = random_tensor(&b, SHAPE(2, 3, 4)), *residual = random_tensor(&b, SHAPE(2, 3, 5));
+    at_tensor *gate = random_tensor(&b, SHAPE(2, 5));
+    at_weight *w = random_weight(&b, SHAPE(5, 4)), *bias = random_weight(&b, SHAPE(5));
+    at_linear_extra extra = {.act = AT_ACT_RELU, .residual = residual, .gate = gate};
+    const float *vw = w->data, *vb = bias->data;
+    float *vx = values_of(x), *vr = values_of(residual), *vg = values_of(gate);
+    double want[30];
+
+    (void)state;
+    for (int i = 0; i < 30; i++) {
+        double sum = vb[i % 5];
+
+        for (int k = 0; k < 4; k++)
+            sum += (double)vx[i / 5 * 4 + k] * vw[i % 5 * 4 + k];
+        want[i] = (sum > 0 ? sum : 0) * vg[i / 15 * 5 + i % 5] + vr[i];
+    }
+    assert_near(at_linear(b.o, x, w, bias, &extra), want, 30, 1e-5);
+    assert_shape(at_linear(b.o, at_reshape(b.o, x, SHAPE(6, 4)), w, NULL, NULL), SHAPE(6, 5));
+    assert_shape(at_linear(b.o,
+                           at_permute(b.o, random_tensor(&b, SHAPE(2, 4, 3)), (int[]){0, 2, 1}), w,
+                           NULL, NULL),
+                 SHAPE(2, 3, 5)); // features are not contiguous
+    at_free(vx);
+    at_free(vr);
+    at_free(vg);
+    bench_close(&b);
+}
+
+static void linear_gives_the_compute_dtype(void **state)
+{
+    bench b = bench_on(NULL, AT_BF16);
+    at_tensor *x = random_tensor(&b, SHAPE(1, 2, 4));
+
+    (void)state;
+    assert_int_equal(at_linear(b.o, x, random_weight(&b, SHAPE(3, 4)), NULL, NULL)->dtype, AT_BF16);
+    assert_int_equal(at_norm(b.o, x, &(at_norm_spec){.eps = 1e-6f})->dtype, AT_F32);
+    bench_close(&b);
+}
+
+static void linear_rows_are_rows_of_the_whole(void **state)
+{
+    bench b = bench_open();
+    at_tensor *x = random_tensor(&b, SHAPE(1, 3, 8)), *whole, *part;
+    at_weight *w = random_weight(&b, SHAPE(10, 8)), *bias = random_weight(&b, SHAPE(10));
+    float *v;
+    double want[12];
+
+    (void)state;
+    whole = at_linear(b.o, x, w, bias, NULL);
+    v = values_of(at_narrow(b.o, whole, 2, 5, 4));
+    for (int i = 0; i < 12; i++)
+        want[i] = v[i];
+    at_free(v);
+    part = at_linear_rows(b.o, x, w, bias, 5, 4, NULL);
+    assert_near(part, want, 12, 1e-5);
+    REFUSED(&b, at_linear_rows(b.o, x, w, bias, 8, 4, NULL), AT_EINVAL, w->name, "[10, 8]");
+    REFUSED(&b, at_linear_rows(b.o, x, w, bias, -1, 4, NULL), AT_EINVAL, "rows");
+    REFUSED(&b, at_linear_rows(b.o, x, w, bias, 0, -1, NULL), AT_EINVAL, "rows");
+    bench_close(&b);
+}
+
+static void linear_refusals_name_weight_and_shapes(void **state)
+{
+    bench b = bench_open();
+    at_tensor *x = random_tensor(&b, SHAPE(1, 3, 8)), *small = random_tensor(&b, SHAPE(1, 3, 4));
+    at_weight *w = random_weight(&b, SHAPE(10, 7)), *good = random_weight(&b, SHAPE(4, 8));
+    at_weight *cube = random_weight(&b, SHAPE(4, 8, 2)),
+              *one = random_weight(&b, SHAPE(4, 8, 1, 1));
+    at_weight bare = *good;
+
+    (void)state;
+    REFUSED(&b, at_linear(b.o, x, w, NULL, NULL), AT_EINVAL, "linear", w->name, "f32 [1, 3, 8]",
+            "f32 [10, 7]");
+    REFUSED(&b, at_linear(b.o, x, NULL, NULL, NULL), AT_EINVAL, "w is missing");
+    REFUSED(&b, at_linear(b.o, x, cube, NULL, NULL), AT_EINVAL, "not a matrix", cube->name);
+    assert_shape(at_linear(b.o, x, one, NULL, NULL), SHAPE(1, 3, 4)); // a 1x1 convolution's weight
+    REFUSED(&b, at_linear(b.o, x, good, w, NULL), AT_EINVAL, "bias", w->name, "4 elements");
+    REFUSED(&b, at_linear(b.o, x, good, NULL, &(at_linear_extra){.residual = x}), AT_EINVAL,
+            "residual f32 [1, 3, 8]", "[1, 3, 4]");
+    REFUSED(&b, at_linear(b.o, x, good, NULL, &(at_linear_extra){.gate = small}), AT_EINVAL,
+            "gate");
+    REFUSED(&b, at_linear(b.o, at_reshape(b.o, x, SHAPE(1, 1, 3, 8)), good, NULL, NULL), AT_EINVAL,
+            "[1, 1, 3, 8]");
+    bare.data = NULL;
+    REFUSED(&b, at_linear(b.o, x, &bare, NULL, NULL), AT_EUNSUPPORTED, "shape without bytes");
+    bench_close(&b);
+}
+
+static void norms_scale_and_modulate(void **state)
+{
+    bench b = bench_open();
+    at_tensor *x = random_tensor(&b, SHAPE(2, 3, 4)), *scale = random_tensor(&b, SHAPE(1, 4));
+    at_tensor *shift = random_tensor(&b, SHAPE(2, 4));
+    at_weight *w = random_weight(&b, SHAPE(4));
+    at_norm_spec spec = {.weight = w, .mod_scale = scale, .mod_shift = shift, .eps = 1e-5f};
+    float *vx = values_of(x), *vs = values_of(scale), *vt = values_of(shift);
+
+    (void)state;
+    for (int rms = 0; rms < 2; rms++) {
+        double want[24];
+
+        spec.rms = rms;
+        for (int r = 0; r < 6; r++) {
+            double mean = 0, sq = 0;
+
+            for (int i = 0; i < 4 && !rms; i++)
+                mean += vx[r * 4 + i] / 4.0;
+            for (int i = 0; i < 4; i++)
+                sq += pow(vx[r * 4 + i] - mean, 2) / 4;
+            for (int i = 0; i < 4; i++) {
+                double y = (vx[r * 4 + i] - mean) / sqrt(sq + 1e-5) * ((const float *)w->data)[i];
+
+                want[r * 4 + i] = y * (1 + (double)vs[i]) + vt[r / 3 * 4 + i];
+            }
+        }
+        assert_near(at_norm(b.o, x, &spec), want, 24, 1e-5);
+    }
+    at_free(vx);
+    at_free(vs);
+    at_free(vt);
+    assert_shape(at_norm(b.o, at_reshape(b.o, x, SHAPE(6, 4)), &(at_norm_spec){.weight = w}),
+                 SHAPE(6, 4));
+    spec.mod_scale = at_narrow(b.o, scale, 1, 0, 3);
+    REFUSED(&b, at_norm(b.o, x, &spec), AT_EINVAL, "norm", "mod_scale f32 [1, 3]", "[2 or 1, 4]");
+    spec = (at_norm_spec){.bias = random_weight(&b, SHAPE(5))};
+    REFUSED(&b, at_norm(b.o, x, &spec), AT_EINVAL, "bias", spec.bias->name, "4 elements");
+    bench_close(&b);
+}
+
+static void group_norm_takes_images_and_refuses_odd_groups(void **state)
+{
+    bench b = bench_open();
+    at_tensor *x = random_tensor(&b, SHAPE(1, 2, 2, 4)), *wide, *part, *y;
+    at_weight *w = random_weight(&b, SHAPE(4)), *bias = random_weight(&b, SHAPE(4));
+    float *vx = values_of(x);
+    double want[16];
+
+    (void)state;
+    for (int g = 0; g < 2; g++) {
+        double mean = 0, sq = 0;
+
+        for (int i = 0; i < 16; i++)
+            mean += i % 4 / 2 == g ? vx[i] / 8.0 : 0;
+        for (int i = 0; i < 16; i++)
+            sq += i % 4 / 2 == g ? pow(vx[i] - mean, 2) / 8 : 0;
+        for (int i = 0; i < 16; i++) {
+            double y2 = (vx[i] - mean) / sqrt(sq + 1e-6) * ((const float *)w->data)[i % 4] +
+                        ((const float *)bias->data)[i % 4];
+
+            if (i % 4 / 2 == g) want[i] = y2 > 0 ? y2 : 0;
+        }
+    }
+    at_free(vx);
+    assert_near(at_group_norm(b.o, x, w, bias, 2, 1e-6f, AT_ACT_RELU), want, 16, 1e-5);
+    // A part of a wider image: rows of pixels do not follow each other.
+    wide = random_tensor(&b, SHAPE(1, 3, 4, 4));
+    part = at_narrow(b.o, wide, 2, 1, 2);
+    y = at_group_norm(b.o, part, w, bias, 2, 1e-6f, AT_ACT_NONE);
+    vx = values_of(at_group_norm(b.o, at_contiguous(b.o, part), w, bias, 2, 1e-6f, AT_ACT_NONE));
+    for (int i = 0; i < 16; i++)
+        want[i] = vx[i];
+    at_free(vx);
+    assert_near(at_narrow(b.o, y, 1, 0, 2), want, 16, 0);
+    REFUSED(&b, at_group_norm(b.o, x, w, bias, 3, 1e-6f, AT_ACT_NONE), AT_EINVAL, "3 groups",
+            "[1, 2, 2, 4]", w->name);
+    REFUSED(&b, at_group_norm(b.o, x, w, bias, 0, 1e-6f, AT_ACT_NONE), AT_EINVAL, "0 groups");
+    bench_close(&b);
+}
+
+static void rope_rotates_neighbours_or_halves(void **state)
+{
+    bench b = bench_open();
+    const float ids[3] = {0, 1, 5};
+    at_rope_table table = at_rope_make(b.o, 3, 1, (int[]){4}, ids, 100);
+    at_tensor *x = random_tensor(&b, SHAPE(1, 3, 2, 4));
+    float *v = values_of(x);
+
+    (void)state;
+    for (int halves = 0; halves < 2; halves++) {
+        double want[24];
+
+        for (int i = 0; i < 24; i++) {
+            int j = i % 4, pair = halves ? j % 2 : j / 2, first = halves ? j < 2 : j % 2 == 0;
+            double a = ids[i / 8] * pow(100, -pair / 2.0);
+            double other = v[i + (halves ? (first ? 2 : -2) : (first ? 1 : -1))];
+
+            want[i] = v[i] * cos(a) + (first ? -other : other) * sin(a);
+        }
+        assert_near(at_rope(b.o, x, NULL, 1e-6f, &table, halves), want, 24, 1e-6);
+    }
+    at_free(v);
+    assert_shape(at_rope(b.o, x, random_weight(&b, SHAPE(4)), 1e-6f, NULL, false),
+                 SHAPE(1, 3, 2, 4)); // norm only
+    x = random_tensor(&b, SHAPE(1, 4, 2, 4));
+    REFUSED(&b, at_rope(b.o, x, NULL, 0, &table, false), AT_EINVAL, "rope", "cos f32 [3, 2]",
+            "[1, 4, 2, 4]");
+    table.sin = NULL;
+    REFUSED(&b, at_rope(b.o, random_tensor(&b, SHAPE(1, 3, 2, 4)), NULL, 0, &table, false),
+            AT_EINVAL, "sin is missing");
+    REFUSED(&b, at_rope(b.o, x, random_weight(&b, SHAPE(3)), 0, NULL, false), AT_EINVAL,
+            "4 elements");
+    bench_close(&b);
+}
+
+static void conv_strides_pads_and_upsamples(void **state)
+{
+    bench b = bench_open();
+    at_tensor *x = random_tensor(&b, SHAPE(1, 5, 4, 3)), *residual;
+    at_weight *w = random_weight(&b, SHAPE(2, 3, 3, 3)), *bias = random_weight(&b, SHAPE(2));
+    at_conv_spec spec = {.stride = 2, .pad_bottom = 1, .pad_right = 1, .act = AT_ACT_RELU};
+    const float *vw = w->data, *vb = bias->data;
+    float *vx = values_of(x), *vr;
+    double want[8];
+
+    (void)state;
+    residual = random_tensor(&b, SHAPE(1, 2, 2, 2));
+    vr = values_of(residual);
+    spec.residual = residual;
+    for (int i = 0; i < 8; i++) {
+        int oy = i / 4, ox = i / 2 % 2, oc = i % 2;
+        double sum = vb[oc];
+
+        for (int k = 0; k < 27; k++) {
+            int c = k / 9, y = oy * 2 + k / 3 % 3, xx = ox * 2 + k % 3;
+
+            if (y < 5 && xx < 4) sum += (double)vx[(y * 4 + xx) * 3 + c] * vw[oc * 27 + k];
+        }
+        want[i] = (sum > 0 ? sum : 0) + vr[i];
+    }
+    assert_near(at_conv2d(b.o, x, w, bias, &spec), want, 8, 1e-5);
+    at_free(vx);
+    at_free(vr);
+    spec = (at_conv_spec){
+        .pad_top = 1, .pad_left = 1, .pad_bottom = 1, .pad_right = 1, .upsample2x = true};
+    assert_shape(at_conv2d(b.o, x, w, NULL, &spec), SHAPE(1, 10, 8, 2));
+    assert_shape(at_conv2d(b.o, x, w, NULL, NULL), SHAPE(1, 3, 2, 2));
+    bench_close(&b);
+}
+
+static void conv_refusals_name_weight_and_shapes(void **state)
+{
+    bench b = bench_open();
+    at_tensor *x = random_tensor(&b, SHAPE(1, 5, 2, 3));
+    at_weight *w = random_weight(&b, SHAPE(2, 3, 3, 3)),
+              *four = random_weight(&b, SHAPE(2, 4, 3, 3));
+    at_conv_spec spec = {.pad_left = 1};
+
+    (void)state;
+    REFUSED(&b, at_conv2d(b.o, x, four, NULL, NULL), AT_EINVAL, "conv2d", four->name,
+            "[1, 5, 2, 3]", "[2, 4, 3, 3]");
+    REFUSED(&b, at_conv2d(b.o, x, w, NULL, NULL), AT_EINVAL, "too small", w->name);
+    spec.residual = x;
+    REFUSED(&b, at_conv2d(b.o, x, w, NULL, &spec), AT_EINVAL, "residual", "[1, 3, 1, 2]");
+    spec = (at_conv_spec){.pad_left = 5, .pad_right = -1};
+    REFUSED(&b, at_conv2d(b.o, x, w, NULL, &spec), AT_EINVAL, "padding");
+    spec = (at_conv_spec){.pad_left = 5, .stride = -1};
+    REFUSED(&b, at_conv2d(b.o, x, w, NULL, &spec), AT_EINVAL, "stride -1");
+    bench_close(&b);
+}
+
+static void embedding_checks_every_id(void **state)
+{
+    bench b = bench_open();
+    at_weight *table = weight_of(&b, (float[]){0, 1, 10, 11, 20, 21}, SHAPE(3, 2));
+    at_tensor *t = at_embedding(b.o, table, (int32_t[]){2, 0, 2}, 3);
+
+    (void)state;
+    assert_shape(t, SHAPE(1, 3, 2));
+    assert_near(t, (double[]){20, 21, 0, 1, 20, 21}, 6, 0);
+    assert_shape(at_embedding(b.o, table, NULL, 0), SHAPE(1, 0, 2));
+    REFUSED(&b, at_embedding(b.o, table, (int32_t[]){0, 3}, 2), AT_EINVAL, "id 3 at position 1",
+            table->name);
+    REFUSED(&b, at_embedding(b.o, table, (int32_t[]){-1}, 1), AT_EINVAL, "id -1");
+    bench_close(&b);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(linear_multiplies_adds_and_gates),
+        cmocka_unit_test(linear_gives_the_compute_dtype),
+        cmocka_unit_test(linear_rows_are_rows_of_the_whole),
+        cmocka_unit_test(linear_refusals_name_weight_and_shapes),
+        cmocka_unit_test(norms_scale_and_modulate),
+        cmocka_unit_test(group_norm_takes_images_and_refuses_odd_groups),
+        cmocka_unit_test(rope_rotates_neighbours_or_halves),
+        cmocka_unit_test(conv_strides_pads_and_upsamples),
+        cmocka_unit_test(conv_refusals_name_weight_and_shapes),
+        cmocka_unit_test(embedding_checks_every_id),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
