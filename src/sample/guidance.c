@@ -33,13 +33,19 @@ bool at_cfg_needs_uncond(double scale, bool want_uncond)
     return want_uncond || !(fabs(scale - 1) <= 1e-9 * fmax(fabs(scale), 1));
 }
 
+// Spread of the data that the network was trained on; 0 in a zeroed struct means 1.
+static double data_scale(const at_model_sampling *m)
+{
+    return m->sigma_data > 0 ? m->sigma_data : 1;
+}
+
 at_tensor *at_model_input(at_ops *o, const at_model_sampling *m, const at_tensor *x, float sigma)
 {
-    double s = sigma, d = m->sigma_data;
+    double s = sigma, d = data_scale(m);
 
     switch (m->prediction) {
     case AT_PRED_CONST:
-    case AT_PRED_IMG_TO_IMG: return scaled(o, 1, x);
+    case AT_PRED_IMG_TO_IMG: return (at_tensor *)x;
     case AT_PRED_EPS:
     case AT_PRED_V:
     case AT_PRED_EDM:
@@ -51,7 +57,7 @@ at_tensor *at_model_input(at_ops *o, const at_model_sampling *m, const at_tensor
 at_tensor *at_model_x0(at_ops *o, const at_model_sampling *m, const at_tensor *x,
                        const at_tensor *out, float sigma)
 {
-    double s = sigma, d = m->sigma_data, power = s * s + d * d;
+    double s = sigma, d = data_scale(m), power = s * s + d * d;
 
     switch (m->prediction) {
     case AT_PRED_EPS:
@@ -59,7 +65,7 @@ at_tensor *at_model_x0(at_ops *o, const at_model_sampling *m, const at_tensor *x
     case AT_PRED_V: return mix2(o, d * d / power, x, -s * d / sqrt(power), out);
     case AT_PRED_EDM: return mix2(o, d * d / power, x, s * d / sqrt(power), out);
     case AT_PRED_X0:
-    case AT_PRED_IMG_TO_IMG: return scaled(o, 1, out);
+    case AT_PRED_IMG_TO_IMG: return (at_tensor *)out;
     }
     return at_ops_poison(o, AT_EINVAL, "unknown prediction type %d", (int)m->prediction);
 }

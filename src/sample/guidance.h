@@ -14,9 +14,9 @@ at_tensor *at_cfg(at_ops *o, const at_tensor *cond, const at_tensor *uncond, dou
 // False where ComfyUI saves the negative prompt's forward: scale is 1 and nobody asks for it.
 bool at_cfg_needs_uncond(double scale, bool want_uncond);
 
-// x as the network wants it at this sigma.
+// x as the network wants it at this sigma; x itself where that is the same.
 at_tensor *at_model_input(at_ops *o, const at_model_sampling *m, const at_tensor *x, float sigma);
-// The picture that the network's output stands for.
+// The picture that the network's output stands for; `out` itself where it is the picture.
 at_tensor *at_model_x0(at_ops *o, const at_model_sampling *m, const at_tensor *x,
                        const at_tensor *out, float sigma);
 

@@ -227,19 +227,25 @@ static void start(at_run *r)
     set_mask(r, noise, latent);
 }
 
+// After a vote that says stop, every rank stops, also one that did nothing wrong.
+static bool stopped(at_run *r, int step)
+{
+    at_status vote = at_ops_vote(r->o);
+
+    if (vote == AT_OK) return false;
+    if (at_ops_status(r->o) == AT_OK)
+        at_ops_poison(r->o, vote, "another rank stopped at step %d: %s", step, at_error_text());
+    return true;
+}
+
 static void loop(at_run *r)
 {
+    if (stopped(r, 0)) return; // also where a rank failed to prepare
     for (int i = 0; i < r->rounds && !r->done; i++) {
         at_scope_begin(r->o);
         if (at_ops_status(r->o) == AT_OK) put(r, &r->x, r->solver->step(r, i));
         at_scope_end(r->o, NULL);
-        at_status vote = at_ops_vote(r->o);
-        if (vote != AT_OK) {
-            if (at_ops_status(r->o) == AT_OK)
-                at_ops_poison(r->o, vote, "another rank stopped at step %d: %s", i,
-                              at_error_text());
-            return;
-        }
+        if (stopped(r, i)) return;
     }
 }
 

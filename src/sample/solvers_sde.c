@@ -15,7 +15,8 @@
 // How much noise the SDE carries at noise-to-signal ratio v.
 static double er_scale(const at_run *r, double v)
 {
-    if (strcmp(r->opt.solver_type, "ER-SDE") != 0) return pow(v, r->opt.eta + 1);
+    if (strcmp(r->opt.solver_type, "ODE") == 0) return v;
+    if (strcmp(r->opt.solver_type, "Reverse-time SDE") == 0) return pow(v, r->opt.eta + 1);
     return v * (exp(pow(v, 0.3)) + 10);
 }
 
@@ -41,8 +42,9 @@ static void er_integrals(const at_run *r, double from, double to, double *plain,
 at_tensor *at_step_er_sde(at_run *r, int i)
 {
     double s = r->s[i], t = r->s[i + 1];
-    bool ode = strcmp(r->opt.solver_type, "ODE") == 0;
-    double s_noise = ode || (r->opt.solver_type[0] == 'R' && r->opt.eta == 0) ? 0 : r->opt.s_noise;
+    bool still = strcmp(r->opt.solver_type, "ODE") == 0 ||
+                 (strcmp(r->opt.solver_type, "Reverse-time SDE") == 0 && r->opt.eta == 0);
+    double s_noise = still ? 0 : r->opt.s_noise;
     at_denoised d = at_run_eval(r, r->x, s);
 
     at_run_report(r, i, r->x, d.out);

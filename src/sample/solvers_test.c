@@ -1,143 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // solvers_test.c - unit.sample.solvers: every sampler against ComfyUI 0.3.64 on a toy denoiser, and
-// what holds for all of them.
-#include "sample/golden_test.h"
-
-#include <math.h>
-
-#include "cpu/cpu.h"
-#include "sample/guidance.h"
-#include "sample/sample.h"
-
-static const at_model_sampling eps = {.prediction = AT_PRED_EPS,
-                                      .kind = AT_SIGMA_DISCRETE,
-                                      .beta_start = 0.00085,
-                                      .beta_end = 0.012,
-                                      .timesteps = 1000,
-                                      .sigma_data = 1};
-static const at_model_sampling flow3 = {.prediction = AT_PRED_CONST,
-                                        .kind = AT_SIGMA_DISCRETE_FLOW,
-                                        .shift = 3,
-                                        .multiplier = 1000,
-                                        .sigma_data = 1};
-static const at_model_sampling flux = {
-    .prediction = AT_PRED_CONST, .kind = AT_SIGMA_FLUX, .shift = 1.15, .sigma_data = 1};
-static const int64_t shape[4] = {1, 4, 2, 2};
-enum { N = 16 };
-
-static at_ops *new_ops(const at_sink *sink)
-{
-    at_ops *o = NULL;
-    at_ops_config c = {.compute = AT_F32, .sink = sink};
-    at_device_set_cpu_backend(at_cpu_backend(), at_cpu_describe());
-    assert_int_equal(at_ops_new(&c, &o), AT_OK);
-    return o;
-}
-
-// --- toy denoiser -----------------------------------------------------------------------------------
-typedef struct toy {
-    double cfg;
-    int calls, fail_at;  // fail_at: the call that poisons, 0 never
-    atomic_bool *cancel; // set at the third call
-    float x_max;         // largest |x| seen
-    bool wanted_uncond;
-    bool with_mask_check;
-} toy;
-
-// x0 of one prompt: 0.9 sin(0.37 i + phase) + 0.1 tanh(x / sqrt(1 + sigma^2)).
-static void toy_x0(const float *x, float sigma, double phase, float *out, int64_t n)
-{
-    for (int64_t i = 0; i < n; i++)
-        out[i] = 0.9f * sinf((float)(0.37 * (double)i + phase)) +
-                 0.1f * tanhf(x[i] / sqrtf(1 + sigma * sigma));
-}
-
-static at_denoised toy_call(void *ctx, at_ops *o, const at_tensor *x, float sigma, bool want_uncond)
-{
-    toy *t = ctx;
-    at_denoised d = {0};
-    float in[N], c[N], u[N];
-
-    t->calls++;
-    t->wanted_uncond |= want_uncond;
-    if (t->cancel && t->calls == 3) atomic_store(t->cancel, true);
-    if (t->fail_at == t->calls) {
-        at_ops_poison(o, AT_EDEVICE, "toy: the device went away");
-        return d;
-    }
-    assert_int_equal(at_tensor_count(x), N);
-    assert_int_equal(at_tensor_to_host(x, AT_F32, in, sizeof in), AT_OK);
-    for (int i = 0; i < N; i++)
-        t->x_max = fmaxf(t->x_max, fabsf(in[i]));
-    toy_x0(in, sigma, 0, c, N);
-    toy_x0(in, sigma, 0.5, u, N);
-    d.uncond = at_from_host(o, AT_F32, 4, shape, u);
-    d.out = at_cfg(o, at_from_host(o, AT_F32, 4, shape, c), d.uncond, t->cfg);
-    if (!want_uncond) d.uncond = NULL;
-    return d;
-}
-
-// --- one run ----------------------------------------------------------------------------------------
-typedef struct trace {
-    float x[256][4]; // first values of x at each report
-    int steps, total;
-} trace;
-
-static void record(void *ctx, int step, int total, const at_tensor *denoised, const at_tensor *x)
-{
-    trace *t = ctx;
-    float v[N];
-
-    assert_int_equal(step, t->steps);
-    assert_int_equal(at_tensor_count(denoised), N);
-    assert_int_equal(at_tensor_to_host(x, AT_F32, v, sizeof v), AT_OK);
-    if (step < 256) memcpy(t->x[step], v, sizeof t->x[step]);
-    t->steps++;
-    t->total = total;
-}
-
-typedef struct job {
-    const char *sampler;
-    const at_model_sampling *ms;
-    const float *sigmas;
-    size_t n;
-    const float *latent, *mask; // N host values or NULL
-    const at_sampler_options *options;
-    toy toy;
-    trace trace;
-    float out[N];
-} job;
-
-static at_status run(job *j)
-{
-    atomic_bool cancel = false;
-    at_sink sink = {.cancel = &cancel};
-    at_ops *o = new_ops(&sink);
-    float noise[N];
-
-    if (j->toy.cancel) j->toy.cancel = &cancel;
-    if (j->toy.cfg == 0) j->toy.cfg = 2;
-    at_randn(1234, noise, N);
-    at_scope_begin(o);
-    at_denoiser d = {.call = toy_call, .ctx = &j->toy, .sampling = j->ms};
-    at_sample_args a = {.sampler = j->sampler,
-                        .options = j->options,
-                        .sigmas = j->sigmas,
-                        .n_sigmas = j->n,
-                        .noise = at_from_host(o, AT_F32, 4, shape, noise),
-                        .latent = j->latent ? at_from_host(o, AT_F32, 4, shape, j->latent) : NULL,
-                        .noise_mask = j->mask ? at_from_host(o, AT_F32, 4, shape, j->mask) : NULL,
-                        .seed = 1234,
-                        .on_step = record,
-                        .on_step_ctx = &j->trace};
-    at_tensor *x = at_sample(o, &d, &a);
-    at_status st = at_ops_status(o);
-    assert_true((x != NULL) == (st == AT_OK));
-    if (x) assert_int_equal(at_tensor_to_host(x, AT_F32, j->out, sizeof j->out), AT_OK);
-    at_scope_end(o, NULL);
-    at_ops_free(o);
-    return st;
-}
+// against each other where theory says they are the same.
+#include "sample/toy_test.h"
 
 static size_t read_numbers(const json_t *list, float *out, size_t max)
 {
@@ -146,17 +10,6 @@ static size_t read_numbers(const json_t *list, float *out, size_t max)
     for (size_t i = 0; i < n; i++)
         out[i] = (float)json_number_value(json_array_get(list, i));
     return n;
-}
-
-// Largest |got - want| / max(1, |want|).
-static double distance(const float *got, const float *want, size_t n)
-{
-    double worst = 0;
-    for (size_t i = 0; i < n; i++) {
-        double e = fabs((double)got[i] - want[i]) / fmax(1, fabs(want[i]));
-        if (!(e <= worst)) worst = e;
-    }
-    return worst;
 }
 
 // ComfyUI reports the x before the first step at every step of these.
@@ -185,17 +38,18 @@ static void samplers_match_comfyui(void **state)
         {
             float sigmas[64], want[N], first[4];
             job j = {.sampler = sampler,
-                     .ms = strcmp(model, "eps") == 0 ? &eps : &flow3,
+                     .ms = strcmp(model, "eps") == 0 ? eps_model() : flow_model(),
                      .sigmas = sigmas,
                      .n = read_numbers(json_object_get(row, "sigmas"), sigmas, 64)};
             json_t *steps = json_object_get(row, "x_at_callback_first4");
-            assert_int_equal(run(&j), AT_OK);
+            assert_int_equal(run_job(&j), AT_OK);
+            assert_int_equal(j.total, (int)j.n - 1);
             assert_int_equal(read_numbers(json_object_get(row, "result"), want, N), N);
             double worst = distance(j.out, want, N), room = tolerance(sampler);
-            if (j.trace.steps != (int)json_array_size(steps)) worst = NAN;
-            for (int i = 0; i < j.trace.steps && !reports_start(sampler); i++) {
+            if (j.reports != (int)json_array_size(steps)) worst = NAN;
+            for (int i = 0; i < j.reports && !reports_start(sampler); i++) {
                 read_numbers(json_array_get(steps, (size_t)i), first, 4);
-                worst = fmax(worst, distance(j.trace.x[i], first, 4));
+                worst = fmax(worst, distance(j.reported[i], first, 4));
             }
             if (!(worst < room)) print_error("%s %s: off by %g\n", model, sampler, worst);
             wrong += !(worst < room);
@@ -205,31 +59,6 @@ static void samplers_match_comfyui(void **state)
     assert_int_equal(cases, 42 + 28);
     assert_int_equal(wrong, 0);
     json_decref(file);
-}
-
-// --- what holds for all -----------------------------------------------------------------------------
-static void every_sampler_with_every_schedule_gives_numbers(void **state)
-{
-    const at_model_sampling *const models[] = {&eps, &flow3, &flux};
-    (void)state;
-
-    for (size_t s = 0; s < at_sampler_count; s++)
-        for (size_t k = 0; k < at_scheduler_count; k++)
-            for (size_t m = 0; m < 3; m++) {
-                job j = {.sampler = at_sampler_names[s], .ms = models[m]};
-                float *sigmas = NULL;
-                assert_int_equal(
-                    at_ksampler_sigmas(j.sampler, at_scheduler_names[k], j.ms, 5, 1, &sigmas, &j.n),
-                    AT_OK);
-                j.sigmas = sigmas;
-                if (run(&j) != AT_OK)
-                    fail_msg("%s, %s: %s", j.sampler, at_scheduler_names[k], at_error_text());
-                for (int i = 0; i < N; i++)
-                    if (!(fabsf(j.out[i]) < 30))
-                        fail_msg("%s, %s, model %zu: value %d is %g", j.sampler,
-                                 at_scheduler_names[k], m, i, (double)j.out[i]);
-                at_free(sigmas);
-            }
 }
 
 static void names_rows_and_flags_agree(void **state)
@@ -249,12 +78,181 @@ static void names_rows_and_flags_agree(void **state)
     assert_int_equal(at_sampler_find(NULL), -1);
 }
 
+static void every_sampler_with_every_schedule_gives_numbers(void **state)
+{
+    const at_model_sampling models[] = {eps_model(), flow_model(), flux_model()};
+    const int counts[] = {1, 2, 5};
+    (void)state;
+
+    for (size_t s = 0; s < at_sampler_count; s++)
+        for (size_t k = 0; k < at_scheduler_count; k++)
+            for (size_t m = 0; m < 9; m++) {
+                job j = {.sampler = at_sampler_names[s], .ms = models[m % 3]};
+                float *sigmas = NULL;
+                assert_int_equal(at_ksampler_sigmas(j.sampler, at_scheduler_names[k], &j.ms,
+                                                    counts[m / 3], 1, &sigmas, &j.n),
+                                 AT_OK);
+                j.sigmas = sigmas;
+                if (run_job(&j) != AT_OK)
+                    fail_msg("%s, %s: %s", j.sampler, at_scheduler_names[k], at_error_text());
+                for (int i = 0; i < N; i++)
+                    if (!(fabsf(j.out[i]) <
+                          2000)) // one step of UniPC scales noise at sigma 1 by 1000
+                        fail_msg("%s, %s, model %zu: value %d is %g", j.sampler,
+                                 at_scheduler_names[k], m, i, (double)j.out[i]);
+                at_free(sigmas);
+            }
+}
+
+// --- solvers that theory makes equal ------------------------------------------------------------------
+static const float falling[] = {10, 6, 3, 1.2f, 0.4f, 0};
+
+static void assert_same(const char *a, const at_sampler_options *ao, const char *b,
+                        const at_sampler_options *bo, at_model_sampling ms, const float *sigmas)
+{
+    job x = {.sampler = a, .options = ao, .ms = ms, .sigmas = sigmas, .n = 6};
+    job y = {.sampler = b, .options = bo, .ms = ms, .sigmas = sigmas, .n = 6};
+
+    assert_int_equal(run_job(&x), AT_OK);
+    assert_int_equal(run_job(&y), AT_OK);
+    if (!(distance(x.out, y.out, N) < 2e-6))
+        fail_msg("%s and %s differ by %g", a, b, distance(x.out, y.out, N));
+}
+
+static void without_noise_ancestral_solvers_are_the_plain_ones(void **state)
+{
+    const char *const pairs[][2] = {{"euler_ancestral", "euler"},
+                                    {"dpm_2_ancestral", "dpm_2"},
+                                    {"euler_ancestral_cfg_pp", "euler_cfg_pp"},
+                                    {"res_multistep_ancestral", "res_multistep"},
+                                    {"res_multistep_ancestral_cfg_pp", "res_multistep_cfg_pp"}};
+    const float flow[] = {1, 0.9f, 0.7f, 0.4f, 0.2f, 0};
+    at_sampler_options o;
+    (void)state;
+
+    for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++) {
+        at_sampler_defaults(pairs[i][0], &o);
+        o.eta = 0;
+        assert_same(pairs[i][0], &o, pairs[i][1], NULL, eps_model(), falling);
+        assert_same(pairs[i][0], &o, pairs[i][1], NULL, flow_model(), flow);
+    }
+}
+
+static void at_order_one_every_exponential_solver_is_euler(void **state)
+{
+    at_sampler_options o;
+    (void)state;
+
+    at_sampler_defaults("lms", &o);
+    o.order = 1;
+    assert_same("lms", &o, "euler", NULL, eps_model(), falling);
+    at_sampler_defaults("sa_solver", &o);
+    o.eta = 0;
+    o.predictor_order = 1;
+    o.corrector_order = 0;
+    assert_same("sa_solver", &o, "euler", NULL, eps_model(), falling);
+    at_sampler_defaults("er_sde", &o);
+    memcpy(o.solver_type, "ODE", 4);
+    o.max_stage = 1;
+    assert_same("er_sde", &o, "euler", NULL, eps_model(), falling);
+    at_sampler_defaults("gradient_estimation", &o);
+    o.ge_gamma = 1;
+    assert_same("gradient_estimation", &o, "euler", NULL, eps_model(), falling);
+    assert_same("ddim", NULL, "euler", NULL, eps_model(), falling);
+}
+
+static void without_noise_2m_sde_is_2m(void **state)
+{
+    at_sampler_options o;
+    (void)state;
+
+    at_sampler_defaults("dpmpp_2m_sde", &o);
+    o.eta = 0;
+    assert_same("dpmpp_2m_sde", &o, "dpmpp_2m", NULL, eps_model(), falling);
+    // s_noise 0 takes the noise away but not the longer pull towards x0
+    at_sampler_defaults("dpmpp_2m_sde", &o);
+    o.s_noise = 0;
+    job j = {
+        .sampler = "dpmpp_2m_sde", .options = &o, .ms = eps_model(), .sigmas = falling, .n = 3};
+    job k = {.sampler = "dpmpp_2m", .ms = eps_model(), .sigmas = falling, .n = 3};
+    assert_int_equal(run_job(&j), AT_OK);
+    assert_int_equal(run_job(&k), AT_OK);
+    assert_true(distance(j.out, k.out, N) > 0.1);
+}
+
+static void at_cfg_one_cfg_pp_has_its_plain_twin(void **state)
+{
+    // With cond == uncond in effect (the guided x0 is cond's at cfg 1, uncond differs), only the
+    // direction changes: this checks that uncond is asked for although cfg is 1.
+    job j = {.sampler = "euler_cfg_pp", .ms = eps_model(), .sigmas = falling, .n = 6, .cfg = 1};
+    job k = {.sampler = "euler", .ms = eps_model(), .sigmas = falling, .n = 6, .cfg = 1};
+    (void)state;
+
+    assert_int_equal(run_job(&j), AT_OK);
+    assert_int_equal(run_job(&k), AT_OK);
+    assert_true(j.wanted_uncond && !k.wanted_uncond);
+    assert_true(distance(j.reported[2], k.reported[2], 4) > 1e-3);
+}
+
+static void long_lms_histories_stay_finite(void **state)
+{
+    float *s = NULL;
+    size_t n = 0;
+    at_sampler_options o;
+    (void)state;
+
+    at_sampler_defaults("lms", &o);
+    o.order = 12;
+    assert_int_equal(at_schedule_karras(40, 0.03, 14, 7, &s, &n), AT_OK);
+    job j = {.sampler = "lms", .options = &o, .ms = eps_model(), .sigmas = s, .n = n};
+    assert_int_equal(run_job(&j), AT_OK);
+    for (int i = 0; i < N; i++)
+        assert_true(isfinite(j.out[i]));
+    at_free(s);
+    o.order = 0;
+    job bad = {.sampler = "lms", .options = &o, .ms = eps_model(), .sigmas = falling, .n = 6};
+    assert_int_equal(run_job(&bad), AT_EINVAL);
+    o.order = 5;
+    bad.sampler = "dpm_adaptive";
+    assert_int_equal(run_job(&bad), AT_EINVAL);
+    o.predictor_order = 9;
+    bad.sampler = "sa_solver";
+    assert_int_equal(run_job(&bad), AT_EINVAL);
+}
+
+// ComfyUI draws the churn from torch's global generator, which has already drawn the initial noise.
+static void churn_continues_the_global_generator(void **state)
+{
+    at_sampler_options o;
+    at_generator g;
+    float noise[N], more[N];
+    (void)state;
+
+    at_sampler_defaults("euler", &o);
+    o.s_churn = 2;
+    job j = {.sampler = "euler", .options = &o, .ms = eps_model(), .sigmas = falling, .n = 6};
+    assert_int_equal(run_job(&j), AT_OK);
+    at_generator_seed(&g, 1234);
+    at_generator_randn(&g, noise, N);
+    at_generator_randn(&g, more, N);
+    double gamma = fmin(2.0 / 5, sqrt(2) - 1), hat = 10 * (1 + gamma);
+    for (int i = 0; i < 4; i++)
+        assert_true(fabs(j.reported[0][i] - (noise[i] * 10 + more[i] * sqrt(hat * hat - 100))) <
+                    1e-4);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(samplers_match_comfyui),
         cmocka_unit_test(names_rows_and_flags_agree),
         cmocka_unit_test(every_sampler_with_every_schedule_gives_numbers),
+        cmocka_unit_test(without_noise_ancestral_solvers_are_the_plain_ones),
+        cmocka_unit_test(at_order_one_every_exponential_solver_is_euler),
+        cmocka_unit_test(without_noise_2m_sde_is_2m),
+        cmocka_unit_test(at_cfg_one_cfg_pp_has_its_plain_twin),
+        cmocka_unit_test(long_lms_histories_stay_finite),
+        cmocka_unit_test(churn_continues_the_global_generator),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
