@@ -13,13 +13,13 @@
 #include "cpu/kernels.h"
 
 enum {
-    DOT_ROWS = 12,                  // up to here dots beat packing (docs/bench/cpu.md)
-    DOT_COLS = 64,                  // columns of one dots call
-    KC = 384,                       // K of one tile call: 16 * 384 floats of w are 24 KiB
-    MC = 96,                        // rows of a task
-    NC = 512,                       // columns of a task: MC * NC sums are 192 KiB
-    PANEL_BYTES = 12 * 1024 * 1024, // packed w at a time
-    PAD = 16                        // floats between rows of scratch, against cache aliasing
+    DOT_ROWS = 12,                 // up to here dots beat packing (docs/bench/cpu.md)
+    DOT_COLS = 64,                 // columns of one dots call
+    KC = 384,                      // K of one tile call: 16 * 384 floats of w are 24 KiB
+    MC = 96,                       // rows of a task
+    NC = 512,                      // columns of a task: MC * NC sums are 192 KiB
+    PANEL_BYTES = 6 * 1024 * 1024, // packed w at a time
+    PAD = 16                       // floats between rows of scratch, against cache aliasing
 };
 
 typedef struct gemm {
@@ -90,6 +90,14 @@ static void load_rows(const gemm *g, float *dst, int64_t stride, int64_t m, int6
                    row_offset(&g->x, m + i, g->tokens) + k0, 1, len);
 }
 
+// Ask for a part of the next panel while a tile runs on this one: it arrives in the second cache.
+static void fetch_ahead(const float *next, int64_t floats, int64_t part, int64_t parts)
+{
+    int64_t each = round_up((floats + parts - 1) / parts, 16);
+    for (int64_t i = part * each; i < at_most((part + 1) * each, floats); i += 16)
+        __builtin_prefetch(next + i, 0, 2);
+}
+
 static void multiply(const gemm *g, const float *a, int64_t lda, int64_t rows, int64_t k0,
                      int64_t len, int64_t p0, int64_t panels, float *c, int64_t ldc)
 {
@@ -97,9 +105,11 @@ static void multiply(const gemm *g, const float *a, int64_t lda, int64_t rows, i
 
     for (int64_t p = 0; p < panels; p++) {
         const float *b = g->panels + (p0 + p) * nr * g->kk + k0 * nr;
-        for (int64_t i = 0; i < rows; i += mr)
+        for (int64_t i = 0; i < rows; i += mr) {
+            if (p + 1 < panels) fetch_ahead(b + nr * g->kk, len * nr, i / mr, (rows + mr - 1) / mr);
             g->k->tile((int)at_most(mr, rows - i), 1, NULL, len, a + i * lda, lda, b, nr,
                        c + i * ldc + p * nr, ldc, k0 > 0);
+        }
     }
 }
 

@@ -81,22 +81,29 @@ static at_status call(const at_backend *b, ck_run *r)
     return b->norm(NULL, &r->a.norm);
 }
 
+static void add_to_mean(double *mean, double *size, double x, double n)
+{
+    *mean += x / n;
+    *size += fabs(x) / n;
+}
+
 static void norm_truth(ck_run *r)
 {
     const at_norm_args *a = &r->a.norm;
     int64_t t = a->out.shape[1], d = a->out.shape[2];
 
     for (int64_t row = 0; row < a->out.shape[0] * t; row++) {
-        double mean = 0, sq = 0, rstd;
+        double mean = 0, sq = 0, size = 0,
+               rstd; // size: mean of |x|, what a mean's error is relative to
         for (int64_t c = 0; c < d; c++)
-            mean += ck_value(&a->x, ck_offset(&a->x, row * d + c)) / (double)d;
-        if (a->rms) mean = 0;
+            add_to_mean(&mean, &size, ck_value(&a->x, ck_offset(&a->x, row * d + c)), (double)d);
+        if (a->rms) mean = size = 0;
         for (int64_t c = 0; c < d; c++)
             sq += pow(ck_value(&a->x, ck_offset(&a->x, row * d + c)) - mean, 2) / (double)d;
         rstd = 1 / sqrt(sq + (double)a->eps);
         for (int64_t c = 0; c < d; c++) {
             double x = ck_value(&a->x, ck_offset(&a->x, row * d + c)), y = (x - mean) * rstd;
-            double mag = (fabs(x) + fabs(mean)) * rstd, w = 1, b = 0, s = 0, m = 0;
+            double mag = (fabs(x) + size) * rstd, w = 1, b = 0, s = 0, m = 0;
             if (a->weight.v.data) w = ck_value(&a->weight.v, c);
             if (a->bias.v.data) b = ck_value(&a->bias.v, c);
             if (a->mod_scale.data)
@@ -196,9 +203,10 @@ static void group_truth(ck_run *r)
 
     for (int64_t g = 0; g < a->out.shape[0] * a->groups; g++) {
         int64_t first = g / a->groups * p * ch + g % a->groups * per;
-        double mean = 0, sq = 0, n = (double)(p * per), rstd;
+        double mean = 0, sq = 0, size = 0, n = (double)(p * per), rstd;
         for (int64_t i = 0; i < p * per; i++)
-            mean += ck_value(&a->x, ck_offset(&a->x, first + i / per * ch + i % per)) / n;
+            add_to_mean(&mean, &size,
+                        ck_value(&a->x, ck_offset(&a->x, first + i / per * ch + i % per)), n);
         for (int64_t i = 0; i < p * per; i++)
             sq += pow(ck_value(&a->x, ck_offset(&a->x, first + i / per * ch + i % per)) - mean, 2) /
                   n;
@@ -209,7 +217,7 @@ static void group_truth(ck_run *r)
             double w = a->weight.v.data ? ck_value(&a->weight.v, c) : 1;
             double b = a->bias.v.data ? ck_value(&a->bias.v, c) : 0;
             r->truth[at] = ck_act((x - mean) * rstd * w + b, a->act);
-            r->mag[at] = 1.2 * ((fabs(x) + fabs(mean)) * rstd * fabs(w) + fabs(b));
+            r->mag[at] = 1.2 * ((fabs(x) + size) * rstd * fabs(w) + fabs(b));
         }
     }
 }

@@ -29,13 +29,42 @@ static const at_cpu_kernels table = {
     .scale = at_avx2_scale,
 };
 
-static at_status linear(void *stream, const at_linear_args *a)
+// Slots carry no context: one small function each names the table.
+#define SLOT(name, args, driver)                                                                   \
+    static at_status name(void *stream, const args *a)                                             \
+    {                                                                                              \
+        (void)stream;                                                                              \
+        return driver(&table, a);                                                                  \
+    }
+SLOT(linear, at_linear_args, at_cpu_gemm_linear)
+SLOT(norm, at_norm_args, at_cpu_fast_norm)
+SLOT(group_norm, at_group_norm_args, at_cpu_fast_group_norm)
+SLOT(rope, at_rope_args, at_cpu_fast_rope)
+SLOT(binary, at_binary_args, at_cpu_fast_binary)
+SLOT(gate_add, at_gate_add_args, at_cpu_fast_gate_add)
+SLOT(lincomb, at_lincomb_args, at_cpu_fast_lincomb)
+
+static at_status copy(void *stream, const at_view *src, const at_view *dst)
 {
     (void)stream;
-    return at_cpu_gemm_linear(&table, a);
+    return at_cpu_fast_copy(&table, src, dst);
+}
+
+static at_status unary(void *stream, const at_view *x, const at_view *out, at_act act)
+{
+    (void)stream;
+    return at_cpu_fast_unary(&table, x, out, act);
 }
 
 void at_cpu_use_avx2(at_backend *b)
 {
+    b->copy = copy;
+    b->unary = unary;
+    b->binary = binary;
+    b->gate_add = gate_add;
+    b->lincomb = lincomb;
     b->linear = linear;
+    b->norm = norm;
+    b->group_norm = group_norm;
+    b->rope = rope;
 }
