@@ -16,6 +16,7 @@ typedef struct at_verify_options {
     at_device *device; // NULL: the CPU
     const char *dtype; // NULL: the case's own; "f32", "bf16", "f16"
     double rtol;       // 0: the case's own
+    int ranks;         // 2 and more: a denoiser runs on so many threads that share its tokens
 } at_verify_options;
 
 // One expected tensor. rel_err = ||got - expected|| / ||expected|| in f64; infinite if the component did

@@ -10,6 +10,8 @@
 #include "engine/verify.h"
 #include "models/models.h"
 
+enum { AT_CASE_RANKS = 16 };
+
 typedef struct at_case_out {
     char name[64];
     float *data; // f32 holds every id below 2^24
@@ -22,7 +24,9 @@ typedef struct at_case {
     char *model;            // path; "" if the case names none
     at_store *inputs, *expected;
     at_ops *ops;
+    at_device *device; // NULL: the CPU
     at_dtype dtype;
+    int ranks;
     double rtol;
     at_case_out *outs;
     size_t n_outs;

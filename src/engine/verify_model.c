@@ -3,6 +3,8 @@
 // Easy to get wrong: a denoiser's `timestep` is what the network is told (sigma for flow models), so no
 // model sampling is applied here; CLIP's EOS is the last id of its vocabulary.
 // Owns nothing beyond a call.
+#include <pthread.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "base/file.h"
@@ -15,44 +17,130 @@ static at_status open_model(const at_case *c, at_store **out)
     return at_store_open(c->model, out);
 }
 
-at_status at_case_denoiser(at_case *c, at_verify_report *r)
+// --- denoisers ----------------------------------------------------------------------------------
+// One rank's share of a forward: its own ops and its own copies of the inputs.
+typedef struct rank_job {
+    at_case part; // dir, inputs, device and dtype of the case; ops of this rank
+    at_model *model;
+    at_comm *comm; // NULL: one rank
+    at_tensor *out;
+    double seconds;
+    at_status st;
+    char error[512];
+} rank_job;
+
+static at_status forward(rank_job *j)
 {
     at_status st = AT_OK;
-    at_store *store = NULL;
-    at_model *model = NULL;
+    at_case *c = &j->part;
     at_tensor *x, *context, *pooled;
     float *timestep = NULL, *guidance = NULL;
     int64_t n, n_guidance;
 
-    AT_TRY(open_model(c, &store));
-    AT_TRY(at_model_load(store, c->model, &model));
     AT_TRY(at_case_input(c, "x", false, &x));
     AT_TRY(at_case_input(c, "context", false, &context));
     AT_TRY(at_case_input(c, "y", true, &pooled));
     AT_TRY(at_case_values(c, "timestep", false, &timestep, &n));
     AT_TRY(at_case_values(c, "guidance", true, &guidance, &n_guidance));
-    if (n != x->shape[0] || (guidance && n_guidance != n))
+    if (x->rank < 1 || n != x->shape[0] || (guidance && n_guidance != n))
         AT_TRY(at_fail(AT_EFORMAT, "%s: timestep and guidance need one value per batch entry",
                        c->dir));
-
     double start = at_now();
-    at_tensor *out = at_model_forward(c->ops, model,
-                                      &(at_model_in){.x = x,
-                                                     .timestep = timestep,
-                                                     .context = context,
-                                                     .pooled = pooled,
-                                                     .guidance = guidance});
-    r->seconds = at_now() - start;
-    r->blocks = at_model_block_seconds(r->block_seconds, 64);
-    AT_TRY(at_case_output_tensor(c, "out", out));
+    at_model_in in = {
+        .x = x, .timestep = timestep, .context = context, .pooled = pooled, .guidance = guidance};
+    j->out = at_model_forward(c->ops, j->model, &in);
+    j->seconds = at_now() - start;
 out:
+    if (st != AT_OK) at_ops_poison(c->ops, st, "%s", at_error_text());
     at_free(timestep);
     at_free(guidance);
+    return at_ops_vote(c->ops);
+}
+
+static void *run_rank(void *arg)
+{
+    rank_job *j = arg;
+    at_ops_config config = {.device = j->part.device, .compute = j->part.dtype, .comm = j->comm};
+    j->st = at_ops_new(&config, &j->part.ops);
+    if (j->st == AT_OK) j->st = forward(j);
+    if (j->st != AT_OK) snprintf(j->error, sizeof j->error, "%s", at_error_text());
+    return NULL;
+}
+
+// The ranks' threads, started and joined; the first failure of any.
+static at_status run_ranks(at_case *c, at_model *model, rank_job *jobs, at_comm **comms)
+{
+    at_status st = AT_OK;
+    pthread_t threads[AT_CASE_RANKS];
+    int started = 0;
+
+    AT_TRY(at_comm_threads(c->ranks, comms));
+    for (int r = 0; r < c->ranks; r++)
+        jobs[r] = (rank_job){
+            .part = {.dir = c->dir, .inputs = c->inputs, .device = c->device, .dtype = c->dtype},
+            .model = model,
+            .comm = comms[r]};
+    for (; started < c->ranks; started++)
+        if (pthread_create(&threads[started], NULL, run_rank, &jobs[started]) != 0) break;
+    if (started < c->ranks) comms[0]->ops->abort(comms[0], AT_ENOMEM);
+    for (int r = 0; r < started; r++)
+        pthread_join(threads[r], NULL);
+    if (started < c->ranks) AT_TRY(at_fail(AT_ENOMEM, "%s: no thread for a rank", c->dir));
+    for (int r = 0; r < c->ranks; r++)
+        if (jobs[r].st != AT_OK) AT_TRY(at_fail(jobs[r].st, "rank %d: %s", r, jobs[r].error));
+out:
+    return st;
+}
+
+static at_status denoise_on_ranks(at_case *c, at_model *model, at_verify_report *r)
+{
+    at_status st = AT_OK;
+    rank_job jobs[AT_CASE_RANKS] = {0};
+    at_comm *comms[AT_CASE_RANKS] = {0};
+
+    if (c->ranks > AT_CASE_RANKS)
+        AT_TRY(at_fail(AT_EINVAL, "%d ranks; at most %d", c->ranks, AT_CASE_RANKS));
+    AT_TRY(run_ranks(c, model, jobs, comms));
+    for (int i = 0; i < c->ranks; i++)
+        AT_TRY(at_case_output_tensor(c, "out", jobs[i].out));
+    r->seconds = jobs[0].seconds;
+out:
+    for (int i = 0; i < AT_CASE_RANKS; i++) {
+        at_ops_free(jobs[i].part.ops);
+        at_comm_free(comms[i]);
+    }
+    return st;
+}
+
+static at_status denoise_alone(at_case *c, at_model *model, at_verify_report *r)
+{
+    at_status st = AT_OK;
+    rank_job j = {.part = *c, .model = model};
+
+    AT_TRY(forward(&j));
+    r->seconds = j.seconds;
+    r->blocks = at_model_block_seconds(r->block_seconds, 64);
+    AT_TRY(at_case_output_tensor(c, "out", j.out));
+out:
+    return st;
+}
+
+at_status at_case_denoiser(at_case *c, at_verify_report *r)
+{
+    at_status st = AT_OK;
+    at_store *store = NULL;
+    at_model *model = NULL;
+
+    AT_TRY(open_model(c, &store));
+    AT_TRY(at_model_load(store, c->model, &model));
+    AT_TRY(c->ranks > 1 ? denoise_on_ranks(c, model, r) : denoise_alone(c, model, r));
+out:
     at_model_release(&model);
     at_store_release(&store);
     return st;
 }
 
+// --- text encoders ------------------------------------------------------------------------------
 // The encoder that options.kind names ("clip_l", "t5"), or the file's only one.
 static at_status load_encoder(const at_case *c, at_store *s, at_encoder **out)
 {
@@ -117,6 +205,7 @@ out:
     return st;
 }
 
+// --- VAEs ---------------------------------------------------------------------------------------
 static at_status run_vae(at_case *c, at_verify_report *r,
                          at_tensor *(*network)(at_ops *, at_vae *, const at_tensor *))
 {

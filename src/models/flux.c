@@ -335,7 +335,13 @@ static at_tensor *prologue(at_ops *o, const at_bound *m, void *state, const at_m
 }
 
 // --- blocks ------------------------------------------------------------------------------------
-// Chunk i of a modulation [b, n * hidden].
+// A block's modulation [b, n * hidden]. It depends on the step alone, not on the tokens.
+static at_tensor *modulation(at_ops *o, const flux_state *s, at_lin l)
+{
+    return linear(o, s->vec, l, NULL);
+}
+
+// Chunk i of a modulation.
 static at_tensor *chunk(at_ops *o, const flux_config *c, const at_tensor *mod, int i)
 {
     return at_narrow(o, mod, 1, i * c->hidden, c->hidden);
@@ -401,8 +407,8 @@ static at_tensor *double_block(at_ops *o, const flux_config *c, const flux_doubl
                                const flux_state *s, at_tensor *h)
 {
     at_tensor *txt = at_narrow(o, h, 1, 0, s->text), *img = at_narrow(o, h, 1, s->text, s->image);
-    at_tensor *txt_mod = linear(o, s->vec, w->txt.mod, NULL);
-    at_tensor *img_mod = linear(o, s->vec, w->img.mod, NULL);
+    at_tensor *txt_mod = modulation(o, s, w->txt.mod);
+    at_tensor *img_mod = modulation(o, s, w->img.mod);
     at_tensor *qkv =
         at_empty(o, at_ops_compute(o), 3, (int64_t[]){s->batch, s->text + s->image, c->qkv});
 
@@ -419,7 +425,7 @@ static at_tensor *single_block(at_ops *o, const flux_config *c, const flux_singl
                                const flux_state *s, at_tensor *h)
 {
     int64_t tokens = s->text + s->image;
-    at_tensor *mod = linear(o, s->vec, w->mod, NULL);
+    at_tensor *mod = modulation(o, s, w->mod);
     at_tensor *y = linear(o, modulate(o, c, h, mod, 0), w->lin1, NULL); // q, k, v, mlp
     at_tensor *both = at_empty(o, at_ops_compute(o), 3, (int64_t[]){s->batch, tokens, c->lin2});
     at_tensor *mlp_in = at_narrow(o, y, 2, c->qkv, c->mlp);
@@ -447,7 +453,7 @@ static at_tensor *epilogue(at_ops *o, const at_bound *m, void *state, at_tensor 
     const flux_state *s = state;
 
     at_tensor *img = at_narrow(o, h, 1, s->text, s->image);
-    at_tensor *mod = linear(o, s->vec, w->final_mod, NULL);
+    at_tensor *mod = modulation(o, s, w->final_mod);
     img = linear(o, modulate(o, c, img, mod, 0), w->final, NULL);
     img = at_gather_tokens(o, img, s->rows * s->cols);
     return at_cast(o, at_contiguous(o, to_image(o, s, img)), AT_F32);
@@ -502,9 +508,26 @@ static const at_probe probes_schnell[] = {
     {.key = "double_stream_modulation_img.lin.weight", .absent = true},
 };
 
-// Latent format: comfyui-contract section 7.3 (scale .3611, shift .1159).
+// Latent format: numbers of ComfyUI 0.3.64 (comfy/latent_formats.py, class Flux); rgb is the linear
+// map from a latent to a rough picture.
+static const float latent_rgb[16 * 3] = {
+    -0.0346f, 0.0244f,  0.0681f,  0.0034f,  0.0210f,  0.0687f,  0.0275f,  -0.0668f,
+    -0.0433f, -0.0174f, 0.0160f,  0.0617f,  0.0859f,  0.0721f,  0.0329f,  0.0004f,
+    0.0383f,  0.0115f,  0.0405f,  0.0861f,  0.0915f,  -0.0236f, -0.0185f, -0.0259f,
+    -0.0245f, 0.0250f,  0.1180f,  0.1008f,  0.0755f,  -0.0421f, -0.0515f, 0.0201f,
+    0.0011f,  0.0428f,  -0.0012f, -0.0036f, 0.0817f,  0.0765f,  0.0749f,  -0.1264f,
+    -0.0522f, -0.1103f, -0.0280f, -0.0881f, -0.0499f, -0.1262f, -0.0982f, -0.0778f,
+};
+static const float latent_rgb_bias[3] = {-0.0329f, -0.0718f, -0.0851f};
 static const at_latent_format latent_flux = {
-    .name = "flux", .channels = 16, .downscale = 8, .scale = 0.3611f, .shift = 0.1159f};
+    .name = "flux",
+    .channels = 16,
+    .downscale = 8,
+    .scale = 0.3611f,
+    .shift = 0.1159f,
+    .rgb = latent_rgb,
+    .rgb_bias = latent_rgb_bias,
+};
 
 const at_arch at_arch_flux1_dev = {
     .name = "flux1",

@@ -11,6 +11,7 @@
 //   - umT5 has a bias table in every block, v1.1 only in block 0
 // Owns nothing: tensors belong to op scopes.
 #include <math.h>
+#include <string.h>
 
 #include "base/mem.h"
 #include "models/arch.h"
@@ -126,29 +127,40 @@ static int64_t bucket_of(int64_t distance, int64_t buckets)
     return side + (far < half - 1 ? far : half - 1);
 }
 
-static void fill_bias(float *out, const float *table, const t5_config *c, int64_t tokens)
+// A bias depends on key - query only: one line of 2t - 1 values per head, each row a window on it.
+static void fill_bias(float *out, float *line, const float *table, const t5_config *c,
+                      int64_t tokens)
 {
-    for (int64_t h = 0; h < c->heads; h++)
-        for (int64_t q = 0; q < tokens; q++)
-            for (int64_t k = 0; k < tokens; k++)
-                *out++ = table[bucket_of(k - q, c->buckets) * c->heads + h];
+    for (int64_t h = 0; h < c->heads; h++) {
+        for (int64_t d = 1 - tokens; d < tokens; d++)
+            line[d + tokens - 1] = table[bucket_of(d, c->buckets) * c->heads + h];
+        for (int64_t q = 0; q < tokens; q++, out += tokens)
+            memcpy(out, line + tokens - 1 - q, (size_t)tokens * sizeof *out);
+    }
 }
 
 // [1, heads, t, t] f32 from a table [buckets, heads].
 static at_tensor *position_bias(at_ops *o, const t5_config *c, const at_weight *w, int64_t tokens)
 {
+    at_status st = AT_OK;
     at_tensor *host = NULL, *bias = NULL;
     int64_t shape[] = {1, c->heads, tokens, tokens}, n = at_weight_elements(w);
-    float *table = at_alloc((size_t)n * sizeof *table);
-    at_status st = table ? at_tensor_new(at_device_cpu(), AT_F32, 4, shape, &host) : AT_ENOMEM;
+    float *table = at_alloc((size_t)(n + 2 * tokens) * sizeof *table);
 
-    if (st != AT_OK) {
-        at_ops_poison(o, st, "no memory for the position bias of %lld tokens", (long long)tokens);
+    if (!table) AT_TRY(at_fail(AT_ENOMEM, "no memory for %lld biases", (long long)n));
+    AT_TRY(at_tensor_new(at_device_cpu(), AT_F32, 4, shape, &host));
+    at_weight_read_f32(w, 0, n, table);
+    fill_bias(at_tensor_data(host), table + n, table, c, tokens);
+    if (at_ops_device(o) == at_device_cpu()) {
+        bias = at_ops_adopt(o, host);
+        host = NULL;
     } else {
-        at_weight_read_f32(w, 0, n, table);
-        fill_bias(at_tensor_data(host), table, c, tokens);
         bias = at_from_host(o, AT_F32, 4, shape, at_tensor_data(host));
     }
+out:
+    if (st != AT_OK)
+        at_ops_poison(o, st, "position bias of %lld tokens: %s", (long long)tokens,
+                      at_error_text());
     at_tensor_release(&host);
     at_free(table);
     return bias;

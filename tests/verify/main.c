@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// main.c - runs golden cases: verify_cases [--dtype D] [--rtol R] [--time] CASE_DIR...
+// main.c - runs golden cases: verify_cases [--dtype D] [--rtol R] [--ranks N] [--time] CASE_DIR...
 // One line per compared tensor; exits 0 only if all pass.
 // Owns nothing beyond a call.
 #include <stdio.h>
@@ -47,6 +47,8 @@ int main(int argc, char **argv)
             opt.dtype = argv[++i];
         } else if (strcmp(argv[i], "--rtol") == 0 && i + 1 < argc) {
             opt.rtol = atof(argv[++i]);
+        } else if (strcmp(argv[i], "--ranks") == 0 && i + 1 < argc) {
+            opt.ranks = atoi(argv[++i]);
         } else if (strcmp(argv[i], "--time") == 0) {
             times = 1;
         } else {
@@ -54,6 +56,8 @@ int main(int argc, char **argv)
             ran++;
         }
     }
-    if (!ran) fprintf(stderr, "usage: verify_cases [--dtype D] [--rtol R] [--time] CASE_DIR...\n");
+    if (!ran)
+        fprintf(stderr,
+                "usage: verify_cases [--dtype D] [--rtol R] [--ranks N] [--time] CASE_DIR...\n");
     return bad || !ran ? 1 : 0;
 }
