@@ -71,6 +71,17 @@ typedef void at_cpu_piece_fn(void *ctx, const int64_t off[AT_CPU_ND_VIEWS],
                              const int64_t step[AT_CPU_ND_VIEWS], int64_t n);
 void at_cpu_nd_run(const at_cpu_nd *nd, at_cpu_piece_fn *fn, void *ctx);
 
+// --- what twins keep beside a weight -----------------------------------------------------------------
+// The head of every packed block. `owner` says whose form it is (a table's address).
+typedef struct at_cpu_packed {
+    const void *owner;
+    void (*free)(struct at_cpu_packed *self); // NULL: at_free
+} at_cpu_packed;
+// The published block if it is `owner`'s, else NULL. `slot` may be NULL.
+void *at_cpu_packed_get(at_packed *slot, const void *owner);
+// Publish; false if the slot is absent or taken: the block stays the caller's.
+bool at_cpu_packed_put(at_packed *slot, at_cpu_packed *p);
+
 // --- scratch inside parallel ranges
 // ------------------------------------------------------------------- A range function may not
 // fail: it leaves a mark here and returns; the slot turns the mark into words.

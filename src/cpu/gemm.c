@@ -107,7 +107,7 @@ static void multiply(const gemm *g, const float *a, int64_t lda, int64_t rows, i
         const float *b = g->panels + (p0 + p) * nr * g->kk + k0 * nr;
         for (int64_t i = 0; i < rows; i += mr) {
             if (p + 1 < panels) fetch_ahead(b + nr * g->kk, len * nr, i / mr, (rows + mr - 1) / mr);
-            g->k->tile((int)at_most(mr, rows - i), 1, NULL, len, a + i * lda, lda, b, nr,
+            g->k->tile((int)at_most(mr, rows - i), 1, NULL, len, a + i * lda, lda, b,
                        c + i * ldc + p * nr, ldc, k0 > 0);
         }
     }

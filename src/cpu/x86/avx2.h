@@ -28,7 +28,7 @@ float at_avx2_exp_sum(float *x, float minus, int64_t n);
 void at_avx2_scale(float *x, float by, int64_t n);
 
 void at_avx2_tile(int rows, int segments, const int64_t *off, int64_t k_len, const float *a,
-                  int64_t lda, const float *b, int64_t ldb, float *c, int64_t ldc, bool add);
+                  int64_t lda, const float *b, float *c, int64_t ldc, bool add);
 void at_avx2_pack(float *dst, const void *w, at_dtype t, int64_t first, int64_t ldw, int n,
                   int64_t k);
 void at_avx2_dots(float *out, int64_t ldo, const float *x, int64_t ldx, int m, const void *w,

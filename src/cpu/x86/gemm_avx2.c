@@ -11,8 +11,7 @@
 #define INLINE static inline __attribute__((always_inline))
 
 INLINE void tile_rows(const int rows, int segments, const int64_t *off, int64_t k_len,
-                      const float *a, int64_t lda, const float *b, int64_t ldb, float *c,
-                      int64_t ldc, bool add)
+                      const float *a, int64_t lda, const float *b, float *c, int64_t ldc, bool add)
 {
     v8 acc[6][2];
 
@@ -31,7 +30,7 @@ INLINE void tile_rows(const int rows, int segments, const int64_t *off, int64_t 
                 acc[i][0] = v8_fma(x, b0, acc[i][0]);
                 acc[i][1] = v8_fma(x, b1, acc[i][1]);
             }
-            b += ldb;
+            b += 16;
         }
     }
 #pragma GCC unroll 6
@@ -42,15 +41,15 @@ INLINE void tile_rows(const int rows, int segments, const int64_t *off, int64_t 
 }
 
 void at_avx2_tile(int rows, int segments, const int64_t *off, int64_t k_len, const float *a,
-                  int64_t lda, const float *b, int64_t ldb, float *c, int64_t ldc, bool add)
+                  int64_t lda, const float *b, float *c, int64_t ldc, bool add)
 {
     switch (rows) {
-    case 6: tile_rows(6, segments, off, k_len, a, lda, b, ldb, c, ldc, add); break;
-    case 5: tile_rows(5, segments, off, k_len, a, lda, b, ldb, c, ldc, add); break;
-    case 4: tile_rows(4, segments, off, k_len, a, lda, b, ldb, c, ldc, add); break;
-    case 3: tile_rows(3, segments, off, k_len, a, lda, b, ldb, c, ldc, add); break;
-    case 2: tile_rows(2, segments, off, k_len, a, lda, b, ldb, c, ldc, add); break;
-    default: tile_rows(1, segments, off, k_len, a, lda, b, ldb, c, ldc, add); break;
+    case 6: tile_rows(6, segments, off, k_len, a, lda, b, c, ldc, add); break;
+    case 5: tile_rows(5, segments, off, k_len, a, lda, b, c, ldc, add); break;
+    case 4: tile_rows(4, segments, off, k_len, a, lda, b, c, ldc, add); break;
+    case 3: tile_rows(3, segments, off, k_len, a, lda, b, c, ldc, add); break;
+    case 2: tile_rows(2, segments, off, k_len, a, lda, b, c, ldc, add); break;
+    default: tile_rows(1, segments, off, k_len, a, lda, b, c, ldc, add); break;
     }
 }
 

@@ -37,6 +37,8 @@ static const at_cpu_kernels table = {
         return driver(&table, a);                                                                  \
     }
 SLOT(linear, at_linear_args, at_cpu_gemm_linear)
+SLOT(attention, at_attention_args, at_cpu_flash_attention)
+SLOT(conv2d, at_conv2d_args, at_cpu_gemm_conv2d)
 SLOT(norm, at_norm_args, at_cpu_fast_norm)
 SLOT(group_norm, at_group_norm_args, at_cpu_fast_group_norm)
 SLOT(rope, at_rope_args, at_cpu_fast_rope)
@@ -64,6 +66,8 @@ void at_cpu_use_avx2(at_backend *b)
     b->gate_add = gate_add;
     b->lincomb = lincomb;
     b->linear = linear;
+    b->attention = attention;
+    b->conv2d = conv2d;
     b->norm = norm;
     b->group_norm = group_norm;
     b->rope = rope;

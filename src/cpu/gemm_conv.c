@@ -1,0 +1,311 @@
+// SPDX-License-Identifier: Apache-2.0
+// gemm_conv.c - 2D convolution as an implicit matrix product over a table of leaves.
+// Idea: in NHWC the kw * cin inputs under one row of the filter are contiguous, so a register tile reads
+// neighbouring output pixels straight from a padded band of the input, with one segment per filter row:
+// no im2col, no transposed copy. A task copies its own band (as f32, padded, upsampled if asked),
+// multiplies, and finishes its pixels while they are near.
+// Owns: the packed weight belongs to at_packed; other scratch lives for one call or range.
+#include <string.h>
+
+#include "base/mem.h"
+#include "base/status.h"
+#include "base/thread.h"
+#include "cpu/cpu_impl.h"
+#include "cpu/kernels.h"
+
+enum {
+    KC_ALL = 320,            // shorter filters are multiplied in one go, all rows at once
+    KC = 384,                // else at most so much of one filter row
+    NC = 256,                // output channels of a sweep
+    SUMS_BYTES = 192 * 1024, // sums of a band
+    PAD = 16,
+    MAX_KH = 16
+};
+
+typedef struct conv {
+    const at_cpu_kernels *k;
+    const at_conv2d_args *a;
+    int64_t ih, iw, kh, kw, cin, cout, oh, ow; // ih, iw: as read, after upsampling
+    int64_t kk, row;                           // kh * kw * cin, kw * cin
+    int64_t band, bands;                       // output rows of a task, tasks in an image
+    int64_t wide;                              // pixels of a padded band row
+    const float *panels;                       // [cout / nr][kk][nr], K in the order ky, kx, cin
+    const float *bias;
+    bool direct; // x can be read where it lies
+    at_cpu_oom oom;
+} conv;
+
+static int64_t round_up(int64_t v, int64_t to)
+{
+    return (v + to - 1) / to * to;
+}
+static int64_t at_most(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+// --- the weight ---------------------------------------------------------------------------------------
+typedef struct pack_job {
+    const conv *c;
+    float *panels;
+} pack_job;
+
+// Panel p: weight [cout, cin, kh, kw] as [k][nr] with zeros behind the last channel.
+static void pack_range(void *ctx, int64_t begin, int64_t end)
+{
+    const pack_job *j = ctx;
+    const conv *c = j->c;
+    const at_wview *w = &c->a->w;
+    int64_t nr = c->k->nr, taps = c->kh * c->kw;
+
+    for (int64_t p = begin; p < end; p++) {
+        float *dst = j->panels + p * nr * c->kk;
+        memset(dst, 0, (size_t)(nr * c->kk) * sizeof *dst);
+        for (int64_t o = p * nr; o < at_most((p + 1) * nr, c->cout); o++) {
+            for (int64_t i = 0; i < c->cin; i++) {
+                float tap[MAX_KH * MAX_KH];
+                at_cpu_load(tap, w->v.data, w->v.dtype, (o * c->cin + i) * taps, 1, taps);
+                for (int64_t t = 0; t < taps; t++)
+                    dst[(t * c->cin + i) * nr + o - p * nr] = tap[t];
+            }
+        }
+    }
+}
+
+typedef struct packed_conv {
+    at_cpu_packed head;
+    _Alignas(AT_ALIGN) float panels[];
+} packed_conv;
+
+static at_status pack_weight(const conv *c, packed_conv **out)
+{
+    int64_t count = (c->cout + c->k->nr - 1) / c->k->nr;
+    size_t floats = (size_t)(count * c->k->nr * c->kk);
+    packed_conv *p = at_alloc(sizeof *p + floats * sizeof *p->panels);
+    pack_job j;
+
+    if (!p) return at_fail(AT_ENOMEM, "conv2d: no memory to pack %zu weights", floats);
+    p->head = (at_cpu_packed){.owner = c->k};
+    j = (pack_job){c, p->panels};
+    at_parallel_for(count, 1 + 16384 / (c->kk * c->k->nr), pack_range, &j);
+    *out = p;
+    return AT_OK;
+}
+
+// --- a band of the input --------------------------------------------------------------------------------
+static void zero(float *p, int64_t n)
+{
+    memset(p, 0, (size_t)n * sizeof *p);
+}
+
+// One padded row: input row iy (of the upsampled picture), from column -pad_left on.
+static void fill_row(const conv *c, float *dst, int64_t b, int64_t iy)
+{
+    const at_conv2d_args *a = c->a;
+    const at_view *x = &a->x;
+    int up = a->upsample2x ? 2 : 1;
+    int64_t first = b * x->stride[0] + iy / up * x->stride[1];
+    int64_t left = at_most(a->pad_left, c->wide), n = at_most(c->iw, c->wide - left);
+
+    if (iy < 0 || iy >= c->ih) {
+        zero(dst, c->wide * c->cin);
+        return;
+    }
+    zero(dst, left * c->cin);
+    dst += left * c->cin;
+    if (up == 1 && x->stride[2] == c->cin) {
+        c->k->load(dst, x->data, x->dtype, first, 1, n * c->cin);
+    } else {
+        for (int64_t ix = 0; ix < n; ix++) {
+            if (up == 2 && (ix & 1)) {
+                memcpy(dst + ix * c->cin, dst + (ix - 1) * c->cin, (size_t)c->cin * sizeof *dst);
+            } else {
+                c->k->load(dst + ix * c->cin, x->data, x->dtype, first + ix / up * x->stride[2], 1,
+                           c->cin);
+            }
+        }
+    }
+    zero(dst + n * c->cin, (c->wide - left - n) * c->cin);
+}
+
+static void fill_band(const conv *c, float *dst, int64_t b, int64_t oy0, int64_t rows)
+{
+    int64_t y0 = oy0 * c->a->stride - c->a->pad_top, n = (rows - 1) * c->a->stride + c->kh;
+    bool doubled = c->a->upsample2x;
+
+    for (int64_t r = 0; r < n; r++) {
+        float *to = dst + r * c->wide * c->cin;
+        int64_t iy = y0 + r;
+        if (doubled && r > 0 && iy > 0 && iy < c->ih && (iy & 1)) { // the same source row again
+            memcpy(to, to - c->wide * c->cin, (size_t)(c->wide * c->cin) * sizeof *to);
+        } else {
+            fill_row(c, to, b, iy);
+        }
+    }
+}
+
+// --- one task ------------------------------------------------------------------------------------------
+typedef struct band_view {
+    const float *data;  // of the first input pixel under the first output pixel
+    int64_t row, pixel; // floats to the next input row and pixel
+} band_view;
+
+// Sums of output rows [0, rows), channels [n0, n0 + panels * nr) into s [rows * ow][ld].
+static void multiply(const conv *c, const band_view *v, int64_t rows, int64_t n0, int64_t panels,
+                     float *s, int64_t ld)
+{
+    int64_t nr = c->k->nr, mr = c->k->mr, step = v->pixel * c->a->stride;
+    int64_t off[MAX_KH], pieces = c->kk <= KC_ALL ? 1 : (c->row + KC - 1) / KC;
+    int64_t len = (c->row + pieces - 1) / pieces, sweeps = c->kk <= KC_ALL ? 1 : c->kh * pieces;
+
+    for (int64_t i = 0; i < c->kh; i++)
+        off[i] = i * v->row;
+    for (int64_t sweep = 0; sweep < sweeps; sweep++) {
+        int64_t ky = sweep / pieces, k0 = sweep % pieces * len, n = at_most(len, c->row - k0);
+        for (int64_t p = 0; p < panels; p++) {
+            const float *w = c->panels + (n0 + p * nr) * c->kk + (ky * c->row + k0) * nr;
+            for (int64_t y = 0; y < rows; y++) {
+                const float *from = v->data + (y * c->a->stride + ky) * v->row + k0;
+                float *to = s + y * c->ow * ld + p * nr;
+                for (int64_t x = 0; x < c->ow; x += mr)
+                    c->k->tile((int)at_most(mr, c->ow - x), sweeps == 1 ? (int)c->kh : 1, off, n,
+                               from + x * step, step, w, to + x * ld, ld, sweep > 0);
+            }
+        }
+    }
+}
+
+static void finish_band(const conv *c, int64_t b, int64_t oy0, int64_t rows, int64_t n0,
+                        int64_t count, float *s, int64_t ld)
+{
+    const at_conv2d_args *a = c->a;
+    const at_view *r = &a->residual, *o = &a->out;
+    float residual[NC];
+
+    for (int64_t p = 0; p < rows * c->ow; p++) {
+        int64_t y = oy0 + p / c->ow, x = p % c->ow;
+        at_cpu_finish f = {
+            .scale = a->w.scale, .bias = c->bias ? c->bias + n0 : NULL, .act = a->act};
+        if (r->data)
+            f.residual =
+                at_cpu_row(c->k, residual, r->data, r->dtype,
+                           b * r->stride[0] + y * r->stride[1] + x * r->stride[2] + n0, 1, count);
+        c->k->finish(s + p * ld, count, &f);
+        c->k->store(o->data, o->dtype, b * o->stride[0] + y * o->stride[1] + x * o->stride[2] + n0,
+                    1, s + p * ld, count);
+    }
+}
+
+static void conv_task(const conv *c, int64_t task, float *band, float *sums)
+{
+    int64_t b = task / c->bands, oy0 = task % c->bands * c->band, nr = c->k->nr;
+    int64_t rows = at_most(c->band, c->oh - oy0);
+    const at_view *x = &c->a->x;
+    band_view v = {band, c->wide * c->cin, c->cin};
+
+    if (c->direct) {
+        v = (band_view){(const float *)x->data + b * x->stride[0] +
+                            oy0 * c->a->stride * x->stride[1],
+                        x->stride[1], x->stride[2]};
+    } else {
+        fill_band(c, band, b, oy0, rows);
+    }
+    for (int64_t n0 = 0; n0 < c->cout; n0 += NC) {
+        int64_t count = at_most(NC, c->cout - n0), ld = round_up(count, nr) + PAD;
+        multiply(c, &v, rows, n0, (count + nr - 1) / nr, sums, ld);
+        finish_band(c, b, oy0, rows, n0, count, sums, ld);
+    }
+}
+
+static size_t band_floats(const conv *c)
+{
+    return c->direct ? 0
+                     : (size_t)(((c->band - 1) * c->a->stride + c->kh) * c->wide * c->cin + PAD);
+}
+
+static void conv_range(void *ctx, int64_t begin, int64_t end)
+{
+    conv *c = ctx;
+    int64_t ld = round_up(at_most(NC, c->cout), c->k->nr) + PAD;
+    size_t floats = band_floats(c), sums = (size_t)(c->band * c->ow * ld);
+    float *scratch = at_cpu_scratch(&c->oom, at_alloc((floats + sums) * sizeof *scratch));
+
+    if (!scratch) return;
+    for (int64_t t = begin; t < end; t++)
+        conv_task(c, t, scratch + sums, scratch);
+    at_free(scratch);
+}
+
+// Rows of a task: sums that stay in the second cache, and a few tasks for every thread.
+static void choose_band(conv *c, int64_t batch)
+{
+    int64_t ld = round_up(at_most(NC, c->cout), c->k->nr) + PAD;
+    int64_t rows = SUMS_BYTES / 4 / (ld * c->ow) + 1;
+    int64_t even = (batch * c->oh + at_threads() * 4 - 1) / (at_threads() * 4);
+
+    c->band = at_most(at_most(rows, even), c->oh);
+    if (c->band < 1) c->band = 1;
+    c->bands = (c->oh + c->band - 1) / c->band;
+}
+
+static bool supported(const at_conv2d_args *a)
+{
+    at_dtype t = a->w.v.dtype;
+    bool f = t == AT_F32 || t == AT_F16 || t == AT_BF16 || t == AT_F8E4M3 || t == AT_F8E5M2;
+    return f && a->w.v.shape[2] <= MAX_KH && a->w.v.shape[3] <= MAX_KH;
+}
+
+static void describe(conv *c)
+{
+    const at_conv2d_args *a = c->a;
+    int up = a->upsample2x ? 2 : 1;
+
+    c->ih = a->x.shape[1] * up;
+    c->iw = a->x.shape[2] * up;
+    c->cout = a->w.v.shape[0];
+    c->cin = a->w.v.shape[1];
+    c->kh = a->w.v.shape[2];
+    c->kw = a->w.v.shape[3];
+    c->oh = a->out.shape[1];
+    c->ow = a->out.shape[2];
+    c->row = c->kw * c->cin;
+    c->kk = c->kh * c->row;
+    c->wide = (c->ow - 1) * a->stride + c->kw;
+    c->direct = a->x.dtype == AT_F32 && up == 1 && a->pad_top == 0 && a->pad_left == 0 &&
+                (c->oh - 1) * a->stride + c->kh <= c->ih && c->wide <= c->iw &&
+                (c->kw == 1 || a->x.stride[2] == c->cin);
+}
+
+at_status at_cpu_gemm_conv2d(const at_cpu_kernels *k, const at_conv2d_args *a)
+{
+    conv c = {.k = k, .a = a};
+    packed_conv *own = NULL;
+    const packed_conv *kept;
+    float *bias = NULL;
+    at_status st = AT_OK;
+
+    if (!supported(a)) return at_cpu_ref_conv2d(NULL, a);
+    describe(&c);
+    if (!a->out.shape[0] || !c.oh || !c.ow || !c.cout) return AT_OK;
+    choose_band(&c, a->out.shape[0]);
+    if (a->bias.v.data) {
+        bias = at_alloc((size_t)c.cout * sizeof *bias);
+        if (!bias) AT_TRY(at_fail(AT_ENOMEM, "conv2d: no memory for a bias"));
+        k->load(bias, a->bias.v.data, a->bias.v.dtype, 0, 1, c.cout);
+        if (a->bias.scale != 1.0f) k->scale(bias, a->bias.scale, c.cout);
+        c.bias = bias;
+    }
+    kept = at_cpu_packed_get(a->w.packed, k);
+    if (!kept) {
+        AT_TRY(pack_weight(&c, &own));
+        kept = own;
+        if (at_cpu_packed_put(a->w.packed, &own->head)) own = NULL; // moved to the weight
+    }
+    c.panels = kept->panels;
+    at_parallel_for(a->out.shape[0] * c.bands, 1, conv_range, &c);
+    st = at_cpu_oom_status(&c.oom, "conv2d");
+out:
+    at_free(own);
+    at_free(bias);
+    return st;
+}

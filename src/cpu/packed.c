@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: Apache-2.0
+// packed.c - what twins keep beside a weight.
+// Idea: the first packer of a weight publishes; whoever comes second, or packs for another table, uses
+// its own copy for one call.
+// Owns: a published block belongs to the at_packed and dies with the weight.
+#include "base/mem.h"
+#include "cpu/cpu_impl.h"
+
+static void free_packed(void *data)
+{
+    at_cpu_packed *p = data;
+    if (p && p->free) {
+        p->free(p);
+    } else {
+        at_free(p);
+    }
+}
+
+void *at_cpu_packed_get(at_packed *slot, const void *owner)
+{
+    at_cpu_packed *p = slot ? atomic_load_explicit(&slot->data, memory_order_acquire) : NULL;
+    return p && p->owner == owner ? p : NULL;
+}
+
+bool at_cpu_packed_put(at_packed *slot, at_cpu_packed *p)
+{
+    void *none = NULL;
+    if (!slot) return false;
+    // Every packer of this backend writes the same function; atomic, so that two may do it at once.
+    __atomic_store_n(&slot->free, free_packed, __ATOMIC_RELAXED);
+    return atomic_compare_exchange_strong(&slot->data, &none, p);
+}
