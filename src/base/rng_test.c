@@ -50,6 +50,23 @@ static void floats_take_the_low_24_bits(void **state)
     }
 }
 
+static void filling_is_drawing_one_by_one(void **state)
+{
+    static const int lengths[] = {1, 622, 1, 1, 623, 624, 625, 0, 16, 2000, 3};
+    at_mt19937 a, b;
+    float out[2000];
+
+    (void)state;
+    at_mt_seed(&a, 9);
+    at_mt_seed(&b, 9);
+    for (size_t k = 0; k < sizeof lengths / sizeof *lengths; k++) {
+        at_mt_fill_f32(&a, out, lengths[k]);
+        for (int i = 0; i < lengths[k]; i++)
+            assert_true(out[i] == at_mt_f32(&b));
+        assert_int_equal(at_mt_u32(&a), at_mt_u32(&b));
+    }
+}
+
 static void doubles_take_two_words_high_first(void **state)
 {
     at_mt19937 a, b;
@@ -84,6 +101,7 @@ int main(void)
         cmocka_unit_test(seed_5489_gives_the_published_words),
         cmocka_unit_test(only_the_low_word_of_a_seed_matters),
         cmocka_unit_test(floats_take_the_low_24_bits),
+        cmocka_unit_test(filling_is_drawing_one_by_one),
         cmocka_unit_test(doubles_take_two_words_high_first),
         cmocka_unit_test(seed_0_gives_torch_rand),
     };

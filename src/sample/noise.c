@@ -46,13 +46,11 @@ void at_generator_randn(at_generator *g, float *out, int64_t n)
             out[i] = one_normal(g);
         return;
     }
-    for (int64_t i = 0; i < n; i++)
-        out[i] = at_mt_f32(&g->mt);
+    at_mt_fill_f32(&g->mt, out, n);
     transform(out, n / 16);
     if (n % 16) { // the last 16 places are drawn anew, over the end of the last whole block
         float *tail = out + n - 16;
-        for (int i = 0; i < 16; i++)
-            tail[i] = at_mt_f32(&g->mt);
+        at_mt_fill_f32(&g->mt, tail, 16);
         transform(tail, 1);
     }
 }
