@@ -149,10 +149,10 @@ at_status at_t5_normalize(const at_t5 *t, const char *text, size_t n, at_str *ou
     at_utf8_repair(&now, text, n); // patterns and utf8proc need well-formed text
     for (int i = 0; i < t->step_count; i++) {
         at_str next = {0};
+        if (now.failed) break;
         st = run_step(&t->steps[i], at_str_text(&now), now.len, &next);
         at_str_free(&now);
         now = next;
-        if (st == AT_OK && now.failed) st = at_fail(AT_ENOMEM, "no memory to normalise a prompt");
         if (st == AT_OK && now.len > MAX_GROWTH)
             st = at_fail(AT_EFORMAT, "the tokenizer's rules blow a prompt of %zu bytes up to %zu",
                          n, now.len);
