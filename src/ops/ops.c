@@ -104,6 +104,7 @@ at_status at_ops_clear(at_ops *o)
 
     o->st = AT_OK;
     o->error[0] = '\0';
+    o->told = false;
     o->tokens_split = false;
     return st;
 }

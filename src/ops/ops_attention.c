@@ -91,7 +91,7 @@ static at_status compare_shapes(exchange *x, const at_attention_args *a)
     if (x->comm->size > MOST_RANKS) {
         AT_TRY(at_fail(AT_EUNSUPPORTED, "%d ranks; at most %d", x->comm->size, MOST_RANKS));
     }
-    AT_TRY(x->comm->ops->all_gather(x->comm, &mine, all, sizeof mine));
+    AT_TRY(op_all_gather(x->p->o, &mine, all, sizeof mine));
     x->b = mine.b;
     x->h = mine.h;
     x->d = mine.d;
@@ -130,9 +130,8 @@ static at_status heads_in(const exchange *x, at_view v, const int64_t *counts, i
 
         AT_TRY(copy_view(x->p, op_part(v, 2, i * hn, hn), op_part(to, 1, 0, counts[me])));
     }
-    AT_TRY(x->p->o->dev->ops->synchronize(x->p->o->dev));
-    AT_TRY(x->comm->ops->all_to_all(x->comm, at_tensor_data(send), at_tensor_data(recv),
-                                    (size_t)elements * at_dtype_size(v.dtype)));
+    AT_TRY(op_all_to_all(x->p->o, at_tensor_data(send), at_tensor_data(recv),
+                         (size_t)elements * at_dtype_size(v.dtype)));
     if (x->b == 1 && most * n == total) { // the blocks already lie behind each other
         *out = view4(at_tensor_data(recv), v.dtype, 1, total, hn, x->d);
         goto out;
@@ -165,9 +164,8 @@ static at_status heads_out(const exchange *x, at_view v, at_view out)
         AT_TRY(copy_view(x->p, op_part(v, 1, at, x->tq[i]), op_part(to, 1, 0, x->tq[i])));
         at += x->tq[i];
     }
-    AT_TRY(x->p->o->dev->ops->synchronize(x->p->o->dev));
-    AT_TRY(x->comm->ops->all_to_all(x->comm, at_tensor_data(send), at_tensor_data(recv),
-                                    (size_t)elements * at_dtype_size(v.dtype)));
+    AT_TRY(op_all_to_all(x->p->o, at_tensor_data(send), at_tensor_data(recv),
+                         (size_t)elements * at_dtype_size(v.dtype)));
     for (int i = 0; i < n; i++) {
         at_view from = view4(block_at(recv, i), v.dtype, x->b, x->most_q, hn, x->d);
 
@@ -190,9 +188,8 @@ static at_status tokens_in(const exchange *x, at_view v, at_view *out)
     AT_TRY(blocks(x->p, v.dtype, n, elements, false, &recv));
     to = view4(at_tensor_data(send), v.dtype, x->b, x->most_k, x->h, x->d);
     AT_TRY(copy_view(x->p, v, op_part(to, 1, 0, x->tk[x->comm->rank])));
-    AT_TRY(x->p->o->dev->ops->synchronize(x->p->o->dev));
-    AT_TRY(x->comm->ops->all_gather(x->comm, at_tensor_data(send), at_tensor_data(recv),
-                                    (size_t)elements * at_dtype_size(v.dtype)));
+    AT_TRY(op_all_gather(x->p->o, at_tensor_data(send), at_tensor_data(recv),
+                         (size_t)elements * at_dtype_size(v.dtype)));
     AT_TRY(op_make(x->p->o, v.dtype, 4, (int64_t[]){x->b, x->all_k, x->h, x->d}, &whole));
     *out = at_tensor_as_view(whole);
     for (int i = 0; i < n; i++) {

@@ -19,6 +19,7 @@ struct at_ops {
 
     at_status st; // the first failure
     char error[OPS_ERROR_BYTES];
+    bool told; // it is another rank's, heard of in an exchange
 
     at_tensor **owned; // all scopes, one behind the other
     size_t count, cap;
@@ -70,6 +71,9 @@ at_view op_rows(const at_tensor *x);
 // A [b or 1, n] modulation over `batch`: stride 0 when it broadcasts. Absent if t is NULL.
 at_status op_takes_modulation(const op_pass *p, const char *what, const at_tensor *t, int64_t batch,
                               int64_t n, at_view *out);
+// The comm's exchanges, after the device has caught up. A failure there is another rank's.
+at_status op_all_gather(at_ops *o, const void *send, void *recv, size_t bytes);
+at_status op_all_to_all(at_ops *o, const void *send, void *recv, size_t bytes);
 // A view narrowed along one dimension.
 at_view op_part(at_view v, int dim, int64_t start, int64_t length);
 // One f32 on the op device, shape [1].

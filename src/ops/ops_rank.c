@@ -18,6 +18,26 @@ void op_share(int64_t total, int rank, int size, int64_t *first, int64_t *length
     *length = base + (rank < rest);
 }
 
+at_status op_all_gather(at_ops *o, const void *send, void *recv, size_t bytes)
+{
+    at_status st = o->dev->ops->synchronize(o->dev);
+
+    if (st != AT_OK) return st;
+    st = o->comm->ops->all_gather(o->comm, send, recv, bytes);
+    if (st != AT_OK) o->told = true;
+    return st;
+}
+
+at_status op_all_to_all(at_ops *o, const void *send, void *recv, size_t bytes)
+{
+    at_status st = o->dev->ops->synchronize(o->dev);
+
+    if (st != AT_OK) return st;
+    st = o->comm->ops->all_to_all(o->comm, send, recv, bytes);
+    if (st != AT_OK) o->told = true;
+    return st;
+}
+
 at_tensor *at_split_tokens(at_ops *o, const at_tensor *x)
 {
     at_status st = AT_OK;
@@ -120,32 +140,42 @@ out:
 // What a rank brings to a failed vote, so that all can say why.
 typedef struct ballot {
     int code;
+    int told;
     char text[OPS_ERROR_BYTES];
 } ballot;
 
-// All ranks know that the vote failed: exchange the words, and take those of the first rank whose
-// code won. Without memory for that the code alone must do.
-static void learn_reason(at_ops *o, int result)
+// The failure of this rank becomes `st` with words of another rank, or none.
+static void take_reason(at_ops *o, at_status st, int rank, const char *text)
+{
+    o->st = st;
+    o->told = true;
+    if (text) {
+        snprintf(o->error, sizeof o->error, "rank %d: %.1000s", rank, text);
+    } else {
+        snprintf(o->error, sizeof o->error, "another rank failed: %s", at_status_facts(st)->name);
+    }
+}
+
+// All ranks know that the vote failed: exchange the words. A rank without a failure of its own takes
+// those of the first rank that brought the winning code by itself. Without the memory for that the code
+// alone must do.
+static void learn_reason(at_ops *o, at_status result)
 {
     at_comm *c = o->comm;
-    ballot mine = {.code = (int)o->st};
+    ballot mine = {.code = (int)o->st, .told = o->told};
     ballot *all = at_calloc((size_t)c->size, sizeof *all);
-    int have = all != NULL, everybody;
+    int deaf = all == NULL, anybody_deaf = 0;
+    bool own = o->st != AT_OK && !o->told;
 
     snprintf(mine.text, sizeof mine.text, "%s", o->error);
-    // Votes take the largest code: 1 if any rank lacks the memory to listen.
-    if (c->ops->vote(c, !have, &everybody) == AT_OK && everybody == 0 &&
+    if (!own && o->st == AT_OK) take_reason(o, result, 0, NULL);
+    if (c->ops->vote(c, deaf, &anybody_deaf) == AT_OK && !anybody_deaf &&
         c->ops->all_gather(c, &mine, all, sizeof mine) == AT_OK) {
-        for (int i = 0; i < c->size && o->st == AT_OK; i++) {
-            if (all[i].code != result) continue;
-            o->st = (at_status)result;
-            snprintf(o->error, sizeof o->error, "rank %d: %.1000s", i, all[i].text);
+        for (int i = 0; i < c->size && !own; i++) {
+            if (all[i].code != (int)result || all[i].told) continue;
+            take_reason(o, result, i, all[i].text);
+            break;
         }
-    }
-    if (o->st == AT_OK) {
-        o->st = (at_status)result;
-        snprintf(o->error, sizeof o->error, "another rank failed: %s",
-                 at_status_facts((at_status)result)->name);
     }
     at_free(all);
 }
@@ -164,7 +194,7 @@ at_status at_ops_vote(at_ops *o)
     if (st != AT_OK && o->st == AT_OK) {
         at_ops_poison(o, st, "vote: %s", at_error_text());
     } else if (result != AT_OK && c->size > 1) {
-        learn_reason(o, result);
+        learn_reason(o, (at_status)result);
     }
     return result != AT_OK ? at_fail((at_status)result, "%s", o->error) : at_ops_status(o);
 }

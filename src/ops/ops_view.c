@@ -273,8 +273,10 @@ at_tensor *at_concat(at_ops *o, int dim, int n, const at_tensor *const *in)
     if (n < 1) AT_TRY(at_fail(AT_EINVAL, "of %d tensors", n));
     for (int i = 0; i < n; i++)
         AT_TRY(op_takes(&p, "a part", in[i]));
-    at_shape_text(in[0]->dtype, in[0]->rank, in[0]->shape, first);
-    if (dim < 0 || dim >= in[0]->rank) AT_TRY(at_fail(AT_EINVAL, "%s along %d", first, dim));
+    if (dim < 0 || dim >= in[0]->rank) {
+        AT_TRY(at_fail(AT_EINVAL, "%s along %d",
+                       at_shape_text(in[0]->dtype, in[0]->rank, in[0]->shape, first), dim));
+    }
     memcpy(shape, in[0]->shape, sizeof shape);
     shape[dim] = 0;
     for (int i = 0; i < n; i++) {
@@ -285,8 +287,8 @@ at_tensor *at_concat(at_ops *o, int dim, int n, const at_tensor *const *in)
         }
         if (!same_rest) {
             AT_TRY(at_fail(AT_EINVAL, "part %d %s does not continue %s along %d", i,
-                           at_shape_text(in[i]->dtype, in[i]->rank, in[i]->shape, text), first,
-                           dim));
+                           at_shape_text(in[i]->dtype, in[i]->rank, in[i]->shape, text),
+                           at_shape_text(in[0]->dtype, in[0]->rank, in[0]->shape, first), dim));
         }
         shape[dim] += in[i]->shape[dim];
     }

@@ -114,9 +114,9 @@ at_status at_tensor_to_host(const at_tensor *t, at_dtype dtype, void *dst, size_
     int64_t low = 0, high = 0, size = (int64_t)at_dtype_size(t->dtype);
     char text[128];
 
-    at_shape_text(t->dtype, t->rank, t->shape, text);
     if (bytes != (size_t)at_tensor_count(t) * at_dtype_size(dtype)) {
-        return at_fail(AT_EINVAL, "%s as %s does not fill %zu bytes", text, at_dtype_name(dtype),
+        return at_fail(AT_EINVAL, "%s as %s does not fill %zu bytes",
+                       at_shape_text(t->dtype, t->rank, t->shape, text), at_dtype_name(dtype),
                        bytes);
     }
     if (bytes == 0) return AT_OK;
@@ -134,7 +134,9 @@ at_status at_tensor_to_host(const at_tensor *t, at_dtype dtype, void *dst, size_
         size_t span = (size_t)((high - low + 1) * size);
 
         staged = at_alloc(span);
-        if (!staged) AT_TRY(at_fail(AT_ENOMEM, "%s: no host memory for %zu bytes", text, span));
+        if (!staged)
+            AT_TRY(at_fail(AT_ENOMEM, "%s: no host memory for %zu bytes",
+                           at_shape_text(t->dtype, t->rank, t->shape, text), span));
         AT_TRY(dev->ops->to_host(dev, staged, base + low * size, span));
         base = staged - low * size;
     }

@@ -51,10 +51,13 @@ static at_status measure(at_dtype dtype, int rank, const int64_t *shape, int64_t
     }
     if (at_dtype_size(dtype) == 0) return at_fail(AT_EINVAL, "a tensor of dtype %d", (int)dtype);
     for (int i = 0; i < rank; i++) {
-        at_shape_text(dtype, rank, shape, text);
-        if (shape[i] < 0) return at_fail(AT_EINVAL, "%s: dimension %d is negative", text, i);
+        if (shape[i] < 0) {
+            return at_fail(AT_EINVAL, "%s: dimension %d is negative",
+                           at_shape_text(dtype, rank, shape, text), i);
+        }
         if (__builtin_mul_overflow(n, shape[i] ? shape[i] : 1, &n)) {
-            return at_fail(AT_EINVAL, "%s: too many elements", text);
+            return at_fail(AT_EINVAL, "%s: too many elements",
+                           at_shape_text(dtype, rank, shape, text));
         }
     }
     if (__builtin_mul_overflow(n, (int64_t)at_dtype_size(dtype), &sum)) {
@@ -240,13 +243,14 @@ at_status at_tensor_reshape(const at_tensor *t, int rank, const int64_t *shape, 
     *out = NULL;
     st = measure(t->dtype, rank, shape, &count, &bytes);
     if (st != AT_OK) return st;
-    at_shape_text(t->dtype, t->rank, t->shape, from);
-    at_shape_text(t->dtype, rank, shape, to);
     if (count != at_tensor_count(t)) {
-        return at_fail(AT_EINVAL, "reshape: %s has not as many elements as %s", from, to);
+        return at_fail(AT_EINVAL, "reshape: %s has not as many elements as %s",
+                       at_shape_text(t->dtype, t->rank, t->shape, from),
+                       at_shape_text(t->dtype, rank, shape, to));
     }
     if (!at_tensor_contiguous(t)) {
-        return at_fail(AT_EINVAL, "reshape: %s is not contiguous", from);
+        return at_fail(AT_EINVAL, "reshape: %s is not contiguous",
+                       at_shape_text(t->dtype, t->rank, t->shape, from));
     }
     return share(t, rank, shape, NULL, t->offset, out);
 }
@@ -259,13 +263,14 @@ at_status at_tensor_narrow(const at_tensor *t, int dim, int64_t start, int64_t l
     char text[128];
 
     *out = NULL;
-    at_shape_text(t->dtype, t->rank, t->shape, text);
     if (dim < 0 || dim >= t->rank) {
-        return at_fail(AT_EINVAL, "narrow: %s has no dimension %d", text, dim);
+        return at_fail(AT_EINVAL, "narrow: %s has no dimension %d",
+                       at_shape_text(t->dtype, t->rank, t->shape, text), dim);
     }
     if (start < 0 || length < 0 || start > t->shape[dim] || length > t->shape[dim] - start) {
-        return at_fail(AT_EINVAL, "narrow: %s: [%lld, +%lld) leaves dimension %d", text,
-                       (long long)start, (long long)length, dim);
+        return at_fail(AT_EINVAL, "narrow: %s: [%lld, +%lld) leaves dimension %d",
+                       at_shape_text(t->dtype, t->rank, t->shape, text), (long long)start,
+                       (long long)length, dim);
     }
     memcpy(shape, t->shape, sizeof shape);
     shape[dim] = length;

@@ -313,8 +313,8 @@ static void a_failing_rank_ends_all_with_its_words(void **state)
             for (int r = 0; r < n; r++) {
                 assert_int_equal(rs.run[r].st, AT_EDEVICE);
                 assert_null(rs.run[r].out);
+                assert_non_null(strstr(rs.run[r].text, "the card of rank"));
             }
-            assert_non_null(strstr(rs.run[n - 1].text, "fell out"));
             assert_int_equal(at_mem_get_stats().live_bytes, live);
         }
     }
