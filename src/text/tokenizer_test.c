@@ -615,6 +615,7 @@ static void a_pattern_that_never_ends_gives_up(void **state)
 
 static void fail_each_allocation(at_tokenizer_kind kind, const char *folder)
 {
+    static const char text[] = "A (red) fox\xe4\xb8\x80 </s> <|endoftext|>";
     size_t live = at_mem_get_stats().live_bytes;
     bool hit = true;
 
@@ -625,8 +626,7 @@ static void fail_each_allocation(at_tokenizer_kind kind, const char *folder)
         snprintf(path, sizeof path, "%s/tests/golden/%s", AT_SOURCE_DIR, folder);
         at_mem_fail_at(n, false);
         at_status st = at_tokenizer_open(kind, path, &t);
-        if (st == AT_OK)
-            st = at_tokenizer_encode(t, "A (red) fox\xe4\xb8\x80 </s> <|endoftext|>", 36, &ids);
+        if (st == AT_OK) st = at_tokenizer_encode(t, text, strlen(text), &ids);
         hit = at_mem_fault_hit();
         at_mem_fail_at(0, false);
         if (st != (hit ? AT_ENOMEM : AT_OK))
