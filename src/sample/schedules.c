@@ -263,7 +263,7 @@ size_t at_sigmas_window(float *sigmas, size_t n, int64_t start, int64_t last, bo
         n = (size_t)last + 1;
         if (!leave_noise) sigmas[n - 1] = 0;
     }
-    if (start <= 0) return n;
+    if (start < 0) return n; // no start given
     if (start + 1 >= (int64_t)n) return 0;
     memmove(sigmas, sigmas + start, (n - (size_t)start) * sizeof *sigmas);
     return n - (size_t)start;

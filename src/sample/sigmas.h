@@ -42,6 +42,7 @@ at_status at_ksampler_sigmas(const char *sampler, const char *scheduler, const a
                              int steps, double denoise, float **sigmas, size_t *n);
 // KSamplerAdvanced's window, in place: keep [start, last] of n values; the last becomes 0 unless the
 // noise is to be left over. 0: nothing to sample, the latent is the result.
+// start < 0: none was given.
 size_t at_sigmas_window(float *sigmas, size_t n, int64_t start, int64_t last, bool leave_noise);
 
 // Schedules that nodes offer with their own numbers (all as at_schedule; sigmas > 0).

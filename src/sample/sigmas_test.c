@@ -240,6 +240,9 @@ static void windows_cut_as_ksampler_advanced(void **state)
     assert_int_equal(at_sigmas_window(u, 5, 0, 10000, false), 5);
     assert_int_equal(at_sigmas_window(u, 5, 4, 10000, false), 0);
     assert_int_equal(at_sigmas_window(u, 5, 9, 2, false), 0);
+    float v[5] = {5, 4, 3, 2, 0};
+    assert_int_equal(at_sigmas_window(v, 5, 0, 0, false), 0); // no step is left: no noise either
+    assert_int_equal(at_sigmas_window(v, 1, -1, 10000, false), 1);
 }
 
 static void odd_step_counts_follow_comfyui(void **state)
