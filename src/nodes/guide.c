@@ -2,58 +2,19 @@
 // guide.c - model and conditionings as a denoiser: inputs scaled, x0 from the network's output, CFG.
 #include "nodes/guide.h"
 
-#include <math.h>
+#include "sample/guidance.h"
 
 #define MAX_BATCH 64
-
-// What the network gets as x at this sigma (contract 5.2).
-static at_tensor *network_input(at_ops *o, const at_model_sampling *s, const at_tensor *x,
-                                double sigma)
-{
-    switch (s->prediction) {
-    case AT_PRED_CONST:
-    case AT_PRED_IMG_TO_IMG: return (at_tensor *)x;
-    default: {
-        double d = s->sigma_data > 0 ? s->sigma_data : 1.0;
-        float scale = (float)(1.0 / sqrt(sigma * sigma + d * d));
-        return at_lincomb(o, 1, &scale, (const at_tensor *const[]){x});
-    }
-    }
-}
-
-// The x0 estimate from the network's output `out` (contract 5.2).
-static at_tensor *to_x0(at_ops *o, const at_model_sampling *s, const at_tensor *x,
-                        const at_tensor *out, double sigma)
-{
-    double d = s->sigma_data > 0 ? s->sigma_data : 1.0, d2 = d * d, s2 = sigma * sigma;
-    float coef[2] = {1.0f, (float)-sigma};
-    switch (s->prediction) {
-    case AT_PRED_EPS:
-    case AT_PRED_CONST: break;
-    case AT_PRED_V:
-        coef[0] = (float)(d2 / (s2 + d2));
-        coef[1] = (float)(-sigma * d / sqrt(s2 + d2));
-        break;
-    case AT_PRED_EDM:
-        coef[0] = (float)(d2 / (s2 + d2));
-        coef[1] = (float)(sigma * d / sqrt(s2 + d2));
-        break;
-    case AT_PRED_X0:
-    case AT_PRED_IMG_TO_IMG:
-        coef[0] = 0.0f;
-        coef[1] = 1.0f;
-        break;
-    }
-    return at_lincomb(o, 2, coef, (const at_tensor *const[]){x, out});
-}
 
 // One tensor repeated along the batch.
 static at_tensor *repeat_batch(at_ops *o, const at_tensor *t, int64_t n)
 {
     const at_tensor *parts[MAX_BATCH];
     if (!t || n == 1) return (at_tensor *)t;
-    if (n > MAX_BATCH) return at_ops_poison(o, AT_EINVAL, "a batch of %lld is too large", (long long)n);
-    for (int64_t i = 0; i < n; i++) parts[i] = t;
+    if (n > MAX_BATCH)
+        return at_ops_poison(o, AT_EINVAL, "a batch of %lld is too large", (long long)n);
+    for (int64_t i = 0; i < n; i++)
+        parts[i] = t;
     return at_concat(o, 0, (int)n, parts);
 }
 
@@ -78,7 +39,7 @@ static at_tensor *evaluate(at_ops *o, const at_guide *g, const at_tensor *x, flo
         t[i] = timestep;
         guidance[i] = c->has_guidance ? c->guidance : 3.5f;
     }
-    at_tensor *in = network_input(o, &g->sampling, x, sigma);
+    at_tensor *in = at_model_input(o, &g->sampling, x, sigma);
     at_tensor *context = repeat_batch(o, a->context, n);
     at_tensor *pooled = repeat_batch(o, a->pooled, n);
     if (b) {
@@ -86,14 +47,14 @@ static at_tensor *evaluate(at_ops *o, const at_guide *g, const at_tensor *x, flo
         context = join(o, context, repeat_batch(o, b->context, n));
         pooled = a->pooled ? join(o, pooled, repeat_batch(o, b->pooled, n)) : NULL;
     }
-    at_model_in mi = {.x = in, .timestep = t, .context = context, .pooled = pooled,
-                      .guidance = guidance};
+    at_model_in mi = {
+        .x = in, .timestep = t, .context = context, .pooled = pooled, .guidance = guidance};
     at_tensor *raw = at_model_forward(o, g->model, &mi);
     if (!raw) return NULL;
-    if (!b) return to_x0(o, &g->sampling, x, raw, sigma);
+    if (!b) return at_model_x0(o, &g->sampling, x, raw, sigma);
     at_tensor *raw_b = at_contiguous(o, at_narrow(o, raw, 0, n, n));
-    *second = to_x0(o, &g->sampling, x, raw_b, sigma);
-    return to_x0(o, &g->sampling, x, at_contiguous(o, at_narrow(o, raw, 0, 0, n)), sigma);
+    *second = at_model_x0(o, &g->sampling, x, raw_b, sigma);
+    return at_model_x0(o, &g->sampling, x, at_contiguous(o, at_narrow(o, raw, 0, 0, n)), sigma);
 }
 
 static bool same_shapes(const at_cond *a, const at_cond *b)
@@ -136,7 +97,7 @@ static at_denoised guide_call(void *ctx, at_ops *o, const at_tensor *x, float si
 {
     const at_guide *g = ctx;
     at_denoised d = {0};
-    bool need_uncond = g->negative && (want_uncond || fabs(g->cfg - 1.0) >= 1e-9);
+    bool need_uncond = g->negative && at_cfg_needs_uncond(g->cfg, want_uncond);
     at_tensor *cond = NULL, *uncond = NULL;
 
     at_scope_begin(o);
@@ -148,11 +109,7 @@ static at_denoised guide_call(void *ctx, at_ops *o, const at_tensor *x, float si
         cond = evaluate_list(o, g, x, sigma, g->positive);
         if (need_uncond) uncond = evaluate_list(o, g, x, sigma, g->negative);
     }
-    at_tensor *out = cond;
-    if (need_uncond) {
-        float coef[2] = {(float)g->cfg, (float)(1.0 - g->cfg)};
-        out = at_lincomb(o, 2, coef, (const at_tensor *const[]){cond, uncond});
-    }
+    at_tensor *out = need_uncond ? at_cfg(o, cond, uncond, g->cfg) : cond;
     // Without a negative prompt a cfg++ solver reads the conditioned estimate, as ComfyUI's hook does.
     if (want_uncond) d.uncond = uncond ? uncond : cond;
     at_tensor *kept = want_uncond ? at_ops_keep(o, d.uncond) : NULL;

@@ -51,27 +51,18 @@ static const at_in scheduler_rows[] = {
 };
 static const at_out sigmas_out[] = {AT_OUT("SIGMAS")};
 
-// denoise < 1: the tail of a longer schedule; 0: no sigmas at all (contract 5.4).
+// KSampler's rule without its samplers: denoise < 1 is the tail of a longer schedule, 0 no sigmas at all.
 static at_status scheduler_run(at_node_ctx *c, const void *in, at_value *out)
 {
     (void)c;
     const scheduler_in *i = in;
-    float *sigmas = NULL;
-    size_t n = 0, keep = (size_t)i->steps + 1;
-    int64_t total = i->steps;
-
-    if (i->denoise < 1.0) {
-        if (i->denoise <= 0.0) return at_give(&out[0], at_obj_sigmas_new(NULL, 0), "BasicScheduler");
-        total = (int64_t)((double)i->steps / i->denoise);
-    }
     const at_model_sampling *ms = at_model_get_sampling(((const at_obj_model *)i->model)->model);
-    at_status st = at_schedule(i->scheduler, ms, (int)total, &sigmas, &n);
-    if (st != AT_OK) return st;
-    if (n > keep) {
-        memmove(sigmas, sigmas + (n - keep), keep * sizeof *sigmas);
-        n = keep;
-    }
-    return at_give(&out[0], at_obj_sigmas_new(sigmas, n), "BasicScheduler");
+    float *sigmas = NULL;
+    size_t n = 0;
+
+    at_status st = at_ksampler_sigmas(NULL, i->scheduler, ms, at_int_of(i->steps), i->denoise, &sigmas,
+                                      &n);
+    return st == AT_OK ? at_give(&out[0], at_obj_sigmas_new(sigmas, n), "BasicScheduler") : st;
 }
 static const at_node node_scheduler = {.class_type = "BasicScheduler",
                                        .display = "BasicScheduler",

@@ -14,6 +14,7 @@
 #include "base/file.h"
 #include "base/mem.h"
 #include "base/str.h"
+#include "flow/json.h"
 #include "image/image.h"
 
 // --- LoadImage ---------------------------------------------------------------------------------------
@@ -146,21 +147,28 @@ typedef struct texts {
     json_t *extra;
 } texts;
 
+static at_status texts_add(texts *t, const char *key, char *text)
+{
+    if (!text) return at_fail(AT_ENOMEM, "SaveImage: no memory for the metadata");
+    t->chunk[t->count++] = (at_text_chunk){key, text};
+    return AT_OK;
+}
+
 static at_status texts_make(const save_in *in, texts *t)
 {
+    at_status st = AT_OK;
     const char *key;
     json_t *value;
-    if (in->prompt) t->chunk[t->count++] = (at_text_chunk){"prompt", at_strdup(in->prompt)};
-    if (!in->extra_pnginfo) return AT_OK;
-    t->extra = json_loads(in->extra_pnginfo, JSON_DECODE_ANY, NULL);
+    if (in->prompt) AT_TRY(texts_add(t, "prompt", at_strdup(in->prompt)));
+    if (in->extra_pnginfo)
+        AT_TRY(at_json_load("extra_pnginfo", in->extra_pnginfo, strlen(in->extra_pnginfo), &t->extra));
     json_object_foreach(t->extra, key, value)
     {
         if (t->count == MAX_TEXT) break;
-        char *text = json_dumps(value, JSON_ENSURE_ASCII | JSON_ENCODE_ANY);
-        if (!text) return at_fail(AT_ENOMEM, "SaveImage: no memory for the metadata");
-        t->chunk[t->count++] = (at_text_chunk){key, text};
+        AT_TRY(texts_add(t, key, at_json_dump(value, 0)));
     }
-    return AT_OK;
+out:
+    return st;
 }
 static void texts_free(texts *t)
 {
@@ -176,15 +184,37 @@ static at_status ui_add(json_t *images, const char *file, const char *subfolder,
     return AT_OK;
 }
 
-// "%batch_num%" in a file name becomes the picture's index in its batch.
-static void file_name(char *out, size_t n, const char *prefix, int64_t index, int counter)
+// "%batch_num%" in a file name becomes the picture's index in its batch. The caller frees; NULL: no memory.
+static char *file_name(const char *prefix, int64_t index, int counter)
 {
-    const char *mark = strstr(prefix, "%batch_num%");
-    if (mark)
-        snprintf(out, n, "%.*s%lld%s_%05d_.png", (int)(mark - prefix), prefix, (long long)index,
-                 mark + strlen("%batch_num%"), counter);
-    else
-        snprintf(out, n, "%s_%05d_.png", prefix, counter);
+    static const char mark[] = "%batch_num%";
+    at_str s = {0};
+    for (const char *at; (at = strstr(prefix, mark)); prefix = at + strlen(mark)) {
+        at_str_append_n(&s, prefix, (size_t)(at - prefix));
+        at_str_printf(&s, "%lld", (long long)index);
+    }
+    at_str_printf(&s, "%s_%05d_.png", prefix, counter);
+    return at_str_take(&s);
+}
+
+// Picture `index` of the batch, and its row for the UI.
+static at_status save_one(const save_in *in, const at_save_path *where, int64_t index, int level,
+                          const char *type, const texts *text, json_t *images)
+{
+    at_status st = AT_OK;
+    const at_tensor *t = ((const at_obj_image *)in->images)->pixels;
+    int64_t h = t->shape[1], w = t->shape[2], channels = t->shape[3];
+    char *name = file_name(where->filename, index, where->counter + (int)index);
+    char *path = name ? at_path_join(where->folder, name) : NULL;
+
+    if (!path) AT_TRY(at_fail(AT_ENOMEM, "SaveImage: no memory"));
+    AT_TRY(at_png_save(path, (const float *)at_tensor_data(t) + index * h * w * channels, w, h,
+                       (int)channels, level, text->chunk, text->count));
+    AT_TRY(ui_add(images, name, where->subfolder, type));
+out:
+    at_free(name);
+    at_free(path);
+    return st;
 }
 
 static at_status save_batch(at_node_ctx *c, const save_in *in, const char *dir, const char *type,
@@ -192,28 +222,18 @@ static at_status save_batch(at_node_ctx *c, const save_in *in, const char *dir, 
 {
     at_status st = AT_OK;
     const at_tensor *t = ((const at_obj_image *)in->images)->pixels;
-    int64_t h = t->shape[1], w = t->shape[2], channels = t->shape[3];
     at_save_path where = {0};
     texts text = {0};
     json_t *images = json_array(), *ui = NULL;
     char *ui_text = NULL;
 
     if (!images) AT_TRY(at_fail(AT_ENOMEM, "SaveImage: no memory"));
-    AT_TRY(at_save_path_next(dir, prefix, w, h, &where));
+    AT_TRY(at_save_path_next(dir, prefix, t->shape[2], t->shape[1], &where));
     if (!at_env_of(c)->disable_metadata) AT_TRY(texts_make(in, &text));
-    for (int64_t i = 0; i < t->shape[0]; i++) {
-        char name[512];
-        file_name(name, sizeof name, where.filename, i, where.counter + (int)i);
-        char *path = at_path_join(where.folder, name);
-        if (!path) AT_TRY(at_fail(AT_ENOMEM, "SaveImage: no memory"));
-        const float *pixels = (const float *)at_tensor_data(t) + i * h * w * channels;
-        st = at_png_save(path, pixels, w, h, (int)channels, level, text.chunk, text.count);
-        at_free(path);
-        AT_TRY(st);
-        AT_TRY(ui_add(images, name, where.subfolder, type));
-    }
+    for (int64_t i = 0; i < t->shape[0]; i++)
+        AT_TRY(save_one(in, &where, i, level, type, &text, images));
     ui = json_pack("{s:O}", "images", images);
-    ui_text = ui ? json_dumps(ui, JSON_ENSURE_ASCII) : NULL;
+    ui_text = ui ? at_json_dump(ui, 0) : NULL;
     if (!ui_text) AT_TRY(at_fail(AT_ENOMEM, "SaveImage: no memory"));
     AT_TRY(at_node_ui(c, ui_text));
 out:

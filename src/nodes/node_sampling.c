@@ -42,7 +42,7 @@ static at_status ksampler_run(at_node_ctx *c, const void *in, at_value *out)
     at_object *result = NULL;
 
     at_status st = at_ksampler_sigmas(i->sampler_name, i->scheduler, at_model_get_sampling(m->model),
-                                      (int)i->steps, i->denoise, &sigmas, &n);
+                                      at_int_of(i->steps), i->denoise, &sigmas, &n);
     if (st == AT_OK) {
         at_sample_job job = {.model = m,
                              .positive = (const at_obj_cond *)i->positive,
@@ -107,42 +107,25 @@ static const at_in advanced_rows[] = {
            .flags = AT_INF_NO_OPTIONS),
 };
 
-// Contract 5.4: cut the end (forcing a full denoise unless leftover noise is wanted), then the start.
-static void cut_steps(float *sigmas, size_t *n, int64_t start, int64_t end, bool force_full,
-                      size_t *first)
-{
-    *first = 0;
-    if (end < (int64_t)*n - 1) {
-        *n = (size_t)end + 1;
-        if (force_full) sigmas[*n - 1] = 0.0f;
-    }
-    if (start < (int64_t)*n - 1) {
-        *first = (size_t)start;
-        *n -= *first;
-    } else {
-        *n = 0; // start lies behind the end: the latent comes back
-    }
-}
-
 static at_status advanced_run(at_node_ctx *c, const void *in, at_value *out)
 {
     const advanced_in *i = in;
     const at_obj_model *m = (const at_obj_model *)i->model;
     float *sigmas = NULL;
-    size_t n = 0, first = 0;
+    size_t n = 0;
     at_object *result = NULL;
 
     at_status st = at_ksampler_sigmas(i->sampler_name, i->scheduler, at_model_get_sampling(m->model),
-                                      (int)i->steps, 1.0, &sigmas, &n);
+                                      at_int_of(i->steps), 1.0, &sigmas, &n);
     if (st == AT_OK) {
-        cut_steps(sigmas, &n, i->start_at_step, i->end_at_step,
-                  strcmp(i->return_with_leftover_noise, "enable") != 0, &first);
+        n = at_sigmas_window(sigmas, n, i->start_at_step, i->end_at_step,
+                             strcmp(i->return_with_leftover_noise, "enable") == 0);
         at_sample_job job = {.model = m,
                              .positive = (const at_obj_cond *)i->positive,
                              .negative = (const at_obj_cond *)i->negative,
                              .cfg = i->cfg,
                              .sampler = i->sampler_name,
-                             .sigmas = sigmas + first,
+                             .sigmas = sigmas,
                              .n_sigmas = n,
                              .latent = (const at_obj_latent *)i->latent_image,
                              .add_noise = strcmp(i->add_noise, "disable") != 0,

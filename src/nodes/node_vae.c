@@ -75,8 +75,12 @@ static at_status tiled_run(at_node_ctx *c, const void *in, at_value *out)
 {
     const tiled_in *i = in;
     // An overlap that would leave no tile is cut to a quarter of it, as ComfyUI does.
-    int64_t overlap = i->tile_size < i->overlap * 4 ? i->tile_size / 4 : i->overlap;
-    return decode(c, i->vae, i->samples, (int)i->tile_size, (int)overlap, &out[0]);
+    int tile = at_int_of(i->tile_size), overlap = at_int_of(i->overlap);
+    if (tile < (int64_t)overlap * 4) overlap = tile / 4;
+    if (tile < 1)
+        return at_fail(AT_EINVAL, "tile_size %lld: tiles have at least one pixel",
+                       (long long)i->tile_size);
+    return decode(c, i->vae, i->samples, tile, overlap, &out[0]);
 }
 static const at_node node_tiled = {.class_type = "VAEDecodeTiled",
                                    .display = "VAE Decode (Tiled)",

@@ -4,6 +4,8 @@
 #ifndef AT_NODES_ROWS_H
 #define AT_NODES_ROWS_H
 
+#include <limits.h>
+
 #include "atelier/node.h"
 
 #define AT_ROW(st, field, kind, ...)                                                               \
@@ -38,6 +40,13 @@
            .flags = AT_INF_MULTILINE | AT_INF_DYNAMIC | AT_INF_NO_DEFAULT)
 #define AT_ROW_HIDDEN(st, field, KIND)                                                             \
     AT_ROW(st, field, AT_IN_STRING, .type_name = KIND, .flags = AT_INF_HIDDEN)
+
+// A number that came over a link has passed no range check: what does not fit an int becomes its nearest,
+// for the callee to refuse.
+static inline int at_int_of(int64_t v)
+{
+    return v > INT_MAX ? INT_MAX : v < INT_MIN ? INT_MIN : (int)v;
+}
 
 #define AT_OUT(TYPE) {.type_name = TYPE, .name = TYPE}
 

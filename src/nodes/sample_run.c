@@ -56,12 +56,11 @@ static void on_step(void *ctx, int step, int total, const at_tensor *denoised, c
 
 // Device tensor -> process_out -> LATENT on the host.
 static at_status finish(at_ops *o, const at_latent_format *f, const at_obj_latent *like,
-                        const at_tensor *x, bool processed, at_object **out)
+                        const at_tensor *x, at_object **out)
 {
     at_status st = AT_OK;
     at_tensor *host = NULL;
-    at_tensor *t = processed ? at_affine(o, x, 1.0f / f->scale, f->shift) : (at_tensor *)x;
-    t = at_contiguous(o, t);
+    at_tensor *t = at_contiguous(o, at_affine(o, x, 1.0f / f->scale, f->shift));
     AT_TRY(at_ops_status(o));
     AT_TRY(at_tensor_new(at_device_cpu(), AT_F32, t->rank, t->shape, &host));
     AT_TRY(at_tensor_to_host(t, AT_F32, at_tensor_data(host), at_tensor_bytes(host)));
@@ -135,6 +134,13 @@ at_status at_sample_run(at_node_ctx *c, const at_sample_job *job, at_object **ou
     AT_TRY(at_env_ops(c, &o));
     p.o = o;
     AT_TRY(fit_channels(job->latent, f, &empty, &samples));
+    if (job->n_sigmas == 0) { // nothing to do: the latent comes back as it was
+        *out = at_obj_latent_with(job->latent, samples);
+        samples = NULL;
+        if (!*out) AT_TRY(at_fail(AT_ENOMEM, "sampler: no memory for the latent"));
+        if (denoised) *denoised = at_object_retain(*out);
+        goto out;
+    }
     at_tensor *x = at_from_host(o, AT_F32, samples->rank, samples->shape, at_tensor_data(samples));
     if (!empty) x = at_affine(o, x, f->scale, -f->shift * f->scale);
     AT_TRY(make_noise(o, job, samples, &noise));
@@ -149,16 +155,12 @@ at_status at_sample_run(at_node_ctx *c, const at_sample_job *job, at_object **ou
                            .seed = job->seed,
                            .on_step = on_step,
                            .on_step_ctx = &p};
-    if (job->n_sigmas < 2) { // nothing to do: the latent comes back as it was
-        AT_TRY(finish(o, f, job->latent, x, !empty, out));
-    } else {
-        at_tensor *r = at_sample(o, &d, &args);
-        AT_TRY(at_ops_status(o));
-        AT_TRY(finish(o, f, job->latent, r, true, out));
-    }
+    at_tensor *r = at_sample(o, &d, &args);
+    AT_TRY(at_ops_status(o));
+    AT_TRY(finish(o, f, job->latent, r, out));
     if (denoised) {
         if (p.denoised)
-            AT_TRY(finish(o, f, job->latent, p.denoised, true, denoised));
+            AT_TRY(finish(o, f, job->latent, p.denoised, denoised));
         else
             *denoised = at_object_retain(*out);
     }
