@@ -56,7 +56,8 @@ at_value at_value_float(double f);
 at_value at_value_bool(bool b);
 at_value at_value_string(const char *s); // copies; kind NONE if out of memory
 at_value at_value_object(at_object *o);  // takes the reference
-at_value at_value_copy(const at_value *v);
+at_value at_value_blocker(const char *message); // NULL: silent; kind NONE if out of memory
+at_value at_value_copy(const at_value *v); // another kind than v's: out of memory
 void at_value_clear(at_value *v);
 
 // --- inputs ------------------------------------------------------------------------------------------
@@ -89,7 +90,8 @@ enum {
     AT_INF_HIDDEN = 1 << 14,      // PROMPT, EXTRA_PNGINFO (JSON text), UNIQUE_ID: const char * fields
     AT_INF_ROUND_FALSE = 1 << 15,  // "round": false
     AT_INF_SINGLE_LINE = 1 << 16,  // "multiline": false is printed
-    AT_INF_INT_LIMITS = 1 << 17    // FLOAT whose min and max are printed as integers
+    AT_INF_INT_LIMITS = 1 << 17,   // FLOAT whose min and max are printed as integers
+    AT_INF_COMBO_OPTIONS = 1 << 18 // combo of a V1 node printed as ["COMBO", {"options": [...]}]
 };
 
 // One input. Order in the table is ComfyUI's order. Numbers are exact up to 2^53; U64 max is 2^64 - 1.
@@ -105,7 +107,12 @@ typedef struct at_in {
     const char *list;           // COMBO over files: "checkpoints", "vae", "input" ...
     const char *tip;
     const char *display;        // "display": "slider", "color"; NULL none
+    unsigned alt;               // AT_ALT_*: numbers printed in the other form, see below
+    const char *extra;          // more options as a JSON object: "{\"audio_upload\": true}"; NULL none
 } at_in;
+
+// Numbers that object_info prints as an integer though the row is FLOAT, or as a float though it is INT.
+enum { AT_ALT_DEF = 1, AT_ALT_MIN = 2, AT_ALT_MAX = 4, AT_ALT_STEP = 8, AT_ALT_ROUND = 16 };
 
 typedef struct at_out {
     const char *type_name; // "LATENT", "INT", "IMAGE"
@@ -147,6 +154,10 @@ typedef struct at_node {
     // Optional. More checks with constants only (linked fields are zero): AT_OK, or AT_EINVAL with the
     // text for "Custom validation failed for node".  `linked(c, name)` tells which fields are linked.
     at_status (*validate)(at_node_ctx *c, const void *in);
+    // The inputs that `validate` looks at, comma-separated ("image"), or "*": for them the checks of
+    // range and list are left to it, and its complaint is reported once for each of them. NULL: the
+    // combos over files.
+    const char *validates;
     // Optional. A value that stands for outside state (a file's hash) in the cache signature: text.
     at_status (*fingerprint)(at_node_ctx *c, const void *in, char **out);
     // Optional, with AT_INF_LAZY rows: name the lazy inputs needed now through at_node_need.

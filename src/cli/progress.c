@@ -73,7 +73,7 @@ static void put(json_t *o, const char *key, json_t *value)
 // One ComfyUI-like message a line: {"type": ..., "data": {...}}.
 static void json_line(const at_event *e)
 {
-    if (e->kind == AT_EV_PREVIEW) return;
+    if (e->kind == AT_EV_PREVIEW || e->kind == AT_EV_FINISHED) return;
     json_t *data = json_object();
     if (e->job) put(data, "prompt_id", json_string(e->job));
     if (e->node) put(data, "node", json_string(e->node));

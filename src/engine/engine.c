@@ -11,7 +11,9 @@
 #include "base/mem.h"
 #include "base/str.h"
 #include "cpu/cpu.h"
+#include "engine/extra.h"
 #include "engine/stores.h"
+#include "flow/json.h"
 #include "nodes/nodes.h"
 #include "text/find.h"
 
@@ -59,6 +61,17 @@ static at_status env_find_tokenizer(at_env *env, at_tokenizer_kind kind, const c
     return at_tokenizer_find(kind, model_path, roots, n, out);
 }
 
+// What Python's mimetypes calls an image, which is how ComfyUI filters its input folder.
+static bool is_picture(const char *name)
+{
+    static const char *const extensions[] = {".png", ".jpg",  ".jpeg", ".jpe",  ".webp", ".gif",
+                                             ".bmp", ".tif",  ".tiff", ".avif", ".heic", ".heif",
+                                             ".ico", ".svg",  ".ppm",  ".pgm",  ".pbm",  ".pnm"};
+    for (size_t i = 0; i < AT_COUNT(extensions); i++)
+        if (at_equal_nocase(at_path_ext(name), extensions[i])) return true;
+    return false;
+}
+
 // The combo over input files lists the input folder; all others are kinds of models.
 static at_status list_files(void *ctx, const char *kind, void (*each)(void *each_ctx, const char *name),
                             void *each_ctx)
@@ -73,7 +86,8 @@ static at_status list_files(void *ctx, const char *kind, void (*each)(void *each
     if (!at_path_is_dir(e->input_dir)) return AT_OK;
     at_status st = at_list_files(e->input_dir, false, 100000, &l);
     if (st != AT_OK) return st;
-    for (size_t i = 0; i < l.count; i++) each(each_ctx, l.items[i]);
+    for (size_t i = 0; i < l.count; i++)
+        if (is_picture(l.items[i])) each(each_ctx, l.items[i]);
     at_list_free(&l);
     return AT_OK;
 }
@@ -205,7 +219,7 @@ const at_file_lists *at_engine_files(at_engine *e)
 static at_status dump(const json_t *json, char **out)
 {
     if (!json) return AT_OK;
-    *out = json_dumps(json, JSON_ENSURE_ASCII | JSON_ENCODE_ANY);
+    *out = at_json_dump(json, 0);
     return *out ? AT_OK : at_fail(AT_ENOMEM, "engine: no memory for a JSON text");
 }
 
@@ -231,6 +245,7 @@ at_status at_engine_run(at_engine *e, const at_job *job, at_job_result *out)
     for (size_t i = 0; i < job->set_count; i++) AT_TRY(at_graph_set(graph, job->sets[i]));
     AT_TRY(at_check(graph, e->registry, &e->files, job->targets, job->target_count, &e->env, &check));
     if (!check.ok) AT_TRY(report_invalid(&check, out));
+    AT_TRY(at_extra_pnginfo(job->label, job->text, job->bytes, &extra));
     AT_TRY(dump(check.node_errors, &out->node_errors));
     at_execute_args args = {.registry = e->registry,
                             .graph = graph,
@@ -272,7 +287,7 @@ at_status at_engine_object_info(at_engine *e, const char *class_type, char **jso
         info = at_object_info_all(e->registry, &e->files);
     }
     if (!info) return at_fail(AT_ENOMEM, "object_info: no memory");
-    *json = json_dumps(info, JSON_ENSURE_ASCII);
+    *json = at_json_dump(info, 0);
     json_decref(info);
     return *json ? AT_OK : at_fail(AT_ENOMEM, "object_info: no memory");
 }

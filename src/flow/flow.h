@@ -15,7 +15,8 @@
 typedef struct at_registry at_registry;
 at_status at_registry_new(at_registry **out);
 void at_registry_free(at_registry *r);
-at_status at_registry_add(at_registry *r, const at_node *const *nodes); // a duplicate name is AT_EINTERNAL
+at_status at_registry_add(at_registry *r,
+                          const at_node *const *nodes); // a duplicate name is AT_EINTERNAL
 const at_node *at_registry_find(const at_registry *r, const char *class_type);
 size_t at_registry_count(const at_registry *r);
 const at_node *at_registry_at(const at_registry *r, size_t i); // in order of registration
@@ -28,31 +29,36 @@ typedef struct at_file_lists {
     void *ctx;
 } at_file_lists;
 
-// ComfyUI's /object_info: one class, or all. New reference; NULL if out of memory.
+// ComfyUI's /object_info: one class, or all. New reference; NULL if out of memory. Print it with
+// at_json_dump (flow/json.h): it holds numbers that jansson's printer does not know.
 json_t *at_object_info(const at_node *n, const at_file_lists *files);
 json_t *at_object_info_all(const at_registry *r, const at_file_lists *files);
 
 // --- reading and checking ------------------------------------------------------------------------------
 typedef struct at_graph at_graph;
 // Parse API-format JSON: the prompt object itself, or {"prompt": {...}, ...}. Integers up to 2^64 - 1 and
-// any depth up to 64. Also accepts the editor's format ({"nodes": [...], "links": [...]}) and converts it
+// any depth up to 500. Also accepts the editor's format ({"nodes": [...], "links": [...]}) and converts it
 // (contract 3.8). AT_EWORKFLOW with line and column, or with ComfyUI's text.
 at_status at_graph_parse(const char *label, const char *text, size_t n, const at_registry *r,
                          at_graph **out);
+// The same from a parsed prompt object (API format), for a server that has read the body. Shares `prompt`.
+at_status at_graph_from_json(json_t *prompt, const at_registry *r, at_graph **out);
 void at_graph_free(at_graph *g);
 size_t at_graph_count(const at_graph *g);
 // --set NODE.INPUT=VALUE; NODE is an id, or a class_type or title that occurs once.
 at_status at_graph_set(at_graph *g, const char *assignment);
-const json_t *at_graph_json(const at_graph *g); // after conversion of values: what a PNG's `prompt` holds
+const json_t *
+at_graph_json(const at_graph *g); // after conversion of values: what a PNG's `prompt` holds
 
 typedef struct at_check_result {
-    bool ok;          // at least one output is good
-    json_t *error;    // {"type","message","details","extra_info"} or NULL
+    bool ok;             // at least one output is good
+    json_t *error;       // {"type","message","details","extra_info"} or NULL
     json_t *node_errors; // {"id": {"errors": [...], "dependent_outputs": [...], "class_type": ...}}
     char **outputs;      // ids of good outputs
     size_t output_count;
 } at_check_result;
-// engine is what at_node_engine gives to validators.
+// engine is what at_node_engine gives to validators. targets NULL: all outputs; else only these.
+// AT_OK whenever the check could be made, also of a bad workflow: ask out->ok.
 at_status at_check(at_graph *g, const at_registry *r, const at_file_lists *files,
                    const char *const *targets, size_t target_count, void *engine,
                    at_check_result *out);
@@ -76,7 +82,7 @@ typedef struct at_execute_args {
     void *engine;
 } at_execute_args;
 // Runs to the end, an error, or a cancel. Events go to the sink in ComfyUI's order; on AT_OK *outputs (may
-// be NULL) gets {"node": ui, ...}. Status: AT_OK, AT_ECANCELLED, or the failing node's status with a
+// be NULL) gets {"node": ui, ...}, after a failure what was shown until then (or NULL). Status: AT_OK, AT_ECANCELLED, or the failing node's status with a
 // message that names node, class and cause.
 at_status at_execute(const at_execute_args *args, json_t **outputs);
 

@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: Apache-2.0
+// execute.c - runs a checked workflow to its end, an error or a cancel.
+// Idea: take the next node of the execution list, visit it, tell the sink; the first failure ends the run
+// and what was shown until then stays.
+// Source: ComfyUI 0.3.64 execution.py PromptExecutor.execute_async; comfyui-contract 2.3, 3.3.
+// Ownership: see execute.h.
+#include "flow/execute.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "base/mem.h"
+#include "flow/json.h"
+
+// Say why the run ends at `node` and give the status its message.
+static at_status fail_at(at_run *r, at_status st, const char *type, size_t node,
+                         const at_inputs *in)
+{
+    const at_graph_node *n = &r->graph->nodes[node];
+    char cause[2048]; // a copy without allocation: memory may be what is missing
+
+    snprintf(cause, sizeof cause, "%s", at_error_text());
+    at_run_emit_failure(r, st, type, node, cause, in);
+    return at_fail(st, "node %s (%s): %s", n->id, n->spec ? n->spec->class_type : "?", cause);
+}
+
+static at_status start_list(at_run *r)
+{
+    const at_check_result *check = r->args->check;
+    at_status st = AT_OK;
+    size_t node;
+
+    for (size_t i = 0; i < check->output_count; i++) {
+        node = at_graph_find(r->graph, check->outputs[i]);
+        if (node == AT_NO_INDEX || !r->graph->nodes[node].spec) {
+            return at_fail(AT_EINTERNAL, "output %s is no node of this workflow",
+                           check->outputs[i]);
+        }
+        AT_TRY(at_order_add(r->order, node));
+    }
+out:
+    return st;
+}
+
+static at_status run_one(at_run *r, size_t node)
+{
+    at_inputs in = {0};
+    bool again;
+    at_status st = at_run_visit(r, node, &in, &again);
+
+    if (st == AT_OK) {
+        st = again ? at_order_again(r->order, node) : at_order_done(r->order, node);
+    }
+    if (st != AT_OK) st = fail_at(r, st, NULL, node, &in);
+    at_inputs_free(&in);
+    return st;
+}
+
+static at_status run_all(at_run *r)
+{
+    at_status st = AT_OK;
+    size_t node;
+
+    at_run_emit_cached(r);
+    AT_TRY(start_list(r));
+    while (!at_order_empty(r->order)) {
+        if (!at_order_next(r->order, &node)) {
+            at_fail(AT_EWORKFLOW, "Dependency cycle detected");
+            AT_TRY(fail_at(r, AT_EWORKFLOW, "graph.DependencyCycleError",
+                           at_order_in_cycle(r->order), &(at_inputs){0}));
+        }
+        AT_TRY(run_one(r, node));
+    }
+    at_run_emit(r, AT_EV_SUCCESS, AT_NO_INDEX, NULL);
+out:
+    return st;
+}
+
+// {"id": ui} of every node of the prompt that has one, of this run or of the cache.
+static at_status gather_outputs(at_run *r, json_t **outputs)
+{
+    at_status st = AT_OK;
+    json_t *all = json_object(), *ui;
+    at_result *result;
+
+    if (!all) AT_TRY(at_fail(AT_ENOMEM, "no memory for the outputs"));
+    for (size_t i = 0; i < r->graph->count; i++) {
+        ui = json_incref(json_object_get(r->uis, r->graph->nodes[i].id));
+        result = ui ? NULL : at_cache_get(r->cache, r->keys[i]);
+        if (result && result->ui) {
+            AT_TRY(at_json_load("ui", result->ui, strlen(result->ui), &ui));
+        }
+        if (ui && json_object_set_new_nocheck(all, r->graph->nodes[i].id, ui)) {
+            AT_TRY(at_fail(AT_ENOMEM, "no memory for the outputs"));
+        }
+    }
+    *outputs = all;
+    all = NULL;
+out:
+    json_decref(all);
+    return st;
+}
+
+at_status at_execute(const at_execute_args *args, json_t **outputs)
+{
+    at_run r;
+    at_status st, told;
+
+    if (outputs) *outputs = NULL;
+    at_json_use_house_memory();
+    at_sink_emit(args->sink, &(at_event){.kind = AT_EV_START, .job = args->job});
+    st = at_run_prepare(&r, args);
+    if (st == AT_OK) {
+        st = run_all(&r);
+        if (outputs) { // also after a failure: what was shown until then
+            char cause[2048];
+            snprintf(cause, sizeof cause, "%s", at_error_text());
+            told = gather_outputs(&r, outputs);
+            if (st != AT_OK) {
+                at_fail(st, "%s", cause);
+            } else {
+                st = told;
+            }
+        }
+    }
+    at_run_free(&r);
+    return st;
+}
