@@ -42,6 +42,19 @@ at_tensor *at_slope(at_ops *o, const at_tensor *x, const at_tensor *x0, double s
     return at_mix(o, {1 / sigma, x}, {-1 / sigma, x0});
 }
 
+double at_churn(at_run *r, int i, const at_tensor **x)
+{
+    const at_sampler_options *p = &r->opt;
+    double s = r->s[i], gamma = 0;
+
+    if (p->s_churn > 0 && p->s_tmin <= s && s <= p->s_tmax)
+        gamma = fmin(p->s_churn / r->n, M_SQRT2 - 1);
+    if (gamma <= 0) return s;
+    double hat = s * (gamma + 1);
+    *x = at_mix(r->o, {1, *x}, {p->s_noise * sqrt(hat * hat - s * s), at_run_global_noise(r)});
+    return hat;
+}
+
 at_split at_ancestral(double from, double to, double eta)
 {
     float a = (float)from, b = (float)to, a2 = a * a, b2 = b * b;

@@ -94,6 +94,9 @@ at_tensor *at_toward(at_ops *o, const at_tensor *x, const at_tensor *x0, double 
 // (x - x0) / sigma
 at_tensor *at_slope(at_ops *o, const at_tensor *x, const at_tensor *x0, double sigma);
 
+// Karras' churn: add noise before step i and start from the higher sigma returned. *x is replaced.
+double at_churn(at_run *r, int i, const at_tensor **x);
+
 // Ancestral split of a step: go down to `down`, add `up` of noise.
 typedef struct at_split {
     double down, up;

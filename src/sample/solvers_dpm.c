@@ -11,16 +11,17 @@
 
 at_tensor *at_step_dpm_2(at_run *r, int i)
 {
-    double s = r->s[i], t = r->s[i + 1];
-    at_denoised d = at_run_eval(r, r->x, s);
+    const at_tensor *x = r->x;
+    double s = at_churn(r, i, &x), t = r->s[i + 1];
+    at_denoised d = at_run_eval(r, x, s);
 
-    at_run_report(r, i, r->x, d.out);
+    at_run_report(r, i, x, d.out);
     if (t == 0) return d.out;
     double mid = (float)sqrt(s * t);
-    at_tensor *x2 = at_toward(r->o, r->x, d.out, s, mid);
+    at_tensor *x2 = at_toward(r->o, x, d.out, s, mid);
     at_denoised d2 = at_run_eval(r, x2, mid);
     double q = (t - s) / mid;
-    return at_mix(r->o, {1, r->x}, {q, x2}, {-q, d2.out});
+    return at_mix(r->o, {1, x}, {q, x2}, {-q, d2.out});
 }
 
 at_tensor *at_step_dpm_2_ancestral(at_run *r, int i)

@@ -9,24 +9,10 @@
 #include "sample/guidance.h"
 #include "sample/solver.h"
 
-// Karras' churn: add noise before the step and start from the higher sigma. *x is replaced.
-static double churn(at_run *r, int i, const at_tensor **x)
-{
-    const at_sampler_options *p = &r->opt;
-    double s = r->s[i], gamma = 0;
-
-    if (p->s_churn > 0 && p->s_tmin <= s && s <= p->s_tmax)
-        gamma = fmin(p->s_churn / r->n, M_SQRT2 - 1);
-    if (gamma <= 0) return s;
-    double hat = s * (gamma + 1);
-    *x = at_mix(r->o, {1, *x}, {p->s_noise * sqrt(hat * hat - s * s), at_run_global_noise(r)});
-    return hat;
-}
-
 at_tensor *at_step_euler(at_run *r, int i)
 {
     const at_tensor *x = r->x;
-    double s = churn(r, i, &x);
+    double s = at_churn(r, i, &x);
     at_denoised d = at_run_eval(r, x, s);
 
     at_run_report(r, i, x, d.out);
@@ -72,7 +58,7 @@ at_tensor *at_step_euler_cfg_pp(at_run *r, int i)
 at_tensor *at_step_heun(at_run *r, int i)
 {
     const at_tensor *x = r->x;
-    double s = churn(r, i, &x), t = r->s[i + 1], h = t - s;
+    double s = at_churn(r, i, &x), t = r->s[i + 1], h = t - s;
     at_denoised d = at_run_eval(r, x, s);
 
     at_run_report(r, i, x, d.out);
@@ -86,7 +72,7 @@ at_tensor *at_step_heun(at_run *r, int i)
 at_tensor *at_step_heunpp2(at_run *r, int i)
 {
     const at_tensor *x = r->x;
-    double s = churn(r, i, &x), t = r->s[i + 1], h = t - s, end = r->s[r->n], top = r->s[0];
+    double s = at_churn(r, i, &x), t = r->s[i + 1], h = t - s, end = r->s[r->n], top = r->s[0];
     at_denoised d = at_run_eval(r, x, s);
 
     at_run_report(r, i, x, d.out);

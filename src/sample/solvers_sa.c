@@ -63,9 +63,8 @@ static void adams_weights(const at_run *r, int last, int n, double s, double t, 
     for (int j = 0; j < n; j++)
         node[j] = at_lambda(r, r->s[last - j]);
     if (r->opt.simple_order_2 && n == 2) { // the paper's appendix D
-        double older = corrector ? 0 : alpha * 0.5 * k * h * h / (node[1] - s);
-        double all = alpha * -expm1(-h * k),
-               newest = corrector ? all - alpha * 0.5 * k * h : all - older;
+        double all = alpha * -expm1(-h * k), half = alpha * 0.5 * k * h;
+        double newest = corrector ? half : all - half * h / (node[1] - s);
         w[0] = newest;
         w[1] = all - newest;
         return;

@@ -61,6 +61,89 @@ static void samplers_match_comfyui(void **state)
     json_decref(file);
 }
 
+static void read_option(at_sampler_options *o, const char *key, const json_t *v)
+{
+    const struct {
+        const char *key;
+        double *number;
+        int *count;
+        bool *flag;
+    } rows[] = {{"eta", &o->eta},
+                {"s_noise", &o->s_noise},
+                {"s_churn", &o->s_churn},
+                {"s_tmin", &o->s_tmin},
+                {"s_tmax", &o->s_tmax},
+                {"r", &o->r},
+                {"rtol", &o->rtol},
+                {"h_init", &o->h_init},
+                {"pcoeff", &o->pcoeff},
+                {"dcoeff", &o->dcoeff},
+                {"ge_gamma", &o->ge_gamma},
+                {"sde_start_percent", &o->sde_start_percent},
+                {"sde_end_percent", &o->sde_end_percent},
+                {"order", NULL, &o->order},
+                {"max_stage", NULL, &o->max_stage},
+                {"predictor_order", NULL, &o->predictor_order},
+                {"corrector_order", NULL, &o->corrector_order},
+                {"simple_order_2", NULL, NULL, &o->simple_order_2}};
+
+    if (strcmp(key, "solver_type") == 0) {
+        snprintf(o->solver_type, sizeof o->solver_type, "%s", json_string_value(v));
+        return;
+    }
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        if (strcmp(key, rows[i].key) != 0) continue;
+        if (rows[i].number) *rows[i].number = json_number_value(v);
+        if (rows[i].count) *rows[i].count = (int)json_number_value(v);
+        if (rows[i].flag) *rows[i].flag = json_is_true(v);
+        return;
+    }
+    fail_msg("option \"%s\" has no row", key);
+}
+
+// Options, latents, masks, sigmas that stop early: recorded by tools/golden/comfy_samplers.py.
+static void options_latents_and_masks_match_comfyui(void **state)
+{
+    json_t *file = golden_load("samplers_more.json"), *row, *v;
+    const char *key;
+    size_t i, wrong = 0;
+    float latent[N], mask[N];
+    (void)state;
+
+    for (int k = 0; k < N; k++) {
+        latent[k] = cosf(0.9f * (float)k);
+        mask[k] = (float)(k % 4) / 3;
+    }
+    json_array_foreach(json_object_get(file, "cases"), i, row)
+    {
+        const char *model = json_string_value(json_object_get(row, "model"));
+        float sigmas[64], want[N];
+        at_sampler_options o;
+        job j = {.sampler = json_string_value(json_object_get(row, "sampler")),
+                 .ms = strcmp(model, "eps") == 0 ? eps_model() : flow_model(),
+                 .sigmas = sigmas,
+                 .n = read_numbers(json_object_get(row, "sigmas"), sigmas, 64),
+                 .options = &o,
+                 .latent = json_is_true(json_object_get(row, "latent")) ? latent : NULL,
+                 .mask = json_is_true(json_object_get(row, "mask")) ? mask : NULL};
+        if (strcmp(model, "flow1") == 0) j.ms.shift = 1;
+        at_sampler_defaults(j.sampler, &o);
+        json_object_foreach(json_object_get(row, "options"), key, v) read_option(&o, key, v);
+        read_numbers(json_object_get(row, "result"), want, N);
+        assert_int_equal(run_job(&j), AT_OK);
+        double worst = distance(j.out, want, N);
+        if (worst < tolerance(j.sampler)) continue;
+        char *options = json_dumps(json_object_get(row, "options"), JSON_COMPACT);
+        print_error("case %zu, %s %s %s%s%s: off by %g\n", i, j.sampler, model, options,
+                    j.latent ? " latent" : "", j.mask ? " mask" : "", worst);
+        free(options);
+        wrong++;
+    }
+    assert_true(i > 300);
+    assert_int_equal(wrong, 0);
+    json_decref(file);
+}
+
 static void names_rows_and_flags_agree(void **state)
 {
     size_t cfg_pp = 0;
@@ -245,6 +328,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(samplers_match_comfyui),
+        cmocka_unit_test(options_latents_and_masks_match_comfyui),
         cmocka_unit_test(names_rows_and_flags_agree),
         cmocka_unit_test(every_sampler_with_every_schedule_gives_numbers),
         cmocka_unit_test(without_noise_ancestral_solvers_are_the_plain_ones),
