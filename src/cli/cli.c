@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "cli/commands.h"
+#include "flow/json.h"
 
 static const at_command *const commands[] = {
     &at_command_run,     &at_command_plan,  &at_command_inspect, &at_command_nodes,
@@ -59,6 +60,7 @@ static int run_command(const at_command *c, int argc, char **argv)
 
 int at_cli_main(int argc, char **argv)
 {
+    at_json_use_house_memory(); // before the first tree, so that at_free takes what json_dumps gave
     if (argc < 2) {
         usage(stderr);
         return 2;

@@ -8,6 +8,7 @@
 #include "base/file.h"
 #include "base/mem.h"
 #include "base/str.h"
+#include "flow/json.h"
 #include "image/image.h"
 
 #define MAX_WORKFLOW ((size_t)100 << 20)
@@ -25,23 +26,41 @@ static at_status read_stdin(char **text, size_t *bytes)
     return AT_OK;
 }
 
-// The `prompt` chunk is the API form that was run; `workflow` is the editor's graph, taken in its absence.
+static const char *chunk(const at_picture *p, const char *key)
+{
+    for (size_t i = 0; i < p->text_count; i++)
+        if (strcmp(p->text[i].key, key) == 0) return p->text[i].value;
+    return NULL;
+}
+
+static bool is_object(const char *text)
+{
+    json_t *v = NULL;
+    bool yes = at_json_load("chunk", text, strlen(text), &v) == AT_OK && json_is_object(v);
+    json_decref(v);
+    return yes;
+}
+
+// The `prompt` chunk is the API form that was run; `workflow` is the editor's graph: taken in the absence of
+// the other, else it rides along as a client would send it.
 static at_status read_png(const char *path, char **text, size_t *bytes)
 {
     at_picture p = {0};
-    const char *found = NULL;
+    at_str s = {0};
     at_status st = at_png_load(path, &p);
     if (st != AT_OK) return st;
-    for (size_t i = 0; i < p.text_count; i++) {
-        if (strcmp(p.text[i].key, "workflow") == 0 && !found) found = p.text[i].value;
-        if (strcmp(p.text[i].key, "prompt") == 0) found = p.text[i].value;
-    }
-    if (!found) {
+    const char *prompt = chunk(&p, "prompt"), *workflow = chunk(&p, "workflow");
+    if (!prompt && !workflow) {
         st = at_fail(AT_EFORMAT, "%s: this picture carries no workflow (no `prompt` or `workflow` text)",
                      path);
     } else {
-        *text = at_strdup(found);
-        *bytes = strlen(found);
+        if (prompt && workflow && is_object(prompt) && is_object(workflow))
+            at_str_printf(&s, "{\"prompt\": %s, \"extra_data\": {\"extra_pnginfo\": {\"workflow\": %s}}}",
+                          prompt, workflow);
+        else
+            at_str_append(&s, prompt ? prompt : workflow);
+        *bytes = s.len;
+        *text = at_str_take(&s);
         if (!*text) st = at_fail(AT_ENOMEM, "%s: no memory", path);
     }
     at_picture_free(&p);
