@@ -7,7 +7,7 @@ PRESET ?= release
 BUILD := build/$(PRESET)
 PROMPT ?= a big red house on the left and a small yellow star on the right, snowy hills at dusk
 
-.PHONY: all demo test setup build fmt lint dist clean help check-asan fuzz
+.PHONY: all demo test setup build vocabulary fmt lint dist clean help
 all: build
 
 help:
@@ -16,16 +16,25 @@ help:
 setup:
 	@tools/setup/install.sh
 
-build: setup
-	@[ -f $(BUILD)/build.ninja ] || cmake --preset $(PRESET) >/dev/null
-	@ninja -C $(BUILD) --quiet
+build: setup $(BUILD)/build.ninja vocabulary
+	@ninja -C $(BUILD) --quiet atelier
+
+$(BUILD)/build.ninja:
+	@cmake --preset $(PRESET) >/dev/null
+
+# CLIP's vocabulary for checkpoints that bring none: asked for once, the house model needs it not.
+VOCABULARY := $(BUILD)/share/atelier/tokenizers
+vocabulary:
+	@[ -e $(VOCABULARY)/.asked ] || { mkdir -p $(VOCABULARY) && touch $(VOCABULARY)/.asked && \
+	    tools/vocab/get_clip_vocab.sh $(VOCABULARY)/clip; }
 
 demo: build
 	@$(BUILD)/bin/atelier run examples/house.json --set prompt.text="$(PROMPT)"
 
 test:
 	@tools/setup/install.sh test
-	@[ -f $(BUILD)/build.ninja ] || cmake --preset $(PRESET) >/dev/null
+	@cmake --preset $(PRESET) >/dev/null
+	@$(MAKE) --no-print-directory vocabulary
 	@ninja -C $(BUILD) --quiet
 	@tools/test/run.sh $(BUILD)
 
@@ -34,7 +43,7 @@ fmt:
 
 lint:
 	@tools/setup/install.sh test
-	@[ -f $(BUILD)/build.ninja ] || cmake --preset $(PRESET) >/dev/null
+	@$(MAKE) --no-print-directory $(BUILD)/build.ninja
 	@tools/lint/run.sh $(BUILD)
 
 dist: build

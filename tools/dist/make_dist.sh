@@ -18,7 +18,7 @@ patchelf --set-rpath '$ORIGIN/../lib' "$out/bin/atelier"
 for lib in "$out"/lib/*.so*; do patchelf --set-rpath '$ORIGIN' "$lib"; done
 strip --strip-unneeded "$out/bin/atelier" "$out"/lib/*.so*
 [ -d models ] && cp -r models "$out/"
-[ -d build/vocab ] && cp -r build/vocab "$out/share/atelier/tokenizers"
+[ -d "$build/share/atelier/tokenizers/clip" ] && cp -r "$build/share/atelier/tokenizers" "$out/share/atelier/"
 cp -r examples README.md LICENSE NOTICE CHANGELOG.md docs "$out/" 2>/dev/null || true
 (cd dist && tar -I 'zstd -19 -T0' -cf "atelier-$version.tar.zst" "atelier-$version")
 du -sh "$out" "dist/atelier-$version.tar.zst"
