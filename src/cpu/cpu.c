@@ -70,6 +70,7 @@ typedef struct twins {
     const char *name, *label;
     bool (*able)(void);
     void (*use)(at_backend *b);
+    bool stacked; // stands on the set before it: off when that one is off
 } twins;
 
 #if defined(__x86_64__)
@@ -78,14 +79,27 @@ static bool has_avx2(void)
     __builtin_cpu_init();
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
 }
+
+static bool has_avx512(void)
+{
+    return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+}
+
+static bool has_avx512bf16(void)
+{
+    return has_avx512() && __builtin_cpu_supports("avx512bf16");
+}
 #endif
 
 // In the order in which they overwrite each other.
 static const twins sets[] = {
 #if defined(__x86_64__)
-    {"avx2", "AVX2+FMA", has_avx2, at_cpu_use_avx2},
+    {"avx2", "AVX2+FMA", has_avx2, at_cpu_use_avx2, false},
+    {"avx512", "AVX-512", has_avx512, at_cpu_use_avx512, true},
+    {"avx512bf16", "bf16", has_avx512bf16, at_cpu_use_avx512bf16, true},
 #endif
-    {NULL, NULL, NULL, NULL},
+    {.name = NULL},
 };
 
 // The tables of the process, written once: [0] is the chosen one, then one for each able set.
@@ -124,6 +138,7 @@ static void choose(void)
 {
     char used[48] = "";
     size_t len = 0;
+    bool on = true;
 
     g_cpu.tables[0] = reference;
     g_cpu.count = 1;
@@ -133,7 +148,8 @@ static void choose(void)
         t->use(&g_cpu.tables[g_cpu.count]);
         g_cpu.variants[g_cpu.count] = (at_cpu_variant){t->name, &g_cpu.tables[g_cpu.count]};
         g_cpu.count++;
-        if (switched_off(t->name)) continue;
+        on = (on || !t->stacked) && !switched_off(t->name);
+        if (!on) continue;
         t->use(&g_cpu.tables[0]);
         len += (size_t)snprintf(used + len, sizeof used - len, "%s%s", len ? ", " : "", t->label);
     }

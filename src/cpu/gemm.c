@@ -15,7 +15,6 @@
 enum {
     DOT_ROWS = 12,                 // up to here dots beat packing (docs/bench/cpu.md)
     DOT_COLS = 64,                 // columns of one dots call
-    KC = 384,                      // K of one tile call: 16 * 384 floats of w are 24 KiB
     MC = 96,                       // rows of a task
     NC = 512,                      // columns of a task: MC * NC sums are 192 KiB
     PANEL_BYTES = 6 * 1024 * 1024, // packed w at a time
@@ -25,8 +24,11 @@ enum {
 typedef struct gemm {
     const at_cpu_kernels *k;
     const at_linear_args *a;
-    at_view x, out, residual, gate;
+    at_view x, w, out, residual,
+        gate; // in pair mode x and w hold pairs of bf16 as if they were f32
     int64_t m, n, kk, tokens;
+    void (*tile)(int, int, const int64_t *, int64_t, const float *, int64_t, const float *, float *,
+                 int64_t, bool);
     const float *bias;   // f32 [n] or NULL
     float *panels;       // [columns / nr][kk][nr]
     int64_t n0, columns; // the block of w that is packed
@@ -76,7 +78,7 @@ static void pack_range(void *ctx, int64_t begin, int64_t end)
 
     for (int64_t p = begin; p < end; p++) {
         int64_t n = g->n0 + p * nr;
-        g->k->pack(g->panels + p * nr * g->kk, g->a->w.v.data, g->a->w.v.dtype, n * g->kk, g->kk,
+        g->k->pack(g->panels + p * nr * g->kk, g->w.data, g->w.dtype, n * g->kk, g->kk,
                    (int)at_most(nr, g->n - n), g->kk);
     }
 }
@@ -107,8 +109,8 @@ static void multiply(const gemm *g, const float *a, int64_t lda, int64_t rows, i
         const float *b = g->panels + (p0 + p) * nr * g->kk + k0 * nr;
         for (int64_t i = 0; i < rows; i += mr) {
             if (p + 1 < panels) fetch_ahead(b + nr * g->kk, len * nr, i / mr, (rows + mr - 1) / mr);
-            g->k->tile((int)at_most(mr, rows - i), 1, NULL, len, a + i * lda, lda, b,
-                       c + i * ldc + p * nr, ldc, k0 > 0);
+            g->tile((int)at_most(mr, rows - i), 1, NULL, len, a + i * lda, lda, b,
+                    c + i * ldc + p * nr, ldc, k0 > 0);
         }
     }
 }
@@ -117,7 +119,7 @@ static void gemm_task(gemm *g, int64_t task, float *a, float *c)
 {
     int64_t m = task % g->m_tasks * g->mc, n = task / g->m_tasks * g->nc;
     int64_t rows = at_most(g->mc, g->m - m), cols = at_most(g->nc, g->columns - n);
-    int64_t ldc = g->nc + PAD, pieces = g->kk > KC ? (g->kk + KC - 1) / KC : 1;
+    int64_t ldc = g->nc + PAD, pieces = g->kk > g->k->kc ? (g->kk + g->k->kc - 1) / g->k->kc : 1;
     int64_t kc = round_up((g->kk + pieces - 1) / pieces, 8), lda = kc + PAD;
 
     for (int64_t k0 = 0; k0 == 0 || k0 < g->kk; k0 += kc) {
@@ -133,7 +135,8 @@ static void gemm_task(gemm *g, int64_t task, float *a, float *c)
 static void gemm_range(void *ctx, int64_t begin, int64_t end)
 {
     gemm *g = ctx;
-    size_t floats_a = (size_t)(g->mc * (KC + 8 + PAD)), floats_c = (size_t)(g->mc * (g->nc + PAD));
+    size_t floats_a = (size_t)(g->mc * (g->k->kc + 8 + PAD)),
+           floats_c = (size_t)(g->mc * (g->nc + PAD));
     float *scratch = at_cpu_scratch(&g->oom, at_alloc((floats_a + floats_c) * sizeof *scratch));
 
     if (!scratch) return;
@@ -181,8 +184,8 @@ static void dots_range(void *ctx, int64_t begin, int64_t end)
         int64_t count = at_most(DOT_COLS, g->n - n);
         for (int64_t m = 0; m < g->m; m += 6) {
             int rows = (int)at_most(6, g->m - m);
-            g->k->dots(sums, DOT_COLS, g->few + m * g->few_stride, g->few_stride, rows,
-                       g->a->w.v.data, g->a->w.v.dtype, n * g->kk, g->kk, count, g->kk);
+            g->k->dots(sums, DOT_COLS, g->few + m * g->few_stride, g->few_stride, rows, g->w.data,
+                       g->w.dtype, n * g->kk, g->kk, count, g->kk);
             for (int i = 0; i < rows; i++)
                 finish_row(g, sums + i * DOT_COLS, m + i, n, count);
         }
@@ -211,10 +214,29 @@ static bool dtype_ok(at_dtype t)
     return t == AT_F32 || t == AT_F16 || t == AT_BF16 || t == AT_F8E4M3 || t == AT_F8E5M2;
 }
 
+// bf16 times bf16, where the table can: look at x and w as rows of pairs.
+static void use_pairs(gemm *g)
+{
+    at_view *v[] = {&g->x, &g->w};
+
+    if (!g->k->pair_tile || g->x.dtype != AT_BF16 || g->w.dtype != AT_BF16 || g->kk % 2) return;
+    if (g->x.stride[0] % 2 || g->x.stride[1] % 2) return;
+    if (((uintptr_t)g->x.data | (uintptr_t)g->w.data) % 4) return;
+    for (int i = 0; i < 2; i++) {
+        v[i]->dtype = AT_F32; // loads and packing move 32 bits, unconverted
+        for (int d = 0; d < v[i]->rank - 1; d++)
+            v[i]->stride[d] /= 2;
+    }
+    g->kk /= 2;
+    g->tile = g->k->pair_tile;
+}
+
 at_status at_cpu_gemm_linear(const at_cpu_kernels *k, const at_linear_args *a)
 {
     gemm g = {.k = k,
               .a = a,
+              .w = a->w.v,
+              .tile = k->tile,
               .x = at_cpu_rank(&a->x, 3),
               .out = at_cpu_rank(&a->out, 3),
               .residual = at_cpu_rank(&a->residual, 3),
@@ -236,6 +258,7 @@ at_status at_cpu_gemm_linear(const at_cpu_kernels *k, const at_linear_args *a)
         if (a->bias.scale != 1.0f) k->scale(bias, a->bias.scale, g.n);
         g.bias = bias;
     }
+    if (g.m > DOT_ROWS) use_pairs(&g);
     st = g.m <= DOT_ROWS ? gemm_few(&g) : gemm_many(&g);
     at_free(bias);
     return st;

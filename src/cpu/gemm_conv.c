@@ -14,9 +14,8 @@
 #include "cpu/kernels.h"
 
 enum {
-    KC_ALL = 320,            // shorter filters are multiplied in one go, all rows at once
-    KC = 384,                // else at most so much of one filter row
-    NC = 256,                // output channels of a sweep
+    KC_ALL = 320, // shorter filters are multiplied in one go, all rows at once; else parts of a row
+    NC = 256,     // output channels of a sweep
     SUMS_BYTES = 192 * 1024, // sums of a band
     PAD = 16,
     MAX_KH = 16
@@ -155,7 +154,7 @@ static void multiply(const conv *c, const band_view *v, int64_t rows, int64_t n0
                      float *s, int64_t ld)
 {
     int64_t nr = c->k->nr, mr = c->k->mr, step = v->pixel * c->a->stride;
-    int64_t off[MAX_KH], pieces = c->kk <= KC_ALL ? 1 : (c->row + KC - 1) / KC;
+    int64_t off[MAX_KH], pieces = c->kk <= KC_ALL ? 1 : (c->row + c->k->kc - 1) / c->k->kc;
     int64_t len = (c->row + pieces - 1) / pieces, sweeps = c->kk <= KC_ALL ? 1 : c->kh * pieces;
 
     for (int64_t i = 0; i < c->kh; i++)

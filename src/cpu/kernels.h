@@ -20,12 +20,15 @@ typedef struct at_cpu_finish {
 
 typedef struct at_cpu_kernels {
     const char *name; // "avx2"
-    int mr, nr;       // the register tile: mr rows of x, nr rows of w
+    int mr, nr, kc;   // the register tile: mr rows of x, nr rows of w; K of one call
 
     // c[i][j] (+)= sum over segments s and k of a[i * lda + off[s] + k] * b[(s * k_len + k) * nr + j]
     //   for i < rows <= mr, j < nr.   `add`: keep what c holds. off may be NULL for one segment.
     void (*tile)(int rows, int segments, const int64_t *off, int64_t k_len, const float *a,
                  int64_t lda, const float *b, float *c, int64_t ldc, bool add);
+    // The same over pairs of bf16 (one float holds two neighbours along K); NULL if there is none.
+    void (*pair_tile)(int rows, int segments, const int64_t *off, int64_t k_len, const float *a,
+                      int64_t lda, const float *b, float *c, int64_t ldc, bool add);
     // dst[k][nr] = rows of w transposed, as f32: element (j, k) is w[j * ldw + first + k], zero for
     // j >= n.
     void (*pack)(float *dst, const void *w, at_dtype t, int64_t first, int64_t ldw, int n,

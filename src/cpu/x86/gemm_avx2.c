@@ -3,12 +3,9 @@
 // Idea: 12 accumulators (6 rows, two vectors), two vectors of b and one broadcast of a: all 16
 // registers, 12 FMAs for 8 loads a step (Goto & van de Geijn 2008; Van Zee & van de Geijn 2015).
 // Owns nothing.
-#include <string.h>
-
 #include "cpu/x86/avx2.h"
 #include "cpu/x86/math_avx2.h"
-
-#define INLINE static inline __attribute__((always_inline))
+#include "cpu/x86/pack_avx2.h"
 
 INLINE void tile_rows(const int rows, int segments, const int64_t *off, int64_t k_len,
                       const float *a, int64_t lda, const float *b, float *c, int64_t ldc, bool add)
@@ -53,53 +50,6 @@ void at_avx2_tile(int rows, int segments, const int64_t *off, int64_t k_len, con
     }
 }
 
-// --- packing -----------------------------------------------------------------------------------------
-INLINE void transpose8(v8 r[8])
-{
-    v8 t[8], u[8];
-    for (int i = 0; i < 8; i += 2) {
-        t[i] = _mm256_unpacklo_ps(r[i], r[i + 1]);
-        t[i + 1] = _mm256_unpackhi_ps(r[i], r[i + 1]);
-    }
-    for (int i = 0; i < 8; i += 4) {
-        u[i] = _mm256_shuffle_ps(t[i], t[i + 2], 0x44);
-        u[i + 1] = _mm256_shuffle_ps(t[i], t[i + 2], 0xEE);
-        u[i + 2] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0x44);
-        u[i + 3] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0xEE);
-    }
-    for (int i = 0; i < 4; i++) {
-        r[i] = _mm256_permute2f128_ps(u[i], u[i + 4], 0x20);
-        r[i + 4] = _mm256_permute2f128_ps(u[i], u[i + 4], 0x31);
-    }
-}
-
-INLINE v8 load_upto(const void *w, const at_dtype t, int64_t at, int64_t n)
-{
-    size_t size = t == AT_F32 ? 4 : t == AT_F16 || t == AT_BF16 ? 2 : 1;
-    unsigned char last[32] = {0};
-
-    if (n >= 8) return v8_load(w, t, at);
-    memcpy(last, (const char *)w + (size_t)at * size, (size_t)n * size);
-    return v8_load(last, t, 0);
-}
-
-INLINE void pack_as(float *dst, const void *w, const at_dtype t, int64_t first, int64_t ldw, int n,
-                    int64_t k)
-{
-    for (int64_t i = 0; i < k; i += 8) {
-        int64_t left = k - i < 8 ? k - i : 8;
-        for (int half = 0; half < 2; half++) {
-            v8 r[8];
-            for (int j = 0; j < 8; j++)
-                r[j] = half * 8 + j < n ? load_upto(w, t, first + (half * 8 + j) * ldw + i, left)
-                                        : _mm256_setzero_ps();
-            transpose8(r);
-            for (int j = 0; j < 8; j++)
-                if (j < left) _mm256_storeu_ps(dst + (i + j) * 16 + half * 8, r[j]);
-        }
-    }
-}
-
 // One copy of a function per dtype.
 #define EACH_DTYPE(call)                                                                           \
     switch (t) {                                                                                   \
@@ -112,7 +62,7 @@ INLINE void pack_as(float *dst, const void *w, const at_dtype t, int64_t first, 
 
 void at_avx2_pack(float *dst, const void *w, at_dtype t, int64_t first, int64_t ldw, int n,
                   int64_t k){
-#define CALL(constant) pack_as(dst, w, constant, first, ldw, n, k)
+#define CALL(constant) pack_as(16, dst, w, constant, first, ldw, n, k)
     EACH_DTYPE(CALL)
 #undef CALL
 }

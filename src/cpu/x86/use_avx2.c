@@ -8,6 +8,7 @@ static const at_cpu_kernels table = {
     .name = "avx2",
     .mr = 6,
     .nr = 16,
+    .kc = 384,
     .tile = at_avx2_tile,
     .pack = at_avx2_pack,
     .dots = at_avx2_dots,

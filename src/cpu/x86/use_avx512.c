@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: Apache-2.0
+// use_avx512.c - the AVX-512 tables, with and without bf16 pairs, and the slots that they serve.
+// Idea: rows are bound by memory and stay with AVX2; products and the softmax use the wide registers.
+// Nothing here needs the instructions themselves, so this file is compiled for any x86-64.
+#include "cpu/cpu_impl.h"
+#include "cpu/x86/avx2.h"
+#include "cpu/x86/avx512.h"
+
+#define COMMON_LEAVES                                                                              \
+    .mr = 14, .nr = 32, .kc = 256, .tile = at_avx512_tile, .pack = at_avx512_pack,                 \
+    .dots = at_avx512_dots, .load = at_avx2_load, .store = at_avx2_store,                          \
+    .finish = at_avx2_finish, .binary = at_avx2_binary, .mul_add = at_avx2_mul_add,                \
+    .axpy = at_avx2_axpy, .sum = at_avx2_sum, .squares = at_avx2_squares, .norm = at_avx2_norm,    \
+    .channel_sum = at_avx2_channel_sum, .channel_squares = at_avx2_channel_squares,                \
+    .channel_affine = at_avx2_channel_affine, .rotate = at_avx2_rotate, .max = at_avx2_max,        \
+    .exp_sum = at_avx512_exp_sum, .scale = at_avx2_scale
+
+static const at_cpu_kernels wide = {.name = "avx512", COMMON_LEAVES};
+static const at_cpu_kernels pairs = {
+    .name = "avx512bf16", COMMON_LEAVES, .pair_tile = at_avx512bf16_tile};
+
+// Slots carry no context: one small function each names the table.
+#define SLOT(name, args, driver, table)                                                            \
+    static at_status name(void *stream, const args *a)                                             \
+    {                                                                                              \
+        (void)stream;                                                                              \
+        return driver(&table, a);                                                                  \
+    }
+SLOT(linear_wide, at_linear_args, at_cpu_gemm_linear, wide)
+SLOT(linear_pairs, at_linear_args, at_cpu_gemm_linear, pairs)
+SLOT(attention_wide, at_attention_args, at_cpu_flash_attention, wide)
+SLOT(conv2d_wide, at_conv2d_args, at_cpu_gemm_conv2d, wide)
+
+void at_cpu_use_avx512(at_backend *b)
+{
+    at_cpu_use_avx2(b);
+    b->linear = linear_wide;
+    b->attention = attention_wide;
+    b->conv2d = conv2d_wide;
+}
+
+void at_cpu_use_avx512bf16(at_backend *b)
+{
+    at_cpu_use_avx512(b);
+    b->linear = linear_pairs;
+}
