@@ -65,24 +65,27 @@ at_status at_bpe_reserve(at_bpe *b, size_t count)
 at_status at_bpe_add_merge(at_bpe *b, const char *left, size_t left_n, const char *right,
                            size_t right_n, int32_t *merged)
 {
-    at_str joined = {0};
+    char small[256], *joined = small;
+    size_t n;
     at_merge *m;
     int32_t l, r, j;
     at_status st = AT_OK;
 
-    at_str_append_n(&joined, left, left_n);
-    at_str_append_n(&joined, right, right_n);
-    if (joined.failed) AT_TRY(at_fail(AT_ENOMEM, "no memory for a merge"));
+    if (!at_add_size(left_n, right_n, &n)) return at_fail(AT_EFORMAT, "a merge of endless symbols");
+    if (n > sizeof small && !(joined = at_alloc(n)))
+        return at_fail(AT_ENOMEM, "no memory for a merge of %zu bytes", n);
+    memcpy(joined, left, left_n);
+    memcpy(joined + left_n, right, right_n);
     if ((l = at_symtab_intern(&b->syms, left, left_n, &st)) < 0) goto out;
     if ((r = at_symtab_intern(&b->syms, right, right_n, &st)) < 0) goto out;
-    if ((j = at_symtab_intern(&b->syms, at_str_text(&joined), joined.len, &st)) < 0) goto out;
+    if ((j = at_symtab_intern(&b->syms, joined, n, &st)) < 0) goto out;
     m = find_merge(b, l, r);
     if (!m->pair)
         *m = (at_merge){((uint64_t)(uint32_t)l << 32 | (uint32_t)r) + 1, b->merge_count, j};
     b->merge_count++;
     if (merged) *merged = j;
 out:
-    at_str_free(&joined);
+    if (joined != small) at_free(joined);
     return st;
 }
 

@@ -82,7 +82,7 @@ static bool has(const at_regex *property, uint32_t c, at_status *st)
     char bytes[4];
     size_t n = at_utf8_put(bytes, c), b, e;
 
-    return at_regex_next(property, bytes, n, 0, &b, &e, st);
+    return at_regex_next(property, NULL, bytes, n, 0, &b, &e, st);
 }
 
 // Final_Sigma of Unicode's SpecialCasing: a cased letter before, none behind, skipping ignorable ones.

@@ -211,16 +211,20 @@ static at_status encode_word(const at_tokenizer *t, const char *word, size_t n, 
 
 static at_status encode_piece(const at_tokenizer *t, const char *text, size_t n, at_ids *out)
 {
+    at_regex_space *space = NULL;
     at_str clean = {0};
     size_t at = 0, begin, end;
     at_status st = AT_OK;
 
     AT_TRY(at_clip_clean(&t->cases, text, n, &clean));
-    while (clean.len && at_regex_next(t->words, clean.data, clean.len, at, &begin, &end, &st)) {
+    AT_TRY(at_regex_space_new(&space));
+    while (clean.len &&
+           at_regex_next(t->words, space, clean.data, clean.len, at, &begin, &end, &st)) {
         AT_TRY(encode_word(t, clean.data + begin, end - begin, out));
         at = end; // never empty: each alternative takes at least one character
     }
 out:
+    at_regex_space_free(space);
     at_str_free(&clean);
     return st;
 }

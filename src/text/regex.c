@@ -50,14 +50,28 @@ void at_regex_free(at_regex *re)
     at_free(re);
 }
 
-bool at_regex_next(const at_regex *re, const char *text, size_t n, size_t from, size_t *begin,
-                   size_t *end, at_status *st)
+// The struct is PCRE2's match data under our name.
+at_status at_regex_space_new(at_regex_space **out)
 {
-    pcre2_match_data *data = pcre2_match_data_create(1, NULL);
-    int rc = PCRE2_ERROR_NOMEMORY;
+    *out = (at_regex_space *)pcre2_match_data_create(1, NULL);
+    return *out ? AT_OK : at_fail(AT_ENOMEM, "no memory to match a pattern");
+}
 
-    if (data)
-        rc = pcre2_match(re->code, (PCRE2_SPTR)text, n, from, PCRE2_NO_UTF_CHECK, data, re->limits);
+void at_regex_space_free(at_regex_space *space)
+{
+    pcre2_match_data_free((pcre2_match_data *)space);
+}
+
+bool at_regex_next(const at_regex *re, at_regex_space *space, const char *text, size_t n,
+                   size_t from, size_t *begin, size_t *end, at_status *st)
+{
+    at_regex_space *own = NULL;
+    pcre2_match_data *data;
+    int rc;
+
+    if (!space && (*st = at_regex_space_new(&own)) != AT_OK) return false;
+    data = (pcre2_match_data *)(space ? space : own);
+    rc = pcre2_match(re->code, (PCRE2_SPTR)text, n, from, PCRE2_NO_UTF_CHECK, data, re->limits);
     if (rc >= 0) { // 0: there were more groups than the one pair we ask for
         const PCRE2_SIZE *range = pcre2_get_ovector_pointer(data);
         *begin = range[0];
@@ -67,6 +81,6 @@ bool at_regex_next(const at_regex *re, const char *text, size_t n, size_t from, 
     } else if (rc != PCRE2_ERROR_NOMATCH) {
         *st = at_fail(AT_EFORMAT, "a pattern of the tokenizer gave up on a text of %zu bytes", n);
     }
-    pcre2_match_data_free(data);
+    at_regex_space_free(own);
     return rc >= 0;
 }

@@ -14,9 +14,13 @@ typedef struct at_regex at_regex;
 // `label` names the file the pattern came from. AT_EFORMAT: not a pattern PCRE2 understands.
 at_status at_regex_compile(const char *label, const char *pattern, bool nocase, at_regex **out);
 void at_regex_free(at_regex *re); // NULL is fine
+// What a run of matches works in; one thread each. NULL: a match makes its own.
+typedef struct at_regex_space at_regex_space;
+at_status at_regex_space_new(at_regex_space **out);
+void at_regex_space_free(at_regex_space *space); // NULL is fine
 // The first match at or behind byte `from` of `text` (valid UTF-8): true with its range. False: no
 // match; or, with *st set, more backtracking than is reasonable, or no memory.
-bool at_regex_next(const at_regex *re, const char *text, size_t n, size_t from, size_t *begin,
-                   size_t *end, at_status *st);
+bool at_regex_next(const at_regex *re, at_regex_space *space, const char *text, size_t n,
+                   size_t from, size_t *begin, size_t *end, at_status *st);
 
 #endif

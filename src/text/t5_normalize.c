@@ -71,12 +71,12 @@ static void strip(const at_norm_step *s, const char *text, size_t n, at_str *out
     at_str_append_n(out, text + begin, end - begin);
 }
 
-static bool next_hit(const at_norm_step *s, const char *text, size_t n, size_t from, size_t *begin,
-                     size_t *end, at_status *st)
+static bool next_hit(const at_norm_step *s, at_regex_space *space, const char *text, size_t n,
+                     size_t from, size_t *begin, size_t *end, at_status *st)
 {
     const char *hit;
 
-    if (s->pattern) return at_regex_next(s->pattern, text, n, from, begin, end, st);
+    if (s->pattern) return at_regex_next(s->pattern, space, text, n, from, begin, end, st);
     hit = from < n ? memmem(text + from, n - from, s->literal, strlen(s->literal)) : NULL;
     if (!hit) return false;
     *begin = (size_t)(hit - text);
@@ -87,9 +87,11 @@ static bool next_hit(const at_norm_step *s, const char *text, size_t n, size_t f
 static at_status replace(const at_norm_step *s, const char *text, size_t n, at_str *out)
 {
     size_t from = 0, copied = 0, begin, end;
+    at_regex_space *space = NULL;
     at_status st = AT_OK;
 
-    while (from <= n && next_hit(s, text, n, from, &begin, &end, &st)) {
+    if (s->pattern) AT_TRY(at_regex_space_new(&space));
+    while (from <= n && next_hit(s, space, text, n, from, &begin, &end, &st)) {
         uint32_t cp;
         at_str_append_n(out, text + copied, begin - copied);
         at_str_append(out, s->content);
@@ -98,6 +100,8 @@ static at_status replace(const at_norm_step *s, const char *text, size_t n, at_s
         if (out->len > MAX_GROWTH) break;
     }
     if (copied < n) at_str_append_n(out, text + copied, n - copied);
+out:
+    at_regex_space_free(space);
     return st;
 }
 
