@@ -95,6 +95,7 @@ static at_status open_case(at_case *c, const at_verify_options *opt)
     c->rtol = json_number_value(json_object_get(c->json, "rtol"));
     if (opt && opt->rtol > 0) c->rtol = opt->rtol;
     c->ranks = opt && opt->ranks > 1 ? opt->ranks : 1;
+    c->repeat = opt && opt->repeat > 1 ? opt->repeat : 1;
     c->device = opt ? opt->device : NULL;
     dtype = json_string_value(json_object_get(c->json, "dtype"));
     if (opt && opt->dtype) dtype = opt->dtype;
@@ -267,6 +268,10 @@ at_status at_verify_case(const char *case_dir, const at_verify_options *opt, at_
     at_ops_stats_get(c.ops, &stats);
     out->gflops_linear = stats.flops_linear / 1e9;
     out->seconds_linear = stats.seconds_linear;
+    out->gflops_conv = stats.flops_conv / 1e9;
+    out->seconds_conv = stats.seconds_conv;
+    out->gflops_attention = stats.flops_attention / 1e9;
+    out->seconds_attention = stats.seconds_attention;
     AT_TRY(compare_all(&c, out));
 out:
     close_case(&c);

@@ -16,6 +16,7 @@ typedef struct at_verify_options {
     at_device *device; // NULL: the CPU
     const char *dtype; // NULL: the case's own; "f32", "bf16", "f16"
     double rtol;       // 0: the case's own
+    int repeat;        // evaluate a network so often and time the last; 0 and 1: once
     int ranks;         // 2 and more: a denoiser runs on so many threads that share its tokens
 } at_verify_options;
 
@@ -32,8 +33,9 @@ typedef struct at_verify_report {
     size_t count;
     bool pass;
     double seconds;                       // of the component alone, without reading files
-    double gflops_linear, seconds_linear; // of the linear layers in it: GFLOP (not a rate) and time
-    double block_seconds[64];             // denoisers: the first blocks
+    double gflops_linear, seconds_linear; // of its linear layers: GFLOP (not a rate) and time
+    double gflops_conv, seconds_conv, gflops_attention, seconds_attention;
+    double block_seconds[64]; // denoisers: the first blocks
     size_t blocks;
 } at_verify_report;
 

@@ -26,7 +26,7 @@ typedef struct at_case {
     at_ops *ops;
     at_device *device; // NULL: the CPU
     at_dtype dtype;
-    int ranks;
+    int ranks, repeat;
     double rtol;
     at_case_out *outs;
     size_t n_outs;

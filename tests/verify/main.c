@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// main.c - runs golden cases: verify_cases [--dtype D] [--rtol R] [--ranks N] [--time] CASE_DIR...
+// main.c - runs golden cases: verify_cases [--dtype D] [--rtol R] [--ranks N] [--repeat N] [--time] CASE_DIR...
 // One line per compared tensor; exits 0 only if all pass.
 // Owns nothing beyond a call.
 #include <stdio.h>
@@ -9,12 +9,18 @@
 #include "cpu/cpu.h"
 #include "engine/verify.h"
 
+static void print_rate(const char *name, double gflop, double seconds)
+{
+    if (seconds > 0 && gflop > 0)
+        printf(", %s %.1f GFLOP at %.1f GFLOP/s", name, gflop, gflop / seconds);
+}
+
 static void print_times(const at_verify_report *r)
 {
     printf("  time %.4f s", r->seconds);
-    if (r->seconds_linear > 0)
-        printf(", linear %.1f GFLOP at %.1f GFLOP/s", r->gflops_linear,
-               r->gflops_linear / r->seconds_linear);
+    print_rate("linear", r->gflops_linear, r->seconds_linear);
+    print_rate("conv", r->gflops_conv, r->seconds_conv);
+    print_rate("attention", r->gflops_attention, r->seconds_attention);
     for (size_t i = 0; i < r->blocks; i++)
         printf(", block %zu %.4f s", i, r->block_seconds[i]);
     printf("\n");
@@ -47,6 +53,8 @@ int main(int argc, char **argv)
             opt.dtype = argv[++i];
         } else if (strcmp(argv[i], "--rtol") == 0 && i + 1 < argc) {
             opt.rtol = atof(argv[++i]);
+        } else if (strcmp(argv[i], "--repeat") == 0 && i + 1 < argc) {
+            opt.repeat = atoi(argv[++i]);
         } else if (strcmp(argv[i], "--ranks") == 0 && i + 1 < argc) {
             opt.ranks = atoi(argv[++i]);
         } else if (strcmp(argv[i], "--time") == 0) {
@@ -57,7 +65,7 @@ int main(int argc, char **argv)
         }
     }
     if (!ran)
-        fprintf(stderr,
-                "usage: verify_cases [--dtype D] [--rtol R] [--ranks N] [--time] CASE_DIR...\n");
+        fprintf(stderr, "usage: verify_cases [--dtype D] [--rtol R] [--ranks N] [--repeat N] "
+                        "[--time] CASE_DIR...\n");
     return bad || !ran ? 1 : 0;
 }
