@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // guidance.c - prediction types and classifier-free guidance.
 // Idea: every prediction type is a pair of numbers, x0 = a * x + b * out, and noising another pair.
-// Source: comfyui-contract section 5.2; Karras et al. 2022 (preconditioning); Salimans & Ho 2022 (v).
+// Source: comfyui-contract section 5.2; Karras et al. 2022 (preconditioning); Salimans & Ho 2022
+// (v).
 // Owns nothing.
 #include <math.h>
 

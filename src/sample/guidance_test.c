@@ -56,7 +56,8 @@ static void cfg_goes_beyond_the_positive_prompt(void **state)
     end(o);
 }
 
-// The output that a perfect network would give for x = noised x0, per prediction type (contract 5.2).
+// The output that a perfect network would give for x = noised x0, per prediction type (contract
+// 5.2).
 static double perfect_output(const at_model_sampling *m, double x0, double x, double s)
 {
     double d = m->sigma_data > 0 ? m->sigma_data : 1, p = s * s + d * d;

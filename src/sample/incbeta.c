@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// incbeta.c - regularised incomplete beta by its continued fraction, and the inverse by safe Newton.
+// incbeta.c - regularised incomplete beta by its continued fraction, and the inverse by safe
+// Newton.
 // Source: Abramowitz & Stegun 26.5.8 (the fraction), evaluated by Lentz's method (1976).
 // Owns nothing.
 #include <float.h>

@@ -10,7 +10,7 @@
 #include "sample/guidance.h"
 #include "sample/solver.h"
 
-// --- making a run -----------------------------------------------------------------------------------
+// --- making a run --------------------------------------------------------------------------------
 static void put(at_run *r, at_tensor **place, at_tensor *t)
 {
     at_tensor *kept = t ? at_ops_keep(r->o, t) : NULL;
@@ -93,7 +93,7 @@ static at_status check(const at_denoiser *d, const at_sample_args *a)
     return AT_OK;
 }
 
-// --- noise ------------------------------------------------------------------------------------------
+// --- noise ---------------------------------------------------------------------------------------
 static at_tensor *upload(at_run *r)
 {
     return at_from_host(r->o, AT_F32, r->x->rank, r->x->shape, r->host);
@@ -139,7 +139,7 @@ at_tensor *at_run_path(at_run *r, double from, double to)
     return upload(r);
 }
 
-// --- asking -----------------------------------------------------------------------------------------
+// --- asking --------------------------------------------------------------------------------------
 // Outside the mask the network sees the known latent, noised to this sigma.
 static at_tensor *under_mask(at_run *r, const at_tensor *x, double sigma)
 {
@@ -168,7 +168,7 @@ void at_run_report(at_run *r, int i, const at_tensor *x, const at_tensor *denois
         r->args->on_step(r->args->on_step_ctx, i, r->n, denoised, x);
 }
 
-// --- memory -----------------------------------------------------------------------------------------
+// --- memory --------------------------------------------------------------------------------------
 void at_run_push(at_run *r, at_tensor *t)
 {
     at_tensor *kept = t ? at_ops_keep(r->o, t) : NULL;
@@ -191,7 +191,7 @@ at_status at_run_table(at_run *r, size_t n)
     return r->table ? AT_OK : at_fail(AT_ENOMEM, "sampler: no memory for %zu coefficients", n);
 }
 
-// --- the loop ---------------------------------------------------------------------------------------
+// --- the loop ------------------------------------------------------------------------------------
 static at_tensor *zeros_like(at_run *r, const at_tensor *t)
 {
     return at_zeros(r->o, AT_F32, t->rank, t->shape);

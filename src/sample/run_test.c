@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// run_test.c - unit.sample.run: what at_sample does around a solver: noise scaling, masks, windows of
-// steps, cancel, failures, ranks.
+// run_test.c - unit.sample.run: what at_sample does around a solver: noise scaling, masks, windows
+// of steps, cancel, failures, ranks.
 #include "sample/toy_test.h"
 
 #include <pthread.h>
@@ -125,8 +125,8 @@ static void masked_values_stay_as_they_were(void **state)
             assert_int_equal(run_job(&j), AT_OK);
             assert_int_equal(run_job(&all), AT_OK);
             assert_int_equal(run_job(&none), AT_OK);
-            // A mask of ones is no mask; dpm_fast and dpm_adaptive stop at the last sigma above 0, so
-            // a little noise is left over the known values; UniPC stops at 0.001.
+            // A mask of ones is no mask; dpm_fast and dpm_adaptive stop at the last sigma above 0,
+            // so a little noise is left over the known values; UniPC stops at 0.001.
             bool early = strncmp(j.sampler, "dpm_fast", 7) == 0 || strstr(j.sampler, "adaptive");
             double room = early ? 2 : strncmp(j.sampler, "uni", 3) == 0 ? 0.02 : 1e-5;
             // cfg_pp moves by the unmasked x0 of the negative prompt until its last step
@@ -135,7 +135,8 @@ static void masked_values_stay_as_they_were(void **state)
                 fail_msg("%s: the known values moved by %g", j.sampler,
                          distance(j.out + 8, latent + 8, 4));
         }
-    // What the model sees under the mask: the latent with the initial noise, for ddim with other noise.
+    // What the model sees under the mask: the latent with the initial noise, for ddim with other
+    // noise.
     for (int k = 0; k < 2; k++) {
         job j = {.sampler = k ? "ddim" : "euler",
                  .ms = eps_model(),
@@ -281,7 +282,7 @@ static void video_latents_give_the_same_numbers(void **state)
     assert_memory_equal(image.out, video.out, sizeof image.out);
 }
 
-// --- ranks ------------------------------------------------------------------------------------------
+// --- ranks ---------------------------------------------------------------------------------------
 typedef struct rank_job {
     job j;
     at_status st;

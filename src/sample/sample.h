@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // sample.h - the solvers: from noise to a latent by asking a denoiser at falling noise levels.
-// Idea: a solver knows nothing of models. It calls `denoise` and combines tensors with at_lincomb; the
-// tensors stay on the device. Every solver is one row of the table in solvers.c.
+// Idea: a solver knows nothing of models. It calls `denoise` and combines tensors with at_lincomb;
+// the tensors stay on the device. Every solver is one row of the table in solvers.c.
 // Ownership: see each call. One at_ops, one thread.
 #ifndef AT_SAMPLE_SAMPLE_H
 #define AT_SAMPLE_SAMPLE_H
@@ -17,8 +17,8 @@ typedef struct at_denoised {
 } at_denoised;
 
 typedef struct at_denoiser {
-    // x and the results f32 [b, c, h, w] (or video rank 5) on the op device. want_uncond: fill `uncond`
-    // even where cfg is 1 and the negative prompt would be skipped.
+    // x and the results f32 [b, c, h, w] (or video rank 5) on the op device. want_uncond: fill
+    // `uncond` even where cfg is 1 and the negative prompt would be skipped.
     at_denoised (*call)(void *ctx, at_ops *o, const at_tensor *x, float sigma, bool want_uncond);
     void *ctx;
     const at_model_sampling *sampling;

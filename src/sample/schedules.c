@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// schedules.c - the nine schedulers, KSampler's rules around them, and the schedules of single nodes.
+// schedules.c - the nine schedulers, KSampler's rules around them, and the schedules of single
+// nodes.
 // Idea: one row per name: a function that appends sigmas to a list. Rows get the model's table, so
 // that simple, ddim_uniform and beta index exactly what ComfyUI indexes.
 // Source: comfyui-contract section 5.4; Karras et al. 2022; arXiv:2407.12173 (beta); Mochi
@@ -269,7 +270,7 @@ size_t at_sigmas_window(float *sigmas, size_t n, int64_t start, int64_t last, bo
     return n - (size_t)start;
 }
 
-// --- schedules with numbers of their own ------------------------------------------------------------
+// --- schedules with numbers of their own ---------------------------------------------------------
 static at_status begin_between(plan *p, int steps, double low, double high)
 {
     if (!(low > 0) || !(high > 0) || !isfinite(low) || !isfinite(high))

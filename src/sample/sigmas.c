@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // sigmas.c - tables of noise levels, and timestep <-> sigma for every kind of model.
 // Idea: one switch per question over at_sigma_kind; nothing is cached, the largest table costs less
-// than one op. Easy to get wrong: which steps ComfyUI does in f64 (beta tables, percent) and which in
-// f32 (flow and continuous kinds), because a sigma one ulp off moves the SDE samplers' Brownian path.
+// than one op. Easy to get wrong: which steps ComfyUI does in f64 (beta tables, percent) and which
+// in f32 (flow and continuous kinds), because a sigma one ulp off moves the SDE samplers' Brownian
+// path.
 // Source: comfyui-contract section 5.3. Owns nothing.
 #include <math.h>
 
@@ -20,8 +21,8 @@ static int discrete_count(const at_model_sampling *m)
     return m->timesteps < 2 ? 2 : m->timesteps > AT_TIMESTEPS_MAX ? AT_TIMESTEPS_MAX : m->timesteps;
 }
 
-// Lin et al. 2023 (arXiv:2305.08891): shift sqrt(alpha bar) so that the last step is pure noise. The
-// last value is a small number instead of 0, as ComfyUI keeps sigma finite.
+// Lin et al. 2023 (arXiv:2305.08891): shift sqrt(alpha bar) so that the last step is pure noise.
+// The last value is a small number instead of 0, as ComfyUI keeps sigma finite.
 static void rescale_zero_snr(double *sigma, int n)
 {
     for (int i = 0; i < n; i++)

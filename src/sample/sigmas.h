@@ -15,14 +15,14 @@
 #define AT_TIMESTEPS_MAX 4096    // of a discrete model
 #define AT_STEPS_MAX     1000000 // of a schedule, before denoise cuts it
 
-// The table of sigmas, ascending, f32 values: ComfyUI's model_sampling.sigmas. AT_EINVAL if m makes no
-// sense (timesteps, sigma range), AT_ENOMEM.
+// The table of sigmas, ascending, f32 values: ComfyUI's model_sampling.sigmas. AT_EINVAL if m makes
+// no sense (timesteps, sigma range), AT_ENOMEM.
 at_status at_sigma_table(const at_model_sampling *m, float **out, size_t *n);
 // What the network is told at this sigma, and back.
 float at_sigma_to_timestep(const at_model_sampling *m, float sigma);
 float at_timestep_to_sigma(const at_model_sampling *m, float timestep);
-// Share of the way from noise (0) to picture (1) as a sigma; <= 0 gives a sigma above all others (1 for
-// flow models), >= 1 gives 0.
+// Share of the way from noise (0) to picture (1) as a sigma; <= 0 gives a sigma above all others (1
+// for flow models), >= 1 gives 0.
 double at_percent_to_sigma(const at_model_sampling *m, double percent);
 float at_sigma_min(const at_model_sampling *m);
 float at_sigma_max(const at_model_sampling *m);
@@ -32,16 +32,16 @@ extern const char *const at_scheduler_names[];
 extern const size_t at_scheduler_count;
 int at_scheduler_find(const char *name);
 
-// n steps -> usually n + 1 values, last 0 (see the contract for the exceptions). steps 0 gives none.
-// AT_EINVAL: unknown name, steps outside 0..AT_STEPS_MAX, a broken m.
+// n steps -> usually n + 1 values, last 0 (see the contract for the exceptions). steps 0 gives
+// none. AT_EINVAL: unknown name, steps outside 0..AT_STEPS_MAX, a broken m.
 at_status at_schedule(const char *scheduler, const at_model_sampling *m, int steps, float **sigmas,
                       size_t *n);
 // KSampler's rule: penultimate drop for some samplers, denoise < 1 keeps the tail. *n may be 0.
 // `sampler` NULL: BasicScheduler's rule, which drops nothing.
 at_status at_ksampler_sigmas(const char *sampler, const char *scheduler, const at_model_sampling *m,
                              int steps, double denoise, float **sigmas, size_t *n);
-// KSamplerAdvanced's window, in place: keep [start, last] of n values; the last becomes 0 unless the
-// noise is to be left over. 0: nothing to sample, the latent is the result.
+// KSamplerAdvanced's window, in place: keep [start, last] of n values; the last becomes 0 unless
+// the noise is to be left over. 0: nothing to sample, the latent is the result.
 // start < 0: none was given.
 size_t at_sigmas_window(float *sigmas, size_t n, int64_t start, int64_t last, bool leave_noise);
 

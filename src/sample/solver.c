@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // solver.c - the arithmetic that solvers share.
-// Idea: numbers that ComfyUI computes in f32 are rounded to f32 where it matters: an ancestral split
-// cancels, and a middle sigma picks the point on the Brownian path.
+// Idea: numbers that ComfyUI computes in f32 are rounded to f32 where it matters: an ancestral
+// split cancels, and a middle sigma picks the point on the Brownian path.
 // Source: comfyui-contract section 5.6. Owns nothing.
 #include <math.h>
 

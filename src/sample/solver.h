@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // solver.h - what a solver is made of: a row in the table, and the run that its steps work on.
-// Idea: the runner (run.c) owns the loop, the op scope of each step, the vote, masks and noise; a solver
-// is a function from step number to the next x. Coefficients are doubles on the host, tensors meet only
-// in at_mix.
+// Idea: the runner (run.c) owns the loop, the op scope of each step, the vote, masks and noise; a
+// solver is a function from step number to the next x. Coefficients are doubles on the host,
+// tensors meet only in at_mix.
 // Ownership: tensors that a step makes die with the step, unless returned (the next x) or given to
 // at_run_push / at_run_put, which keep a reference until the run ends. Internal to sample/.
 #ifndef AT_SAMPLE_SOLVER_H
@@ -65,27 +65,28 @@ struct at_run {
     at_tensor *mask, *unmask, *mask_noise, *latent; // NULL without a mask
 };
 
-// --- asking -----------------------------------------------------------------------------------------
+// --- asking --------------------------------------------------------------------------------------
 at_denoised at_run_eval(at_run *r, const at_tensor *x, double sigma);
 void at_run_report(at_run *r, int i, const at_tensor *x, const at_tensor *denoised);
 
-// --- noise: standard normal, shape of x ---------------------------------------------------------------
+// --- noise: standard normal, shape of x ----------------------------------------------------------
 at_tensor *at_run_noise(at_run *r);                        // the sampler's own generator
 at_tensor *at_run_path(at_run *r, double from, double to); // Brownian step
 at_tensor *at_run_global_noise(at_run *r); // torch's global generator after the initial noise
 
-// --- memory -----------------------------------------------------------------------------------------
+// --- memory --------------------------------------------------------------------------------------
 void at_run_push(at_run *r, at_tensor *t);          // into past, dropping the oldest
 void at_run_put(at_run *r, int slot, at_tensor *t); // NULL empties the slot
 at_status at_run_table(at_run *r, size_t n);        // zeroed r->table
 
-// --- arithmetic -------------------------------------------------------------------------------------
+// --- arithmetic ----------------------------------------------------------------------------------
 typedef struct at_term {
     double k;
     const at_tensor *t;
 } at_term;
 at_tensor *at_mix_terms(at_ops *o, size_t n, const at_term *terms);
-// at_mix(o, {a, x}, {b, y}) = a x + b y. Terms with factor 0 are left out (their tensor may be NULL).
+// at_mix(o, {a, x}, {b, y}) = a x + b y. Terms with factor 0 are left out (their tensor may be
+// NULL).
 #define at_mix(o, ...)                                                                             \
     at_mix_terms(o, sizeof((const at_term[]){__VA_ARGS__}) / sizeof(at_term),                      \
                  (const at_term[]){__VA_ARGS__})
@@ -114,7 +115,7 @@ double at_lambda(const at_run *r, double sigma);
 double at_sigma_of(const at_run *r, double lambda);
 double at_alpha(const at_run *r, double sigma);
 
-// --- solvers, by family -------------------------------------------------------------------------------
+// --- solvers, by family --------------------------------------------------------------------------
 at_tensor *at_step_euler(at_run *r, int i);
 at_tensor *at_step_euler_ancestral(at_run *r, int i);
 at_tensor *at_step_euler_cfg_pp(at_run *r, int i);

@@ -46,9 +46,9 @@ at_tensor *at_step_dpm_2_ancestral(at_run *r, int i)
                   {a.up * r->opt.s_noise, at_run_noise(r)});
 }
 
-// --- DPM-Solver-1, -2, -3 over [t, u] in -log sigma -------------------------------------------------
-// Every product and sum is rounded to f32 as ComfyUI's are: dpm_adaptive compares two of these results,
-// and its first error estimates are little more than that rounding.
+// --- DPM-Solver-1, -2, -3 over [t, u] in -log sigma ----------------------------------------------
+// Every product and sum is rounded to f32 as ComfyUI's are: dpm_adaptive compares two of these
+// results, and its first error estimates are little more than that rounding.
 static float sigma_at(double t)
 {
     return (float)exp(-t);
@@ -168,7 +168,7 @@ at_tensor *at_step_dpm_fast(at_run *r, int i)
     return at_mix(r->o, {1, x}, {a.up * r->opt.s_noise, at_run_noise(r)});
 }
 
-// --- adaptive ---------------------------------------------------------------------------------------
+// --- adaptive ------------------------------------------------------------------------------------
 #define ADAPTIVE_ROUNDS 10000
 enum { T_NOW = 2, H_NOW, ERR_1, ERR_2 }; // r->num; ERR_* 0: none yet
 

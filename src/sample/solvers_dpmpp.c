@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 // solvers_dpmpp.c - DPM-Solver++ : multistep, single step and their SDE forms.
-// Idea: with lambda = half log SNR, x0 is integrated exactly against exp(lambda); the SDE forms go on
-// Brownian increments so that neighbouring step counts see the same path.
-// Sources: comfyui-contract section 5.6; Lu et al. 2022 (arXiv:2211.01095); CFG++ (arXiv:2406.08070).
+// Idea: with lambda = half log SNR, x0 is integrated exactly against exp(lambda); the SDE forms go
+// on Brownian increments so that neighbouring step counts see the same path.
+// Sources: comfyui-contract section 5.6; Lu et al. 2022 (arXiv:2211.01095); CFG++
+// (arXiv:2406.08070).
 // Owns nothing. past[0] is the newest x0 (2m_cfg_pp: of the negative prompt).
 #include <math.h>
 
 #include "sample/solver.h"
 
-// --- 2S ancestral -----------------------------------------------------------------------------------
+// --- 2S ancestral --------------------------------------------------------------------------------
 static at_tensor *flow_2s(at_run *r, at_tensor *x0, double s, double t)
 {
     at_flow_split a = at_flow_ancestral(s, t, r->opt.eta);
@@ -58,7 +59,7 @@ at_tensor *at_step_dpmpp_2s_cfg_pp(at_run *r, int i)
                   {up, at_run_noise(r)});
 }
 
-// --- 2M ---------------------------------------------------------------------------------------------
+// --- 2M ------------------------------------------------------------------------------------------
 at_tensor *at_step_dpmpp_2m(at_run *r, int i)
 {
     double s = r->s[i], t = r->s[i + 1], q = t / s;
@@ -91,7 +92,7 @@ at_tensor *at_step_dpmpp_2m_cfg_pp(at_run *r, int i)
     return x;
 }
 
-// --- SDE --------------------------------------------------------------------------------------------
+// --- SDE -----------------------------------------------------------------------------------------
 // In ComfyUI the middle sigma passes through f32 four times before it names a point of the path.
 static double middle_sigma(const at_run *r, double lambda_s, double lambda_t, double share,
                            double *lambda_mid)

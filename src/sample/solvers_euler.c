@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // solvers_euler.c - solvers of the first order, and Heun's improvements of them.
 // Idea: with d = (x - x0) / sigma, an Euler step to t is a straight line: x * t/s + x0 * (1 - t/s).
-// Sources: comfyui-contract section 5.6; Karras et al. 2022 (arXiv:2206.00364); CFG++ (arXiv:2406.08070);
-// Ho et al. 2020 (ddpm); Luo et al. 2023 (lcm); arXiv:2404.12814 (Heun++); openreview o2ND9v0CeK
-// (gradient estimation). Owns nothing.
+// Sources: comfyui-contract section 5.6; Karras et al. 2022 (arXiv:2206.00364); CFG++
+// (arXiv:2406.08070); Ho et al. 2020 (ddpm); Luo et al. 2023 (lcm); arXiv:2404.12814 (Heun++);
+// openreview o2ND9v0CeK (gradient estimation). Owns nothing.
 #include <math.h>
 
 #include "sample/guidance.h"

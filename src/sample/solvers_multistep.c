@@ -3,7 +3,8 @@
 // Idea: past[0 .. ] are the last directions d = (x - x0) / sigma, newest first; a step adds
 // sum c_j d_j. The families differ in the c_j only.
 // Sources: comfyui-contract section 5.6; Karras' k-diffusion (lms); Zhang & Chen 2023
-// (arXiv:2204.13902, deis and ipndm); Zhou et al. 2023 (variable-step ipndm); arXiv:2308.02157 (res).
+// (arXiv:2204.13902, deis and ipndm); Zhou et al. 2023 (variable-step ipndm); arXiv:2308.02157
+// (res).
 // Owns: deis and lms fill r->table, four and `order` coefficients per step.
 #include <math.h>
 
@@ -22,7 +23,7 @@ static at_tensor *multistep(at_run *r, const at_tensor *x0, double s, const doub
     return x;
 }
 
-// --- lms --------------------------------------------------------------------------------------------
+// --- lms -----------------------------------------------------------------------------------------
 #define LMS_MAX 100
 
 // Gauss-Legendre nodes and weights on [-1, 1], exact for the polynomials of order 2n - 1.
@@ -87,7 +88,7 @@ at_tensor *at_step_lms(at_run *r, int i)
     return multistep(r, d.out, r->s[i], r->table, order);
 }
 
-// --- ipndm ------------------------------------------------------------------------------------------
+// --- ipndm ---------------------------------------------------------------------------------------
 at_tensor *at_step_ipndm(at_run *r, int i)
 {
     static const double adams[4][4] = {{1},
@@ -144,7 +145,7 @@ at_tensor *at_step_ipndm_v(at_run *r, int i)
     return multistep(r, d.out, r->s[i], c, order);
 }
 
-// --- deis -------------------------------------------------------------------------------------------
+// --- deis ----------------------------------------------------------------------------------------
 #define DEIS_POINTS 10000
 #define DEIS_ORDER  3
 
@@ -218,7 +219,7 @@ at_tensor *at_step_deis(at_run *r, int i)
                      i + 1 < DEIS_ORDER ? i + 1 : DEIS_ORDER);
 }
 
-// --- res --------------------------------------------------------------------------------------------
+// --- res -----------------------------------------------------------------------------------------
 // past[0]: the last x0 (cfg_pp: of the negative prompt); num[0]: the last step's lower sigma.
 at_tensor *at_step_res_multistep(at_run *r, int i)
 {

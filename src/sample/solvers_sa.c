@@ -54,7 +54,8 @@ static void solve_vandermonde(const double *node, int n, const double *m, double
     }
 }
 
-// Weights of past[0 .. n) for going from lambda_s to lambda_t; node j is the lambda of step last - j.
+// Weights of past[0 .. n) for going from lambda_s to lambda_t; node j is the lambda of step last -
+// j.
 static void adams_weights(const at_run *r, int last, int n, double s, double t, double sigma_t,
                           double tau, bool corrector, double *w)
 {

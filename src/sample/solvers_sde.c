@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 // solvers_sde.c - stochastic exponential solvers: er_sde and SEEDS.
-// Idea: the drift is integrated exactly in half log SNR; the noise of a step is drawn in pieces that
-// stages share, each piece damped by the way that is left.
-// Sources: comfyui-contract section 5.6; Cui et al. 2023 (arXiv:2309.06169, ER-SDE); Gonzalez et al.
-// 2023 (arXiv:2305.14267, SEEDS). Owns nothing.
+// Idea: the drift is integrated exactly in half log SNR; the noise of a step is drawn in pieces
+// that stages share, each piece damped by the way that is left.
+// Sources: comfyui-contract section 5.6; Cui et al. 2023 (arXiv:2309.06169, ER-SDE); Gonzalez et
+// al. 2023 (arXiv:2305.14267, SEEDS). Owns nothing.
 #include <math.h>
 #include <string.h>
 
 #include "sample/solver.h"
 
-// --- ER-SDE -----------------------------------------------------------------------------------------
+// --- ER-SDE --------------------------------------------------------------------------------------
 #define ER_POINTS 200
 
 // How much noise the SDE carries at noise-to-signal ratio v.
@@ -76,7 +76,7 @@ at_tensor *at_step_er_sde(at_run *r, int i)
     return x;
 }
 
-// --- SEEDS ------------------------------------------------------------------------------------------
+// --- SEEDS ---------------------------------------------------------------------------------------
 static double phi_2(double h)
 {
     return (expm1(h) - h) / h;

@@ -18,8 +18,8 @@ static bool reports_start(const char *sampler)
     return strncmp(sampler, "ipndm", 5) == 0 || strcmp(sampler, "deis") == 0;
 }
 
-// f32 arithmetic in another order. dpm_adaptive chooses its steps by an error estimate that begins as
-// pure rounding: ComfyUI itself, on another torch, is 1.4e-3 away from these numbers on the way.
+// f32 arithmetic in another order. dpm_adaptive chooses its steps by an error estimate that begins
+// as pure rounding: ComfyUI itself, on another torch, is 1.4e-3 away from these numbers on the way.
 static double tolerance(const char *sampler)
 {
     return strcmp(sampler, "dpm_adaptive") == 0 ? 2e-3 : 2e-5;
@@ -187,7 +187,7 @@ static void every_sampler_with_every_schedule_gives_numbers(void **state)
             }
 }
 
-// --- solvers that theory makes equal ------------------------------------------------------------------
+// --- solvers that theory makes equal -------------------------------------------------------------
 static const float falling[] = {10, 6, 3, 1.2f, 0.4f, 0};
 
 static void assert_same(const char *a, const at_sampler_options *ao, const char *b,

@@ -90,7 +90,8 @@ static void rhos(const double *rk, int n, const double *b, double *rho)
     solve(n, m, b, rho);
 }
 
-// x at s[k] from x at s[k - 1]. *x0: the model's answer at the prediction, NULL without a corrector.
+// x at s[k] from x at s[k - 1]. *x0: the model's answer at the prediction, NULL without a
+// corrector.
 static at_tensor *update(at_run *r, const at_tensor *x, int k, int order, bool corrector,
                          at_tensor **x0)
 {

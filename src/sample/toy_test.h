@@ -48,7 +48,8 @@ typedef struct job {
     double cfg;                 // 0: 2
     bool no_noise, video;       // video: the latent is [1, 4, 1, 2, 2]
     at_comm *comm;
-    // Trouble: the call of the denoiser that fails or that cancels (0 never); the allocation that fails.
+    // Trouble: the call of the denoiser that fails or that cancels (0 never); the allocation that
+    // fails.
     int fail_at, cancel_at;
     uint64_t lose_memory_at;
     // What came out.
