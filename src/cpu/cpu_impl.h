@@ -9,8 +9,7 @@
 
 #include "atelier/backend.h"
 
-// --- the reference slots (plain C)
-// --------------------------------------------------------------------
+// --- the reference slots (plain C) ---------------------------------------------------------------
 at_status at_cpu_ref_copy(void *stream, const at_view *src, const at_view *dst);
 at_status at_cpu_ref_fill(void *stream, const at_view *dst, double value);
 at_status at_cpu_ref_unary(void *stream, const at_view *x, const at_view *out, at_act act);
@@ -25,8 +24,7 @@ at_status at_cpu_ref_rope(void *stream, const at_rope_args *a);
 at_status at_cpu_ref_conv2d(void *stream, const at_conv2d_args *a);
 at_status at_cpu_ref_embedding(void *stream, const at_embedding_args *a);
 
-// --- elements
-// -----------------------------------------------------------------------------------------
+// --- elements ------------------------------------------------------------------------------------
 size_t at_cpu_dtype_bytes(at_dtype t);
 // n elements from element index `first`, `stride` elements apart, as f32 / from f32.
 void at_cpu_load(float *dst, const void *base, at_dtype t, int64_t first, int64_t stride,
@@ -50,8 +48,8 @@ static inline int64_t at_cpu_step(const at_view *v, int d)
     return v->shape[d] == 1 ? 0 : v->stride[d];
 }
 
-// --- loops over up to four views that broadcast to the first
-// ------------------------------------------ Dimensions of 1 are dropped and neighbours that are
+// --- loops over up to four views that broadcast to the first -------------------------------------
+// Dimensions of 1 are dropped and neighbours that are
 // laid out alike in all views are merged; the last dimension that stays is the row. Views align on
 // the right, as numpy does.
 #define AT_CPU_ND_VIEWS 4
@@ -82,8 +80,8 @@ void *at_cpu_packed_get(at_packed *slot, const void *owner);
 // Publish; false if the slot is absent or taken: the block stays the caller's.
 bool at_cpu_packed_put(at_packed *slot, at_cpu_packed *p);
 
-// --- scratch inside parallel ranges
-// ------------------------------------------------------------------- A range function may not
+// --- scratch inside parallel ranges --------------------------------------------------------------
+// A range function may not
 // fail: it leaves a mark here and returns; the slot turns the mark into words.
 typedef struct at_cpu_oom {
     atomic_bool hit;

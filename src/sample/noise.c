@@ -111,8 +111,7 @@ at_status at_prepare_noise(uint64_t seed, int rank, const int64_t *shape,
     return AT_OK;
 }
 
-// --- Philox
-// -----------------------------------------------------------------------------------------
+// --- Philox --------------------------------------------------------------------------------------
 static void philox4x32_10(uint32_t c[4], uint64_t seed)
 {
     uint32_t k0 = (uint32_t)seed, k1 = (uint32_t)(seed >> 32);

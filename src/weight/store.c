@@ -132,8 +132,7 @@ void at_store_release(at_store **ps)
     at_free(s);
 }
 
-// --- a store over a file
-// -----------------------------------------------------------------------------
+// --- a store over a file -------------------------------------------------------------------------
 
 static at_status refuse_other_kinds(const char *path, const at_map *m)
 {
@@ -241,8 +240,7 @@ out:
     return st;
 }
 
-// --- a store filled by hand
-// --------------------------------------------------------------------------
+// --- a store filled by hand ----------------------------------------------------------------------
 
 static at_status check_shape(const at_store *s, const char *name, at_dtype dtype, int rank,
                              const int64_t *shape, size_t *bytes)
@@ -316,8 +314,7 @@ at_status at_store_add_shape(at_store *s, const char *name, at_dtype dtype, int 
     return add(s, name, dtype, rank, shape, false, &r);
 }
 
-// --- asking
-// ------------------------------------------------------------------------------------------
+// --- asking --------------------------------------------------------------------------------------
 
 const char *at_store_path(const at_store *s)
 {

@@ -260,8 +260,7 @@ static void other_kinds_of_files_are_named(void **state)
     assert_null(s);
 }
 
-// --- scaled fp8
-// --------------------------------------------------------------------------------------
+// --- scaled fp8 ----------------------------------------------------------------------------------
 
 static const uint8_t fp8_one = 0x38, e5m2_one = 0x3c;
 static const float half_scale = 0.5f, nan_scale = NAN, two_scales[2] = {1, 2};
@@ -362,8 +361,7 @@ static void layer_descriptors_fold_fp8_and_refuse_the_rest(void **state)
     assert_int_equal(open_rows(rows, 2, &meta, 1, &s), AT_EFORMAT);
 }
 
-// --- failures
-// ----------------------------------------------------------------------------------------
+// --- failures ------------------------------------------------------------------------------------
 
 static void the_writer_refuses_what_no_reader_takes(void **state)
 {
