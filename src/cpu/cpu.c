@@ -70,7 +70,8 @@ typedef struct twins {
     const char *name, *label;
     bool (*able)(void);
     void (*use)(at_backend *b);
-    bool stacked; // stands on the set before it: off when that one is off
+    const at_cpu_kernels *table; // its leaves; NULL if it has none
+    bool stacked;                // stands on the set before it: off when that one is off
 } twins;
 
 #if defined(__x86_64__)
@@ -95,9 +96,9 @@ static bool has_avx512bf16(void)
 // In the order in which they overwrite each other.
 static const twins sets[] = {
 #if defined(__x86_64__)
-    {"avx2", "AVX2+FMA", has_avx2, at_cpu_use_avx2, false},
-    {"avx512", "AVX-512", has_avx512, at_cpu_use_avx512, true},
-    {"avx512bf16", "bf16", has_avx512bf16, at_cpu_use_avx512bf16, true},
+    {"avx2", "AVX2+FMA", has_avx2, at_cpu_use_avx2, &at_cpu_avx2_table, false},
+    {"avx512", "AVX-512", has_avx512, at_cpu_use_avx512, &at_cpu_avx512_table, true},
+    {"avx512bf16", "bf16", has_avx512bf16, at_cpu_use_avx512bf16, &at_cpu_avx512bf16_table, true},
 #endif
     {.name = NULL},
 };
@@ -108,7 +109,8 @@ static struct {
     at_backend tables[AT_CPU_VARIANTS];
     at_cpu_variant variants[AT_CPU_VARIANTS];
     int count;
-    char description[96];
+    char description[160];
+    const at_cpu_kernels *table;
 } g_cpu = {.once = ONCE_FLAG_INIT};
 
 // True if `name` is one of the comma-separated words of AT_OFF.
@@ -151,6 +153,7 @@ static void choose(void)
         on = (on || !t->stacked) && !switched_off(t->name);
         if (!on) continue;
         t->use(&g_cpu.tables[0]);
+        if (t->table) g_cpu.table = t->table;
         len += (size_t)snprintf(used + len, sizeof used - len, "%s%s", len ? ", " : "", t->label);
     }
     g_cpu.variants[0] = (at_cpu_variant){"chosen", &g_cpu.tables[0]};
@@ -172,6 +175,12 @@ const char *at_cpu_describe(void)
 {
     call_once(&g_cpu.once, choose);
     return g_cpu.description;
+}
+
+const at_cpu_kernels *at_cpu_table(void)
+{
+    call_once(&g_cpu.once, choose);
+    return g_cpu.table;
 }
 
 int at_cpu_variants(at_cpu_variant out[AT_CPU_VARIANTS])

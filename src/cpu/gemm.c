@@ -9,54 +9,19 @@
 #include "base/mem.h"
 #include "base/status.h"
 #include "base/thread.h"
-#include "cpu/cpu_impl.h"
-#include "cpu/kernels.h"
+#include "cpu/gemm.h"
 
 enum {
     DOT_ROWS = 12,                 // up to here dots beat packing (docs/bench/cpu.md)
     DOT_COLS = 64,                 // columns of one dots call
     MC = 96,                       // rows of a task
-    NC = 512,                      // columns of a task: MC * NC sums are 192 KiB
     PANEL_BYTES = 6 * 1024 * 1024, // packed w at a time
-    PAD = 16                       // floats between rows of scratch, against cache aliasing
 };
 
-typedef struct gemm {
-    const at_cpu_kernels *k;
-    const at_linear_args *a;
-    at_view x, w, out, residual,
-        gate; // in pair mode x and w hold pairs of bf16 as if they were f32
-    int64_t m, n, kk, tokens;
-    void (*tile)(int, int, const int64_t *, int64_t, const float *, int64_t, const float *, float *,
-                 int64_t, bool);
-    const float *bias;   // f32 [n] or NULL
-    float *panels;       // [columns / nr][kk][nr]
-    int64_t n0, columns; // the block of w that is packed
-    int64_t mc, nc, m_tasks;
-    const float *few; // dots: f32 rows
-    int64_t few_stride;
-    at_cpu_oom oom;
-} gemm;
-
-static int64_t round_up(int64_t v, int64_t to)
-{
-    return (v + to - 1) / to * to;
-}
-static int64_t at_most(int64_t a, int64_t b)
-{
-    return a < b ? a : b;
-}
-
-static int64_t row_offset(const at_view *v, int64_t m, int64_t tokens)
-{
-    return m / tokens * at_cpu_step(v, 0) + m % tokens * at_cpu_step(v, 1);
-}
-
-// Finish row m, columns [n, n + count) of sums c, in place, and store it.
-static void finish_row(const gemm *g, float *c, int64_t m, int64_t n, int64_t count)
+void at_cpu_gemm_finish_row(const gemm *g, float *c, int64_t m, int64_t n, int64_t count)
 {
     const at_linear_args *a = g->a;
-    float gate[NC], residual[NC];
+    float gate[GEMM_NC], residual[GEMM_NC];
     at_cpu_finish f = {.scale = a->w.scale, .bias = g->bias ? g->bias + n : NULL, .act = a->act};
 
     if (g->gate.data)
@@ -119,8 +84,9 @@ static void gemm_task(gemm *g, int64_t task, float *a, float *c)
 {
     int64_t m = task % g->m_tasks * g->mc, n = task / g->m_tasks * g->nc;
     int64_t rows = at_most(g->mc, g->m - m), cols = at_most(g->nc, g->columns - n);
-    int64_t ldc = g->nc + PAD, pieces = g->kk > g->k->kc ? (g->kk + g->k->kc - 1) / g->k->kc : 1;
-    int64_t kc = round_up((g->kk + pieces - 1) / pieces, 8), lda = kc + PAD;
+    int64_t ldc = g->nc + GEMM_PAD,
+            pieces = g->kk > g->k->kc ? (g->kk + g->k->kc - 1) / g->k->kc : 1;
+    int64_t kc = round_up((g->kk + pieces - 1) / pieces, 8), lda = kc + GEMM_PAD;
 
     for (int64_t k0 = 0; k0 == 0 || k0 < g->kk; k0 += kc) {
         int64_t len = at_most(kc, g->kk - k0);
@@ -129,14 +95,14 @@ static void gemm_task(gemm *g, int64_t task, float *a, float *c)
         if (kc == 0) break;
     }
     for (int64_t i = 0; i < rows; i++)
-        finish_row(g, c + i * ldc, m + i, g->n0 + n, at_most(cols, g->n - g->n0 - n));
+        at_cpu_gemm_finish_row(g, c + i * ldc, m + i, g->n0 + n, at_most(cols, g->n - g->n0 - n));
 }
 
 static void gemm_range(void *ctx, int64_t begin, int64_t end)
 {
     gemm *g = ctx;
-    size_t floats_a = (size_t)(g->mc * (g->k->kc + 8 + PAD)),
-           floats_c = (size_t)(g->mc * (g->nc + PAD));
+    size_t floats_a = (size_t)(g->mc * (g->k->kc + 8 + GEMM_PAD)),
+           floats_c = (size_t)(g->mc * (g->nc + GEMM_PAD));
     float *scratch = at_cpu_scratch(&g->oom, at_alloc((floats_a + floats_c) * sizeof *scratch));
 
     if (!scratch) return;
@@ -165,7 +131,7 @@ static at_status gemm_many(gemm *g)
     g->mc = even_parts(g->m, MC, g->k->mr);
     for (g->n0 = 0; g->n0 < g->n; g->n0 += columns) {
         g->columns = at_most(columns, g->n - g->n0);
-        g->nc = even_parts(g->columns, NC, nr);
+        g->nc = even_parts(g->columns, GEMM_NC, nr);
         g->m_tasks = (g->m + g->mc - 1) / g->mc;
         at_parallel_for((g->columns + nr - 1) / nr, 1 + 8192 / (g->kk * nr + 1), pack_range, g);
         at_parallel_for(g->m_tasks * ((g->columns + g->nc - 1) / g->nc), 1, gemm_range, g);
@@ -187,14 +153,14 @@ static void dots_range(void *ctx, int64_t begin, int64_t end)
             g->k->dots(sums, DOT_COLS, g->few + m * g->few_stride, g->few_stride, rows, g->w.data,
                        g->w.dtype, n * g->kk, g->kk, count, g->kk);
             for (int i = 0; i < rows; i++)
-                finish_row(g, sums + i * DOT_COLS, m + i, n, count);
+                at_cpu_gemm_finish_row(g, sums + i * DOT_COLS, m + i, n, count);
         }
     }
 }
 
 static at_status gemm_few(gemm *g)
 {
-    int64_t stride = round_up(g->kk, 16) + PAD;
+    int64_t stride = round_up(g->kk, 16) + GEMM_PAD;
     float *rows = at_alloc((size_t)(g->m * stride) * sizeof *rows);
 
     if (!rows)
@@ -207,11 +173,6 @@ static at_status gemm_few(gemm *g)
                     dots_range, g);
     at_free(rows);
     return AT_OK;
-}
-
-static bool dtype_ok(at_dtype t)
-{
-    return t == AT_F32 || t == AT_F16 || t == AT_BF16 || t == AT_F8E4M3 || t == AT_F8E5M2;
 }
 
 // bf16 times bf16, where the table can: look at x and w as rows of pairs.
@@ -231,35 +192,53 @@ static void use_pairs(gemm *g)
     g->tile = g->k->pair_tile;
 }
 
+bool at_cpu_gemm_dtype(at_dtype t)
+{
+    return t == AT_F32 || t == AT_F16 || t == AT_BF16 || t == AT_F8E4M3 || t == AT_F8E5M2;
+}
+
+at_status at_cpu_gemm_open(gemm *g, const at_cpu_kernels *k, const at_linear_args *a)
+{
+    float *bias;
+
+    *g = (gemm){.k = k,
+                .a = a,
+                .w = a->w.v,
+                .tile = k->tile,
+                .x = at_cpu_rank(&a->x, 3),
+                .out = at_cpu_rank(&a->out, 3),
+                .residual = at_cpu_rank(&a->residual, 3),
+                .gate = at_cpu_rank(&a->gate, 2)};
+    g->tokens = g->out.shape[1];
+    g->m = g->out.shape[0] * g->tokens;
+    g->n = g->out.shape[2];
+    g->kk = g->x.shape[2];
+    if (!a->bias.v.data) return AT_OK;
+    bias = at_alloc((size_t)g->n * sizeof *bias);
+    if (!bias) return at_fail(AT_ENOMEM, "linear: no memory for a bias of %lld", (long long)g->n);
+    k->load(bias, a->bias.v.data, a->bias.v.dtype, 0, 1, g->n);
+    if (a->bias.scale != 1.0f) k->scale(bias, a->bias.scale, g->n);
+    g->bias = bias;
+    return AT_OK;
+}
+
+void at_cpu_gemm_close(gemm *g)
+{
+    at_free((void *)g->bias);
+    g->bias = NULL;
+}
+
 at_status at_cpu_gemm_linear(const at_cpu_kernels *k, const at_linear_args *a)
 {
-    gemm g = {.k = k,
-              .a = a,
-              .w = a->w.v,
-              .tile = k->tile,
-              .x = at_cpu_rank(&a->x, 3),
-              .out = at_cpu_rank(&a->out, 3),
-              .residual = at_cpu_rank(&a->residual, 3),
-              .gate = at_cpu_rank(&a->gate, 2)};
-    float *bias = NULL;
-    at_status st;
+    at_status st = AT_OK;
+    gemm g;
 
-    if (!dtype_ok(a->w.v.dtype)) return at_cpu_ref_linear(NULL, a);
-    g.tokens = g.out.shape[1];
-    g.m = g.out.shape[0] * g.tokens;
-    g.n = g.out.shape[2];
-    g.kk = g.x.shape[2];
-    if (!g.m || !g.n) return AT_OK;
-    if (a->bias.v.data) {
-        bias = at_alloc((size_t)g.n * sizeof *bias);
-        if (!bias)
-            return at_fail(AT_ENOMEM, "linear: no memory for a bias of %lld", (long long)g.n);
-        k->load(bias, a->bias.v.data, a->bias.v.dtype, 0, 1, g.n);
-        if (a->bias.scale != 1.0f) k->scale(bias, a->bias.scale, g.n);
-        g.bias = bias;
-    }
+    if (!at_cpu_gemm_dtype(a->w.v.dtype)) return at_cpu_ref_linear(NULL, a);
+    AT_TRY(at_cpu_gemm_open(&g, k, a));
+    if (!g.m || !g.n) goto out;
     if (g.m > DOT_ROWS) use_pairs(&g);
-    st = g.m <= DOT_ROWS ? gemm_few(&g) : gemm_many(&g);
-    at_free(bias);
+    AT_TRY(g.m <= DOT_ROWS ? gemm_few(&g) : gemm_many(&g));
+out:
+    at_cpu_gemm_close(&g);
     return st;
 }

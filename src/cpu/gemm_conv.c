@@ -10,38 +10,12 @@
 #include "base/mem.h"
 #include "base/status.h"
 #include "base/thread.h"
-#include "cpu/cpu_impl.h"
-#include "cpu/kernels.h"
+#include "cpu/gemm_conv.h"
 
 enum {
     KC_ALL = 320, // shorter filters are multiplied in one go, all rows at once; else parts of a row
-    NC = 256,     // output channels of a sweep
     SUMS_BYTES = 192 * 1024, // sums of a band
-    PAD = 16,
-    MAX_KH = 16
 };
-
-typedef struct conv {
-    const at_cpu_kernels *k;
-    const at_conv2d_args *a;
-    int64_t ih, iw, kh, kw, cin, cout, oh, ow; // ih, iw: as read, after upsampling
-    int64_t kk, row;                           // kh * kw * cin, kw * cin
-    int64_t band, bands;                       // output rows of a task, tasks in an image
-    int64_t wide;                              // pixels of a padded band row
-    const float *panels;                       // [cout / nr][kk][nr], K in the order ky, kx, cin
-    const float *bias;
-    bool direct; // x can be read where it lies
-    at_cpu_oom oom;
-} conv;
-
-static int64_t round_up(int64_t v, int64_t to)
-{
-    return (v + to - 1) / to * to;
-}
-static int64_t at_most(int64_t a, int64_t b)
-{
-    return a < b ? a : b;
-}
 
 // --- the weight ---------------------------------------------------------------------------------------
 typedef struct pack_job {
@@ -62,7 +36,7 @@ static void pack_range(void *ctx, int64_t begin, int64_t end)
         memset(dst, 0, (size_t)(nr * c->kk) * sizeof *dst);
         for (int64_t o = p * nr; o < at_most((p + 1) * nr, c->cout); o++) {
             for (int64_t i = 0; i < c->cin; i++) {
-                float tap[MAX_KH * MAX_KH];
+                float tap[CONV_MAX_K * CONV_MAX_K];
                 at_cpu_load(tap, w->v.data, w->v.dtype, (o * c->cin + i) * taps, 1, taps);
                 for (int64_t t = 0; t < taps; t++)
                     dst[(t * c->cin + i) * nr + o - p * nr] = tap[t];
@@ -154,7 +128,7 @@ static void multiply(const conv *c, const band_view *v, int64_t rows, int64_t n0
                      float *s, int64_t ld)
 {
     int64_t nr = c->k->nr, mr = c->k->mr, step = v->pixel * c->a->stride;
-    int64_t off[MAX_KH], pieces = c->kk <= KC_ALL ? 1 : (c->row + c->k->kc - 1) / c->k->kc;
+    int64_t off[CONV_MAX_K], pieces = c->kk <= KC_ALL ? 1 : (c->row + c->k->kc - 1) / c->k->kc;
     int64_t len = (c->row + pieces - 1) / pieces, sweeps = c->kk <= KC_ALL ? 1 : c->kh * pieces;
 
     for (int64_t i = 0; i < c->kh; i++)
@@ -174,12 +148,12 @@ static void multiply(const conv *c, const band_view *v, int64_t rows, int64_t n0
     }
 }
 
-static void finish_band(const conv *c, int64_t b, int64_t oy0, int64_t rows, int64_t n0,
+void at_cpu_conv_finish(const conv *c, int64_t b, int64_t oy0, int64_t rows, int64_t n0,
                         int64_t count, float *s, int64_t ld)
 {
     const at_conv2d_args *a = c->a;
     const at_view *r = &a->residual, *o = &a->out;
-    float residual[NC];
+    float residual[CONV_NC];
 
     for (int64_t p = 0; p < rows * c->ow; p++) {
         int64_t y = oy0 + p / c->ow, x = p % c->ow;
@@ -209,23 +183,24 @@ static void conv_task(const conv *c, int64_t task, float *band, float *sums)
     } else {
         fill_band(c, band, b, oy0, rows);
     }
-    for (int64_t n0 = 0; n0 < c->cout; n0 += NC) {
-        int64_t count = at_most(NC, c->cout - n0), ld = round_up(count, nr) + PAD;
+    for (int64_t n0 = 0; n0 < c->cout; n0 += CONV_NC) {
+        int64_t count = at_most(CONV_NC, c->cout - n0), ld = round_up(count, nr) + CONV_PAD;
         multiply(c, &v, rows, n0, (count + nr - 1) / nr, sums, ld);
-        finish_band(c, b, oy0, rows, n0, count, sums, ld);
+        at_cpu_conv_finish(c, b, oy0, rows, n0, count, sums, ld);
     }
 }
 
 static size_t band_floats(const conv *c)
 {
-    return c->direct ? 0
-                     : (size_t)(((c->band - 1) * c->a->stride + c->kh) * c->wide * c->cin + PAD);
+    return c->direct
+               ? 0
+               : (size_t)(((c->band - 1) * c->a->stride + c->kh) * c->wide * c->cin + CONV_PAD);
 }
 
 static void conv_range(void *ctx, int64_t begin, int64_t end)
 {
     conv *c = ctx;
-    int64_t ld = round_up(at_most(NC, c->cout), c->k->nr) + PAD;
+    int64_t ld = round_up(at_most(CONV_NC, c->cout), c->k->nr) + CONV_PAD;
     size_t floats = band_floats(c), sums = (size_t)(c->band * c->ow * ld);
     float *scratch = at_cpu_scratch(&c->oom, at_alloc((floats + sums) * sizeof *scratch));
 
@@ -238,7 +213,7 @@ static void conv_range(void *ctx, int64_t begin, int64_t end)
 // Rows of a task: sums that stay in the second cache, and a few tasks for every thread.
 static void choose_band(conv *c, int64_t batch)
 {
-    int64_t ld = round_up(at_most(NC, c->cout), c->k->nr) + PAD;
+    int64_t ld = round_up(at_most(CONV_NC, c->cout), c->k->nr) + CONV_PAD;
     int64_t rows = SUMS_BYTES / 4 / (ld * c->ow) + 1;
     int64_t even = (batch * c->oh + at_threads() * 4 - 1) / (at_threads() * 4);
 
@@ -247,18 +222,19 @@ static void choose_band(conv *c, int64_t batch)
     c->bands = (c->oh + c->band - 1) / c->band;
 }
 
-static bool supported(const at_conv2d_args *a)
+bool at_cpu_conv_supported(const at_conv2d_args *a)
 {
     at_dtype t = a->w.v.dtype;
     bool f = t == AT_F32 || t == AT_F16 || t == AT_BF16 || t == AT_F8E4M3 || t == AT_F8E5M2;
-    return f && a->w.v.shape[2] <= MAX_KH && a->w.v.shape[3] <= MAX_KH;
+    return f && a->w.v.shape[2] <= CONV_MAX_K && a->w.v.shape[3] <= CONV_MAX_K;
 }
 
-static void describe(conv *c)
+at_status at_cpu_conv_open(conv *c, const at_cpu_kernels *k, const at_conv2d_args *a)
 {
-    const at_conv2d_args *a = c->a;
+    float *bias;
     int up = a->upsample2x ? 2 : 1;
 
+    *c = (conv){.k = k, .a = a};
     c->ih = a->x.shape[1] * up;
     c->iw = a->x.shape[2] * up;
     c->cout = a->w.v.shape[0];
@@ -273,27 +249,32 @@ static void describe(conv *c)
     c->direct = a->x.dtype == AT_F32 && up == 1 && a->pad_top == 0 && a->pad_left == 0 &&
                 (c->oh - 1) * a->stride + c->kh <= c->ih && c->wide <= c->iw &&
                 (c->kw == 1 || a->x.stride[2] == c->cin);
+    if (!a->bias.v.data) return AT_OK;
+    bias = at_alloc((size_t)c->cout * sizeof *bias);
+    if (!bias) return at_fail(AT_ENOMEM, "conv2d: no memory for a bias");
+    k->load(bias, a->bias.v.data, a->bias.v.dtype, 0, 1, c->cout);
+    if (a->bias.scale != 1.0f) k->scale(bias, a->bias.scale, c->cout);
+    c->bias = bias;
+    return AT_OK;
+}
+
+void at_cpu_conv_close(conv *c)
+{
+    at_free((void *)c->bias);
+    c->bias = NULL;
 }
 
 at_status at_cpu_gemm_conv2d(const at_cpu_kernels *k, const at_conv2d_args *a)
 {
-    conv c = {.k = k, .a = a};
     packed_conv *own = NULL;
     const packed_conv *kept;
-    float *bias = NULL;
     at_status st = AT_OK;
+    conv c;
 
-    if (!supported(a)) return at_cpu_ref_conv2d(NULL, a);
-    describe(&c);
-    if (!a->out.shape[0] || !c.oh || !c.ow || !c.cout) return AT_OK;
+    if (!at_cpu_conv_supported(a)) return at_cpu_ref_conv2d(NULL, a);
+    AT_TRY(at_cpu_conv_open(&c, k, a));
+    if (!a->out.shape[0] || !c.oh || !c.ow || !c.cout) goto out;
     choose_band(&c, a->out.shape[0]);
-    if (a->bias.v.data) {
-        bias = at_alloc((size_t)c.cout * sizeof *bias);
-        if (!bias) AT_TRY(at_fail(AT_ENOMEM, "conv2d: no memory for a bias"));
-        k->load(bias, a->bias.v.data, a->bias.v.dtype, 0, 1, c.cout);
-        if (a->bias.scale != 1.0f) k->scale(bias, a->bias.scale, c.cout);
-        c.bias = bias;
-    }
     kept = at_cpu_packed_get(a->w.packed, k);
     if (!kept) {
         AT_TRY(pack_weight(&c, &own));
@@ -305,6 +286,6 @@ at_status at_cpu_gemm_conv2d(const at_cpu_kernels *k, const at_conv2d_args *a)
     st = at_cpu_oom_status(&c.oom, "conv2d");
 out:
     at_free(own);
-    at_free(bias);
+    at_cpu_conv_close(&c);
     return st;
 }

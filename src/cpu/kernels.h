@@ -84,7 +84,11 @@ static inline const float *at_cpu_row(const at_cpu_kernels *k, float *buf, const
     return buf;
 }
 
-// Tables, and what each does to a backend. NULL-safe to call only if the CPU has the instructions.
+// The table of the widest instructions that this CPU has and AT_OFF allows; NULL if there is none.
+const at_cpu_kernels *at_cpu_table(void);
+extern const at_cpu_kernels at_cpu_avx2_table, at_cpu_avx512_table, at_cpu_avx512bf16_table;
+
+// What each set does to a backend; to be called only if the CPU has the instructions.
 void at_cpu_use_avx2(at_backend *b);
 void at_cpu_use_avx512(at_backend *b);
 void at_cpu_use_avx512bf16(at_backend *b);

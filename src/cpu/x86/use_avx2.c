@@ -4,7 +4,7 @@
 #include "cpu/cpu_impl.h"
 #include "cpu/x86/avx2.h"
 
-static const at_cpu_kernels table = {
+const at_cpu_kernels at_cpu_avx2_table = {
     .name = "avx2",
     .mr = 6,
     .nr = 16,
@@ -35,7 +35,7 @@ static const at_cpu_kernels table = {
     static at_status name(void *stream, const args *a)                                             \
     {                                                                                              \
         (void)stream;                                                                              \
-        return driver(&table, a);                                                                  \
+        return driver(&at_cpu_avx2_table, a);                                                      \
     }
 SLOT(linear, at_linear_args, at_cpu_gemm_linear)
 SLOT(attention, at_attention_args, at_cpu_flash_attention)
@@ -50,13 +50,13 @@ SLOT(lincomb, at_lincomb_args, at_cpu_fast_lincomb)
 static at_status copy(void *stream, const at_view *src, const at_view *dst)
 {
     (void)stream;
-    return at_cpu_fast_copy(&table, src, dst);
+    return at_cpu_fast_copy(&at_cpu_avx2_table, src, dst);
 }
 
 static at_status unary(void *stream, const at_view *x, const at_view *out, at_act act)
 {
     (void)stream;
-    return at_cpu_fast_unary(&table, x, out, act);
+    return at_cpu_fast_unary(&at_cpu_avx2_table, x, out, act);
 }
 
 void at_cpu_use_avx2(at_backend *b)

@@ -15,8 +15,8 @@
     .channel_affine = at_avx2_channel_affine, .rotate = at_avx2_rotate, .max = at_avx2_max,        \
     .exp_sum = at_avx512_exp_sum, .scale = at_avx2_scale
 
-static const at_cpu_kernels wide = {.name = "avx512", COMMON_LEAVES};
-static const at_cpu_kernels pairs = {
+const at_cpu_kernels at_cpu_avx512_table = {.name = "avx512", COMMON_LEAVES};
+const at_cpu_kernels at_cpu_avx512bf16_table = {
     .name = "avx512bf16", COMMON_LEAVES, .pair_tile = at_avx512bf16_tile};
 
 // Slots carry no context: one small function each names the table.
@@ -26,10 +26,10 @@ static const at_cpu_kernels pairs = {
         (void)stream;                                                                              \
         return driver(&table, a);                                                                  \
     }
-SLOT(linear_wide, at_linear_args, at_cpu_gemm_linear, wide)
-SLOT(linear_pairs, at_linear_args, at_cpu_gemm_linear, pairs)
-SLOT(attention_wide, at_attention_args, at_cpu_flash_attention, wide)
-SLOT(conv2d_wide, at_conv2d_args, at_cpu_gemm_conv2d, wide)
+SLOT(linear_wide, at_linear_args, at_cpu_gemm_linear, at_cpu_avx512_table)
+SLOT(linear_pairs, at_linear_args, at_cpu_gemm_linear, at_cpu_avx512bf16_table)
+SLOT(attention_wide, at_attention_args, at_cpu_flash_attention, at_cpu_avx512_table)
+SLOT(conv2d_wide, at_conv2d_args, at_cpu_gemm_conv2d, at_cpu_avx512_table)
 
 void at_cpu_use_avx512(at_backend *b)
 {

@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: Apache-2.0
+// gemm.h - the linear layer as its drivers see it (gemm.c, onednn_linear.c).
+// Idea: a driver brings sums; what happens to a finished row is the same for all.
+// Owns: a gemm owns its bias until at_cpu_gemm_close.
+#ifndef AT_CPU_GEMM_H
+#define AT_CPU_GEMM_H
+
+#include "cpu/cpu_impl.h"
+#include "cpu/kernels.h"
+
+enum {
+    GEMM_NC = 512, // columns that are finished at a time, at most
+    GEMM_PAD = 16  // floats between rows of scratch, against cache aliasing
+};
+
+typedef struct gemm {
+    const at_cpu_kernels *k;
+    const at_linear_args *a;
+    at_view x, w, out, residual,
+        gate; // in pair mode x and w hold pairs of bf16 as if they were f32
+    int64_t m, n, kk, tokens;
+    void (*tile)(int, int, const int64_t *, int64_t, const float *, int64_t, const float *, float *,
+                 int64_t, bool);
+    const float *bias;   // f32 [n] or NULL
+    float *panels;       // [columns / nr][kk][nr]
+    int64_t n0, columns; // the block of w that is packed
+    int64_t mc, nc, m_tasks;
+    const float *few; // dots: f32 rows
+    int64_t few_stride;
+    at_cpu_oom oom;
+} gemm;
+
+static inline int64_t round_up(int64_t v, int64_t to)
+{
+    return (v + to - 1) / to * to;
+}
+static inline int64_t at_most(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+// Offset of row m of a [batch, tokens, features] view.
+static inline int64_t row_offset(const at_view *v, int64_t m, int64_t tokens)
+{
+    return m / tokens * at_cpu_step(v, 0) + m % tokens * at_cpu_step(v, 1);
+}
+
+bool at_cpu_gemm_dtype(at_dtype t); // the weight formats that leaves can load
+at_status at_cpu_gemm_open(gemm *g, const at_cpu_kernels *k, const at_linear_args *a);
+void at_cpu_gemm_close(gemm *g);
+// Finish row m, columns [n, n + count) of sums c, in place, and store it. count <= GEMM_NC.
+void at_cpu_gemm_finish_row(const gemm *g, float *c, int64_t m, int64_t n, int64_t count);
+
+#endif
