@@ -107,9 +107,12 @@ static const char *derive(void *config)
 }
 
 // --- forward -----------------------------------------------------------------------------------
-static at_tensor *norm(at_ops *o, const at_tensor *x, clip_norm n)
+// x f32; the result has `dtype`.
+static at_tensor *norm(at_ops *o, const at_tensor *x, clip_norm n, at_dtype dtype)
 {
-    return at_norm(o, x, &(at_norm_spec){.weight = n.w, .bias = n.b, .eps = norm_eps});
+    at_norm_spec spec = {.weight = n.w, .bias = n.b, .eps = norm_eps};
+    at_tensor *y = x ? at_empty(o, dtype, 3, x->shape) : NULL;
+    return at_norm(at_into(o, y), x, &spec);
 }
 
 static at_tensor *heads(at_ops *o, const clip_config *c, const at_tensor *x, at_lin l)
@@ -120,25 +123,29 @@ static at_tensor *heads(at_ops *o, const clip_config *c, const at_tensor *x, at_
                       (int64_t[]){y->shape[0], y->shape[1], c->width / HEAD_DIM, HEAD_DIM});
 }
 
-static at_tensor *layer(at_ops *o, const clip_config *c, const clip_layer *w, at_act act,
-                        const at_tensor *x)
+// Adds to x, which is f32 (a text encoder is small, and its errors go into every step), in place.
+static void layer(at_ops *o, const clip_config *c, const clip_layer *w, at_act act, at_tensor *x)
 {
-    at_tensor *h = norm(o, x, w->norm1);
-    h = at_attention(o, heads(o, c, h, w->q), heads(o, c, h, w->k), heads(o, c, h, w->v), NULL, 0,
-                     true);
-    at_tensor *y = at_linear(o, h, w->out.w, w->out.b, &(at_linear_extra){.residual = x});
-    h = at_linear(o, norm(o, y, w->norm2), w->fc1.w, w->fc1.b, &(at_linear_extra){.act = act});
-    return at_linear(o, h, w->fc2.w, w->fc2.b, &(at_linear_extra){.residual = y});
+    const at_linear_extra add = {.residual = x}, with_act = {.act = act};
+    at_dtype compute = at_ops_compute(o);
+    at_tensor *h = norm(o, x, w->norm1, compute);
+    at_tensor *q = heads(o, c, h, w->q), *k = heads(o, c, h, w->k), *v = heads(o, c, h, w->v);
+    h = at_attention(o, q, k, v, NULL, 0, true);
+    at_linear(at_into(o, x), h, w->out.w, w->out.b, &add);
+    h = at_linear(o, norm(o, x, w->norm2, compute), w->fc1.w, w->fc1.b, &with_act);
+    at_linear(at_into(o, x), h, w->fc2.w, w->fc2.b, &add);
 }
 
-// Token plus position embeddings [b, t, width].
+// Token plus position embeddings, f32 [b, t, width].
 static at_tensor *embed(at_ops *o, const clip_config *c, const clip_weights *w,
                         const at_encode_in *in)
 {
-    at_tensor *x = at_embedding(o, w->tokens, in->ids, in->batch * in->tokens);
+    int64_t n = in->batch * in->tokens;
+    at_tensor *x = at_empty(o, AT_F32, 3, (int64_t[]){1, n, c->width});
+    at_embedding(at_into(o, x), w->tokens, in->ids, n);
     x = at_reshape(o, x, 3, (int64_t[]){in->batch, in->tokens, c->width});
-    at_tensor *p = at_weight_tensor(o, w->positions, at_ops_compute(o));
-    return at_add(o, x, at_narrow(o, p, 0, 0, in->tokens));
+    at_tensor *p = at_narrow(o, at_weight_tensor(o, w->positions, AT_F32), 0, 0, in->tokens);
+    return at_add(at_into(o, x), x, p);
 }
 
 // Row of each batch entry at its first EOS (the first token if there is none, as argmax gives).
@@ -168,28 +175,21 @@ static at_encoded forward(at_ops *o, const at_bound *e, const at_encode_in *in)
                       (long long)c->layers);
         return r;
     }
-    at_tensor *x = at_ops_keep(o, embed(o, c, w, in)), *hidden = NULL;
-    for (int64_t i = 0; i < c->layers && x && (i <= want || in->eos >= 0); i++) {
+    bool last = in->layer == 0, pooling = in->eos >= 0;
+    at_tensor *x = embed(o, c, w, in), *hidden = NULL;
+    for (int64_t i = 0; i < c->layers && (i <= want || pooling); i++) {
         at_scope_begin(o);
-        at_tensor *y = at_ops_keep(o, layer(o, c, &w->layers[i], e->arch->encoder->act, x));
+        layer(o, c, &w->layers[i], e->arch->encoder->act, x);
         at_scope_end(o, NULL);
-        at_tensor_release(&x);
-        x = y;
-        if (i == want && x) hidden = at_ops_adopt(o, at_tensor_retain(x));
+        if (i != want) continue; // later layers go on in x: take what is wanted out of it
+        hidden =
+            last || in->final_norm ? norm(o, x, w->final, AT_F32) : at_unary(o, x, AT_ACT_NONE);
     }
-    if (x) at_ops_adopt(o, x);
-    at_tensor *last =
-        in->eos >= 0 || (want == c->layers - 1 && in->layer == 0) ? norm(o, x, w->final) : NULL;
-    if (in->layer == 0)
-        hidden = last ? last : norm(o, hidden, w->final);
-    else if (in->final_norm)
-        hidden = norm(o, hidden, w->final);
-    r.hidden = at_cast(o, hidden, AT_F32);
-    if (in->eos < 0) return r;
-    at_tensor *pooled = pool(o, in, last);
-    r.pooled = at_cast(o, pooled, AT_F32);
+    r.hidden = hidden;
+    if (!pooling) return r;
+    r.pooled = pool(o, in, norm(o, x, w->final, AT_F32));
     if (w->projection)
-        r.pooled_projected = at_cast(o, at_linear(o, pooled, w->projection, NULL, NULL), AT_F32);
+        r.pooled_projected = at_cast(o, at_linear(o, r.pooled, w->projection, NULL, NULL), AT_F32);
     return r;
 }
 

@@ -144,7 +144,7 @@ static at_tensor *position_bias(at_ops *o, const t5_config *c, const at_weight *
 {
     at_status st = AT_OK;
     at_tensor *host = NULL, *bias = NULL;
-    int64_t shape[] = {1, c->heads, tokens, tokens}, n = at_weight_elements(w);
+    int64_t shape[] = {1, c->heads, tokens, tokens}, n = c->buckets * c->heads;
     float *table = at_alloc((size_t)(n + 2 * tokens) * sizeof *table);
 
     if (!table) AT_TRY(at_fail(AT_ENOMEM, "no memory for %lld biases", (long long)n));
@@ -166,10 +166,12 @@ out:
     return bias;
 }
 
+// x f32; the result has the compute dtype.
 static at_tensor *norm(at_ops *o, const at_tensor *x, const at_weight *w)
 {
-    at_tensor *y = at_norm(o, x, &(at_norm_spec){.weight = w, .eps = norm_eps, .rms = true});
-    return at_cast(o, y, at_ops_compute(o));
+    at_norm_spec spec = {.weight = w, .eps = norm_eps, .rms = true};
+    at_tensor *y = x ? at_empty(o, at_ops_compute(o), 3, x->shape) : NULL;
+    return at_norm(at_into(o, y), x, &spec);
 }
 
 static at_tensor *heads(at_ops *o, const t5_config *c, const at_tensor *x, const at_weight *w)
@@ -180,18 +182,30 @@ static at_tensor *heads(at_ops *o, const t5_config *c, const at_tensor *x, const
                       (int64_t[]){y->shape[0], y->shape[1], c->heads, c->inner / c->heads});
 }
 
-// x is f32 and so is the result.
-static at_tensor *block(at_ops *o, const t5_config *c, const t5_block *w, const at_tensor *bias,
-                        const at_tensor *x)
+// Adds to x, which is f32, in place.
+static void block(at_ops *o, const t5_config *c, const t5_block *w, const at_tensor *bias,
+                  at_tensor *x)
 {
+    const at_linear_extra add = {.residual = x}, gelu = {.act = AT_ACT_GELU_TANH};
     at_tensor *h = norm(o, x, w->norm1);
-    h = at_attention(o, heads(o, c, h, w->q), heads(o, c, h, w->k), heads(o, c, h, w->v), bias,
-                     1.0f, false);
-    at_tensor *y = at_add(o, x, at_linear(o, h, w->o, NULL, NULL));
-    h = norm(o, y, w->norm2);
-    at_tensor *gate = at_linear(o, h, w->gate, NULL, &(at_linear_extra){.act = AT_ACT_GELU_TANH});
-    h = at_mul(o, gate, at_linear(o, h, w->up, NULL, NULL));
-    return at_add(o, y, at_linear(o, h, w->down, NULL, NULL));
+    at_tensor *q = heads(o, c, h, w->q), *k = heads(o, c, h, w->k), *v = heads(o, c, h, w->v);
+    h = at_attention(o, q, k, v, bias, 1.0f, false);
+    at_linear(at_into(o, x), h, w->o, NULL, &add);
+
+    h = norm(o, x, w->norm2);
+    at_tensor *gate = at_linear(o, h, w->gate, NULL, &gelu);
+    at_tensor *up = at_linear(o, h, w->up, NULL, NULL);
+    h = at_mul(at_into(o, gate), gate, up);
+    at_linear(at_into(o, x), h, w->down, NULL, &add);
+}
+
+// f32 [b, t, width]
+static at_tensor *embed(at_ops *o, const at_weight *table, const at_encode_in *in)
+{
+    int64_t n = in->batch * in->tokens, width = table->shape[1];
+    at_tensor *x = at_empty(o, AT_F32, 3, (int64_t[]){1, n, width});
+    at_embedding(at_into(o, x), table, in->ids, n);
+    return at_reshape(o, x, 3, (int64_t[]){in->batch, in->tokens, width});
 }
 
 static at_encoded forward(at_ops *o, const at_bound *e, const at_encode_in *in)
@@ -206,27 +220,17 @@ static at_encoded forward(at_ops *o, const at_bound *e, const at_encode_in *in)
                       (long long)c->layers);
         return r;
     }
-    if (!w->blocks[0].bias) {
-        at_ops_poison(o, AT_EFORMAT, "%s: block 0 has no position bias", e->arch->title);
-        return r;
-    }
-    at_tensor *x = at_embedding(o, w->tokens, in->ids, in->batch * in->tokens);
-    x = at_cast(o, at_reshape(o, x, 3, (int64_t[]){in->batch, in->tokens, c->width}), AT_F32);
-    x = at_ops_keep(o, x);
+    at_tensor *x = embed(o, w->tokens, in);
     at_tensor *shared = position_bias(o, c, w->blocks[0].bias, in->tokens);
-    for (int64_t i = 0; i < stop && x; i++) {
+    for (int64_t i = 0; i < stop && at_ops_status(o) == AT_OK; i++) {
         const t5_block *b = &w->blocks[i];
         at_scope_begin(o);
-        at_tensor *bias = i && b->bias ? position_bias(o, c, b->bias, in->tokens) : shared;
-        at_tensor *y = at_ops_keep(o, block(o, c, b, bias, x));
+        block(o, c, b, i && b->bias ? position_bias(o, c, b->bias, in->tokens) : shared, x);
         at_scope_end(o, NULL);
-        at_tensor_release(&x);
-        x = y;
     }
-    if (x) at_ops_adopt(o, x);
-    if (in->layer == 0 || in->final_norm || stop == c->layers)
-        x = at_norm(o, x, &(at_norm_spec){.weight = w->final, .eps = norm_eps, .rms = true});
-    r.hidden = at_cast(o, x, AT_F32);
+    at_norm_spec final = {.weight = w->final, .eps = norm_eps, .rms = true};
+    if (in->layer == 0 || in->final_norm) x = at_norm(o, x, &final);
+    r.hidden = x;
     return r;
 }
 

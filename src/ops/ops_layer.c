@@ -372,7 +372,7 @@ at_tensor *at_embedding(at_ops *o, const at_weight *table, const int32_t *ids, i
         AT_TRY(at_fail(AT_EINVAL, "id %d at position %lld is outside %s", (int)ids[i], (long long)i,
                        op_weight_text(table, text)));
     }
-    AT_TRY(op_make(o, o->compute, 3, (int64_t[]){1, n, table->shape[1]}, &out));
+    AT_TRY(op_result(&p, o->compute, 3, (int64_t[]){1, n, table->shape[1]}, &out));
     AT_TRY(op_has(&p, o->be->embedding != NULL));
     if (at_tensor_count(out) == 0) goto out;
     AT_TRY(at_tensor_from_host(o->dev, AT_I32, 1, &n, ids, &index));
@@ -381,7 +381,8 @@ at_tensor *at_embedding(at_ops *o, const at_weight *table, const int32_t *ids, i
     a.out = at_tensor_as_view(out);
     a.out.rank = 2;
     a.out.shape[0] = n;
-    a.out.shape[1] = a.out.stride[0] = table->shape[1];
+    a.out.shape[1] = table->shape[1];
+    a.out.stride[0] = out->stride[1];
     a.out.stride[1] = 1;
     AT_TRY(o->be->embedding(o->dev->stream, &a));
 out:
