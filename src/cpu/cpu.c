@@ -93,12 +93,27 @@ static bool has_avx512bf16(void)
 }
 #endif
 
+#ifdef AT_HAVE_DNNL
+// Below AVX512-BF16 the library has no fast bf16, and our f32 is as fast (docs/bench/cpu.md).
+static bool has_fast_onednn(void)
+{
+#if defined(__x86_64__)
+    return has_avx512bf16();
+#else
+    return false;
+#endif
+}
+#endif
+
 // In the order in which they overwrite each other.
 static const twins sets[] = {
 #if defined(__x86_64__)
     {"avx2", "AVX2+FMA", has_avx2, at_cpu_use_avx2, &at_cpu_avx2_table, false},
     {"avx512", "AVX-512", has_avx512, at_cpu_use_avx512, &at_cpu_avx512_table, true},
     {"avx512bf16", "bf16", has_avx512bf16, at_cpu_use_avx512bf16, &at_cpu_avx512bf16_table, true},
+#endif
+#ifdef AT_HAVE_DNNL
+    {"onednn", "oneDNN", has_fast_onednn, at_cpu_use_onednn, NULL, false},
 #endif
     {.name = NULL},
 };
@@ -156,6 +171,12 @@ static void choose(void)
         if (t->table) g_cpu.table = t->table;
         len += (size_t)snprintf(used + len, sizeof used - len, "%s%s", len ? ", " : "", t->label);
     }
+#ifdef AT_HAVE_DNNL
+    g_cpu.tables[g_cpu.count] = reference;
+    at_cpu_use_onednn_all(&g_cpu.tables[g_cpu.count]);
+    g_cpu.variants[g_cpu.count] = (at_cpu_variant){"onednn_all", &g_cpu.tables[g_cpu.count]};
+    g_cpu.count++;
+#endif
     g_cpu.variants[0] = (at_cpu_variant){"chosen", &g_cpu.tables[0]};
     describe(used);
 }

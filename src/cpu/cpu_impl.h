@@ -79,6 +79,10 @@ typedef struct at_cpu_packed {
 void *at_cpu_packed_get(at_packed *slot, const void *owner);
 // Publish; false if the slot is absent or taken: the block stays the caller's.
 bool at_cpu_packed_put(at_packed *slot, at_cpu_packed *p);
+// Packed copies of big weights share half of the machine's memory: take before packing, false if
+// there is no room left.
+bool at_cpu_packed_take(size_t bytes);
+void at_cpu_packed_give_back(size_t bytes);
 
 // --- scratch inside parallel ranges --------------------------------------------------------------
 // A range function may not

@@ -92,6 +92,7 @@ extern const at_cpu_kernels at_cpu_avx2_table, at_cpu_avx512_table, at_cpu_avx51
 void at_cpu_use_avx2(at_backend *b);
 void at_cpu_use_avx512(at_backend *b);
 void at_cpu_use_avx512bf16(at_backend *b);
-void at_cpu_use_onednn(at_backend *b);
+void at_cpu_use_onednn(at_backend *b);     // where it is the faster one: bf16
+void at_cpu_use_onednn_all(at_backend *b); // f32 too, to compare
 
 #endif

@@ -3,6 +3,8 @@
 // Idea: the first packer of a weight publishes; whoever comes second, or packs for another table, uses
 // its own copy for one call.
 // Owns: a published block belongs to the at_packed and dies with the weight.
+#include <unistd.h>
+
 #include "base/mem.h"
 #include "cpu/cpu_impl.h"
 
@@ -29,4 +31,21 @@ bool at_cpu_packed_put(at_packed *slot, at_cpu_packed *p)
     // Every packer of this backend writes the same function; atomic, so that two may do it at once.
     __atomic_store_n(&slot->free, free_packed, __ATOMIC_RELAXED);
     return atomic_compare_exchange_strong(&slot->data, &none, p);
+}
+
+static atomic_size_t g_taken; // bytes of packed copies that are alive
+
+bool at_cpu_packed_take(size_t bytes)
+{
+    long pages = sysconf(_SC_PHYS_PAGES), size = sysconf(_SC_PAGESIZE);
+    size_t limit = pages > 0 && size > 0 ? (size_t)pages / 2 * (size_t)size : 0;
+
+    if (atomic_fetch_add(&g_taken, bytes) + bytes <= limit) return true;
+    atomic_fetch_sub(&g_taken, bytes);
+    return false;
+}
+
+void at_cpu_packed_give_back(size_t bytes)
+{
+    atomic_fetch_sub(&g_taken, bytes);
 }
