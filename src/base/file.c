@@ -50,7 +50,8 @@ static at_status fail_errno(const char *path, const char *what)
     int e = errno;
 
     if (e == ENOENT || e == ENOTDIR) return at_fail(AT_ENOTFOUND, "%s: no such file", path);
-    return at_fail(AT_EIO, "%s: cannot %s: %s", path, what, strerror(e));
+    // A mapping that does not fit the address space is memory that ran out, not a bad file.
+    return at_fail(e == ENOMEM ? AT_ENOMEM : AT_EIO, "%s: cannot %s: %s", path, what, strerror(e));
 }
 
 // Open a regular file for reading and tell its size.
