@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // cmd_nodes.c - atelier nodes: what can stand in a workflow, as a list, a description, or /object_info.
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -23,14 +24,24 @@ static const char *const wire_types[] = {
     [AT_IN_STRING] = "STRING", [AT_IN_COMBO] = "COMBO", [AT_IN_OBJECT] = "",     [AT_IN_ANY] = "*",
 };
 
+// Whole numbers in full; the limits of a seed and of a 64-bit integer are no doubles.
+static void print_number(const char *label, const at_in *r, double v)
+{
+    if (r->type == AT_IN_FLOAT) printf(" %s %g", label, v);
+    else if (v >= 0x1p64) printf(" %s %llu", label, ULLONG_MAX);
+    else if (v >= 0x1p63) printf(" %s %lld", label, LLONG_MAX);
+    else if (v <= -0x1p63) printf(" %s %lld", label, -LLONG_MAX);
+    else printf(" %s %.0f", label, v);
+}
+
 static void describe_input(const at_in *r)
 {
     const char *type = r->type == AT_IN_OBJECT ? r->type_name : wire_types[r->type];
     printf("  %-28s %-14s", r->name, type);
     bool number = r->type == AT_IN_INT || r->type == AT_IN_U64 || r->type == AT_IN_FLOAT;
-    if (number && !(r->flags & AT_INF_NO_DEFAULT)) printf(" default %g", r->def);
-    if (number && (r->flags & AT_INF_HAS_MIN)) printf(" from %g", r->min);
-    if (number && (r->flags & AT_INF_HAS_MAX)) printf(" to %g", r->max);
+    if (number && !(r->flags & AT_INF_NO_DEFAULT)) print_number("default", r, r->def);
+    if (number && (r->flags & AT_INF_HAS_MIN)) print_number("from", r, r->min);
+    if (number && (r->flags & AT_INF_HAS_MAX)) print_number("to", r, r->max);
     if (r->type == AT_IN_STRING && r->sdef) printf(" default \"%s\"", r->sdef);
     if (r->type == AT_IN_COMBO && r->list) printf(" a file of %s", r->list);
     for (size_t i = 0; r->type == AT_IN_COMBO && r->choices && r->choices[i]; i++)

@@ -95,7 +95,9 @@ static at_status run(void *options, const at_arg_list *operands)
     st = at_engine_run(engine, &job, &result);
     at_progress_end(&progress);
     if (st == AT_EWORKFLOW) {
-        fprintf(stderr, "atelier run: %s: %s\n", operands->items[0], at_error_text());
+        const char *label = operands->items[0], *text_of_fault = at_error_text();
+        if (at_starts_with(text_of_fault, label)) fprintf(stderr, "atelier run: %s\n", text_of_fault);
+        else fprintf(stderr, "atelier run: %s: %s\n", label, text_of_fault);
         print_invalid(&result);
         at_error_clear();
         goto out;
