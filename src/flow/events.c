@@ -147,7 +147,7 @@ void at_run_emit_failure(const at_run *r, at_status st, const char *type, size_t
         message = at_strprintf("%s%s%s", cause, type ? "" : "\n", st == AT_ENOMEM ? tip : "");
         good = add_exception(e, message, type ? type : exception_of(st),
                              type ? json_array() : trace_of(r, node),
-                             in->rows ? at_inputs_json(in)
+                             in->linked ? at_inputs_json(in)
                              : type   ? json_array()
                                       : json_object(),
                              all_ids(r->graph));

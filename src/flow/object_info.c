@@ -245,10 +245,18 @@ static void put_inputs(maker *info, const at_node *n, const at_file_lists *files
     put(info, "input_order", made(&order));
 }
 
+static void put_tips(maker *info, const at_node *n)
+{
+    maker tips = {.v = json_array()};
+
+    for (size_t i = 0; i < n->n_out; i++)
+        push(&tips, text_or_null(n->out[i].tip));
+    put(info, "output_tooltips", made(&tips));
+}
+
 static void put_outputs(maker *info, const at_node *n)
 {
-    maker types = {.v = json_array()}, lists = {.v = json_array()}, names = {.v = json_array()},
-          tips = {.v = json_array()};
+    maker types = {.v = json_array()}, lists = {.v = json_array()}, names = {.v = json_array()};
     bool any_tip = v3(n);
 
     for (size_t i = 0; i < n->n_out; i++) {
@@ -256,17 +264,12 @@ static void put_outputs(maker *info, const at_node *n)
         push(&types, json_string_nocheck(o->type_name));
         push(&lists, json_boolean(o->is_list));
         push(&names, json_string_nocheck(o->name ? o->name : o->type_name));
-        push(&tips, text_or_null(o->tip));
         any_tip |= o->tip != NULL;
     }
     put(info, "output", made(&types));
     put(info, "output_is_list", made(&lists));
     put(info, "output_name", made(&names));
-    if (any_tip) {
-        put(info, "output_tooltips", made(&tips));
-    } else {
-        json_decref(tips.v);
-    }
+    if (any_tip) put_tips(info, n);
 }
 
 json_t *at_object_info(const at_node *n, const at_file_lists *files)
