@@ -42,7 +42,7 @@ static void format(char out[TEXT_BYTES], const char *fmt, va_list args)
     if (n >= TEXT_BYTES) memcpy(out + TEXT_BYTES - 4, "...", 4);
 }
 
-at_status at_fail(at_status st, const char *fmt, ...)
+at_status(at_fail)(at_status st, const char *fmt, ...)
 {
     char text[TEXT_BYTES];
     va_list args;
