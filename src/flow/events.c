@@ -148,8 +148,8 @@ void at_run_emit_failure(const at_run *r, at_status st, const char *type, size_t
         good = add_exception(e, message, type ? type : exception_of(st),
                              type ? json_array() : trace_of(r, node),
                              in->linked ? at_inputs_json(in)
-                             : type   ? json_array()
-                                      : json_object(),
+                             : type     ? json_array()
+                                        : json_object(),
                              all_ids(r->graph));
     }
     if (good) text = at_json_dump(e, 0);

@@ -5,6 +5,7 @@
 // Owns nothing.
 #include "flow/json.h"
 
+#include <float.h>
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
@@ -56,7 +57,7 @@ static int shortest(double v, char digits[20], int *exponent)
     char e[40];
     int n = 0;
 
-    for (int p = 15; p <= 17; p++) {
+    for (int p = v < DBL_MIN ? 1 : 15; p <= 17; p++) { // subnormals have fewer digits
         snprintf(e, sizeof e, "%.*e", p - 1, v);
         if (strtod(e, NULL) == v) break;
     }

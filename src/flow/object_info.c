@@ -166,7 +166,7 @@ static json_t *options(const at_node *n, const at_in *row, json_t *choices)
     put_numbers(&m, row);
     if (row->type == AT_IN_COMBO && combo_by_name(n, row)) {
         if (v3(n)) put(&m, "multiselect", json_false());
-        put(&m, "options", json_incref(choices));
+        if (row->choices || row->list) put(&m, "options", json_incref(choices));
     }
     if (row->flags & AT_INF_SINGLE_LINE) put(&m, "multiline", json_false());
     for (size_t i = 0; i < AT_COUNT(marks); i++) {

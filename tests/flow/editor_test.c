@@ -37,15 +37,15 @@ static void assert_becomes(const char *drawing, const char *api)
 
 #define EMPTY_NODE(id, out)                                                                        \
     "{\"id\": " id ", \"type\": \"EmptyImage\", \"mode\": 0, \"inputs\": [], \"outputs\": "        \
-                   "[{\"name\": \"IMAGE\", "                                                       \
+    "[{\"name\": \"IMAGE\", "                                                                      \
     "\"type\": \"IMAGE\", \"links\": [" out "]}], \"widgets_values\": [64, 32, 1, 255]}"
 #define SAVE_NODE(id, link)                                                                        \
     "{\"id\": " id ", \"type\": \"SaveImage\", \"mode\": 0, \"title\": \"Out\", \"inputs\": "      \
-                   "[{\"name\": \"images\", "                                                      \
+    "[{\"name\": \"images\", "                                                                     \
     "\"type\": \"IMAGE\", \"link\": " link "}], \"widgets_values\": [\"pic\"]}"
 #define EMPTY_API(id)                                                                              \
     "\"" id "\":{\"inputs\":{\"width\":64,\"height\":32,\"batch_size\":1,\"color\":255},\"class_"  \
-            "type\":\"EmptyImage\"}"
+    "type\":\"EmptyImage\"}"
 #define SAVE_API(id, from)                                                                         \
     "\"" id "\":{\"inputs\":{\"filename_prefix\":\"pic\",\"images\":[\"" from                      \
     "\",0]},\"class_type\":\"SaveImage\",\"_meta\":{\"title\":\"Out\"}}"
