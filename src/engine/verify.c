@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // verify.c - reads a case, runs its component, compares.
-// Idea: components only make named arrays; what is compared is decided by expected.safetensors, so a
-// result that is not made fails the case.
-// Easy to get wrong: a NaN compares false with everything; the test is "error <= rtol", never "error >
-// rtol is a failure".
+// Idea: components only make named arrays; what is compared is decided by expected.safetensors, so
+// a result that is not made fails the case.
+// Easy to get wrong: a NaN compares false with everything; the test is "error <= rtol", never
+// "error > rtol is a failure".
 // Owns: see verify_case.h.
 #include "engine/verify.h"
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // verify.h - run one component on given tensors and compare with what another implementation got.
-// Idea: a case is a folder (case.json, model, inputs, expected; contract in docs/ARCHITECTURE.md, proof
-// section); the same cases prove every device, dtype and number of ranks.
+// Idea: a case is a folder (case.json, model, inputs, expected; tests/golden/README.md); the same
+// cases prove every device, dtype and number of ranks.
 // Owns: a report's rows belong to the report (at_verify_report_free).
 #ifndef AT_ENGINE_VERIFY_H
 #define AT_ENGINE_VERIFY_H
@@ -20,8 +20,8 @@ typedef struct at_verify_options {
     int ranks;         // 2 and more: a denoiser runs on so many threads that share its tokens
 } at_verify_options;
 
-// One expected tensor. rel_err = ||got - expected|| / ||expected|| in f64; infinite if the component did
-// not make it, or made another number of elements.
+// One expected tensor. rel_err = ||got - expected|| / ||expected|| in f64; infinite if the component
+// did not make it, or made another number of elements.
 typedef struct at_verify_row {
     char name[64];
     double rel_err, max_abs;
@@ -39,7 +39,8 @@ typedef struct at_verify_report {
     size_t blocks;
 } at_verify_report;
 
-// AT_OK also when tensors differ (see pass). Fails if the case cannot be read or run. opt may be NULL.
+// AT_OK also when tensors differ (see pass). Fails if the case cannot be read or run. opt may be
+// NULL.
 at_status at_verify_case(const char *case_dir, const at_verify_options *opt, at_verify_report *out);
 void at_verify_report_free(at_verify_report *r);
 // "NAME rel_err=1.234e-06 max_abs=5.678e-06 PASS", one line per row.

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// verify_text.c - tokenizers as components of a case: one list of ids per text, BOS and EOS included.
+// verify_text.c - tokenizers as components of a case: one list of ids per text, with BOS and EOS.
 // Owns nothing beyond a call.
 #include <string.h>
 

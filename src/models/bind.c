@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // bind.c - the interpreter of size rows and bind rows.
-// Idea: one pass over tables reads sizes, a second fills structs and lists everything that is wrong.
+// Idea: one pass over tables reads sizes, a second fills structs and lists all that is wrong.
 // Easy to get wrong: stop at the first missing tensor and a person fixes a file forty times; a file
 // is hostile, so every size read off it is positive and bounded.
 // Owns: see bind.h.

@@ -2,8 +2,8 @@
 // denoiser.c - the block runner.
 // Idea: keep the hidden tensor by a reference of our own, open a scope around each block, drop the
 // old hidden tensor when the block has returned a new one.
-// Easy to get wrong: a block may return the tensor it was given (in place); tensors that the prologue
-// made must stay alive until the epilogue, so the prologue's scope closes last.
+// Easy to get wrong: a block may return the tensor it was given (in place); tensors that the
+// prologue made must stay alive until the epilogue, so the prologue's scope closes last.
 // Owns: the times of the last forward, one small table per thread (documented in models.h).
 #include "models/denoiser.h"
 

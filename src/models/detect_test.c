@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// detect_test.c - what is found in a file, what is said about it, and what is said when it is broken.
+// detect_test.c - what is found in a file, and what is said about a whole and a broken one.
 #include "models/models.h"
 
 #include <setjmp.h>
@@ -22,7 +22,7 @@ static at_store *open_golden(const char *name)
     return s;
 }
 
-// The shapes of a model without its bytes; `skip` leaves one tensor out, `bend` gives one another shape.
+// The shapes of a model without its bytes; `skip` leaves one tensor out, `bend` bends one shape.
 static at_store *shapes_of(at_store *from, const char *skip, const char *bend)
 {
     at_store *s = NULL;

@@ -10,8 +10,8 @@
 //   - rotary pairs are neighbours (0,1)(2,3); the axes share the head as d/8, 7d/16, 7d/16
 //   - guidance and timestep are multiplied by 1000 before the sinusoid
 //   - odd latent sides are padded by wrapping round, and cropped after
-//   - the order of a call's arguments is free in C: beside at_into(...) no other argument may pass a
-//     door, or that door takes what was meant for the outer one (and refuses it)
+//   - the order of a call's arguments is free in C: beside at_into(...) no other argument may pass
+//     a door, or that door takes what was meant for the outer one (and refuses it)
 // Owns nothing: tensors belong to op scopes.
 #include "models/arch.h"
 

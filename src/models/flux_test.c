@@ -140,7 +140,7 @@ static void three_ranks_share_two_heads(void **state)
     compare_ranks(3, 6, 10, 7);
 }
 
-// --- one rank -------------------------------------------------------------------------------------
+// --- one rank ----------------------------------------------------------------------------------
 static void entries_of_a_batch_do_not_see_each_other(void **state)
 {
     (void)state;

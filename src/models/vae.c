@@ -2,7 +2,8 @@
 // vae.c - VAEs as objects, and whole pictures through them.
 // Idea: pictures are f32 [b, h, w, 3] in 0..1 on the host, latents f32 [b, c, h/8, w/8] on the
 // device; images go through one at a time, and through tiles when memory runs out (as ComfyUI).
-// Easy to get wrong: pixels = clamp((x + 1) / 2, 0, 1); encode crops centred, the smaller half first.
+// Easy to get wrong: pixels = clamp((x + 1) / 2, 0, 1); encode crops centred, the smaller half in
+// front.
 // Owns: an at_vae owns its label and one reference to its at_bound.
 #include <stdatomic.h>
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// vae_test.c - whole pictures and tiles through the golden KL VAE (2 levels: a latent is 2 x 2 pixels).
+// vae_test.c - whole pictures and tiles through the golden KL VAE (a latent is 2 x 2 pixels).
 #include "models/vae_tile.h"
 
 #include <math.h>

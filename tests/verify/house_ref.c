@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // house_ref.c - the house model stage by stage against its trainer's own network (PyTorch, f32).
-// Idea: the words are given as ids; text encoders, the denoiser at pure noise, and 20 Euler steps must
-// give the trainer's tensors. Where a picture is wrong, this says which stage is.
+// Idea: the words are given as ids; text encoders, the denoiser at pure noise, and 20 Euler steps
+// must give the trainer's tensors. Where a picture is wrong, this says which stage is.
 //   house_ref MODELS_DIR REFERENCE.safetensors
 // Owns nothing beyond a call.
 #include <math.h>

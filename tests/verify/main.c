@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// main.c - runs golden cases: verify_cases [--dtype D] [--rtol R] [--ranks N] [--repeat N] [--time] CASE_DIR...
+// main.c - runs golden cases:
+//   verify_cases [--dtype D] [--rtol R] [--ranks N] [--repeat N] [--time] CASE_DIR...
 // One line per compared tensor; exits 0 only if all pass.
 // Owns nothing beyond a call.
 #include <stdio.h>
