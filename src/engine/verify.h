@@ -20,8 +20,8 @@ typedef struct at_verify_options {
     int ranks;         // 2 and more: a denoiser runs on so many threads that share its tokens
 } at_verify_options;
 
-// One expected tensor. rel_err = ||got - expected|| / ||expected|| in f64; infinite if the component
-// did not make it, or made another number of elements.
+// One expected tensor. rel_err = ||got - expected|| / ||expected|| in f64; infinite if the
+// component did not make it, or made another number of elements.
 typedef struct at_verify_row {
     char name[64];
     double rel_err, max_abs;

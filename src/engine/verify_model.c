@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // verify_model.c - denoisers, text encoders and VAEs as components of a case.
-// Easy to get wrong: a denoiser's `timestep` is what the network is told (sigma for flow models), so
-// no model sampling is applied here; CLIP's EOS is the last id of its vocabulary.
+// Easy to get wrong: a denoiser's `timestep` is what the network is told (sigma for flow models),
+// so no model sampling is applied here; CLIP's EOS is the last id of its vocabulary.
 // Owns nothing beyond a call.
 #include <pthread.h>
 #include <stdio.h>

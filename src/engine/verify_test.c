@@ -184,8 +184,8 @@ static void what_is_wrong_with_a_case_is_said(void **state)
 static void a_sampler_walks_the_analytic_denoiser_to_its_end(void **state)
 {
     (void)state;
-    // x' = (x - D) / sigma with D = x / (1 + sigma^2) has the solution x = c * sqrt(1 + sigma^2), and
-    // sampling starts at noise * sqrt(1 + sigma_max^2): many steps end near the noise itself.
+    // x' = (x - D) / sigma with D = x / (1 + sigma^2) has the solution x = c * sqrt(1 + sigma^2),
+    // and sampling starts at noise * sqrt(1 + sigma_max^2): many steps end near the noise itself.
     at_verify_report r;
     write_case("{\"component\": \"sampler\", \"expected\": \"e.safetensors\", \"rtol\": 0.02, "
                "\"dtype\": \"f32\", \"options\": {\"seed\": 7, \"shape\": [1, 4, 3, 5], "
