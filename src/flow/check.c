@@ -161,6 +161,19 @@ out:
     return st;
 }
 
+at_status at_check_no_prompt(at_check_result *out)
+{
+    at_status st;
+
+    *out = (at_check_result){.node_errors = json_object()};
+    st = out->node_errors ? AT_OK : at_check_no_memory();
+    if (st == AT_OK) {
+        st = set_error(out, "no_prompt", "No prompt provided", at_strdup("No prompt provided"));
+    }
+    if (st != AT_OK) at_check_result_free(out);
+    return st;
+}
+
 void at_check_result_free(at_check_result *c)
 {
     for (size_t i = 0; c->outputs && i < c->output_count; i++)

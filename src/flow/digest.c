@@ -55,28 +55,39 @@ void at_hash_start(at_hash *h, at_digest key)
                          0x6c7967656e657261u ^ key.a, 0x7465646279746573u ^ key.b}};
 }
 
-void at_hash_bytes(at_hash *h, const void *p, size_t n)
+static void word(at_hash *h, uint64_t m)
 {
-    const unsigned char *b = p;
-
-    for (size_t i = 0; i < n; i++) {
-        h->tail |= (uint64_t)b[i] << (8 * (h->bytes & 7));
-        if ((++h->bytes & 7) == 0) {
-            h->v[3] ^= h->tail;
-            rounds(h->v, 2);
-            h->v[0] ^= h->tail;
-            h->tail = 0;
-        }
-    }
+    h->v[3] ^= m;
+    rounds(h->v, 2);
+    h->v[0] ^= m;
 }
 
 void at_hash_u64(at_hash *h, uint64_t v)
 {
-    unsigned char b[8];
+    unsigned shift = 8 * (h->bytes & 7);
 
-    for (int i = 0; i < 8; i++)
-        b[i] = (unsigned char)(v >> (8 * i));
-    at_hash_bytes(h, b, 8);
+    word(h, h->tail | v << shift);
+    h->tail = shift ? v >> (64 - shift) : 0;
+    h->bytes += 8;
+}
+
+void at_hash_bytes(at_hash *h, const void *p, size_t n)
+{
+    const unsigned char *b = p;
+    uint64_t v;
+
+    for (; n >= 8; n -= 8, b += 8) {
+        v = 0;
+        for (int i = 0; i < 8; i++) v |= (uint64_t)b[i] << (8 * i);
+        at_hash_u64(h, v);
+    }
+    for (; n; n--, b++) {
+        h->tail |= (uint64_t)*b << (8 * (h->bytes & 7));
+        if ((++h->bytes & 7) == 0) {
+            word(h, h->tail);
+            h->tail = 0;
+        }
+    }
 }
 
 void at_hash_text(at_hash *h, const char *s)
@@ -92,9 +103,7 @@ at_digest at_hash_end(at_hash *h)
     uint64_t last = h->tail | (uint64_t)h->bytes << 56;
     at_digest out;
 
-    h->v[3] ^= last;
-    rounds(h->v, 2);
-    h->v[0] ^= last;
+    word(h, last);
     h->v[2] ^= 0xee;
     rounds(h->v, 4);
     out.a = h->v[0] ^ h->v[1] ^ h->v[2] ^ h->v[3];

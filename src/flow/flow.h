@@ -63,6 +63,8 @@ at_status at_check(at_graph *g, const at_registry *r, const at_file_lists *files
                    const char *const *targets, size_t target_count, void *engine,
                    at_check_result *out);
 void at_check_result_free(at_check_result *c);
+// The answer to a request that brings no workflow at all.
+at_status at_check_no_prompt(at_check_result *out);
 
 // --- running -------------------------------------------------------------------------------------------
 typedef enum at_cache_mode { AT_CACHE_CLASSIC, AT_CACHE_LRU, AT_CACHE_NONE } at_cache_mode;
@@ -82,8 +84,8 @@ typedef struct at_execute_args {
     void *engine;
 } at_execute_args;
 // Runs to the end, an error, or a cancel. Events go to the sink in ComfyUI's order; on AT_OK *outputs (may
-// be NULL) gets {"node": ui, ...}, after a failure what was shown until then (or NULL). Status: AT_OK, AT_ECANCELLED, or the failing node's status with a
-// message that names node, class and cause.
+// be NULL) gets {"node": ui, ...}, after a failure what was shown until then (or NULL). Status: AT_OK,
+// AT_ECANCELLED, or the failing node's status with a message that names node, class and cause.
 at_status at_execute(const at_execute_args *args, json_t **outputs);
 
 #endif

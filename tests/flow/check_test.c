@@ -109,6 +109,18 @@ static void traces_of_validation_are_matched(void **state)
     }
 }
 
+static void a_request_without_a_workflow_is_answered(void **state)
+{
+    json_t *all = kit_golden("traces.json"), *got;
+
+    (void)state;
+    assert_int_equal(at_check_no_prompt(&k.check), AT_OK);
+    got = answer();
+    assert_true(kit_same(got, json_array_get(json_object_get(all, "val_no_prompt"), 1)));
+    json_decref(got);
+    json_decref(all);
+}
+
 static void a_good_output_runs_although_another_is_bad(void **state)
 {
     json_t *all = kit_golden("traces.json"), *want;
@@ -415,6 +427,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(traces_of_validation_are_matched, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_request_without_a_workflow_is_answered, setup, teardown),
         cmocka_unit_test_setup_teardown(a_good_output_runs_although_another_is_bad, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(conversions_complain_as_python_does, setup, teardown),
