@@ -23,8 +23,9 @@ static int64_t at_most(int64_t a, int64_t b)
 typedef struct norm_job {
     const at_cpu_kernels *k;
     const at_norm_args *a;
-    at_view x, out, scale, shift;
-    const float *weight, *bias; // f32, weight scale applied
+    at_view x, out;
+    const float *weight, *bias; // [dim] f32, weight scale applied
+    const float *scale, *shift; // [batch, dim] f32
     int64_t tokens, dim;
 } norm_job;
 
@@ -54,18 +55,10 @@ static moments row_moments(const norm_job *j, int64_t first)
     return (moments){mean, (float)(1.0 / sqrt(sq / n + (double)j->a->eps))};
 }
 
-static const float *modulation(const norm_job *j, const at_view *v, int64_t b, int64_t c, int64_t n,
-                               float *buf)
-{
-    if (!v->data) return NULL;
-    return at_cpu_row(j->k, buf, v->data, v->dtype, b * at_cpu_step(v, 0) + c * v->stride[1],
-                      v->stride[1], n);
-}
-
 static void norm_range(void *ctx, int64_t begin, int64_t end)
 {
     const norm_job *j = ctx;
-    float y[PIECE], s[PIECE], t[PIECE];
+    float y[PIECE];
 
     for (int64_t r = begin; r < end; r++) {
         int64_t b = r / j->tokens, token = r % j->tokens;
@@ -73,12 +66,12 @@ static void norm_range(void *ctx, int64_t begin, int64_t end)
         int64_t oo = b * at_cpu_step(&j->out, 0) + token * at_cpu_step(&j->out, 1);
         moments m = row_moments(j, xo);
         for (int64_t c = 0; c < j->dim; c += PIECE) {
-            int64_t n = at_most(PIECE, j->dim - c);
+            int64_t n = at_most(PIECE, j->dim - c), mod = b * j->dim + c;
             const float *x = at_cpu_row(j->k, y, j->x.data, j->x.dtype, xo + c, 1, n);
             float *to = j->out.dtype == AT_F32 ? (float *)j->out.data + oo + c : y;
             j->k->norm(to, x, n, m.mean, m.rstd, j->weight ? j->weight + c : NULL,
-                       j->bias ? j->bias + c : NULL, modulation(j, &j->scale, b, c, n, s),
-                       modulation(j, &j->shift, b, c, n, t));
+                       j->bias ? j->bias + c : NULL, j->scale ? j->scale + mod : NULL,
+                       j->shift ? j->shift + mod : NULL);
             if (to == y) j->k->store(j->out.data, j->out.dtype, oo + c, 1, y, n);
         }
     }
@@ -93,24 +86,34 @@ static const float *vector(const at_cpu_kernels *k, const at_wview *w, int64_t n
     return out;
 }
 
+// An optional [batch, dim] modulation as contiguous f32 in `out`.
+static const float *modulation(const at_cpu_kernels *k, const at_view *v, int64_t batch,
+                               int64_t dim, float *out)
+{
+    at_view m = at_cpu_rank(v, 2);
+
+    if (!v->data) return NULL;
+    for (int64_t b = 0; b < batch; b++)
+        k->load(out + b * dim, m.data, m.dtype, b * at_cpu_step(&m, 0), m.stride[1], dim);
+    return out;
+}
+
 at_status at_cpu_fast_norm(const at_cpu_kernels *k, const at_norm_args *a)
 {
-    norm_job j = {.k = k,
-                  .a = a,
-                  .x = at_cpu_rank(&a->x, 3),
-                  .out = at_cpu_rank(&a->out, 3),
-                  .scale = at_cpu_rank(&a->mod_scale, 2),
-                  .shift = at_cpu_rank(&a->mod_shift, 2)};
+    norm_job j = {.k = k, .a = a, .x = at_cpu_rank(&a->x, 3), .out = at_cpu_rank(&a->out, 3)};
+    int64_t batch = j.x.shape[0], floats;
     float *vectors;
 
     j.tokens = j.x.shape[1];
     j.dim = j.x.shape[2];
-    vectors = at_alloc((size_t)(2 * j.dim) * sizeof *vectors);
-    if (!vectors)
-        return at_fail(AT_ENOMEM, "norm: no memory for %lld floats", (long long)(2 * j.dim));
+    floats = 2 * (batch + 1) * j.dim;
+    vectors = at_alloc((size_t)floats * sizeof *vectors);
+    if (!vectors) return at_fail(AT_ENOMEM, "norm: no memory for %lld floats", (long long)floats);
     j.weight = vector(k, &a->weight, j.dim, vectors);
     j.bias = vector(k, &a->bias, j.dim, vectors + j.dim);
-    at_parallel_for(j.x.shape[0] * j.tokens, 1 + 8192 / (j.dim + 1), norm_range, &j);
+    j.scale = modulation(k, &a->mod_scale, batch, j.dim, vectors + 2 * j.dim);
+    j.shift = modulation(k, &a->mod_shift, batch, j.dim, vectors + (2 + batch) * j.dim);
+    at_parallel_for(batch * j.tokens, 1 + 8192 / (j.dim + 1), norm_range, &j);
     at_free(vectors);
     return AT_OK;
 }
@@ -128,30 +131,48 @@ typedef struct group_job {
     at_cpu_oom oom;
 } group_job;
 
-static const float *pixel(const group_job *j, int64_t b, int64_t p, float *buf)
+// Pixels [p, p + n) of image b as f32 rows: where they lie, or converted into buf. Sets the pitch.
+static const float *pixels_at(const group_job *j, int64_t b, int64_t p, int64_t n, float *buf,
+                              int64_t *pitch)
 {
-    int64_t first = b * at_cpu_step(&j->x, 0) + p * at_cpu_step(&j->x, 1);
-    return at_cpu_row(j->k, buf, j->x.data, j->x.dtype, first, 1, j->channels);
+    int64_t step = at_cpu_step(&j->x, 1), first = b * at_cpu_step(&j->x, 0) + p * step;
+
+    if (j->x.dtype == AT_F32) {
+        *pitch = step;
+        return (const float *)j->x.data + first;
+    }
+    *pitch = j->channels;
+    if (step == j->channels) {
+        j->k->load(buf, j->x.data, j->x.dtype, first, 1, n * j->channels);
+    } else {
+        for (int64_t i = 0; i < n; i++)
+            j->k->load(buf + i * j->channels, j->x.data, j->x.dtype, first + i * step, 1,
+                       j->channels);
+    }
+    return buf;
+}
+
+static float *block_scratch(group_job *j)
+{
+    return at_cpu_scratch(&j->oom, at_alloc((size_t)(j->block * j->channels) * sizeof(float)));
 }
 
 static void stats_range(void *ctx, int64_t begin, int64_t end)
 {
     group_job *j = ctx;
-    int64_t ch = j->channels;
-    float *buf = at_cpu_scratch(&j->oom, at_alloc((size_t)ch * sizeof *buf));
+    int64_t ch = j->channels, pitch;
+    float *buf = block_scratch(j);
 
     if (!buf) return;
     for (int64_t i = begin; i < end; i++) {
-        int64_t b = i / j->blocks, p0 = i % j->blocks * j->block;
-        int64_t n = at_most(j->block, j->pixels - p0);
+        int64_t p = i % j->blocks * j->block, n = at_most(j->block, j->pixels - p);
+        const float *x = pixels_at(j, i / j->blocks, p, n, buf, &pitch);
         float *mean = j->mean + i * ch, *sq = j->squares + i * ch;
         memset(mean, 0, (size_t)ch * sizeof *mean);
         memset(sq, 0, (size_t)ch * sizeof *sq);
-        for (int64_t p = 0; p < n; p++)
-            j->k->channel_sum(mean, pixel(j, b, p0 + p, buf), ch);
+        j->k->channel_sum(mean, x, ch, n, pitch);
         j->k->scale(mean, 1.0f / (float)n, ch);
-        for (int64_t p = 0; p < n; p++)
-            j->k->channel_squares(sq, pixel(j, b, p0 + p, buf), mean, ch);
+        j->k->channel_squares(sq, x, mean, ch, n, pitch);
     }
     at_free(buf);
 }
@@ -201,17 +222,20 @@ static void merge_range(void *ctx, int64_t begin, int64_t end)
 static void apply_range(void *ctx, int64_t begin, int64_t end)
 {
     group_job *j = ctx;
-    int64_t ch = j->channels;
-    float *buf = at_cpu_scratch(&j->oom, at_alloc((size_t)ch * sizeof *buf));
+    int64_t ch = j->channels, step = at_cpu_step(&j->out, 1), pitch;
+    float *buf = block_scratch(j);
 
     if (!buf) return;
     for (int64_t i = begin; i < end; i++) {
-        int64_t b = i / j->pixels, p = i % j->pixels;
-        int64_t to = b * at_cpu_step(&j->out, 0) + p * at_cpu_step(&j->out, 1);
-        float *y = j->out.dtype == AT_F32 ? (float *)j->out.data + to : buf;
-        j->k->channel_affine(y, pixel(j, b, p, buf), j->mul + b * ch, j->add + b * ch, ch,
-                             j->a->act);
-        if (y == buf) j->k->store(j->out.data, j->out.dtype, to, 1, buf, ch);
+        int64_t b = i / j->blocks, p = i % j->blocks * j->block,
+                n = at_most(j->block, j->pixels - p);
+        const float *x = pixels_at(j, b, p, n, buf, &pitch);
+        int64_t to = b * at_cpu_step(&j->out, 0) + p * step;
+        bool f32 = j->out.dtype == AT_F32;
+        j->k->channel_affine(f32 ? (float *)j->out.data + to : buf, f32 ? step : ch, x, pitch,
+                             j->mul + b * ch, j->add + b * ch, ch, n, j->a->act);
+        for (int64_t r = 0; !f32 && r < n; r++)
+            j->k->store(j->out.data, j->out.dtype, to + r * step, 1, buf + r * ch, ch);
     }
     at_free(buf);
 }
@@ -238,7 +262,7 @@ at_status at_cpu_fast_group_norm(const at_cpu_kernels *k, const at_group_norm_ar
     j.add = j.mul + j.batch * j.channels;
     at_parallel_for(j.batch * j.blocks, 2, stats_range, &j);
     at_parallel_for(j.batch * a->groups, 1 + 4096 / (j.blocks + 1), merge_range, &j);
-    at_parallel_for(j.batch * j.pixels, 1 + 16384 / j.channels, apply_range, &j);
+    at_parallel_for(j.batch * j.blocks, 2, apply_range, &j);
     at_free(scratch);
     return at_cpu_oom_status(&j.oom, "group_norm");
 }

@@ -11,11 +11,13 @@
 #include "base/thread.h"
 #include "cpu/gemm.h"
 
+// Measured on Zen 3 (docs/bench/cpu.md): w panels of kc * 16 floats take half of the first cache, rows
+// and sums of a task (MC * (kc + GEMM_NC) floats) nearly fill the second.
 enum {
-    DOT_ROWS = 12,                 // up to here dots beat packing (docs/bench/cpu.md)
-    DOT_COLS = 64,                 // columns of one dots call
-    MC = 96,                       // rows of a task
-    PANEL_BYTES = 6 * 1024 * 1024, // packed w at a time
+    DOT_ROWS = 24,                // up to here dots beat packing
+    DOT_COLS = 64,                // columns of one dots call
+    MC = 144,                     // rows of a task
+    PANEL_BYTES = 6 * 1024 * 1024 // packed w at a time
 };
 
 void at_cpu_gemm_finish_row(const gemm *g, float *c, int64_t m, int64_t n, int64_t count)

@@ -51,10 +51,13 @@ typedef struct at_cpu_kernels {
     // y = (x - mean) * rstd, then * w + b, then * (1 + s) + t; absent pointers are NULL.
     void (*norm)(float *y, const float *x, int64_t n, float mean, float rstd, const float *w,
                  const float *b, const float *s, const float *t);
-    void (*channel_sum)(float *acc, const float *x, int64_t n);                        // acc += x
-    void (*channel_squares)(float *acc, const float *x, const float *mean, int64_t n); // += (x-m)^2
-    void (*channel_affine)(float *y, const float *x, const float *a, const float *b, int64_t n,
-                           at_act act); // y = act(x * a + b)
+    // Over `rows` rows that lie `pitch` floats apart: acc += x; acc += (x - mean)^2.
+    void (*channel_sum)(float *acc, const float *x, int64_t n, int64_t rows, int64_t pitch);
+    void (*channel_squares)(float *acc, const float *x, const float *mean, int64_t n, int64_t rows,
+                            int64_t pitch);
+    // y = act(x * a + b) for each of the rows
+    void (*channel_affine)(float *y, int64_t y_pitch, const float *x, int64_t x_pitch,
+                           const float *a, const float *b, int64_t n, int64_t rows, at_act act);
     void (*rotate)(float *x, const float *cos, const float *sin, int64_t half, bool halves);
     float (*max)(const float *x, int64_t n);            // -inf if n is 0
     float (*exp_sum)(float *x, float minus, int64_t n); // x = exp(x - minus), returns the sum

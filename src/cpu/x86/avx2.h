@@ -18,10 +18,11 @@ float at_avx2_sum(const float *x, int64_t n);
 float at_avx2_squares(const float *x, float mean, int64_t n);
 void at_avx2_norm(float *y, const float *x, int64_t n, float mean, float rstd, const float *w,
                   const float *b, const float *s, const float *t);
-void at_avx2_channel_sum(float *acc, const float *x, int64_t n);
-void at_avx2_channel_squares(float *acc, const float *x, const float *mean, int64_t n);
-void at_avx2_channel_affine(float *y, const float *x, const float *a, const float *b, int64_t n,
-                            at_act act);
+void at_avx2_channel_sum(float *acc, const float *x, int64_t n, int64_t rows, int64_t pitch);
+void at_avx2_channel_squares(float *acc, const float *x, const float *mean, int64_t n, int64_t rows,
+                             int64_t pitch);
+void at_avx2_channel_affine(float *y, int64_t y_pitch, const float *x, int64_t x_pitch,
+                            const float *a, const float *b, int64_t n, int64_t rows, at_act act);
 void at_avx2_rotate(float *x, const float *cs, const float *sn, int64_t half, bool halves);
 float at_avx2_max(const float *x, int64_t n);
 float at_avx2_exp_sum(float *x, float minus, int64_t n);

@@ -192,17 +192,55 @@ void at_avx2_norm(float *y, const float *x, int64_t n, float mean, float rstd, c
     }
 }
 
-void at_avx2_channel_sum(float *acc, const float *x, int64_t n)
+// Columns of 32 channels, so that four sums stay in registers while the rows pass by.
+void at_avx2_channel_sum(float *acc, const float *x, int64_t n, int64_t rows, int64_t pitch)
 {
-    for (int64_t i = 0; i < n; i += 8)
-        v8_put(acc + i, _mm256_add_ps(v8_get(acc + i, n - i), v8_get(x + i, n - i)), n - i);
+    int64_t c = 0;
+    for (; c + 32 <= n; c += 32) {
+        v8 s0 = _mm256_loadu_ps(acc + c), s1 = _mm256_loadu_ps(acc + c + 8);
+        v8 s2 = _mm256_loadu_ps(acc + c + 16), s3 = _mm256_loadu_ps(acc + c + 24);
+        for (const float *p = x + c, *end = p + rows * pitch; p != end; p += pitch) {
+            s0 = _mm256_add_ps(s0, _mm256_loadu_ps(p));
+            s1 = _mm256_add_ps(s1, _mm256_loadu_ps(p + 8));
+            s2 = _mm256_add_ps(s2, _mm256_loadu_ps(p + 16));
+            s3 = _mm256_add_ps(s3, _mm256_loadu_ps(p + 24));
+        }
+        _mm256_storeu_ps(acc + c, s0);
+        _mm256_storeu_ps(acc + c + 8, s1);
+        _mm256_storeu_ps(acc + c + 16, s2);
+        _mm256_storeu_ps(acc + c + 24, s3);
+    }
+    for (; c < n; c += 8) {
+        v8 s = v8_get(acc + c, n - c);
+        for (int64_t r = 0; r < rows; r++)
+            s = _mm256_add_ps(s, v8_get(x + r * pitch + c, n - c));
+        v8_put(acc + c, s, n - c);
+    }
 }
 
-void at_avx2_channel_squares(float *acc, const float *x, const float *mean, int64_t n)
+void at_avx2_channel_squares(float *acc, const float *x, const float *mean, int64_t n, int64_t rows,
+                             int64_t pitch)
 {
-    for (int64_t i = 0; i < n; i += 8) {
-        v8 d = _mm256_sub_ps(v8_get(x + i, n - i), v8_get(mean + i, n - i));
-        v8_put(acc + i, v8_fma(d, d, v8_get(acc + i, n - i)), n - i);
+    int64_t c = 0;
+    for (; c + 16 <= n; c += 16) {
+        v8 s0 = _mm256_loadu_ps(acc + c), s1 = _mm256_loadu_ps(acc + c + 8);
+        v8 m0 = _mm256_loadu_ps(mean + c), m1 = _mm256_loadu_ps(mean + c + 8);
+        for (const float *p = x + c, *end = p + rows * pitch; p != end; p += pitch) {
+            v8 d0 = _mm256_sub_ps(_mm256_loadu_ps(p), m0);
+            v8 d1 = _mm256_sub_ps(_mm256_loadu_ps(p + 8), m1);
+            s0 = v8_fma(d0, d0, s0);
+            s1 = v8_fma(d1, d1, s1);
+        }
+        _mm256_storeu_ps(acc + c, s0);
+        _mm256_storeu_ps(acc + c + 8, s1);
+    }
+    for (; c < n; c += 8) {
+        v8 s = v8_get(acc + c, n - c), m = v8_get(mean + c, n - c);
+        for (int64_t r = 0; r < rows; r++) {
+            v8 d = _mm256_sub_ps(v8_get(x + r * pitch + c, n - c), m);
+            s = v8_fma(d, d, s);
+        }
+        v8_put(acc + c, s, n - c);
     }
 }
 
@@ -216,10 +254,12 @@ affine_as(float *y, const float *x, const float *a, const float *b, int64_t n, c
     }
 }
 
-void at_avx2_channel_affine(float *y, const float *x, const float *a, const float *b, int64_t n,
-                            at_act act)
+void at_avx2_channel_affine(float *y, int64_t y_pitch, const float *x, int64_t x_pitch,
+                            const float *a, const float *b, int64_t n, int64_t rows, at_act act)
 {
-#define CALL(constant) affine_as(y, x, a, b, n, constant)
+#define CALL(constant)                                                                             \
+    for (int64_t r = 0; r < rows; r++)                                                             \
+    affine_as(y + r * y_pitch, x + r * x_pitch, a, b, n, constant)
     EACH_ACT(CALL)
 #undef CALL
 }
