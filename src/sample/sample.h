@@ -56,7 +56,7 @@ typedef struct at_sample_args {
     void *on_step_ctx;
 } at_sample_args;
 
-extern const char *const at_sampler_names[]; // ComfyUI's 42, in its order
+extern const char *const at_sampler_names[]; // ComfyUI's 42, in its order; then NULL, for combos
 extern const size_t at_sampler_count;
 int at_sampler_find(const char *name); // -1 if unknown
 // KSampler plans one step more for these and drops the second last sigma.

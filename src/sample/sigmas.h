@@ -28,7 +28,7 @@ float at_sigma_min(const at_model_sampling *m);
 float at_sigma_max(const at_model_sampling *m);
 
 // ComfyUI's names in its order; at_scheduler_find gives -1 for an unknown one.
-extern const char *const at_scheduler_names[];
+extern const char *const at_scheduler_names[]; // ends with NULL, for combos
 extern const size_t at_scheduler_count;
 int at_scheduler_find(const char *name);
 

@@ -100,8 +100,9 @@ const char *const at_sampler_names[] = {
     "ddim",
     "uni_pc",
     "uni_pc_bh2",
+    NULL,
 };
-_Static_assert(sizeof at_sampler_names / sizeof *at_sampler_names ==
+_Static_assert(sizeof at_sampler_names / sizeof *at_sampler_names - 1 ==
                    sizeof at_solvers / sizeof *at_solvers,
                "one name per row");
 

@@ -150,6 +150,8 @@ static void names_rows_and_flags_agree(void **state)
     (void)state;
 
     assert_int_equal(at_sampler_count, 42);
+    assert_null(at_sampler_names[at_sampler_count]); // choices of a node's row
+    assert_null(at_scheduler_names[at_scheduler_count]);
     for (size_t i = 0; i < at_sampler_count; i++) {
         const char *name = at_sampler_names[i];
         assert_int_equal(at_sampler_find(name), (int)i);
