@@ -237,7 +237,7 @@ static int exif_orientation(const uint8_t *e, size_t n)
     bool little;
     uint32_t dir, count;
 
-    if (n < 8 || (memcmp(e, "II*", 4) && memcmp(e, "MM\0*", 4))) return 1;
+    if (n < 8 || (memcmp(e, "II*", 4) != 0 && memcmp(e, "MM\0*", 4) != 0)) return 1;
     little = e[0] == 'I';
     dir = tiff_number(e + 4, 4, little);
     if (dir > n - 2) return 1;

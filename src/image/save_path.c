@@ -118,7 +118,7 @@ static at_status count(const char *folder, const char *name, int *out)
     if (!dir) return at_fail(AT_EIO, "%s: %s", folder, strerror(errno));
     while ((e = readdir(dir)) != NULL) {
         int v;
-        if (strncmp(e->d_name, name, n) || e->d_name[n] != '_') continue;
+        if (strncmp(e->d_name, name, n) != 0 || e->d_name[n] != '_') continue;
         v = number_in(e->d_name, n);
         if (v > highest) highest = v;
     }
@@ -136,7 +136,7 @@ static at_status place(const char *root, const char *prefix, at_save_path *out)
     at_status st = AT_OK;
 
     if (*prefix == '/') { // absolute is fine inside the root
-        if (strncmp(prefix, root, root_n) || prefix[root_n] != '/') AT_TRY(outside(prefix));
+        if (strncmp(prefix, root, root_n) != 0 || prefix[root_n] != '/') AT_TRY(outside(prefix));
         below = prefix + root_n + 1;
     }
     if (!normalize(below, &s)) AT_TRY(outside(prefix));

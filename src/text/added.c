@@ -53,7 +53,7 @@ static bool is_space_byte(char c)
 static bool stands_at(const at_added_token *t, bool normalized, const char *text, size_t n,
                       size_t i)
 {
-    if (t->normalized != normalized || t->len > n - i || memcmp(text + i, t->text, t->len))
+    if (t->normalized != normalized || t->len > n - i || memcmp(text + i, t->text, t->len) != 0)
         return false;
     if (!t->single_word) return true;
     return !(i && is_word_byte(text[i - 1])) && !(i + t->len < n && is_word_byte(text[i + t->len]));

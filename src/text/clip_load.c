@@ -156,7 +156,7 @@ at_status at_clip_load_json(at_tokenizer *t, const json_t *root)
     const char *type = json_string_value(json_object_get(model, "type"));
     at_status st = AT_OK;
 
-    if (type && strcmp(type, "BPE"))
+    if (type && strcmp(type, "BPE") != 0)
         AT_TRY(at_fail(AT_EFORMAT, "%s: a %.40s model; CLIP's is BPE", t->label, type));
     AT_TRY(at_bpe_init(&t->bpe));
     AT_TRY(load_vocab_object(t, json_object_get(model, "vocab")));

@@ -43,7 +43,7 @@ static bool holds_vocabulary(at_tokenizer_kind kind, const char *dir)
 
     for (int i = 0; names[i]; i++)
         if (exists_in(dir, names[i]) &&
-            (strcmp(names[i], "vocab.json") || exists_in(dir, "merges.txt")))
+            (strcmp(names[i], "vocab.json") != 0 || exists_in(dir, "merges.txt")))
             return true;
     return exists_in(dir, "tokenizer.json");
 }

@@ -161,7 +161,7 @@ static char *marks(int n, const char *tail)
 
     for (int i = 0; i < n; i++)
         memcpy(text + 2 * i, "a ", 2);
-    strcpy(text + 2 * n, tail);
+    memcpy(text + 2 * n, tail, strlen(tail) + 1);
     return text;
 }
 

@@ -81,7 +81,7 @@ static bool word(const char *text, size_t n, double *out)
 
     if (n && (*text == '+' || *text == '-')) text++, n--;
     for (int i = 0; i < 3; i++) {
-        if (n != strlen(names[i]) || strncasecmp(text, names[i], n)) continue;
+        if (n != strlen(names[i]) || strncasecmp(text, names[i], n) != 0) continue;
         *out = i == 2 ? NAN : minus ? -INFINITY : INFINITY;
         return true;
     }

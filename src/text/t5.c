@@ -29,7 +29,7 @@ static at_status encode_marked(const at_t5 *t, const char *word, size_t n, bool 
     }
     if (s.failed) AT_TRY(at_fail(AT_ENOMEM, "no memory for a prompt of %zu bytes", n));
     for (size_t i = 1; t->split_marks && i + mark <= s.len; i++) {
-        if (memcmp(s.data + i, t->mark, mark)) continue;
+        if (memcmp(s.data + i, t->mark, mark) != 0) continue;
         AT_TRY(at_unigram_encode(&t->uni, s.data + begin, i - begin, out));
         begin = i;
     }

@@ -63,7 +63,7 @@ static at_status load_model(at_tokenizer *t, const json_t *model)
     at_unigram *u = &t->t5.uni;
     at_status st = AT_OK;
 
-    if (!type || strcmp(type, "Unigram"))
+    if (!type || strcmp(type, "Unigram") != 0)
         AT_TRY(at_fail(AT_EFORMAT, "%s: a %.40s model; T5's is Unigram", t->label,
                        type ? type : "nameless"));
     AT_TRY(load_pieces(t, json_object_get(model, "vocab")));
@@ -116,7 +116,7 @@ static bool unicode_form(const char *type, int *form)
                  {"NFKD", UTF8PROC_STABLE | UTF8PROC_DECOMPOSE | UTF8PROC_COMPAT}};
 
     for (size_t i = 0; i < sizeof forms / sizeof *forms; i++) {
-        if (strcmp(type, forms[i].name)) continue;
+        if (strcmp(type, forms[i].name) != 0) continue;
         *form = forms[i].form;
         return true;
     }
@@ -171,7 +171,7 @@ static at_status each(at_tokenizer *t, const json_t *o, const char *list_key,
     at_status st = AT_OK;
 
     if (!o || json_is_null(o)) return AT_OK;
-    if (!type || strcmp(type, "Sequence")) return load(t, o);
+    if (!type || strcmp(type, "Sequence") != 0) return load(t, o);
     json_array_foreach(json_object_get(o, list_key), i, item) AT_TRY(load(t, item));
 out:
     return st;

@@ -83,7 +83,7 @@ static int byte_of(const char *text, size_t n)
     static const char hex[] = "0123456789ABCDEF";
     const char *a, *b;
 
-    if (n != 6 || memcmp(text, "<0x", 3) || text[5] != '>' || !text[3] || !text[4]) return -1;
+    if (n != 6 || memcmp(text, "<0x", 3) != 0 || text[5] != '>' || !text[3] || !text[4]) return -1;
     a = strchr(hex, text[3]);
     b = strchr(hex, text[4]);
     return a && b ? (int)((a - hex) * 16 + (b - hex)) : -1;

@@ -202,7 +202,7 @@ static at_status parse_header(parser *p)
             const char *name;
             AT_TRY(at_scan_string(s, &name));
             AT_TRY(at_scan_expect(s, ':'));
-            if (strcmp(name, "__metadata__")) {
+            if (strcmp(name, "__metadata__") != 0) {
                 AT_TRY(parse_tensor(p, name));
             } else if (have_meta) {
                 AT_TRY(at_scan_fail(s, "__metadata__ stands twice"));

@@ -204,7 +204,7 @@ static void endless_nesting_is_refused_quickly(void **state)
     enum { N = 1 << 20 };
     char *deep = malloc(N + 16);
     (void)state;
-    strcpy(deep, "{\"w\":{\"x\":");
+    memcpy(deep, "{\"w\":{\"x\":", 10);
     memset(deep + 10, '[', N);
     deep[N + 10] = 0;
     refused(deep, 0, "deeper than 8");

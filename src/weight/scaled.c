@@ -77,7 +77,7 @@ static at_status fold_new(at_store *s, const char *layer, size_t n, const char *
     const at_weight *scale;
     at_weight *w = weight_of(s, layer, n);
 
-    if (!format || (strcmp(format, "float8_e4m3fn") && strcmp(format, "float8_e5m2")))
+    if (!format || (strcmp(format, "float8_e4m3fn") != 0 && strcmp(format, "float8_e5m2") != 0))
         return at_fail(AT_EUNSUPPORTED,
                        "%s: layer %.*s is quantised as \"%.40s\"; atelier reads float8_e4m3fn and "
                        "float8_e5m2: take an fp8 or bf16 file of this model",
