@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // node.h - what a node is: a table of inputs and outputs, a plain struct, and a run function.
-// Idea: one row per input says its name, type, place in the struct, default and range. The same rows
-// check a workflow with ComfyUI's errors, fill the struct, and print /object_info, docs and help; the
-// run function never sees JSON.
+// Idea: one row per input says its name, type, place in the struct, default and range. The same
+// rows check a workflow with ComfyUI's errors, fill the struct, and print /object_info, docs and
+// help; the run function never sees JSON.
 // Ownership: values hold one reference to their object or string; inputs are borrowed for the run,
 // outputs are given away. Run functions are called on the job's thread.
 #ifndef ATELIER_NODE_H
@@ -16,7 +16,7 @@
 #include "base/sink.h"
 #include "base/status.h"
 
-// --- values that travel on links ---------------------------------------------------------------------
+// --- values that travel on links ----------------------------------------------------------------
 // Base of everything big on a link (MODEL, LATENT, IMAGE ...): put it first in the struct.
 typedef struct at_object {
     atomic_int refs;
@@ -60,7 +60,7 @@ at_value at_value_blocker(const char *message); // NULL: silent; kind NONE if ou
 at_value at_value_copy(const at_value *v); // another kind than v's: out of memory
 void at_value_clear(at_value *v);
 
-// --- inputs ------------------------------------------------------------------------------------------
+// --- inputs -------------------------------------------------------------------------------------
 typedef enum at_in_type {
     AT_IN_INT,    // int64_t field (seeds: uint64_t with AT_IN_U64)
     AT_IN_U64,    // "INT" on the wire, uint64_t field
@@ -94,7 +94,8 @@ enum {
     AT_INF_COMBO_OPTIONS = 1 << 18 // combo of a V1 node printed as ["COMBO", {"options": [...]}]
 };
 
-// One input. Order in the table is ComfyUI's order. Numbers are exact up to 2^53; U64 max is 2^64 - 1.
+// One input. Order in the table is ComfyUI's order. Numbers are exact up to 2^53; U64 max is 2^64 -
+// 1.
 typedef struct at_in {
     const char *name;
     at_in_type type;
@@ -111,7 +112,8 @@ typedef struct at_in {
     const char *extra;          // more options as a JSON object: "{\"audio_upload\": true}"; NULL none
 } at_in;
 
-// Numbers that object_info prints as an integer though the row is FLOAT, or as a float though it is INT.
+// Numbers that object_info prints as an integer though the row is FLOAT, or as a float though it is
+// INT.
 enum { AT_ALT_DEF = 1, AT_ALT_MIN = 2, AT_ALT_MAX = 4, AT_ALT_STEP = 8, AT_ALT_ROUND = 16 };
 
 typedef struct at_out {
@@ -121,7 +123,7 @@ typedef struct at_out {
     const char *tip;
 } at_out;
 
-// --- running -----------------------------------------------------------------------------------------
+// --- running ------------------------------------------------------------------------------------
 // What a run function may ask of the engine; opaque here, see flow/run.h and engine/.
 typedef struct at_node_ctx at_node_ctx;
 
@@ -148,15 +150,16 @@ typedef struct at_node {
     const at_out *out;
     size_t n_out;
     size_t in_size; // sizeof the input struct
-    // Fill out[0 .. n_out). On failure what was filled is released by the caller. An is_list output is
-    // given as several values with at_node_emit.
+    // Fill out[0 .. n_out). On failure what was filled is released by the caller. An is_list output
+    // is given as several values with at_node_emit.
     at_status (*run)(at_node_ctx *c, const void *in, at_value *out);
-    // Optional. More checks with constants only (linked fields are zero): AT_OK, or AT_EINVAL with the
-    // text for "Custom validation failed for node".  `linked(c, name)` tells which fields are linked.
+    // Optional. More checks with constants only (linked fields are zero): AT_OK, or AT_EINVAL with
+    // the text for "Custom validation failed for node".  `linked(c, name)` tells which fields are
+    // linked.
     at_status (*validate)(at_node_ctx *c, const void *in);
-    // The inputs that `validate` looks at, comma-separated ("image"), or "*": for them the checks of
-    // range and list are left to it, and its complaint is reported once for each of them. NULL: the
-    // combos over files.
+    // The inputs that `validate` looks at, comma-separated ("image"), or "*": for them the checks
+    // of range and list are left to it, and its complaint is reported once for each of them. NULL:
+    // the combos over files.
     const char *validates;
     // Optional. A value that stands for outside state (a file's hash) in the cache signature: text.
     at_status (*fingerprint)(at_node_ctx *c, const void *in, char **out);

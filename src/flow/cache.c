@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // cache.c - the result cache in ComfyUI's three modes.
 // Idea: classic keeps only what the present prompt names; lru keeps the N entries used last, by
-// generation (one per prompt); none starts empty, and execute.c drops a result when nobody needs it.
+// generation (one per prompt); none starts empty, and execute.c drops a result when nobody needs
+// it.
 // Source: ComfyUI 0.3.64 comfy_execution/caching.py; comfyui-contract 3.6.
 // Ownership: see cache.h.
 #include "flow/cache.h"

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // check.c - is this workflow valid? The report that ComfyUI sends with status 200 or 400.
-// Idea: every output node is walked (check_walk.c); after each bad one the errors known so far are added
-// to the report with that output as a dependent, exactly in ComfyUI's order.
+// Idea: every output node is walked (check_walk.c); after each bad one the errors known so far are
+// added to the report with that output as a dependent, exactly in ComfyUI's order.
 // Source: ComfyUI 0.3.64 execution.py validate_prompt; comfyui-contract 1.2.
 // Ownership: the result owns what it reports.
 #include "flow/check.h"

@@ -38,10 +38,10 @@ typedef struct at_walk {
     at_pyerr raised;
 } at_walk;
 
-// --- check_walk.c: from one output upwards ----------------------------------------------------------------
+// --- check_walk.c: from one output upwards ------------------------------------------------------
 at_status at_walk_output(at_walk *w, size_t node); // leaves verdicts
 
-// --- check_error.c: one error as ComfyUI sends it; NULL if out of memory ------------------------------
+// --- check_error.c: one error as ComfyUI sends it; NULL if out of memory ------------------------
 // `extra` is taken; NULL stands for a failed allocation.
 json_t *at_error(const char *type, const char *message, char *details, json_t *extra);
 json_t *at_extra(const char *input); // {"input_name": ...}
@@ -51,11 +51,11 @@ bool at_extra_put(json_t *extra, const char *key, json_t *value);
 at_status at_check_no_memory(void);
 at_status at_check_append(json_t *array, json_t *item); // takes item; NULL is AT_ENOMEM
 
-// --- check_input.c: one constant of one input ----------------------------------------------------------
+// --- check_input.c: one constant of one input ---------------------------------------------------
 json_t *at_checker_choices(at_checker *c, const at_in *row); // borrowed; NULL if out of memory
 json_t *at_checker_config(at_checker *c, const at_node *n, const at_in *row); // new; "input_config"
-// Converts in place; on a complaint *error is a new error. `lenient`: the node's own validator looks
-// at this input, so range and list are left to it.
+// Converts in place; on a complaint *error is a new error. `lenient`: the node's own validator
+// looks at this input, so range and list are left to it.
 at_status at_check_constant(at_checker *c, at_graph_node *n, const at_in *row, bool lenient,
                             json_t **error);
 bool at_types_meet(const char *received, const char *wanted); // wanted NULL: a list

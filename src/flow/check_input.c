@@ -56,7 +56,8 @@ bool at_types_meet(const char *received, const char *wanted)
     return false;
 }
 
-// {"input_name", "input_config", "received_value"}; config is taken, NULL prints null if `no_config`.
+// {"input_name", "input_config", "received_value"}; config is taken, NULL prints null if
+// `no_config`.
 static json_t *extra_of(const char *name, json_t *config, bool no_config, const json_t *value)
 {
     json_t *extra = at_extra(name);

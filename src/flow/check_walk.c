@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // check_walk.c - ComfyUI's walk from an output upwards: links, constants, the node's own validator.
-// Idea: ComfyUI recurses; here an explicit stack of visits does the same, so a chain of any length is
-// fine. A visit that hits an exception (a missing node, a slot out of range) is abandoned and blamed as
-// ComfyUI blames it: on the output itself, or as an "inner" error where the link was followed.
-// Easy to get wrong: a cycle is an error without words (ComfyUI runs into its recursion limit, and the
-// unwinding visits overwrite the reason): the nodes on it are just not valid.
-// Source: ComfyUI 0.3.64 execution.py validate_inputs; comfyui-contract 3.2. Order of errors inside a node:
-// ours is the table's (a Python set there).
+// Idea: ComfyUI recurses; here an explicit stack of visits does the same, so a chain of any length
+// is fine. A visit that hits an exception (a missing node, a slot out of range) is abandoned and
+// blamed as ComfyUI blames it: on the output itself, or as an "inner" error where the link was
+// followed.
+// Easy to get wrong: a cycle is an error without words (ComfyUI runs into its recursion limit, and
+// the unwinding visits overwrite the reason): the nodes on it are just not valid.
+// Source: ComfyUI 0.3.64 execution.py validate_inputs; comfyui-contract 3.2. Order of errors inside
+// a node: ours is the table's (a Python set there).
 // Ownership: the walk owns its stack and the verdicts.
 #include "flow/check.h"
 
@@ -70,7 +71,7 @@ static at_status complain(at_visit *v, const at_node *n, const at_in *row, json_
     return at_check_append(v->errors, error);
 }
 
-// --- links -------------------------------------------------------------------------------------------
+// --- links --------------------------------------------------------------------------------------
 static at_status raise_key(at_walk *w, const json_t *key)
 {
     at_str s = {0};
@@ -152,7 +153,7 @@ static at_status follow(at_walk *w, at_visit *v, const at_graph_node *n, const a
     return AT_OK;
 }
 
-// --- the node's own validator --------------------------------------------------------------------------
+// --- the node's own validator -------------------------------------------------------------------
 static at_status report_custom(at_visit *v, const at_graph_node *n, const char *reason)
 {
     at_status st = AT_OK;
@@ -195,7 +196,7 @@ out:
     return st;
 }
 
-// --- one visit -----------------------------------------------------------------------------------------
+// --- one visit ----------------------------------------------------------------------------------
 static at_status check_row(at_walk *w, at_visit *v, at_graph_node *n, const at_in *row)
 {
     json_t *value = json_object_get(n->inputs, row->name), *error = NULL;

@@ -78,7 +78,8 @@ void at_hash_bytes(at_hash *h, const void *p, size_t n)
 
     for (; n >= 8; n -= 8, b += 8) {
         v = 0;
-        for (int i = 0; i < 8; i++) v |= (uint64_t)b[i] << (8 * i);
+        for (int i = 0; i < 8; i++)
+            v |= (uint64_t)b[i] << (8 * i);
         at_hash_u64(h, v);
     }
     for (; n; n--, b++) {

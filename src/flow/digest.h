@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// digest.h - SipHash-2-4 with 128 bits: keys of the result cache and of tables over strange strings.
+// digest.h - SipHash-2-4 with 128 bits: keys of the result cache and of tables over strange
+// strings.
 // Idea: with a key drawn at random per process nobody can choose two workflows with one digest.
 // Source: Aumasson & Bernstein 2012, "SipHash: a fast short-input PRF", and its 128-bit variant.
 // Owns nothing.

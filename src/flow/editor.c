@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // editor.c - the editor's drawing (nodes with positions, links, widgets) becomes an API workflow.
-// Idea: walk the nodes of each level; subgraph instances open a level of their own whose ids get the
-// instance's id in front ("12:3"); what is only drawn (notes, reroutes, primitives), muted or bypassed
-// is left out, and links are followed through it.
-// Source: comfyui-contract 3.8 (ComfyUI's frontend does this before it posts a workflow); schemas 0.4 (links
-// are lists) and 1.0 (links are objects).
-// Easy to get wrong: inputs are ordered widgets first, then links: that order decides which node runs first.
+// Idea: walk the nodes of each level; subgraph instances open a level of their own whose ids get
+// the instance's id in front ("12:3"); what is only drawn (notes, reroutes, primitives), muted or
+// bypassed is left out, and links are followed through it.
+// Source: comfyui-contract 3.8 (ComfyUI's frontend does this before it posts a workflow); schemas
+// 0.4 (links are lists) and 1.0 (links are objects).
+// Easy to get wrong: inputs are ordered widgets first, then links: that order decides which node
+// runs first.
 // Ownership: see editor.h.
 #include "flow/editor.h"
 
@@ -62,7 +63,7 @@ const json_t *at_editor_subgraph(const at_editor *e, const json_t *node)
     return type ? json_object_get(e->subgraphs, type) : NULL;
 }
 
-// --- levels --------------------------------------------------------------------------------------------
+// --- levels -------------------------------------------------------------------------------------
 // Items of a list by their id (member `name`, or the first element of a list).
 static at_status index_by_id(at_editor *e, const json_t *list, json_t **out)
 {
@@ -112,7 +113,7 @@ void at_scope_close(at_scope *s)
     *s = (at_scope){0};
 }
 
-// --- nodes ---------------------------------------------------------------------------------------------
+// --- nodes --------------------------------------------------------------------------------------
 static at_status add_links(at_editor *e, const at_scope *s, const json_t *node, json_t *inputs)
 {
     at_status st = AT_OK;

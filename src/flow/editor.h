@@ -34,13 +34,14 @@ const json_t *at_editor_subgraph(const at_editor *e, const json_t *node); // NUL
 bool at_editor_virtual(const json_t *node);                               // drawn, but not executed
 int at_editor_mode(const json_t *node); // 0 always, 2 muted, 4 bypassed
 
-// --- editor_links.c: where does the value of a link come from? New reference: a link ["id", slot], a
-// constant, or NULL in *value for nothing (muted, or cut).
+// --- editor_links.c: where does the value of a link come from? New reference: a link ["id", slot],
+// a constant, or NULL in *value for nothing (muted, or cut).
 at_status at_editor_resolve(at_editor *e, const at_scope *s, const json_t *link_id, json_t **value);
 
 // --- editor_widgets.c: the constants of a node, by name, into `inputs`.
 at_status at_editor_widgets(const at_editor *e, const json_t *node, json_t *inputs);
-// A constant as the API wants it: lists are wrapped as {"__value__": list}. New; NULL if out of memory.
+// A constant as the API wants it: lists are wrapped as {"__value__": list}. New; NULL if out of
+// memory.
 json_t *at_editor_constant(json_t *value);
 
 #endif

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // editor_links.c - follows a drawn link back to the node or constant that feeds it.
-// Idea: step by step: through reroutes, bypassed nodes (the input of the output's type), primitives (their
-// value), into subgraphs by their outputs and out of them by their inputs (node ids -10 and -20 in a
-// subgraph's links stand for its own inputs and outputs).
+// Idea: step by step: through reroutes, bypassed nodes (the input of the output's type), primitives
+// (their value), into subgraphs by their outputs and out of them by their inputs (node ids -10 and
+// -20 in a subgraph's links stand for its own inputs and outputs).
 // Ownership: levels that are entered on the way live until the answer is found.
 #include "flow/editor.h"
 
@@ -57,7 +57,8 @@ static const json_t *bypass(const json_t *node, size_t slot)
     return NULL;
 }
 
-// A subgraph's input without a link: the value of the widget that the instance shows for it, if any.
+// A subgraph's input without a link: the value of the widget that the instance shows for it, if
+// any.
 static json_t *promoted(const json_t *instance, size_t input)
 {
     const json_t *inputs = json_object_get(instance, "inputs");

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // editor_widgets.c - the values of a drawn node's widgets get their names.
-// Idea: widgets_values is a list in the order in which the class declares its widgets (required, then
-// optional), also of those that a link replaced. Two kinds of extra values stand between: what happens to
-// a seed after each run, and the upload button behind the required inputs.
+// Idea: widgets_values is a list in the order in which the class declares its widgets (required,
+// then optional), also of those that a link replaced. Two kinds of extra values stand between: what
+// happens to a seed after each run, and the upload button behind the required inputs.
 // Source: comfyui-contract 3.8. Some packs store an object of values by name instead.
 // Owns nothing: values are shared with the drawing.
 #include "flow/editor.h"

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // events.c - what a run tells its sink, in the shape that ComfyUI's clients know.
-// Source: ComfyUI 0.3.64 execution.py handle_execution_error, execution_block_cb; comfyui-contract 2.2, 2.3.
+// Source: ComfyUI 0.3.64 execution.py handle_execution_error, execution_block_cb; comfyui-contract
+// 2.2, 2.3.
 // Easy to get wrong: an ExecutionBlocked error does not end the run; its event carries value 1.
 // Owns nothing: texts live as long as the call.
 #include "flow/execute.h"

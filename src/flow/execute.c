@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // execute.c - runs a checked workflow to its end, an error or a cancel.
-// Idea: take the next node of the execution list, visit it, tell the sink; the first failure ends the run
-// and what was shown until then stays.
+// Idea: take the next node of the execution list, visit it, tell the sink; the first failure ends
+// the run and what was shown until then stays.
 // Source: ComfyUI 0.3.64 execution.py PromptExecutor.execute_async; comfyui-contract 2.3, 3.3.
 // Ownership: see execute.h.
 #include "flow/execute.h"

@@ -25,12 +25,12 @@ typedef struct at_run {
     char *prompt, *pnginfo; // texts of hidden inputs, made when first asked for
 } at_run;
 
-// --- prepare.c -----------------------------------------------------------------------------------------
+// --- prepare.c ----------------------------------------------------------------------------------
 at_status at_run_prepare(at_run *r, const at_execute_args *args);
 void at_run_free(at_run *r);
 at_status at_run_hidden(at_run *r, const at_in *row, const char *id, const char **text);
 
-// --- inputs.c: the lists on a node's inputs --------------------------------------------------------------
+// --- inputs.c: the lists on a node's inputs -----------------------------------------------------
 typedef struct at_inputs {
     const at_node *node;
     at_values *rows;   // per row
@@ -48,15 +48,16 @@ const at_value *at_inputs_blocker(const at_inputs *in, size_t i);
 at_status at_inputs_fill(at_inputs *in, size_t i);
 json_t *at_inputs_json(const at_inputs *in); // "current_inputs"
 
-// --- visit.c: one node ------------------------------------------------------------------------------------
+// --- visit.c: one node --------------------------------------------------------------------------
 // *again: lazy inputs were asked for, the node runs later.
 at_status at_run_visit(at_run *r, size_t node, at_inputs *in, bool *again);
 
-// --- events.c ---------------------------------------------------------------------------------------------
+// --- events.c -----------------------------------------------------------------------------------
 void at_run_emit(const at_run *r, at_event_kind kind, size_t node, const char *text);
 void at_run_emit_cached(const at_run *r);
 void at_run_emit_blocked(const at_run *r, size_t node, const char *message);
-// The event that ends a failed run: interrupted or error. `cause` is the message, `in` may be empty.
+// The event that ends a failed run: interrupted or error. `cause` is the message, `in` may be
+// empty.
 void at_run_emit_failure(const at_run *r, at_status st, const char *type, size_t node,
                          const char *cause, const at_inputs *in);
 

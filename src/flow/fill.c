@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // fill.c - literals and linked values into the fields of a node's input struct.
-// Idea: at_check has converted what it saw; here stands the last guard, because inputs may also come
-// over wildcard links or from nodes that no check visited. A value of the wrong kind is refused.
+// Idea: at_check has converted what it saw; here stands the last guard, because inputs may also
+// come over wildcard links or from nodes that no check visited. A value of the wrong kind is
+// refused.
 // Ownership: see fill.h.
 #include "flow/fill.h"
 

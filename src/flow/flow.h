@@ -10,7 +10,7 @@
 
 #include "atelier/node.h"
 
-// --- registry ----------------------------------------------------------------------------------------
+// --- registry -----------------------------------------------------------------------------------
 // Lists of nodes are const arrays of pointers that end with NULL; the registry borrows them.
 typedef struct at_registry at_registry;
 at_status at_registry_new(at_registry **out);
@@ -34,14 +34,15 @@ typedef struct at_file_lists {
 json_t *at_object_info(const at_node *n, const at_file_lists *files);
 json_t *at_object_info_all(const at_registry *r, const at_file_lists *files);
 
-// --- reading and checking ------------------------------------------------------------------------------
+// --- reading and checking -----------------------------------------------------------------------
 typedef struct at_graph at_graph;
-// Parse API-format JSON: the prompt object itself, or {"prompt": {...}, ...}. Integers up to 2^64 - 1 and
-// any depth up to 500. Also accepts the editor's format ({"nodes": [...], "links": [...]}) and converts it
-// (contract 3.8). AT_EWORKFLOW with line and column, or with ComfyUI's text.
+// Parse API-format JSON: the prompt object itself, or {"prompt": {...}, ...}. Integers up to 2^64-1
+// and any depth up to 500. Also accepts the editor's format ({"nodes": [...], "links": [...]})
+// and converts it (contract 3.8). AT_EWORKFLOW with line and column, or with ComfyUI's text.
 at_status at_graph_parse(const char *label, const char *text, size_t n, const at_registry *r,
                          at_graph **out);
-// The same from a parsed prompt object (API format), for a server that has read the body. Shares `prompt`.
+// The same from a parsed prompt object (API format), for a server that has read the body. Shares
+// `prompt`.
 at_status at_graph_from_json(json_t *prompt, const at_registry *r, at_graph **out);
 void at_graph_free(at_graph *g);
 size_t at_graph_count(const at_graph *g);
@@ -66,7 +67,7 @@ void at_check_result_free(at_check_result *c);
 // The answer to a request that brings no workflow at all.
 at_status at_check_no_prompt(at_check_result *out);
 
-// --- running -------------------------------------------------------------------------------------------
+// --- running ------------------------------------------------------------------------------------
 typedef enum at_cache_mode { AT_CACHE_CLASSIC, AT_CACHE_LRU, AT_CACHE_NONE } at_cache_mode;
 typedef struct at_cache at_cache; // of results between runs
 at_status at_cache_new(at_cache_mode mode, size_t lru_entries, at_cache **out);
@@ -83,9 +84,10 @@ typedef struct at_execute_args {
     json_t *extra_pnginfo; // borrowed, may be NULL
     void *engine;
 } at_execute_args;
-// Runs to the end, an error, or a cancel. Events go to the sink in ComfyUI's order; on AT_OK *outputs (may
-// be NULL) gets {"node": ui, ...}, after a failure what was shown until then (or NULL). Status: AT_OK,
-// AT_ECANCELLED, or the failing node's status with a message that names node, class and cause.
+// Runs to the end, an error, or a cancel. Events go to the sink in ComfyUI's order; on AT_OK
+// *outputs (may be NULL) gets {"node": ui, ...}, after a failure what was shown until then (or
+// NULL). Status: AT_OK, AT_ECANCELLED, or the failing node's status with a message that names node,
+// class and cause.
 at_status at_execute(const at_execute_args *args, json_t **outputs);
 
 #endif

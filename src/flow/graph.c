@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // graph.c - from JSON text to a workflow: nodes by id, each with its table.
-// Source: comfyui-contract 3.1. What is wrong inside nodes is at_check's affair: only text that is no JSON
-// object of nodes is refused here.
+// Source: comfyui-contract 3.1. What is wrong inside nodes is at_check's affair: only text that is
+// no JSON object of nodes is refused here.
 // Ownership: see graph.h.
 #include "flow/graph.h"
 
@@ -102,7 +102,8 @@ out:
     return st;
 }
 
-// {"prompt": {...}} as clients post it, or the prompt itself. A node called "prompt" has a class_type.
+// {"prompt": {...}} as clients post it, or the prompt itself. A node called "prompt" has a
+// class_type.
 static json_t *unwrap(json_t *v)
 {
     json_t *inner = json_object_get(v, "prompt");

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // graph.h - the inside of a workflow, for flow/ alone.
-// Idea: the JSON tree is the truth (values are converted in place, as ComfyUI does); beside it stands
-// one record per node with its table and its place.
+// Idea: the JSON tree is the truth (values are converted in place, as ComfyUI does); beside it
+// stands one record per node with its table and its place.
 // Ownership: the graph owns the tree; ids, names and json pointers below are borrowed from it.
 #ifndef AT_FLOW_GRAPH_H
 #define AT_FLOW_GRAPH_H

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // inputs.c - what lies on the inputs of a node that is about to run, and the struct of each call.
-// Idea: every value is a list. A constant is a list of one. Without INPUT_IS_LIST the node runs as often
-// as the longest list is long, and shorter lists repeat their last value.
-// Source: ComfyUI 0.3.64 execution.py get_input_data, _async_map_node_over_list; comfyui-contract 3.4.
+// Idea: every value is a list. A constant is a list of one. Without INPUT_IS_LIST the node runs as
+// often as the longest list is long, and shorter lists repeat their last value.
+// Source: ComfyUI 0.3.64 execution.py get_input_data, _async_map_node_over_list; comfyui-contract
+// 3.4.
 // Ownership: lists are borrowed from the results in the cache; constants belong to the at_inputs.
 #include <string.h>
 

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // json.h - JSON as Python's json module reads and writes it, in jansson's tree.
-// Idea: ComfyUI's contract is Python's: integers of any size, NaN and Infinity, the last of two equal
-// keys wins, floats print as repr() does. What jansson cannot hold (an integer beyond 64 bits signed, NaN,
-// Infinity) is an "odd number": a string node whose first byte is 0xFF, which no UTF-8 text contains,
-// followed by the literal. json_dumps() refuses such a tree; at_json_dump() prints it.
-// Lone surrogates in escapes become U+FFFD; a NUL character is refused (C strings hold our text).
+// Idea: ComfyUI's contract is Python's: integers of any size, NaN and Infinity, the last of two
+// equal keys wins, floats print as repr() does. What jansson cannot hold (an integer beyond 64 bits
+// signed, NaN, Infinity) is an "odd number": a string node whose first byte is 0xFF, which no UTF-8
+// text contains, followed by the literal. json_dumps() refuses such a tree; at_json_dump() prints
+// it. Lone surrogates in escapes become U+FFFD; a NUL character is refused (C strings hold our
+// text).
 // Owns nothing: results are the caller's.
 #ifndef AT_FLOW_JSON_H
 #define AT_FLOW_JSON_H
@@ -19,9 +20,9 @@
 #define AT_JSON_MAX_DEPTH  500
 #define AT_JSON_MAX_DIGITS 4300 // sys.int_info.default_max_str_digits
 
-// Route jansson's memory through at_alloc, once per process, so that counters and fault injection see
-// it. Called by everything here and by at_registry_new; call it first thing where jansson is used
-// before that and trees outlive the change.
+// Route jansson's memory through at_alloc, once per process, so that counters and fault injection
+// see it. Called by everything here and by at_registry_new; call it first thing where jansson is
+// used before that and trees outlive the change.
 void at_json_use_house_memory(void);
 
 // Parse one JSON text. AT_EWORKFLOW with label, line and column; AT_ENOMEM.

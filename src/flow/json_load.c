@@ -76,7 +76,8 @@ static bool word(reader *r, const char *w)
     return true;
 }
 
-// The end of the number that starts at r->p, NULL if there is none; *real: has a fraction or exponent.
+// The end of the number that starts at r->p, NULL if there is none; *real: has a fraction or
+// exponent.
 static const char *number_end(const reader *r, bool *real)
 {
     const char *p = r->p, *q;

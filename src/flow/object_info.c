@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // object_info.c - prints a node's table as ComfyUI's /object_info does.
-// Idea: two dialects. V1 classes give INPUT_TYPES() as it is: combos are lists, options may be absent.
-// V3 schemas always print options, combos as ["COMBO", {"options": [...]}], hidden inputs as lists, and the
-// keys output_tooltips, deprecated, experimental, api_node. Source: ComfyUI 0.3.64 server.py node_info and
-// comfy_api/latest/_io.py get_v1_info; comfyui-contract 1.4.
+// Idea: two dialects. V1 classes give INPUT_TYPES() as it is: combos are lists, options may be
+// absent. V3 schemas always print options, combos as ["COMBO", {"options": [...]}], hidden inputs
+// as lists, and the keys output_tooltips, deprecated, experimental, api_node. Source: ComfyUI
+// 0.3.64 server.py node_info and comfy_api/latest/_io.py get_v1_info; comfyui-contract 1.4.
 // Owns nothing: every function gives a new reference or NULL.
 #include "flow/object_info.h"
 

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // order.c - ComfyUI's TopologicalSort and ExecutionList (comfy_execution/graph.py of 0.3.64).
-// Idea: ComfyUI scans all pending nodes at each step; here every ready node lies in one of four heaps by
-// rank (0 output, 1 blocks an output, 2 blocks such a one, 3 other), ordered by insertion, so a step
-// costs log n and a chain of 100,000 nodes is nothing. A rank only improves: an improved node is pushed
-// again and the older entry is skipped when it comes up.
-// Invariant: a node that is pending, unblocked and not staged lies in the heap of its rank; heaps may
-// hold older entries besides.
+// Idea: ComfyUI scans all pending nodes at each step; here every ready node lies in one of four
+// heaps by rank (0 output, 1 blocks an output, 2 blocks such a one, 3 other), ordered by insertion,
+// so a step costs log n and a chain of 100,000 nodes is nothing. A rank only improves: an improved
+// node is pushed again and the older entry is skipped when it comes up.
+// Invariant: a node that is pending, unblocked and not staged lies in the heap of its rank; heaps
+// may hold older entries besides.
 // Source: comfyui-contract 3.3.
 #include "flow/order.h"
 

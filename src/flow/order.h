@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // order.h - which node runs next: ComfyUI's execution list, as a pure structure over numbers.
-// Idea: a node is pending until it has run; it is ready when nothing pending blocks it. Of several ready
-// nodes ComfyUI takes, each in order of insertion: an output; else one that blocks an output; else one that
-// blocks a blocker of an output; else the first. Lazy links do not block until they are asked for.
+// Idea: a node is pending until it has run; it is ready when nothing pending blocks it. Of several
+// ready nodes ComfyUI takes, each in order of insertion: an output; else one that blocks an output;
+// else one that blocks a blocker of an output; else the first. Lazy links do not block until they
+// are asked for.
 // Ownership: the order owns its lists; the nodes' links are borrowed.
 #ifndef AT_FLOW_ORDER_H
 #define AT_FLOW_ORDER_H

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// order_test.c - the execution list by tables, and against a plain scan of everything as ComfyUI does it.
+// order_test.c - the execution list by tables, and against a plain scan of everything as ComfyUI
+// does it.
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -33,7 +34,8 @@ static void link_up(table *t, size_t to, size_t from, bool lazy)
     n->links = t->links[to];
 }
 
-// "a<bc" lines: node a has inputs b and c; a capital letter is an output; "~" before an input: lazy.
+// "a<bc" lines: node a has inputs b and c; a capital letter is an output; "~" before an input:
+// lazy.
 static void read_table(table *t, const char *text)
 {
     memset(t, 0, sizeof *t);
@@ -134,7 +136,7 @@ static void a_cycle_is_stuck_and_the_first_inserted_is_blamed(void **state)
     at_order_free(o);
 }
 
-// --- the plain scan -----------------------------------------------------------------------------------
+// --- the plain scan -----------------------------------------------------------------------------
 typedef struct plain {
     table *t;
     size_t pending[4 * MAX], count; // in order of insertion

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// prepare.c - before the first node runs: fingerprints, signatures, the cache's turn, the execution list.
+// prepare.c - before the first node runs: fingerprints, signatures, the cache's turn, the execution
+// list.
 // Source: ComfyUI 0.3.64 execution.py execute_async, IsChangedCache; comfyui-contract 3.3, 3.6.
-// Easy to get wrong: fingerprints of all nodes of the prompt are taken, also of those that will not run;
-// a node that brings "is_changed" along is believed; ComfyUI leaves the value in the prompt, so that the
-// PNG's copy of the workflow shows it.
+// Easy to get wrong: fingerprints of all nodes of the prompt are taken, also of those that will not
+// run; a node that brings "is_changed" along is believed; ComfyUI leaves the value in the prompt,
+// so that the PNG's copy of the workflow shows it.
 // Ownership: the run owns what is made here.
 #include <string.h>
 
@@ -18,7 +19,7 @@ static at_status no_memory(void)
     return at_fail(AT_ENOMEM, "no memory for the run of a workflow");
 }
 
-// --- fingerprints --------------------------------------------------------------------------------------
+// --- fingerprints -------------------------------------------------------------------------------
 static at_status keep_fingerprint(at_run *r, size_t i, const char *text)
 {
     json_t *list = json_array();
@@ -74,7 +75,7 @@ out:
     return st;
 }
 
-// --- the execution list --------------------------------------------------------------------------------
+// --- the execution list -------------------------------------------------------------------------
 static size_t count_links(const at_graph *g)
 {
     size_t n = 0;
@@ -87,7 +88,8 @@ static size_t count_links(const at_graph *g)
     return n;
 }
 
-// The links of all nodes in the order of their inputs; a link to a node that is not there waits for nobody.
+// The links of all nodes in the order of their inputs; a link to a node that is not there waits for
+// nobody.
 static at_status link_nodes(at_run *r)
 {
     at_graph *g = r->graph;
@@ -167,7 +169,7 @@ void at_run_free(at_run *r)
     at_free(r->pnginfo);
 }
 
-// --- hidden inputs -------------------------------------------------------------------------------------
+// --- hidden inputs ------------------------------------------------------------------------------
 // The prompt as json.dumps prints it, with the fingerprints that ComfyUI leaves in it.
 static char *prompt_text(const at_run *r)
 {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // py_convert.c - int(), float() and indexing with Python's rules and Python's complaints.
-// Easy to get wrong: int(64.7) is 64, int("1_000") is 1000, int(" 7 ") is 7, int("64.7") fails, float("nan") works.
+// Easy to get wrong: int(64.7) is 64, int("1_000") is 1000, int(" 7 ") is 7, int("64.7") fails,
+// float("nan") works.
 // Owns nothing: results are new references.
 #include "flow/python.h"
 

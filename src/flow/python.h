@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// python.h - the few habits of Python that ComfyUI's answers show: str(), repr(), int(), float(), bool().
-// Idea: a failed conversion is an exception: a class name and a text, which ComfyUI sends to the client
-// as they are. Source: CPython 3.12's messages.
+// python.h - the few habits of Python that ComfyUI's answers show: str(), repr(), int(), float(),
+// bool().
+// Idea: a failed conversion is an exception: a class name and a text, which ComfyUI sends to the
+// client as they are. Source: CPython 3.12's messages.
 // Owns: an at_pyerr owns its text (at_pyerr_clear).
 #ifndef AT_FLOW_PYTHON_H
 #define AT_FLOW_PYTHON_H

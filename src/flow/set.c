@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // set.c - NODE.INPUT=VALUE of the command line, put into a workflow.
-// Idea: NODE is an id, or a class or title that occurs once; both NODE and INPUT may hold dots, so every
-// dot is tried. VALUE is text where the input wants text, otherwise JSON, otherwise text.
+// Idea: NODE is an id, or a class or title that occurs once; both NODE and INPUT may hold dots, so
+// every dot is tried. VALUE is text where the input wants text, otherwise JSON, otherwise text.
 // Owns nothing.
 #include "flow/graph.h"
 

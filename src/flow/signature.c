@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // signature.c - digests that are equal exactly when ComfyUI's signatures are.
-// Idea: ComfyUI's signature of a node is its own content followed by that of all its ancestors in an order
-// given by a depth-first walk over sorted input names; links name ancestors by their place in that
-// order, so ids and titles do not matter, but sharing does. The content without link targets ("skin") is
-// hashed once per node. A node with links to at most one other node needs no walk: its signature is
-// determined by its skin and that node's key, which makes long chains linear. Others walk; when the walks
-// of one prompt have seen WALK_LIMIT links, the rest are built from their sources' keys alone (that
-// only merges "two equal sources" with "one shared source").
+// Idea: ComfyUI's signature of a node is its own content followed by that of all its ancestors in
+// an order given by a depth-first walk over sorted input names; links name ancestors by their place
+// in that order, so ids and titles do not matter, but sharing does. The content without link
+// targets ("skin") is hashed once per node. A node with links to at most one other node needs no
+// walk: its signature is determined by its skin and that node's key, which makes long chains
+// linear. Others walk; when the walks of one prompt have seen WALK_LIMIT links, the rest are built
+// from their sources' keys alone (that only merges "two equal sources" with "one shared source").
 // Easy to get wrong: 1, 1.0 and True are equal in Python; undeclared inputs count.
 // Ownership: everything here lives for one call.
 #include "flow/signature.h"
@@ -53,7 +53,7 @@ static at_digest fresh_digest(at_digest key)
     return at_hash_end(&h);
 }
 
-// --- skins ---------------------------------------------------------------------------------------------
+// --- skins --------------------------------------------------------------------------------------
 static int by_name(const void *a, const void *b)
 {
     return strcmp(*(const char *const *)a, *(const char *const *)b);
@@ -169,7 +169,7 @@ out:
     return st;
 }
 
-// --- keys ----------------------------------------------------------------------------------------------
+// --- keys ---------------------------------------------------------------------------------------
 static void hash_digest(at_hash *h, at_digest d)
 {
     at_hash_u64(h, d.a);
@@ -220,7 +220,8 @@ static at_digest walked_key(maker *m, size_t root)
     return at_hash_end(&h);
 }
 
-// All sources of `i` have their keys, unless the workflow has a cycle there: then nothing equals it.
+// All sources of `i` have their keys, unless the workflow has a cycle there: then nothing equals
+// it.
 static at_digest key_of(maker *m, size_t i)
 {
     const skin *s = &m->skins[i];

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// signature_test.c - keys are equal exactly when ComfyUI's full signatures (here as long texts) are.
+// signature_test.c - keys are equal exactly when ComfyUI's full signatures (here as long texts)
+// are.
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -131,7 +132,7 @@ static void failed_fingerprints_and_dangling_links_equal_nothing(void **state)
     at_graph_free(g);
 }
 
-// --- against the definition ------------------------------------------------------------------------------
+// --- against the definition ---------------------------------------------------------------------
 typedef struct dag {
     int count, from[MAX][3], slot[MAX][3], links[MAX], value[MAX];
 } dag;

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // visit.c - one node: its inputs, the lazy question, the calls, the result.
-// Source: ComfyUI 0.3.64 execution.py execute, merge_result_data, get_output_from_returns; comfyui-contract 2.3,
-// 3.4, 3.5.
-// Easy to get wrong: a call with a blocker among its inputs is skipped and gives blockers; if the blocker
-// has a message it is told once, here, and passed on silent. Blocked results are cached like others.
+// Source: ComfyUI 0.3.64 execution.py execute, merge_result_data, get_output_from_returns;
+// comfyui-contract 2.3, 3.4, 3.5.
+// Easy to get wrong: a call with a blocker among its inputs is skipped and gives blockers; if the
+// blocker has a message it is told once, here, and passed on silent. Blocked results are cached
+// like others.
 // Ownership: a result belongs to the cache; what a failed call left behind is released here.
 #include <string.h>
 
@@ -17,7 +18,7 @@ static at_status check_cancel(const at_run *r)
     return at_sink_cancelled(r->args->sink) ? at_fail(AT_ECANCELLED, "interrupted") : AT_OK;
 }
 
-// --- lazy inputs ---------------------------------------------------------------------------------------
+// --- lazy inputs --------------------------------------------------------------------------------
 static at_status require_input(at_run *r, size_t node, const at_inputs *in, const char *name,
                                bool *asked)
 {
@@ -72,7 +73,7 @@ out:
     return st;
 }
 
-// --- calls ---------------------------------------------------------------------------------------------
+// --- calls --------------------------------------------------------------------------------------
 static at_status push_blockers(at_result *result)
 {
     at_status st = AT_OK;
@@ -140,7 +141,7 @@ out:
     return st;
 }
 
-// --- ui ------------------------------------------------------------------------------------------------
+// --- ui -----------------------------------------------------------------------------------------
 // Concatenate the lists of all calls under the keys of the first one.
 static at_status merge_uis(const json_t *uis, json_t **out)
 {
@@ -193,7 +194,7 @@ out:
     return st;
 }
 
-// --- the visit -----------------------------------------------------------------------------------------
+// --- the visit ----------------------------------------------------------------------------------
 // Without a cache a result goes when the last of its readers has run.
 static void release_sources(at_run *r, size_t node)
 {

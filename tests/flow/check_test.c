@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// check_test.c - validation against ComfyUI's recorded answers, and the corners that the traces leave out.
+// check_test.c - validation against ComfyUI's recorded answers, and the corners that the traces
+// leave out.
 #include <stdio.h>
 #include <string.h>
 

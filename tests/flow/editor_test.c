@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// editor_test.c - drawings of the editor become the API workflows that ComfyUI's frontend would post.
+// editor_test.c - drawings of the editor become the API workflows that ComfyUI's frontend would
+// post.
 #include <string.h>
 
 #include "base/mem.h"
@@ -133,7 +134,8 @@ static void bypassed_nodes_pass_their_type_and_muted_ones_cut(void **state)
 static void subgraphs_are_flattened_with_their_ids_in_front(void **state)
 {
     (void)state;
-    // The box scales its input; inside, link 1 comes from the box's input (-10), link 2 goes to its output (-20).
+    // The box scales its input; inside, link 1 comes from the box's input (-10), link 2 goes to its
+    // output (-20).
     assert_becomes(
         "{\"nodes\": [" EMPTY_NODE(
             "1",

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// execute_test.c - runs against ComfyUI's recorded WebSocket traces, and caching, lists, laziness, blockers,
-// cancellation and failure.
+// execute_test.c - runs against ComfyUI's recorded WebSocket traces, and caching, lists, laziness,
+// blockers, cancellation and failure.
 #include <stdio.h>
 #include <string.h>
 
@@ -57,7 +57,7 @@ static const json_t *data_of(const char *type)
     return NULL;
 }
 
-// --- traces --------------------------------------------------------------------------------------------
+// --- traces -------------------------------------------------------------------------------------
 // Messages of one prompt as a server sent them to its client, without what only a server knows.
 static json_t *messages_of(const json_t *trace, const char *prompt_id)
 {
@@ -216,7 +216,7 @@ static void a_cancel_between_nodes_stops_before_the_next_call(void **state)
     kit_assert_story(&k, "start|cached []|executing 1|executing 2|interrupted 2");
 }
 
-// --- order and lazy links --------------------------------------------------------------------------------
+// --- order and lazy links -----------------------------------------------------------------------
 static void only_the_lazy_input_that_is_needed_runs(void **state)
 {
     char workflow[2048];
@@ -270,7 +270,7 @@ static void a_cycle_through_an_undeclared_input_is_found_while_running(void **st
     assert_string_equal(at_error_text(), "node 3 (ShowInt): Dependency cycle detected");
 }
 
-// --- lists and blockers ------------------------------------------------------------------------------------
+// --- lists and blockers -------------------------------------------------------------------------
 static void nodes_map_over_lists_and_repeat_the_last_value(void **state)
 {
     (void)state;
@@ -346,7 +346,7 @@ static void blockers_travel_silently_and_tell_their_message_once(void **state)
     assert_outputs("{\"other\": {\"numbers\": [5]}}");
 }
 
-// --- failure -------------------------------------------------------------------------------------------------
+// --- failure ------------------------------------------------------------------------------------
 static void a_failing_node_ends_the_run_and_what_was_shown_stays(void **state)
 {
     const json_t *data;
@@ -421,7 +421,7 @@ static void seeds_keep_all_their_bits(void **state)
         "{\"1\": {\"seed\": [\"18446744073709551615\"], \"flag\": [false], \"text\": [\"1.0\"]}}");
 }
 
-// --- cache ---------------------------------------------------------------------------------------------------
+// --- cache --------------------------------------------------------------------------------------
 static void ids_and_titles_do_not_matter_but_sharing_does(void **state)
 {
     (void)state;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// faults_test.c - every allocation of a workflow's life fails once: a clear status each time, and the same
-// memory alive after as before.
+// faults_test.c - every allocation of a workflow's life fails once: a clear status each time, and
+// the same memory alive after as before.
 #include <string.h>
 
 #include "base/mem.h"

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// kit.h - what the tests of flow/ share: small nodes, a hub that speaks ComfyUI's WebSocket, comparison.
+// kit.h - what the tests of flow/ share: small nodes, a hub that speaks ComfyUI's WebSocket,
+// comparison.
 // Ownership: a kit owns everything in it until kit_free.
 #ifndef AT_TESTS_FLOW_KIT_H
 #define AT_TESTS_FLOW_KIT_H
@@ -43,8 +44,8 @@ extern const at_node *const kit_nodes[];
 
 void kit_make(kit *k, at_cache_mode mode, size_t lru);
 void kit_free(kit *k);
-// Parse, check, and if good execute. The status of the first step that failed; AT_EWORKFLOW if the check
-// says no.
+// Parse, check, and if good execute. The status of the first step that failed; AT_EWORKFLOW if the
+// check says no.
 at_status kit_run(kit *k, const char *workflow);
 at_status kit_check(kit *k, const char *workflow); // without executing
 void kit_hub(void *ctx, const at_event *e);        // at_sink.emit

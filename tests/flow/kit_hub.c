@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// kit_hub.c - turns a run's events into the WebSocket messages of ComfyUI (contract 2.2, 2.3), so that
-// recorded traces can be compared message by message. Proves that the sink says enough for a server.
+// kit_hub.c - turns a run's events into the WebSocket messages of ComfyUI (contract 2.2, 2.3), so
+// that recorded traces can be compared message by message. Proves that the sink says enough for a
+// server.
 #include <string.h>
 
 #include "kit.h"

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// kit_nodes.c - small nodes with the faces that the recorded traces show, and some with bad manners.
-// A picture here is its size and colour: enough to see what travelled where.
+// kit_nodes.c - small nodes with the faces that the recorded traces show, and some with bad
+// manners. A picture here is its size and colour: enough to see what travelled where.
 #include <stdio.h>
 #include <string.h>
 
@@ -68,7 +68,7 @@ static const at_out latent_out[] = {{.type_name = "LATENT"}};
 static const at_out int_out[] = {{.type_name = "INT"}};
 static const at_out any_out[] = {{.type_name = "*"}};
 
-// --- EmptyImage, EmptyLatentImage, StubMask, ImageScale --------------------------------------------------
+// --- EmptyImage, EmptyLatentImage, StubMask, ImageScale -----------------------------------------
 typedef struct empty_in {
     int64_t width, height, batch_size, color;
 } empty_in;
@@ -139,7 +139,7 @@ static at_status scale_run(at_node_ctx *c, const void *p, at_value *out)
 static const at_node image_scale =
     NODE("ImageScale", scale_rows, image_out, scale_in, .run = scale_run);
 
-// --- SaveImage, PreviewImage, SaveImageWebsocket -----------------------------------------------------------
+// --- SaveImage, PreviewImage, SaveImageWebsocket ------------------------------------------------
 typedef struct save_in {
     at_object *images;
     const char *filename_prefix, *prompt, *extra_pnginfo;
@@ -211,7 +211,7 @@ static at_status websocket_run(at_node_ctx *c, const void *p, at_value *out)
 static const at_node websocket =
     SINK("SaveImageWebsocket", websocket_rows, save_in, .run = websocket_run);
 
-// --- TestLazyMixImages, TestSleep ----------------------------------------------------------------------------
+// --- TestLazyMixImages, TestSleep ---------------------------------------------------------------
 typedef struct mix_in {
     at_object *image1, *image2, *mask;
 } mix_in;
@@ -262,7 +262,7 @@ static at_status sleep_run(at_node_ctx *c, const void *p, at_value *out)
 static const at_node test_sleep =
     NODE("TestSleep", sleep_rows, any_out, sleep_in, .run = sleep_run);
 
-// --- numbers, lists, blockers ----------------------------------------------------------------------------------
+// --- numbers, lists, blockers -------------------------------------------------------------------
 typedef struct number_in {
     int64_t a, b;
     const char *text;
@@ -350,7 +350,7 @@ static at_status fail_run(at_node_ctx *c, const void *p, at_value *out)
 static const at_node fail_node =
     NODE("FailIfEqual", range_rows, int_out, number_in, .run = fail_run);
 
-// --- files, validators, fingerprints -------------------------------------------------------------------------
+// --- files, validators, fingerprints ------------------------------------------------------------
 typedef struct file_in {
     const char *image, *model, *id;
     uint64_t seed;

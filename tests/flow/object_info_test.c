@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// object_info_test.c - tables print as ComfyUI's /object_info does: both dialects, and every odd number.
+// object_info_test.c - tables print as ComfyUI's /object_info does: both dialects, and every odd
+// number.
 #include <string.h>
 
 #include "base/mem.h"
