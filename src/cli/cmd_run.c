@@ -12,6 +12,7 @@
 #include "cli/workflow_check.h"
 #include "cli/workflow_file.h"
 #include "engine/engine.h"
+#include "flow/json.h"
 
 typedef struct run_options {
     at_common_options common;
@@ -34,9 +35,17 @@ static void run_defaults(void *options)
     ((run_options *)options)->progress = "auto";
 }
 
+// Our own JSON, with numbers that jansson's reader does not know; NULL if there is none.
+static json_t *read_json(const char *text)
+{
+    json_t *v = NULL;
+
+    return text && at_json_load("engine", text, strlen(text), &v) == AT_OK ? v : NULL;
+}
+
 static void print_node_errors(const char *text)
 {
-    json_t *all = text ? json_loads(text, 0, NULL) : NULL;
+    json_t *all = read_json(text);
     at_print_node_errors(all);
     json_decref(all);
 }
@@ -44,7 +53,7 @@ static void print_node_errors(const char *text)
 // The fault as a whole, if no node explains it.
 static void print_invalid(const at_job_result *r)
 {
-    json_t *error = r->error ? json_loads(r->error, 0, NULL) : NULL;
+    json_t *error = read_json(r->error);
     const char *details = json_string_value(json_object_get(error, "details"));
     if (details && *details && !(r->node_errors && strcmp(r->node_errors, "{}") != 0))
         fprintf(stderr, "  %s\n", details);
@@ -55,7 +64,7 @@ static void print_invalid(const at_job_result *r)
 // The files of every output node, with the folder that their `type` stands for.
 static void print_files(at_engine *e, const char *outputs)
 {
-    json_t *all = outputs ? json_loads(outputs, 0, NULL) : NULL, *ui, *list, *file;
+    json_t *all = read_json(outputs), *ui, *list, *file;
     const char *id, *key;
     size_t i;
     json_object_foreach(all, id, ui) json_object_foreach(ui, key, list) json_array_foreach(list, i, file)

@@ -138,7 +138,8 @@ at_status at_inputs_fill(at_inputs *in, size_t i)
         const at_value *v = value_of(in, k, i);
         if (in->node->flags & AT_NODE_INPUT_IS_LIST) {
             bool empty = !in->present[k] && v->kind == AT_VAL_NONE;
-            at_fill_list(row, empty ? (at_values){0} : in->rows[k], in->in);
+            at_values none = {0};
+            at_fill_list(row, empty ? none : in->rows[k], in->in);
         } else if (row->flags & AT_INF_HIDDEN) {
             *(const char **)((char *)in->in + row->offset) = v->kind ? v->s : NULL;
         } else if (in->present[k] && !in->rows[k].count) {
