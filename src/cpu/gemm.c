@@ -23,7 +23,8 @@ enum {
 void at_cpu_gemm_finish_row(const gemm *g, float *c, int64_t m, int64_t n, int64_t count)
 {
     const at_linear_args *a = g->a;
-    float gate[GEMM_NC], residual[GEMM_NC];
+    float gate[GEMM_NC], residual[GEMM_NC], *y;
+    int64_t to;
     at_cpu_finish f = {.scale = a->w.scale, .bias = g->bias ? g->bias + n : NULL, .act = a->act};
 
     if (g->gate.data)
@@ -33,8 +34,10 @@ void at_cpu_gemm_finish_row(const gemm *g, float *c, int64_t m, int64_t n, int64
     if (g->residual.data)
         f.residual = at_cpu_row(g->k, residual, g->residual.data, g->residual.dtype,
                                 row_offset(&g->residual, m, g->tokens) + n, 1, count);
-    g->k->finish(c, count, &f);
-    g->k->store(g->out.data, g->out.dtype, row_offset(&g->out, m, g->tokens) + n, 1, c, count);
+    to = row_offset(&g->out, m, g->tokens) + n;
+    y = g->out.dtype == AT_F32 ? (float *)g->out.data + to : c;
+    g->k->finish(y, c, count, &f);
+    if (y == c) g->k->store(g->out.data, g->out.dtype, to, 1, c, count);
 }
 
 // --- many rows ---------------------------------------------------------------------------------------
@@ -82,6 +85,14 @@ static void multiply(const gemm *g, const float *a, int64_t lda, int64_t rows, i
     }
 }
 
+// Rows that are f32, of one batch entry and short enough for one piece are read where they lie.
+static const float *rows_in_place(const gemm *g, int64_t m, int64_t rows, int64_t pieces)
+{
+    if (g->x.dtype != AT_F32 || pieces > 1 || m / g->tokens != (m + rows - 1) / g->tokens)
+        return NULL;
+    return (const float *)g->x.data + row_offset(&g->x, m, g->tokens);
+}
+
 static void gemm_task(gemm *g, int64_t task, float *a, float *c)
 {
     int64_t m = task % g->m_tasks * g->mc, n = task / g->m_tasks * g->nc;
@@ -92,8 +103,15 @@ static void gemm_task(gemm *g, int64_t task, float *a, float *c)
 
     for (int64_t k0 = 0; k0 == 0 || k0 < g->kk; k0 += kc) {
         int64_t len = at_most(kc, g->kk - k0);
-        load_rows(g, a, lda, m, rows, k0, len);
-        multiply(g, a, lda, rows, k0, len, n / g->k->nr, (cols + g->k->nr - 1) / g->k->nr, c, ldc);
+        const float *from = rows_in_place(g, m, rows, pieces);
+        if (from) {
+            lda = at_cpu_step(&g->x, 1);
+        } else {
+            load_rows(g, a, lda, m, rows, k0, len);
+            from = a;
+        }
+        multiply(g, from, lda, rows, k0, len, n / g->k->nr, (cols + g->k->nr - 1) / g->k->nr, c,
+                 ldc);
         if (kc == 0) break;
     }
     for (int64_t i = 0; i < rows; i++)

@@ -156,16 +156,18 @@ void at_cpu_conv_finish(const conv *c, int64_t b, int64_t oy0, int64_t rows, int
     float residual[CONV_NC];
 
     for (int64_t p = 0; p < rows * c->ow; p++) {
-        int64_t y = oy0 + p / c->ow, x = p % c->ow;
+        int64_t y = oy0 + p / c->ow, x = p % c->ow, to;
+        float *row;
         at_cpu_finish f = {
             .scale = a->w.scale, .bias = c->bias ? c->bias + n0 : NULL, .act = a->act};
         if (r->data)
             f.residual =
                 at_cpu_row(c->k, residual, r->data, r->dtype,
                            b * r->stride[0] + y * r->stride[1] + x * r->stride[2] + n0, 1, count);
-        c->k->finish(s + p * ld, count, &f);
-        c->k->store(o->data, o->dtype, b * o->stride[0] + y * o->stride[1] + x * o->stride[2] + n0,
-                    1, s + p * ld, count);
+        to = b * o->stride[0] + y * o->stride[1] + x * o->stride[2] + n0;
+        row = o->dtype == AT_F32 ? (float *)o->data + to : s + p * ld;
+        c->k->finish(row, s + p * ld, count, &f);
+        if (row == s + p * ld) c->k->store(o->data, o->dtype, to, 1, row, count);
     }
 }
 

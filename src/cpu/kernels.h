@@ -42,10 +42,10 @@ typedef struct at_cpu_kernels {
                  int64_t n);
     void (*store)(void *base, at_dtype t, int64_t first, int64_t stride, const float *src,
                   int64_t n);
-    void (*finish)(float *x, int64_t n, const at_cpu_finish *f);
-    void (*binary)(float *x, const float *y, int64_t n, at_binary_op op); // x = x op y
-    void (*mul_add)(float *x, const float *g, const float *y, int64_t n); // x += g * y
-    void (*axpy)(float *x, float c, const float *y, int64_t n);           // x += c * y
+    void (*finish)(float *y, const float *x, int64_t n, const at_cpu_finish *f); // y may be x
+    void (*binary)(float *x, const float *y, int64_t n, at_binary_op op);        // x = x op y
+    void (*mul_add)(float *x, const float *g, const float *y, int64_t n);        // x += g * y
+    void (*axpy)(float *x, float c, const float *y, int64_t n);                  // x += c * y
     float (*sum)(const float *x, int64_t n);
     float (*squares)(const float *x, float mean, int64_t n); // sum of (x - mean)^2
     // y = (x - mean) * rstd, then * w + b, then * (1 + s) + t; absent pointers are NULL.

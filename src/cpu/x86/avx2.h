@@ -10,7 +10,7 @@ void at_avx2_load(float *dst, const void *base, at_dtype t, int64_t first, int64
                   int64_t n);
 void at_avx2_store(void *base, at_dtype t, int64_t first, int64_t stride, const float *src,
                    int64_t n);
-void at_avx2_finish(float *x, int64_t n, const at_cpu_finish *f);
+void at_avx2_finish(float *y, const float *x, int64_t n, const at_cpu_finish *f);
 void at_avx2_binary(float *x, const float *y, int64_t n, at_binary_op op);
 void at_avx2_mul_add(float *x, const float *g, const float *y, int64_t n);
 void at_avx2_axpy(float *x, float c, const float *y, int64_t n);

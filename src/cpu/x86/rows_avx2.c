@@ -74,7 +74,7 @@ void at_avx2_store(void *base, at_dtype t, int64_t first, int64_t stride, const 
 }
 
 static inline __attribute__((always_inline)) void
-finish_as(float *x, int64_t n, const at_cpu_finish *f, const at_act act)
+finish_as(float *y, const float *x, int64_t n, const at_cpu_finish *f, const at_act act)
 {
     const v8 scale = v8_set(f->scale);
     for (int64_t i = 0; i < n; i += 8) {
@@ -84,7 +84,7 @@ finish_as(float *x, int64_t n, const at_cpu_finish *f, const at_act act)
         v = v8_act(v, act);
         if (f->gate) v = _mm256_mul_ps(v, v8_get(f->gate + i, m));
         if (f->residual) v = _mm256_add_ps(v, v8_get(f->residual + i, m));
-        v8_put(x + i, v, m);
+        v8_put(y + i, v, m);
     }
 }
 
@@ -101,11 +101,12 @@ finish_as(float *x, int64_t n, const at_cpu_finish *f, const at_act act)
     case AT_ACT_SIGMOID: call(AT_ACT_SIGMOID); break;                                              \
     }
 
-void at_avx2_finish(float *x, int64_t n, const at_cpu_finish *f)
+void at_avx2_finish(float *y, const float *x, int64_t n, const at_cpu_finish *f)
 {
     at_act act = f->act;
-    if (act == AT_ACT_NONE && f->scale == 1.0f && !f->bias && !f->gate && !f->residual) return;
-#define CALL(constant) finish_as(x, n, f, constant)
+    if (y == x && act == AT_ACT_NONE && f->scale == 1.0f && !f->bias && !f->gate && !f->residual)
+        return;
+#define CALL(constant) finish_as(y, x, n, f, constant)
     EACH_ACT(CALL)
 #undef CALL
 }
