@@ -131,6 +131,41 @@ static struct {
     const at_cpu_kernels *table;
 } g_cpu = {.once = ONCE_FLAG_INIT};
 
+// The slots by name, for kernel_name.
+static const struct {
+    const char *name;
+    size_t offset;
+} slots[] = {
+#define SLOT(name)                                                                                 \
+    {                                                                                              \
+#name, offsetof(at_backend, name)                                                          \
+    }
+    SLOT(copy),    SLOT(fill),   SLOT(unary),     SLOT(binary), SLOT(gate_add),
+    SLOT(lincomb), SLOT(linear), SLOT(attention), SLOT(norm),   SLOT(group_norm),
+    SLOT(rope),    SLOT(conv2d), SLOT(embedding),
+#undef SLOT
+};
+
+static bool same_slot(const at_backend *a, const at_backend *b, size_t offset)
+{
+    return memcmp((const char *)a + offset, (const char *)b + offset, sizeof(void (*)(void))) == 0;
+}
+
+// The first set, in the order above, whose function stands in the chosen table.
+static const char *kernel_name(const char *slot)
+{
+    for (size_t i = 0; i < sizeof slots / sizeof *slots; i++) {
+        const char *found = "plain C";
+        if (strcmp(slots[i].name, slot) != 0) continue;
+        if (same_slot(&g_cpu.tables[0], &reference, slots[i].offset)) return found;
+        for (int v = g_cpu.count - 1; v > 0; v--)
+            if (same_slot(&g_cpu.tables[0], &g_cpu.tables[v], slots[i].offset))
+                found = g_cpu.variants[v].name;
+        return found;
+    }
+    return NULL;
+}
+
 // True if `name` is one of the comma-separated words of AT_OFF.
 static bool switched_off(const char *name)
 {
@@ -192,6 +227,7 @@ static void choose(void)
     g_cpu.variants[g_cpu.count] = (at_cpu_variant){"onednn_all", &g_cpu.tables[g_cpu.count]};
     g_cpu.count++;
 #endif
+    g_cpu.tables[0].kernel_name = kernel_name;
     g_cpu.variants[0] = (at_cpu_variant){"chosen", &g_cpu.tables[0]};
     describe(used);
 }

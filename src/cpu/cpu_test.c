@@ -66,6 +66,9 @@ static void every_slot_is_filled(void **state)
     assert_true(b->linear && b->attention && b->norm && b->group_norm && b->rope && b->conv2d);
     assert_true(b->embedding != NULL);
     assert_true(strlen(at_cpu_describe()) > 5);
+    assert_string_equal(b->kernel_name("fill"), "plain C"); // no set overwrites it
+    assert_non_null(b->kernel_name("linear"));
+    assert_null(b->kernel_name("no such slot"));
 }
 
 static void convert(at_dtype from, const void *src, at_dtype to, void *dst, int64_t n)
