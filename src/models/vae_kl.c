@@ -13,7 +13,7 @@
 
 #include "models/arch.h"
 
-enum { MAX_LEVELS = 8, MAX_BLOCKS = 8, GROUPS = 32 };
+enum { MAX_LEVELS = 8, MAX_BLOCKS = 8, GROUPS = 32, FEW_CHANNELS = 32 };
 static const float norm_eps = 1e-6f;
 
 typedef struct vae_config {
@@ -223,35 +223,55 @@ static const char *derive(void *config)
 }
 
 // --- forward -----------------------------------------------------------------------------------
-static at_tensor *conv(at_ops *o, const at_tensor *x, at_lin l, int pad, const at_tensor *residual)
+// The feature map between steps stays f32 also when layers compute in bf16: what a residual adds
+// would otherwise be rounded at each of some thirty additions. Inside a step the compute type rules.
+static at_tensor *conv(at_ops *o, const at_tensor *x, at_lin l, const at_conv_spec *spec,
+                       bool to_stream)
 {
-    return at_conv2d(o, x, l.w, l.b,
-                     &(at_conv_spec){.pad_top = pad,
-                                     .pad_left = pad,
-                                     .pad_bottom = pad,
-                                     .pad_right = pad,
-                                     .residual = residual});
+    if (!x) return NULL;
+    int stride = spec->stride ? spec->stride : 1, zoom = spec->upsample2x ? 2 : 1;
+    int64_t kh = l.w->shape[2], kw = l.w->shape[3];
+    int64_t shape[] = {
+        x->shape[0], (x->shape[1] * zoom + spec->pad_top + spec->pad_bottom - kh) / stride + 1,
+        (x->shape[2] * zoom + spec->pad_left + spec->pad_right - kw) / stride + 1, l.w->shape[0]};
+    // Pixels, latents and moments have few channels: exact, and no work worth saving.
+    at_tensor *in = x->shape[3] <= FEW_CHANNELS ? (at_tensor *)x : at_cast(o, x, at_ops_compute(o));
+    at_tensor *out = to_stream ? at_empty(o, AT_F32, 4, shape) : NULL;
+    return at_conv2d(at_into(o, out), in, l.w, l.b, spec);
+}
+
+static at_conv_spec padded(int pad, const at_tensor *residual)
+{
+    return (at_conv_spec){
+        .pad_top = pad, .pad_left = pad, .pad_bottom = pad, .pad_right = pad, .residual = residual};
 }
 
 static at_tensor *norm(at_ops *o, const at_tensor *x, at_lin l, at_act act)
 {
-    return at_group_norm(o, x, l.w, l.b, GROUPS, norm_eps, act);
+    if (!x) return NULL;
+    at_tensor *out = at_empty(o, at_ops_compute(o), 4, x->shape);
+    return at_group_norm(at_into(o, out), x, l.w, l.b, GROUPS, norm_eps, act);
 }
 
 static at_tensor *res_block(at_ops *o, const vae_res *r, const at_tensor *x)
 {
-    at_tensor *h = conv(o, norm(o, x, r->norm1, AT_ACT_SILU), r->conv1, 1, NULL);
-    const at_tensor *skip = r->shortcut.w ? conv(o, x, r->shortcut, 0, NULL) : x;
-    return conv(o, norm(o, h, r->norm2, AT_ACT_SILU), r->conv2, 1, skip);
+    at_conv_spec point = padded(0, NULL), inner = padded(1, NULL);
+    at_tensor *h = conv(o, norm(o, x, r->norm1, AT_ACT_SILU), r->conv1, &inner, true);
+    at_conv_spec last =
+        padded(1, r->shortcut.w ? conv(o, x, r->shortcut, &point, true) : (at_tensor *)x);
+    return conv(o, norm(o, h, r->norm2, AT_ACT_SILU), r->conv2, &last, true);
 }
 
-// A 1x1 layer on [b, h, w, c]: a convolution or a matrix.
+// A 1x1 layer on [b, h, w, c]: a convolution or a matrix. With a residual it feeds the stream.
 static at_tensor *point(at_ops *o, const at_tensor *x, at_lin l, const at_tensor *residual)
 {
-    if (!x || l.w->rank == 4) return conv(o, x, l, 0, residual);
+    at_conv_spec spec = padded(0, residual);
+    if (!x || l.w->rank == 4) return conv(o, x, l, &spec, residual != NULL);
     int64_t c = x->shape[3], flat[] = {x->shape[0], x->shape[1] * x->shape[2], c};
     at_linear_extra extra = {.residual = residual ? at_reshape(o, residual, 3, flat) : NULL};
-    at_tensor *y = at_linear(o, at_reshape(o, x, 3, flat), l.w, l.b, &extra);
+    at_tensor *in = at_reshape(o, x, 3, flat);
+    at_tensor *out = residual ? at_empty(o, AT_F32, 3, flat) : NULL;
+    at_tensor *y = at_linear(at_into(o, out), in, l.w, l.b, &extra);
     return at_reshape(o, y, 4, x->shape);
 }
 
@@ -292,25 +312,23 @@ static at_tensor *step_attention(at_ops *o, const void *w, const at_tensor *x)
 
 static at_tensor *step_up(at_ops *o, const void *w, const at_tensor *x)
 {
-    const at_lin *l = w;
-    return at_conv2d(
-        o, x, l->w, l->b,
-        &(at_conv_spec){
-            .pad_top = 1, .pad_left = 1, .pad_bottom = 1, .pad_right = 1, .upsample2x = true});
+    at_conv_spec spec = padded(1, NULL);
+    spec.upsample2x = true;
+    return conv(o, x, *(const at_lin *)w, &spec, true);
 }
 
 static at_tensor *step_down(at_ops *o, const void *w, const at_tensor *x)
 {
-    const at_lin *l = w;
-    return at_conv2d(o, x, l->w, l->b,
-                     &(at_conv_spec){.stride = 2, .pad_bottom = 1, .pad_right = 1});
+    at_conv_spec spec = {.stride = 2, .pad_bottom = 1, .pad_right = 1};
+    return conv(o, x, *(const at_lin *)w, &spec, true);
 }
 
 // Norm, SiLU, conv_out (and quant_conv in the encoder).
 static at_tensor *step_out(at_ops *o, const void *w, const at_tensor *x)
 {
     const vae_half *h = w;
-    return conv(o, norm(o, x, h->norm_out, AT_ACT_SILU), h->conv_out, 1, NULL);
+    at_conv_spec spec = padded(1, NULL);
+    return conv(o, norm(o, x, h->norm_out, AT_ACT_SILU), h->conv_out, &spec, true);
 }
 
 static at_tensor *run_mid(at_ops *o, const vae_mid *m, at_tensor *x)
@@ -333,8 +351,7 @@ static at_tensor *run_levels(at_ops *o, const vae_half *half, int levels, int bl
 
 static at_tensor *to_nhwc(at_ops *o, const at_tensor *x)
 {
-    at_tensor *y = at_contiguous(o, at_permute(o, x, (int[]){0, 2, 3, 1}));
-    return at_cast(o, y, at_ops_compute(o));
+    return at_contiguous(o, at_permute(o, x, (int[]){0, 2, 3, 1}));
 }
 
 static at_tensor *to_nchw(at_ops *o, const at_tensor *x)
@@ -352,9 +369,10 @@ static at_tensor *decode(at_ops *o, const at_bound *v, const at_tensor *z)
         return at_ops_poison(o, AT_EINVAL, "%s: takes latents [b, %lld, h, w], not %lld channels",
                              v->arch->title, (long long)c->z, (long long)z->shape[1]);
     at_scope_begin(o);
+    at_conv_spec point_spec = padded(0, NULL), spec = padded(1, NULL);
     at_tensor *x = to_nhwc(o, z);
-    if (d->quant.w) x = conv(o, x, d->quant, 0, NULL);
-    x = at_ops_keep(o, conv(o, x, d->conv_in, 1, NULL));
+    if (d->quant.w) x = conv(o, x, d->quant, &point_spec, true);
+    x = at_ops_keep(o, conv(o, x, d->conv_in, &spec, true));
     x = run_mid(o, &d->mid, x);
     x = run_levels(o, d, (int)c->levels, (int)c->blocks, step_up, x);
     x = run(o, step_out, d, x);
@@ -373,11 +391,12 @@ static at_tensor *encode(at_ops *o, const at_bound *v, const at_tensor *x)
         return at_ops_poison(o, AT_EINVAL, "%s: this VAE has a decoder only",
                              at_store_path(v->store));
     at_scope_begin(o);
-    at_tensor *h = at_ops_keep(o, conv(o, to_nhwc(o, x), e->conv_in, 1, NULL));
+    at_conv_spec point_spec = padded(0, NULL), spec = padded(1, NULL);
+    at_tensor *h = at_ops_keep(o, conv(o, to_nhwc(o, x), e->conv_in, &spec, true));
     h = run_levels(o, e, (int)c->down_levels, (int)c->down_blocks, step_down, h);
     h = run_mid(o, &e->mid, h);
     h = run(o, step_out, e, h);
-    at_tensor *moments = e->quant.w ? conv(o, h, e->quant, 0, NULL) : h;
+    at_tensor *moments = e->quant.w ? conv(o, h, e->quant, &point_spec, true) : h;
     at_tensor *out = to_nchw(o, at_narrow(o, moments, 3, 0, c->z));
     at_tensor_release(&h);
     return at_scope_end(o, out);

@@ -67,8 +67,8 @@ at_tensor *at_weight_tensor(at_ops *o, const at_weight *w, at_dtype dtype);
 
 // The next door on `o` writes its result into `out`, a tensor or view of the result's shape (last
 // dimension contiguous, any float), and returns `out`: at_linear(at_into(o, part), x, w, b, NULL).
-// Linear, attention, norm, rope, conv2d, embedding, unary and binary can; other doors refuse. `out`
-// may be the residual of a linear, the x of a norm, rope or unary, or the a of a binary (in place).
+// Linear, attention, norm, group norm, rope, conv2d, embedding, unary and binary can; other doors
+// refuse. `out` may be the residual of a linear, the x of a norm, rope or unary, or the a of a binary (in place).
 // NULL does nothing. Beside at_into(...) no other argument may pass a door: the order is free.
 at_ops *at_into(at_ops *o, at_tensor *out);
 

@@ -205,7 +205,7 @@ at_tensor *at_group_norm(at_ops *o, const at_tensor *x, const at_weight *weight,
     AT_TRY(op_takes_vector(&p, "weight", weight, x->shape[3], &a.weight));
     AT_TRY(op_takes_vector(&p, "bias", bias, x->shape[3], &a.bias));
     AT_TRY(flatten_pixels(&p, x, &a.x));
-    AT_TRY(op_make(o, x->dtype, 4, x->shape, &out));
+    AT_TRY(op_result(&p, x->dtype, 4, x->shape, &out));
     AT_TRY(flatten_pixels(&p, out, &a.out));
     AT_TRY(op_has(&p, o->be->group_norm != NULL));
     if (at_tensor_count(x) > 0) AT_TRY(o->be->group_norm(o->dev->stream, &a));
