@@ -7,6 +7,10 @@ PRESET ?= release
 BUILD := build/$(PRESET)
 PROMPT ?= a big red house on the left and a small yellow star on the right, snowy hills at dusk
 
+# Run a build step; show what it says only if it fails or warns.
+quietly = out=$$($(1) 2>&1) || { printf '%s\n' "$$out"; exit 1; }; \
+    printf '%s\n' "$$out" | grep -v 'no work to do' | grep . || true
+
 .PHONY: all demo test setup build vocabulary fmt lint dist clean help
 all: build
 
@@ -17,7 +21,7 @@ setup:
 	@tools/setup/install.sh
 
 build: setup $(BUILD)/build.ninja vocabulary
-	@ninja -C $(BUILD) --quiet atelier
+	@$(call quietly,ninja -C $(BUILD) --quiet atelier)
 
 $(BUILD)/build.ninja:
 	@cmake --preset $(PRESET) >/dev/null
@@ -35,7 +39,7 @@ test:
 	@tools/setup/install.sh test
 	@cmake --preset $(PRESET) >/dev/null
 	@$(MAKE) --no-print-directory vocabulary
-	@ninja -C $(BUILD) --quiet
+	@$(call quietly,ninja -C $(BUILD) --quiet)
 	@tools/test/run.sh $(BUILD)
 
 fmt:
