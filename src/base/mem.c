@@ -21,7 +21,7 @@ typedef struct header {
 enum { OVERHEAD = sizeof(header) + AT_ALIGN };
 
 static atomic_size_t g_live_bytes, g_live_blocks, g_peak_bytes;
-static _Atomic uint64_t g_allocations;
+static _Atomic uint64_t g_allocations, g_failures;
 
 static atomic_bool g_armed, g_sticky, g_hit;
 static _Atomic int64_t g_countdown;
@@ -37,6 +37,12 @@ static bool fault_now(void)
     if (before < 1 && !atomic_load(&g_sticky)) return false;
     atomic_store(&g_hit, true);
     return true;
+}
+
+static void *refused(void)
+{
+    atomic_fetch_add_explicit(&g_failures, 1, memory_order_relaxed);
+    return NULL;
 }
 
 static header *header_of(void *p)
@@ -83,9 +89,9 @@ void *at_alloc(size_t bytes)
     size_t total;
     void *base;
 
-    if (fault_now() || !at_add_size(bytes, OVERHEAD, &total)) return NULL;
+    if (fault_now() || !at_add_size(bytes, OVERHEAD, &total)) return refused();
     base = malloc(total);
-    return base ? publish(base, bytes) : NULL;
+    return base ? publish(base, bytes) : refused();
 }
 
 void *at_calloc(size_t count, size_t size)
@@ -94,10 +100,10 @@ void *at_calloc(size_t count, size_t size)
     void *base;
 
     if (fault_now() || !at_mul_size(count, size, &bytes) || !at_add_size(bytes, OVERHEAD, &total)) {
-        return NULL;
+        return refused();
     }
     base = calloc(1, total);
-    return base ? publish(base, bytes) : NULL;
+    return base ? publish(base, bytes) : refused();
 }
 
 void *at_realloc(void *p, size_t bytes)
@@ -107,11 +113,11 @@ void *at_realloc(void *p, size_t bytes)
     char *base, *moved;
 
     if (!p) return at_alloc(bytes);
-    if (fault_now() || !at_add_size(bytes, OVERHEAD, &total)) return NULL;
+    if (fault_now() || !at_add_size(bytes, OVERHEAD, &total)) return refused();
     old = *header_of(p);
     shift = (size_t)((char *)p - (char *)old.base);
     base = realloc(old.base, total);
-    if (!base) return NULL;
+    if (!base) return refused();
     moved = place(base);
     // The new base may stand differently to the boundary.
     if (moved != base + shift) {
@@ -173,6 +179,7 @@ at_mem_stats at_mem_get_stats(void)
         .live_blocks = atomic_load_explicit(&g_live_blocks, memory_order_relaxed),
         .peak_bytes = atomic_load_explicit(&g_peak_bytes, memory_order_relaxed),
         .allocations = atomic_load_explicit(&g_allocations, memory_order_relaxed),
+        .failures = atomic_load_explicit(&g_failures, memory_order_relaxed),
     };
 }
 

@@ -29,6 +29,8 @@ char *at_strprintf(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 typedef struct at_mem_stats {
     size_t live_bytes, live_blocks, peak_bytes;
     uint64_t allocations; // since process start; what fail-at-N counts
+    uint64_t
+        failures; // of them, those that gave NULL: for libraries that do not say why they failed
 } at_mem_stats;
 at_mem_stats at_mem_get_stats(void);
 void at_mem_reset_peak(void);

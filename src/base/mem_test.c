@@ -118,6 +118,7 @@ static void sticky_fault_hits_all_later_ones(void **state)
     void *p[4];
 
     (void)state;
+    uint64_t failures = at_mem_get_stats().failures;
     at_mem_fail_at(2, true);
     p[0] = at_calloc(1, 8);
     p[1] = at_calloc(1, 8);
@@ -128,6 +129,7 @@ static void sticky_fault_hits_all_later_ones(void **state)
     assert_null(p[1]);
     assert_null(p[2]);
     assert_null(p[3]);
+    assert_int_equal(at_mem_get_stats().failures - failures, 3);
     at_free(p[0]);
 }
 

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "base/file.h"
+#include "base/log.h"
 #include "base/mem.h"
 #include "base/str.h"
 #include "cpu/cpu.h"
@@ -85,7 +86,8 @@ static at_status list_files(void *ctx, const char *kind, void (*each)(void *each
     at_list l = {0};
     if (!at_path_is_dir(e->input_dir)) return AT_OK;
     at_status st = at_list_files(e->input_dir, false, 100000, &l);
-    if (st != AT_OK) return st;
+    if (st == AT_EIO) at_log(AT_WARN, "INPUT-LIST", "%s", at_error_text());
+    if (st != AT_OK) return st == AT_EIO ? AT_OK : st;
     for (size_t i = 0; i < l.count; i++)
         if (is_picture(l.items[i])) each(each_ctx, l.items[i]);
     at_list_free(&l);

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/file.h"
+#include "base/log.h"
 #include "base/mem.h"
 #include "base/str.h"
 
@@ -194,7 +195,13 @@ at_status at_paths_list(const at_paths *p, const char *key,
     for (size_t i = 0; i < k->dir_count; i++) {
         at_list l = {0};
         if (!at_path_is_dir(k->dirs[i])) continue;
-        AT_TRY(at_list_files(k->dirs[i], true, MAX_NAMES, &l));
+        st = at_list_files(k->dirs[i], true, MAX_NAMES, &l);
+        if (st == AT_EIO) { // one folder that cannot be read does not hide the others
+            at_log(AT_WARN, "MODELS-LIST", "%s", at_error_text());
+            st = AT_OK;
+            continue;
+        }
+        AT_TRY(st);
         bool ok = true;
         for (size_t j = 0; j < l.count && ok; j++)
             if (wanted_extension(k, l.items[j]))

@@ -64,6 +64,11 @@ static const file_input file_inputs[] = {
     {"clip_name1", "text_encoders"}, {"clip_name2", "text_encoders"},   {"vae_name", "vae"},
 };
 
+static at_status no_memory(void)
+{
+    return at_fail(AT_ENOMEM, "plan: no memory");
+}
+
 static at_status add_model(at_engine *e, at_plan *p, const char *id, const char *class_type,
                            const file_input *f, const char *name)
 {
@@ -83,15 +88,17 @@ static at_status add_model(at_engine *e, at_plan *p, const char *id, const char 
     for (size_t i = 0; i < at_store_count(s); i++)
         parameters += (double)at_weight_elements(at_store_at(s, i));
     at_plan_model *grown = at_realloc(p->models, (p->model_count + 1) * sizeof *grown);
-    if (!grown) AT_TRY(at_fail(AT_ENOMEM, "plan: no memory"));
+    if (!grown) AT_TRY(no_memory());
     p->models = grown;
-    grown[p->model_count++] =
-        (at_plan_model){.node = at_strdup(id),
-                        .class_type = at_strdup(class_type),
-                        .file = at_strdup(name),
-                        .architecture = at_strdup(n ? at_str_text(&arch) : "unknown"),
-                        .bytes = (double)at_store_file_bytes(s),
-                        .parameters = parameters};
+    if (arch.failed) AT_TRY(no_memory());
+    at_plan_model *m = &grown[p->model_count++];
+    *m = (at_plan_model){.node = at_strdup(id),
+                         .class_type = at_strdup(class_type),
+                         .file = at_strdup(name),
+                         .architecture = at_strdup(n ? at_str_text(&arch) : "unknown"),
+                         .bytes = (double)at_store_file_bytes(s),
+                         .parameters = parameters};
+    if (!m->node || !m->class_type || !m->file || !m->architecture) AT_TRY(no_memory());
 out:
     at_str_free(&arch);
     at_store_release(&s);
@@ -148,7 +155,7 @@ static at_status add_sampler(at_engine *e, at_plan *p, const json_t *prompt, con
     at_plan_sampler *grown = at_realloc(p->samplers, (p->sampler_count + 1) * sizeof *grown);
     if (!grown) {
         at_model_release(&m);
-        return at_fail(AT_ENOMEM, "plan: no memory");
+        return no_memory();
     }
     p->samplers = grown;
     at_plan_sampler *s = &grown[p->sampler_count++];
@@ -169,7 +176,7 @@ static at_status add_sampler(at_engine *e, at_plan *p, const json_t *prompt, con
                                     s->width / down, s->text_tokens, compute);
     }
     at_model_release(&m);
-    return AT_OK;
+    return s->node && s->class_type && s->model_file ? AT_OK : no_memory();
 }
 
 at_status at_plan_make(at_engine *e, const at_graph *g, at_dtype compute, at_plan *out)

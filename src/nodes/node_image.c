@@ -52,7 +52,8 @@ static at_status load_validate(at_node_ctx *c, const void *in)
     at_status st = annotated_path(at_env_of(c), name, &path);
     if (st == AT_OK && !at_path_exists(path)) st = AT_EINVAL;
     at_free(path);
-    return st == AT_OK ? st : at_fail(AT_EINVAL, "Invalid image file: %s", name);
+    if (st == AT_OK || st == AT_ENOMEM) return st;
+    return at_fail(AT_EINVAL, "Invalid image file: %s", name);
 }
 
 static at_status load_fingerprint(at_node_ctx *c, const void *in, char **out)

@@ -88,11 +88,10 @@ out:
 at_status at_clip_load_vocab(at_tokenizer *t, const char *vocab, size_t vocab_n, const char *merges,
                              size_t merges_n)
 {
-    json_error_t err;
-    json_t *root = json_loadb(vocab, vocab_n, 0, &err);
+    json_t *root = NULL;
     at_status st = AT_OK;
 
-    if (!root) AT_TRY(at_fail(AT_EFORMAT, "%s: line %d: %s", t->label, err.line, err.text));
+    AT_TRY(at_text_json(t->label, vocab, vocab_n, &root));
     AT_TRY(at_bpe_init(&t->bpe));
     AT_TRY(load_vocab_object(t, root));
     AT_TRY(load_merge_lines(t, merges, merges_n, -1));

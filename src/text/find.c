@@ -165,7 +165,9 @@ at_status at_tokenizer_find(at_tokenizer_kind kind, const char *model_path,
     AT_TRY(try_share(&s));
     if (!s.found) AT_TRY(not_found(&s));
     *out = s.found;
+    s.found = NULL;
 out:
+    at_tokenizer_release(&s.found);
     at_str_free(&s.tried);
     return st;
 }

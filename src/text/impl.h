@@ -44,6 +44,8 @@ at_status at_t5_encode(const at_tokenizer *t, const char *text, size_t n, at_ids
 
 // "added_tokens" of a tokenizer.json (tokenizer.c).
 at_status at_load_added(at_tokenizer *t, const json_t *root);
+// A JSON text as a tree (the caller's). AT_EFORMAT with the line, or AT_ENOMEM (tokenizer.c).
+at_status at_text_json(const char *label, const void *data, size_t n, json_t **out);
 // A whole number within int32 of a JSON value: false if it is none.
 bool at_json_id(const json_t *v, int32_t *out);
 

@@ -67,14 +67,30 @@ out:
     return st;
 }
 
+// jansson calls a text wrong when it runs out of memory in the middle, or drops a byte of a long string and
+// goes on, so that is asked of the allocator.
+at_status at_text_json(const char *label, const void *data, size_t n, json_t **out)
+{
+    uint64_t failures = at_mem_get_stats().failures;
+    json_error_t err;
+
+    *out = json_loadb(data, n, 0, &err);
+    if (at_mem_get_stats().failures != failures || (!*out && !err.text[0])) {
+        json_decref(*out);
+        *out = NULL;
+        return at_fail(AT_ENOMEM, "%s: no memory for %zu bytes of JSON", label, n);
+    }
+    if (*out) return AT_OK;
+    return at_fail(AT_EFORMAT, "%s: line %d: %s", label, err.line, err.text);
+}
+
 static at_status load_json(at_tokenizer *t, const void *data, size_t size)
 {
-    json_error_t err;
-    json_t *root = json_loadb(data, size, 0, &err), *padding;
+    json_t *root = NULL, *padding;
     json_int_t fixed;
     at_status st = AT_OK;
 
-    if (!root) AT_TRY(at_fail(AT_EFORMAT, "%s: line %d: %s", t->label, err.line, err.text));
+    AT_TRY(at_text_json(t->label, data, size, &root));
     if (t->kind == AT_TOK_CLIP_BPE) {
         AT_TRY(at_clip_load_json(t, root));
         AT_TRY(at_clip_finish(t));

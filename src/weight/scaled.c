@@ -91,8 +91,16 @@ static at_status fold_new(at_store *s, const char *layer, size_t n, const char *
     return scale ? fold(s, w, scale) : AT_OK;
 }
 
+// jansson calls a text wrong when it runs out of memory in the middle, or drops a byte of a long string and
+// goes on, so that is asked of the allocator.
+static bool out_of_memory(const json_t *root, const json_error_t *e, uint64_t failures)
+{
+    return at_mem_get_stats().failures != failures || (!root && !e->text[0]);
+}
+
 static at_status fold_descriptor(at_store *s, const at_weight *d)
 {
+    uint64_t failures = at_mem_get_stats().failures;
     json_t *root = NULL;
     json_error_t err;
     at_status st = AT_OK;
@@ -101,6 +109,8 @@ static at_status fold_descriptor(at_store *s, const at_weight *d)
         return at_fail(AT_EFORMAT, "%s: %s must be at most %d bytes of u8", at_store_path(s),
                        d->name, MAX_DESCRIPTOR);
     root = json_loadb(d->data, d->bytes, JSON_REJECT_DUPLICATES, &err);
+    if (out_of_memory(root, &err, failures))
+        AT_TRY(at_fail(AT_ENOMEM, "%s: no memory", at_store_path(s)));
     if (!json_is_object(root))
         AT_TRY(at_fail(AT_EFORMAT, "%s: %s is not a JSON object: %s", at_store_path(s), d->name,
                        root ? "another value" : err.text));
@@ -114,11 +124,14 @@ out:
 // {"layers": {name: {"format": ...} or "format"}}
 static at_status fold_metadata(at_store *s, const char *text)
 {
+    uint64_t failures = at_mem_get_stats().failures;
     json_error_t err;
     json_t *root = json_loads(text, JSON_REJECT_DUPLICATES, &err), *entry;
     const char *name;
     at_status st = AT_OK;
 
+    if (out_of_memory(root, &err, failures))
+        AT_TRY(at_fail(AT_ENOMEM, "%s: no memory", at_store_path(s)));
     if (!json_is_object(root))
         AT_TRY(at_fail(AT_EFORMAT, "%s: _quantization_metadata is not a JSON object",
                        at_store_path(s)));
