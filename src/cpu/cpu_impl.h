@@ -69,7 +69,7 @@ typedef void at_cpu_piece_fn(void *ctx, const int64_t off[AT_CPU_ND_VIEWS],
                              const int64_t step[AT_CPU_ND_VIEWS], int64_t n);
 void at_cpu_nd_run(const at_cpu_nd *nd, at_cpu_piece_fn *fn, void *ctx);
 
-// --- what twins keep beside a weight -----------------------------------------------------------------
+// --- what twins keep beside a weight ------------------------------------------------------------
 // The head of every packed block. `owner` says whose form it is (a table's address).
 typedef struct at_cpu_packed {
     const void *owner;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// cpu_test.c - what tests/check does not see: the off switch, bit-exact conversions, failing memory,
-// and two threads that pack one weight.
+// cpu_test.c - what tests/check does not see: the off switch, bit-exact conversions, failing
+// memory, and two threads that pack one weight.
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -112,7 +112,8 @@ static void every_small_float_widens_as_scalar(void **state)
         assert_same_bits(out[i], at_f8e5m2_to_f32((uint8_t)i));
 }
 
-// A prime step through all bit patterns meets every exponent, ties, subnormals, infinities and NaNs.
+// A prime step through all bit patterns meets every exponent, ties, subnormals, infinities and
+// NaNs.
 static void floats_narrow_as_scalar(void **state)
 {
     enum { N = 1 << 16, STEP = 4099 };
@@ -138,7 +139,7 @@ static void floats_narrow_as_scalar(void **state)
     }
 }
 
-// --- failing memory ------------------------------------------------------------------------------------
+// --- failing memory -----------------------------------------------------------------------------
 enum { T = 40, D = 48 };
 static float g_x[T * D], g_y[T * D], g_out[T * D], g_w[D * D], g_b[D], g_conv[D * D * 9];
 
@@ -227,7 +228,7 @@ static void slots_survive_failing_memory(void **state)
     fails_cleanly(run_conv_unpacked);
 }
 
-// --- packing -------------------------------------------------------------------------------------------
+// --- packing ------------------------------------------------------------------------------------
 static void packed_weight_lives_until_it_is_freed(void **state)
 {
     at_packed p = {0};

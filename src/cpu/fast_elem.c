@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // fast_elem.c - elementwise slots and copies over a table of leaves.
-// Idea: the same pieces of rows as plain C (at_cpu_nd), with vector leaves; a transposing copy walks
-// square blocks so that both sides stay in the first cache.
+// Idea: the same pieces of rows as plain C (at_cpu_nd), with vector leaves; a transposing copy
+// walks square blocks so that both sides stay in the first cache.
 // Owns nothing.
 #include <string.h>
 
@@ -144,7 +144,7 @@ at_status at_cpu_fast_lincomb(const at_cpu_kernels *k, const at_lincomb_args *a)
     return AT_OK;
 }
 
-// --- copy --------------------------------------------------------------------------------------------
+// --- copy ---------------------------------------------------------------------------------------
 static bool is_float(at_dtype t)
 {
     return t == AT_F32 || t == AT_F16 || t == AT_BF16 || t == AT_F8E4M3 || t == AT_F8E5M2;

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // fast_norm.c - layer, RMS and group norm, and rope, over a table of leaves.
 // Idea: rows are taken in pieces that fit the first cache; moments of pieces are summed in double.
-// Group norm reads its input twice: blocks of pixels give per-channel means and squares around them,
-// merged by Chan, Golub & LeVeque (1983); then one affine map per channel, with the activation.
+// Group norm reads its input twice: blocks of pixels give per-channel means and squares around
+// them, merged by Chan, Golub & LeVeque (1983); then one affine map per channel, with the
+// activation.
 // Owns nothing; scratch lives for one call.
 #include <math.h>
 #include <string.h>
@@ -118,7 +119,7 @@ at_status at_cpu_fast_norm(const at_cpu_kernels *k, const at_norm_args *a)
     return AT_OK;
 }
 
-// --- group norm ---------------------------------------------------------------------------------------
+// --- group norm ---------------------------------------------------------------------------------
 enum { BLOCK_FLOATS = 8192 }; // of one block of pixels: 32 KiB, and a block is read twice
 
 typedef struct group_job {

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // flash.c - tiled attention over a table of leaves; the score matrix never exists as a whole.
-// Idea (Dao et al. 2022, arXiv:2205.14135): a task owns some queries and walks blocks of keys with the
-// online softmax. Keys and values of a group of heads are first brought into the panels of the register
-// tile, once, so that both products run at the speed of a matrix product.
+// Idea (Dao et al. 2022, arXiv:2205.14135): a task owns some queries and walks blocks of keys with
+// the online softmax. Keys and values of a group of heads are first brought into the panels of the
+// register tile, once, so that both products run at the speed of a matrix product.
 // Owns nothing; scratch lives for one call or range.
 #include <math.h>
 #include <string.h>

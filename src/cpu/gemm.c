@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 // gemm.c - the linear layer over a table of leaves: blocking, packing, parallelism, epilogue.
-// Idea (Goto & van de Geijn 2008): a block of w columns, all of K, is converted to f32 panels that stay
-// in the last cache; each task then takes some rows of x (second cache), walks K in pieces whose panel
-// stays in the first cache, and finishes its rows while they are still near. Weights of any dtype
-// become f32 only while they are packed: there is no dequantised copy of the model.
-// Few rows take another way: dot products that read w in place.
+// Idea (Goto & van de Geijn 2008): a block of w columns, all of K, is converted to f32 panels that
+// stay in the last cache; each task then takes some rows of x (second cache), walks K in pieces
+// whose panel stays in the first cache, and finishes its rows while they are still near. Weights of
+// any dtype become f32 only while they are packed: there is no dequantised copy of the model. Few
+// rows take another way: dot products that read w in place.
 // Owns nothing; scratch lives for one call or range.
 #include "base/mem.h"
 #include "base/status.h"
 #include "base/thread.h"
 #include "cpu/gemm.h"
 
-// Measured on Zen 3 (docs/bench/cpu.md): w panels of kc * 16 floats take half of the first cache, rows
-// and sums of a task (MC * (kc + GEMM_NC) floats) nearly fill the second.
+// Measured on Zen 3 (docs/bench/cpu.md): w panels of kc * 16 floats take half of the first cache,
+// rows and sums of a task (MC * (kc + GEMM_NC) floats) nearly fill the second.
 enum {
     DOT_ROWS = 24,                // up to here dots beat packing
     DOT_COLS = 64,                // columns of one dots call
@@ -40,7 +40,7 @@ void at_cpu_gemm_finish_row(const gemm *g, float *c, int64_t m, int64_t n, int64
     if (y == c) g->k->store(g->out.data, g->out.dtype, to, 1, c, count);
 }
 
-// --- many rows ---------------------------------------------------------------------------------------
+// --- many rows ----------------------------------------------------------------------------------
 static void pack_range(void *ctx, int64_t begin, int64_t end)
 {
     gemm *g = ctx;
@@ -160,7 +160,7 @@ static at_status gemm_many(gemm *g)
     return at_cpu_oom_status(&g->oom, "linear");
 }
 
-// --- few rows ----------------------------------------------------------------------------------------
+// --- few rows -----------------------------------------------------------------------------------
 static void dots_range(void *ctx, int64_t begin, int64_t end)
 {
     gemm *g = ctx;

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // gemm_conv.c - 2D convolution as an implicit matrix product over a table of leaves.
-// Idea: in NHWC the kw * cin inputs under one row of the filter are contiguous, so a register tile reads
-// neighbouring output pixels straight from a padded band of the input, with one segment per filter row:
-// no im2col, no transposed copy. A task copies its own band (as f32, padded, upsampled if asked),
-// multiplies, and finishes its pixels while they are near.
+// Idea: in NHWC the kw * cin inputs under one row of the filter are contiguous, so a register tile
+// reads neighbouring output pixels straight from a padded band of the input, with one segment per
+// filter row: no im2col, no transposed copy. A task copies its own band (as f32, padded, upsampled
+// if asked), multiplies, and finishes its pixels while they are near.
 // Owns: the packed weight belongs to at_packed; other scratch lives for one call or range.
 #include <string.h>
 
@@ -17,7 +17,7 @@ enum {
     SUMS_BYTES = 192 * 1024, // sums of a band
 };
 
-// --- the weight ---------------------------------------------------------------------------------------
+// --- the weight ---------------------------------------------------------------------------------
 typedef struct pack_job {
     const conv *c;
     float *panels;
@@ -65,7 +65,7 @@ static at_status pack_weight(const conv *c, packed_conv **out)
     return AT_OK;
 }
 
-// --- a band of the input --------------------------------------------------------------------------------
+// --- a band of the input ------------------------------------------------------------------------
 static void zero(float *p, int64_t n)
 {
     memset(p, 0, (size_t)n * sizeof *p);
@@ -117,7 +117,7 @@ static void fill_band(const conv *c, float *dst, int64_t b, int64_t oy0, int64_t
     }
 }
 
-// --- one task ------------------------------------------------------------------------------------------
+// --- one task -----------------------------------------------------------------------------------
 typedef struct band_view {
     const float *data;  // of the first input pixel under the first output pixel
     int64_t row, pixel; // floats to the next input row and pixel

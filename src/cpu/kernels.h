@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// kernels.h - the small vector kernels that one instruction set provides, and the drivers over them.
+// kernels.h - the vector kernels that one instruction set provides, and the drivers over them.
 // Idea: blocking, parallelism, strides and dtypes are written once in plain C (gemm.c, gemm_conv.c,
 // flash.c, fast_*.c); an instruction set is a table of leaves: a register tile, a panel packer, row
 // arithmetic. A new processor is one more table.
@@ -22,7 +22,8 @@ typedef struct at_cpu_kernels {
     const char *name; // "avx2"
     int mr, nr, kc;   // the register tile: mr rows of x, nr rows of w; K of one call
 
-    // c[i][j] (+)= sum over segments s and k of a[i * lda + off[s] + k] * b[(s * k_len + k) * nr + j]
+    // c[i][j] (+)= sum over segments s and k < k_len of
+    //     a[i * lda + off[s] + k] * b[(s * k_len + k) * nr + j]
     //   for i < rows <= mr, j < nr.   `add`: keep what c holds. off may be NULL for one segment.
     void (*tile)(int rows, int segments, const int64_t *off, int64_t k_len, const float *a,
                  int64_t lda, const float *b, float *c, int64_t ldc, bool add);
@@ -33,7 +34,8 @@ typedef struct at_cpu_kernels {
     // j >= n.
     void (*pack)(float *dst, const void *w, at_dtype t, int64_t first, int64_t ldw, int n,
                  int64_t k);
-    // out[i * ldo + j] = x[i] . w[j] for i < m <= 6, j < n: few rows, w read in place, any float dtype.
+    // out[i * ldo + j] = x[i] . w[j] for i < m <= 6, j < n: few rows; w of any float dtype is
+    // read in place.
     void (*dots)(float *out, int64_t ldo, const float *x, int64_t ldx, int m, const void *w,
                  at_dtype t, int64_t first, int64_t ldw, int64_t n, int64_t k);
 

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // onednn.c - everything that touches oneDNN's C API (2.x, Debian's libdnnl-dev; 3.x differs).
-// Idea: primitives by shape, made once; one block of the output at a time, called from inside our own
-// pool with the library's OpenMP team set to one thread, so that two pools never fight for the cores.
+// Idea: primitives by shape, made once; one block of the output at a time, called from inside our
+// own pool with the library's OpenMP team set to one thread, so that two pools never fight for the
+// cores.
 // Easy to get wrong: the library's own scratchpad belongs to the thread that made the primitive, so
 // primitives are made with scratchpad mode "user".
 // Owns: one engine, the primitives and the weight layouts for the life of the process.
@@ -59,7 +60,7 @@ const char *at_dnnl_version(void)
     return text;
 }
 
-// --- descriptors ----------------------------------------------------------------------------------------
+// --- descriptors --------------------------------------------------------------------------------
 static dnnl_data_type_t data_type(const at_dnnl_shape *s)
 {
     return s->bf16 ? dnnl_bf16 : dnnl_f32;
@@ -127,7 +128,7 @@ static dnnl_status_t describe_conv(const at_dnnl_shape *s, dnnl_primitive_attr_t
     return st;
 }
 
-// --- primitives by shape ----------------------------------------------------------------------------------
+// --- primitives by shape ------------------------------------------------------------------------
 static bool make_primitive(const at_dnnl_shape *s, kernel *k)
 {
     dnnl_primitive_attr_t attr = NULL;

@@ -27,7 +27,8 @@ typedef struct at_dnnl_kernel {
 // False if oneDNN cannot be used. Call on every thread before the calls below.
 bool at_dnnl_ready(void);
 const char *at_dnnl_version(void);
-// False if the library has no fast kernel for the shape. Any thread; slow the first time (about 1 ms).
+// False if the library has no fast kernel for the shape. Any thread; about 1 ms the first
+// time.
 bool at_dnnl_kernel_get(const at_dnnl_shape *s, at_dnnl_kernel *out);
 size_t at_dnnl_weight_bytes(const at_dnnl_kernel *k);
 // Bring a weight from [n, k] or [oc, ic, kh, kw] into the kernel's layout.

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // onednn_slots.c - linear and convolution whose sums oneDNN brings.
-// Idea: a task is a block of the output; oneDNN leaves f32 sums in scratch that is still in the cache
-// when our own end of the layer (gemm.h, gemm_conv.h) reads it. Weights are packed once, in column
-// blocks of equal shape, and kept in at_packed within a share of the machine's memory.
+// Idea: a task is a block of the output; oneDNN leaves f32 sums in scratch that is still in the
+// cache when our own end of the layer (gemm.h, gemm_conv.h) reads it. Weights are packed once, in
+// column blocks of equal shape, and kept in at_packed within a share of the machine's memory.
 // Owns: packed weights belong to the at_packed; scratch lives for one range.
 #ifdef AT_HAVE_DNNL
 #include <string.h>
@@ -56,8 +56,8 @@ static void pack_range(void *ctx, int64_t begin, int64_t end)
     if (!ok) atomic_store(&j->failed, true);
 }
 
-// Pack a weight for kernel k and publish it. NULL if there is no place to keep it, or it fails: then
-// our own kernels, which need no copy, do the work.
+// Pack a weight for kernel k and publish it. NULL if there is no place to keep it, or it fails:
+// then our own kernels, which need no copy, do the work.
 static const packed *pack(const at_dnnl_kernel *k, const at_wview *w, size_t step, size_t blocks)
 {
     size_t bytes = (at_dnnl_weight_bytes(k) + AT_ALIGN - 1) / AT_ALIGN * AT_ALIGN;
@@ -86,7 +86,7 @@ static size_t larger(size_t a, size_t b)
     return a > b ? a : b;
 }
 
-// --- linear --------------------------------------------------------------------------------------------
+// --- linear -------------------------------------------------------------------------------------
 typedef struct linear_job {
     gemm *g;
     at_dnnl_kernel full, tail; // a task of all rows, and what is left of a batch entry
@@ -194,7 +194,7 @@ out:
     return st;
 }
 
-// --- convolution ----------------------------------------------------------------------------------------
+// --- convolution --------------------------------------------------------------------------------
 typedef struct conv_job {
     conv *c;
     const packed *w;
@@ -311,7 +311,7 @@ out:
     return st;
 }
 
-// --- slots ----------------------------------------------------------------------------------------------
+// --- slots --------------------------------------------------------------------------------------
 static at_status linear_bf16(void *stream, const at_linear_args *a)
 {
     (void)stream;

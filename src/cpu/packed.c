@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // packed.c - what twins keep beside a weight.
-// Idea: the first packer of a weight publishes; whoever comes second, or packs for another table, uses
-// its own copy for one call.
+// Idea: the first packer of a weight publishes; whoever comes second, or packs for another table,
+// uses its own copy for one call.
 // Owns: a published block belongs to the at_packed and dies with the weight.
 #include <unistd.h>
 

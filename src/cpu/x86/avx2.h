@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// avx2.h - the leaves of the AVX2 table (rows_avx2.c, gemm_avx2.c), named so that the AVX-512 tables
-// may borrow those for which wider registers bring nothing.
+// avx2.h - the leaves of the AVX2 table (rows_avx2.c, gemm_avx2.c), named so that the AVX-512
+// tables may borrow those for which wider registers bring nothing.
 #ifndef AT_CPU_X86_AVX2_H
 #define AT_CPU_X86_AVX2_H
 

@@ -67,7 +67,7 @@ void at_avx2_pack(float *dst, const void *w, at_dtype t, int64_t first, int64_t 
 #undef CALL
 }
 
-// --- few rows ----------------------------------------------------------------------------------------
+// --- few rows -----------------------------------------------------------------------------------
 // m rows of x against wr rows of w: m * wr accumulators.
 INLINE
     void dots_block(const int m, const int wr, float *out, int64_t ldo, const float *x, int64_t ldx,

@@ -80,7 +80,7 @@ void at_avx512_pack(float *dst, const void *w, at_dtype t, int64_t first, int64_
 #undef CALL
 }
 
-// --- few rows ----------------------------------------------------------------------------------------
+// --- few rows -----------------------------------------------------------------------------------
 INLINE __m512 v16_join(v8 lo, v8 hi)
 {
     return _mm512_insertf32x8(_mm512_castps256_ps512(lo), hi, 1);
@@ -157,7 +157,7 @@ void at_avx512_dots(float *out, int64_t ldo, const float *x, int64_t ldx, int m,
 #undef ROWS
 }
 
-// --- softmax -----------------------------------------------------------------------------------------
+// --- softmax ------------------------------------------------------------------------------------
 // As v8_exp, without the underflow care: arguments of a softmax are at most 0.
 INLINE __m512 exp16(__m512 x)
 {

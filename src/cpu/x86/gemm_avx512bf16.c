@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // gemm_avx512bf16.c - the 14x32 register tile over pairs of bf16, AVX512-BF16.
-// Idea: vdpbf16ps takes two products of bf16 into each f32 sum, so a pair of neighbours along K plays
-// the part that one float plays in gemm_avx512.c; packing moves pairs as 32-bit elements, unconverted.
-// Easy to get wrong: the instruction flushes denormals and rounds each pair sum to nearest, which is
-// within the tolerance of f32 sums (tests/check) but not bit-equal to them.
+// Idea: vdpbf16ps takes two products of bf16 into each f32 sum, so a pair of neighbours along K
+// plays the part that one float plays in gemm_avx512.c; packing moves pairs as 32-bit elements,
+// unconverted.
+// Easy to get wrong: the instruction flushes denormals and rounds each pair sum to nearest, which
+// is within the tolerance of f32 sums (tests/check) but not bit-equal to them.
 // Owns nothing.
 #include <immintrin.h>
 

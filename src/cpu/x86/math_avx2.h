@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // math_avx2.h - exp, tanh, the normal distribution and conversions on eight floats.
-// Idea: exp by Cody-Waite reduction and a minimax polynomial; everything else stands on exp, so that
-// its error (below 1.5 ulp) is the only one to think about. Coefficients: our own minimax fits
+// Idea: exp by Cody-Waite reduction and a minimax polynomial; everything else stands on exp, so
+// that its error (below 1.5 ulp) is the only one to think about. Coefficients: our own minimax fits
 // (Lawson's algorithm in double, 4001 points), each with its error.
 // Owns nothing. Included only by files compiled with -mavx2 -mfma -mf16c.
 #ifndef AT_CPU_X86_MATH_AVX2_H
@@ -159,7 +159,7 @@ static inline void v8_put(float *p, v8 x, int64_t n)
     }
 }
 
-// --- eight stored values to f32 -----------------------------------------------------------------------
+// --- eight stored values to f32 -----------------------------------------------------------------
 static inline v8 v8_from_bf16(__m128i h)
 {
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(h), 16));
@@ -197,7 +197,7 @@ static inline v8 v8_load(const void *base, at_dtype t, int64_t i)
     }
 }
 
-// --- f32 to eight stored values -----------------------------------------------------------------------
+// --- f32 to eight stored values -----------------------------------------------------------------
 static inline __m128i v8_to_bf16(v8 x)
 {
     __m256i u = _mm256_castps_si256(x), hi = _mm256_srli_epi32(u, 16), r;

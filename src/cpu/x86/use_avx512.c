@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // use_avx512.c - the AVX-512 tables, with and without bf16 pairs, and the slots that they serve.
-// Idea: rows are bound by memory and stay with AVX2; products and the softmax use the wide registers.
-// Nothing here needs the instructions themselves, so this file is compiled for any x86-64.
+// Idea: rows are bound by memory and stay with AVX2; products and the softmax use the wide
+// registers. Nothing here needs the instructions themselves, so this file is compiled for any
+// x86-64.
 #include "cpu/cpu_impl.h"
 #include "cpu/x86/avx2.h"
 #include "cpu/x86/avx512.h"
