@@ -24,24 +24,24 @@ typedef struct at_engine_config {
     size_t yaml_count;
     const char *input_dir, *output_dir, *temp_dir; // default: below base_dir, or the current folder
     const char *device;                            // "cpu"; NULL: the best there is
-    int dtype;                                     // an at_dtype, or AT_DTYPE_COUNT / 0 with auto_dtype
-    bool auto_dtype;                               // take the device's best compute type
-    bool disable_metadata;                         // write no workflow into pictures
+    int dtype;             // an at_dtype, or AT_DTYPE_COUNT / 0 with auto_dtype
+    bool auto_dtype;       // take the device's best compute type
+    bool disable_metadata; // write no workflow into pictures
 } at_engine_config;
 
 at_status at_engine_open(const at_engine_config *config, at_engine **out);
 void at_engine_close(at_engine *e); // NULL is fine
 
 typedef struct at_job {
-    const char *label;         // names the workflow in messages: its path
-    const char *text;          // the workflow: API format or the editor's
+    const char *label; // names the workflow in messages: its path
+    const char *text;  // the workflow: API format or the editor's
     size_t bytes;
-    const char *const *sets;   // "NODE.INPUT=VALUE"
+    const char *const *sets; // "NODE.INPUT=VALUE"
     size_t set_count;
     const char *const *targets; // output nodes to run; none: all
     size_t target_count;
-    const char *id;             // job id for events; NULL: "job"
-    const at_sink *sink;        // may be NULL
+    const char *id;      // job id for events; NULL: "job"
+    const at_sink *sink; // may be NULL
 } at_job;
 
 typedef struct at_job_result {

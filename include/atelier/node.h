@@ -54,10 +54,10 @@ typedef struct at_value {
 at_value at_value_int(int64_t i);
 at_value at_value_float(double f);
 at_value at_value_bool(bool b);
-at_value at_value_string(const char *s); // copies; kind NONE if out of memory
-at_value at_value_object(at_object *o);  // takes the reference
+at_value at_value_string(const char *s);        // copies; kind NONE if out of memory
+at_value at_value_object(at_object *o);         // takes the reference
 at_value at_value_blocker(const char *message); // NULL: silent; kind NONE if out of memory
-at_value at_value_copy(const at_value *v); // another kind than v's: out of memory
+at_value at_value_copy(const at_value *v);      // another kind than v's: out of memory
 void at_value_clear(at_value *v);
 
 // --- inputs -------------------------------------------------------------------------------------
@@ -74,9 +74,9 @@ typedef enum at_in_type {
 
 enum {
     AT_INF_OPTIONAL = 1 << 0,
-    AT_INF_CONTROL = 1 << 1,      // control_after_generate
+    AT_INF_CONTROL = 1 << 1, // control_after_generate
     AT_INF_MULTILINE = 1 << 2,
-    AT_INF_DYNAMIC = 1 << 3,      // dynamicPrompts
+    AT_INF_DYNAMIC = 1 << 3, // dynamicPrompts
     AT_INF_FORCE_INPUT = 1 << 4,
     AT_INF_LAZY = 1 << 5,
     AT_INF_IMAGE_UPLOAD = 1 << 6, // combo over the input folder
@@ -87,7 +87,7 @@ enum {
     AT_INF_HAS_STEP = 1 << 11,
     AT_INF_HAS_ROUND = 1 << 12,
     AT_INF_ADVANCED = 1 << 13,
-    AT_INF_HIDDEN = 1 << 14,      // PROMPT, EXTRA_PNGINFO (JSON text), UNIQUE_ID: const char * fields
+    AT_INF_HIDDEN = 1 << 14, // PROMPT, EXTRA_PNGINFO (JSON text), UNIQUE_ID: const char * fields
     AT_INF_ROUND_FALSE = 1 << 15,  // "round": false
     AT_INF_SINGLE_LINE = 1 << 16,  // "multiline": false is printed
     AT_INF_INT_LIMITS = 1 << 17,   // FLOAT whose min and max are printed as integers
@@ -107,9 +107,9 @@ typedef struct at_in {
     const char *const *choices; // COMBO: NULL-terminated
     const char *list;           // COMBO over files: "checkpoints", "vae", "input" ...
     const char *tip;
-    const char *display;        // "display": "slider", "color"; NULL none
-    unsigned alt;               // AT_ALT_*: numbers printed in the other form, see below
-    const char *extra;          // more options as a JSON object: "{\"audio_upload\": true}"; NULL none
+    const char *display; // "display": "slider", "color"; NULL none
+    unsigned alt;        // AT_ALT_*: numbers printed in the other form, see below
+    const char *extra;   // more options as a JSON object: "{\"audio_upload\": true}"; NULL none
 } at_in;
 
 // Numbers that object_info prints as an integer though the row is FLOAT, or as a float though it is
@@ -182,7 +182,10 @@ void *at_node_engine(const at_node_ctx *c); // the engine's own context: at_env 
 
 // Helpers for tables.
 #define AT_ROW_OBJECT(st, field, TYPE, ...)                                                        \
-    {.name = #field, .type = AT_IN_OBJECT, .offset = offsetof(st, field), .type_name = TYPE, __VA_ARGS__}
+    {                                                                                              \
+        .name = #field, .type = AT_IN_OBJECT, .offset = offsetof(st, field), .type_name = TYPE,    \
+        __VA_ARGS__                                                                                \
+    }
 #define AT_COUNT(a) (sizeof(a) / sizeof *(a))
 
 #endif

@@ -34,9 +34,9 @@ void at_atomic_abort(at_atomic_file **f);       // removes the temporary; NULL i
 at_status at_path_join_safe(const char *dir, const char *name, char **out);
 // Plain join without that proof, for paths of the user's own command line. NULL if out of memory.
 char *at_path_join(const char *a, const char *b);
-const char *at_path_base(const char *path);               // after the last '/'; borrowed
-const char *at_path_ext(const char *path);                // with the dot, "" if none; borrowed
-char *at_path_dir(const char *path);                      // "." if none; at_free
+const char *at_path_base(const char *path); // after the last '/'; borrowed
+const char *at_path_ext(const char *path);  // with the dot, "" if none; borrowed
+char *at_path_dir(const char *path);        // "." if none; at_free
 bool at_path_exists(const char *path);
 bool at_path_is_dir(const char *path);
 at_status at_make_dirs(const char *path);

@@ -16,7 +16,7 @@ typedef struct at_mt19937 {
 
 void at_mt_seed(at_mt19937 *r, uint64_t seed); // only seed mod 2^32 matters
 uint32_t at_mt_u32(at_mt19937 *r);
-float at_mt_f32(at_mt19937 *r);  // 24 bits, [0, 1)
+float at_mt_f32(at_mt19937 *r); // 24 bits, [0, 1)
 // The next n values of at_mt_f32, several times faster.
 void at_mt_fill_f32(at_mt19937 *r, float *out, int64_t n);
 double at_mt_f64(at_mt19937 *r); // 53 bits, [0, 1): the first word is the high one

@@ -14,16 +14,16 @@
 // then success, error or interrupted.
 typedef enum at_event_kind {
     AT_EV_START,
-    AT_EV_CACHED,      // text: JSON array of node ids
-    AT_EV_EXECUTING,   // node
-    AT_EV_PROGRESS,    // node, value, max
-    AT_EV_PREVIEW,     // node, data/bytes: RGB8 pixels, value = width, max = height
-    AT_EV_EXECUTED,    // node, text: the node's ui JSON; NULL for a cached node that shows nothing
-    AT_EV_ERROR,       // node, text: JSON of ComfyUI's execution_error data; value 1: the run goes on
+    AT_EV_CACHED,    // text: JSON array of node ids
+    AT_EV_EXECUTING, // node
+    AT_EV_PROGRESS,  // node, value, max
+    AT_EV_PREVIEW,   // node, data/bytes: RGB8 pixels, value = width, max = height
+    AT_EV_EXECUTED,  // node, text: the node's ui JSON; NULL for a cached node that shows nothing
+    AT_EV_ERROR,     // node, text: JSON of ComfyUI's execution_error data; value 1: the run goes on
     AT_EV_INTERRUPTED, // node, text: JSON of ComfyUI's execution_interrupted data
     AT_EV_SUCCESS,
-    AT_EV_NOTE,        // text: a line for people ("loading flux1-dev.safetensors")
-    AT_EV_FINISHED     // node: its result is there (ComfyUI's progress_state "finished")
+    AT_EV_NOTE,    // text: a line for people ("loading flux1-dev.safetensors")
+    AT_EV_FINISHED // node: its result is there (ComfyUI's progress_state "finished")
 } at_event_kind;
 
 typedef struct at_event {

@@ -25,7 +25,7 @@ void at_parallel_for(int64_t n, int64_t grain, at_range_fn *fn, void *ctx);
 typedef struct at_mailbox at_mailbox;
 at_status at_mailbox_new(size_t message_bytes, size_t capacity, at_mailbox **out);
 void at_mailbox_free(at_mailbox *m);
-bool at_mailbox_put(at_mailbox *m, const void *message);        // false: full or closed
+bool at_mailbox_put(at_mailbox *m, const void *message); // false: full or closed
 // Waits up to `seconds` (< 0: for ever); false: timed out, or closed and empty.
 bool at_mailbox_get(at_mailbox *m, void *message, double seconds);
 void at_mailbox_close(at_mailbox *m);

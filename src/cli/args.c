@@ -60,8 +60,8 @@ static at_status store(const at_arg *a, const char *name, const char *value, voi
         errno = 0;
         *(long *)field = strtol(value, &end, 10);
         if (end == value || *end || errno || *(long *)field < a->min || *(long *)field > a->max)
-            return at_fail(AT_EUSAGE, "%s %s: a whole number from %ld to %ld is wanted", name, value,
-                           a->min, a->max);
+            return at_fail(AT_EUSAGE, "%s %s: a whole number from %ld to %ld is wanted", name,
+                           value, a->min, a->max);
         return AT_OK;
     }
     return AT_OK;
@@ -131,8 +131,12 @@ void at_args_help(const at_command *c)
         const at_arg *a = &c->args[k];
         char left[96];
         snprintf(left, sizeof left, "%s%s%s", a->name, a->kind == AT_ARG_FLAG ? "" : " ",
-                 a->kind == AT_ARG_FLAG ? "" : a->kind == AT_ARG_CHOICE ? a->choices : a->metavar);
-        if (strlen(left) > 30) printf("  %s\n  %-30s %s\n", left, "", a->help);
-        else printf("  %-30s %s\n", left, a->help);
+                 a->kind == AT_ARG_FLAG     ? ""
+                 : a->kind == AT_ARG_CHOICE ? a->choices
+                                            : a->metavar);
+        if (strlen(left) > 30)
+            printf("  %s\n  %-30s %s\n", left, "", a->help);
+        else
+            printf("  %-30s %s\n", left, a->help);
     }
 }

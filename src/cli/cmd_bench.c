@@ -21,13 +21,16 @@ typedef struct bench_options {
 static const at_arg bench_args[] = {
     {"--arch", "NAME", AT_ARG_TEXT, offsetof(bench_options, arch),
      .help = "flux1-dev, flux1-schnell, clip-l, t5-xxl or flux-vae (default flux1-dev)"},
-    {"--size", "N", AT_ARG_INT, offsetof(bench_options, size), 64, 8192, .help = "width and height (1024)"},
+    {"--size", "N", AT_ARG_INT, offsetof(bench_options, size), 64, 8192,
+     .help = "width and height (1024)"},
     {"--width", "N", AT_ARG_INT, offsetof(bench_options, width), 64, 8192, .help = "width alone"},
-    {"--height", "N", AT_ARG_INT, offsetof(bench_options, height), 64, 8192, .help = "height alone"},
+    {"--height", "N", AT_ARG_INT, offsetof(bench_options, height), 64, 8192,
+     .help = "height alone"},
     {"--steps", "N", AT_ARG_INT, offsetof(bench_options, steps), 1, 1000,
      .help = "timed steps after one to warm up (3)"},
     {"--text-tokens", "N", AT_ARG_INT, offsetof(bench_options, tokens), 1, 4096, .help = "512"},
-    {"--double,--layers", "N", AT_ARG_INT, offsetof(bench_options, doubles), 0, 100, .help = BLOCKS_HELP},
+    {"--double,--layers", "N", AT_ARG_INT, offsetof(bench_options, doubles), 0, 100,
+     .help = BLOCKS_HELP},
     {"--single", "N", AT_ARG_INT, offsetof(bench_options, singles), 0, 100,
      .help = "single blocks; default: the true count"},
     {"--device", "NAME", AT_ARG_TEXT, offsetof(bench_options, device), .help = "cpu"},
@@ -35,7 +38,8 @@ static const at_arg bench_args[] = {
      .help = "compute type"},
     {"--weights", "TYPE", AT_ARG_CHOICE, offsetof(bench_options, weights),
      .choices = "f32|f16|bf16|fp8_e4m3|fp8_e5m2", .help = "storage type (bf16)"},
-    {"--threads", "N", AT_ARG_INT, offsetof(bench_options, threads), 1, 1024, .help = "CPU threads"},
+    {"--threads", "N", AT_ARG_INT, offsetof(bench_options, threads), 1, 1024,
+     .help = "CPU threads"},
     {"--json", NULL, AT_ARG_FLAG, offsetof(bench_options, json), .help = "one JSON object"},
 };
 
@@ -54,8 +58,9 @@ static void bench_defaults(void *options)
 static void print_class(const char *name, double flops, double seconds, double step, double ceiling)
 {
     if (flops <= 0) return;
-    printf("  %-10s %9.1f ms  %4.0f %%  %8.1f GFLOP/s  %4.0f %% of the ceiling\n", name, seconds * 1e3,
-           100 * seconds / step, flops / seconds / 1e9, 100 * flops / seconds / ceiling);
+    printf("  %-10s %9.1f ms  %4.0f %%  %8.1f GFLOP/s  %4.0f %% of the ceiling\n", name,
+           seconds * 1e3, 100 * seconds / step, flops / seconds / 1e9,
+           100 * flops / seconds / ceiling);
 }
 
 static void print_report(const at_bench_options *b, const at_bench_report *r)
@@ -87,14 +92,16 @@ static at_status print_json(const at_bench_options *b, const at_bench_report *r)
     for (size_t i = 0; i < r->block_count; i++)
         json_array_append_new(blocks, json_real(r->blocks[i] * 1e3));
     json_t *o = json_pack(
-        "{s:s, s:s, s:s, s:s, s:s, s:i, s:i, s:i, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:I, s:o}",
-        "arch", b->shape->name, "device", b->device->name, "chip", b->device->description, "weights",
-        at_dtype_name(b->storage), "compute", at_dtype_name(b->compute), "width", b->width, "height",
-        b->height, "steps", b->steps, "step_ms", r->step * 1e3, "first_step_ms", r->first_step * 1e3,
-        "ceiling_gflops", r->ceiling / 1e9, "linear_gflop", r->linear_flops / 1e9, "linear_ms",
-        r->linear_seconds * 1e3, "attention_gflop", r->attention_flops / 1e9, "attention_ms",
-        r->attention_seconds * 1e3, "conv_gflop", r->conv_flops / 1e9, "conv_ms", r->conv_seconds * 1e3,
-        "other_ms", r->other_seconds * 1e3, "peak_bytes", (json_int_t)r->peak_bytes, "block_ms", blocks);
+        "{s:s, s:s, s:s, s:s, s:s, s:i, s:i, s:i, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, "
+        "s:f, s:I, s:o}",
+        "arch", b->shape->name, "device", b->device->name, "chip", b->device->description,
+        "weights", at_dtype_name(b->storage), "compute", at_dtype_name(b->compute), "width",
+        b->width, "height", b->height, "steps", b->steps, "step_ms", r->step * 1e3, "first_step_ms",
+        r->first_step * 1e3, "ceiling_gflops", r->ceiling / 1e9, "linear_gflop",
+        r->linear_flops / 1e9, "linear_ms", r->linear_seconds * 1e3, "attention_gflop",
+        r->attention_flops / 1e9, "attention_ms", r->attention_seconds * 1e3, "conv_gflop",
+        r->conv_flops / 1e9, "conv_ms", r->conv_seconds * 1e3, "other_ms", r->other_seconds * 1e3,
+        "peak_bytes", (json_int_t)r->peak_bytes, "block_ms", blocks);
     char *text = o ? json_dumps(o, JSON_INDENT(2)) : NULL;
     json_decref(o);
     if (!text) return at_fail(AT_ENOMEM, "bench: no memory");
@@ -120,14 +127,18 @@ static at_status bench(void *options, const at_arg_list *operands)
     if (o->threads) at_threads_set((int)o->threads);
     at_engine_setup_devices();
     if (!b.shape)
-        return at_fail(AT_EUSAGE, "--arch %s: known are flux1-dev, flux1-schnell, clip-l, t5-xxl, "
-                                  "flux-vae", o->arch);
+        return at_fail(AT_EUSAGE,
+                       "--arch %s: known are flux1-dev, flux1-schnell, clip-l, t5-xxl, "
+                       "flux-vae",
+                       o->arch);
     env.device = b.device = o->device ? at_device_find(o->device) : at_device_cpu();
     if (!b.device)
         return at_fail(AT_EDEVICE, "--device %s: no such device here; `atelier devices` lists them",
                        o->device);
-    if (strcmp(o->dtype, "auto") == 0) b.compute = at_env_compute(&env);
-    else at_dtype_parse(o->dtype, &b.compute);
+    if (strcmp(o->dtype, "auto") == 0)
+        b.compute = at_env_compute(&env);
+    else
+        at_dtype_parse(o->dtype, &b.compute);
     if (!at_dtype_parse(o->weights, &b.storage))
         return at_fail(AT_EUSAGE, "--weights %s: not a type", o->weights);
     at_status st = at_bench_run(&b, &report);

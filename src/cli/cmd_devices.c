@@ -32,9 +32,10 @@ static at_status devices(void *options, const at_arg_list *operands)
         at_human_bytes((double)free_bytes, f);
         at_human_bytes((double)total, t);
         if (as_json)
-            json_array_append_new(list, json_pack("{s:s, s:s, s:I, s:I}", "name", d->name,
-                                                  "description", d->description, "free",
-                                                  (json_int_t)free_bytes, "total", (json_int_t)total));
+            json_array_append_new(list,
+                                  json_pack("{s:s, s:s, s:I, s:I}", "name", d->name, "description",
+                                            d->description, "free", (json_int_t)free_bytes, "total",
+                                            (json_int_t)total));
         else
             printf("%-8s %s, %s free of %s\n", d->name, d->description, f, t);
     }

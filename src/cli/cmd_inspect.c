@@ -45,10 +45,14 @@ static totals count_up(at_store *s)
 // "11.90 B", "7.3 M", "812"
 static const char *human_count(double n, char out[16])
 {
-    if (n >= 1e9) snprintf(out, 16, "%.2f B", n / 1e9);
-    else if (n >= 1e6) snprintf(out, 16, "%.2f M", n / 1e6);
-    else if (n >= 1e3) snprintf(out, 16, "%.1f k", n / 1e3);
-    else snprintf(out, 16, "%.0f", n);
+    if (n >= 1e9)
+        snprintf(out, 16, "%.2f B", n / 1e9);
+    else if (n >= 1e6)
+        snprintf(out, 16, "%.2f M", n / 1e6);
+    else if (n >= 1e3)
+        snprintf(out, 16, "%.1f k", n / 1e3);
+    else
+        snprintf(out, 16, "%.0f", n);
     return out;
 }
 
@@ -62,9 +66,10 @@ static at_status print_component(at_store *s, const at_found *f)
     char *missing = NULL;
     at_status st = at_found_missing(s, f, &missing, &missing_count);
     if (st != AT_OK) return st;
-    printf("\n%s: %s (%s)%s%s\n", part_names[f->part], at_arch_title(f->arch), at_arch_name(f->arch),
-           *f->prefix ? ", keys under " : "", f->prefix);
-    for (size_t i = 0; i < n; i++) printf("  %-22s %s\n", facts[i].name, facts[i].value);
+    printf("\n%s: %s (%s)%s%s\n", part_names[f->part], at_arch_title(f->arch),
+           at_arch_name(f->arch), *f->prefix ? ", keys under " : "", f->prefix);
+    for (size_t i = 0; i < n; i++)
+        printf("  %-22s %s\n", facts[i].name, facts[i].value);
     if (!missing_count) {
         printf("  %-22s none\n", "missing tensors");
     } else {
@@ -93,11 +98,13 @@ static at_status print_text(at_store *s, const char *path, bool tensors)
         printf("  %-10s %6llu tensors  %10s parameters  %s\n", at_dtype_name((at_dtype)d),
                (unsigned long long)t.count[d], human_count((double)t.elements[d], count), size);
     }
-    for (size_t i = 0; i < n && st == AT_OK; i++) st = print_component(s, &found[i]);
+    for (size_t i = 0; i < n && st == AT_OK; i++)
+        st = print_component(s, &found[i]);
     if (!n) printf("\nno architecture that this version knows; `--tensors` lists the keys\n");
     for (size_t i = 0; tensors && i < at_store_count(s); i++) {
         const at_weight *w = at_store_at(s, i);
-        printf("%s%s  %s\n", i ? "" : "\n", w->name, at_shape_text(w->dtype, w->rank, w->shape, shape));
+        printf("%s%s  %s\n", i ? "" : "\n", w->name,
+               at_shape_text(w->dtype, w->rank, w->shape, shape));
     }
     return st;
 }
@@ -129,18 +136,20 @@ static at_status print_json(at_store *s, const char *path, bool tensors)
         if (t.count[d])
             json_object_set_new(dtypes, at_dtype_name((at_dtype)d),
                                 json_integer((json_int_t)t.elements[d]));
-    for (size_t i = 0; i < n; i++) json_array_append_new(parts, component_json(s, &found[i]));
+    for (size_t i = 0; i < n; i++)
+        json_array_append_new(parts, component_json(s, &found[i]));
     for (size_t i = 0; tensors && i < at_store_count(s); i++) {
         const at_weight *w = at_store_at(s, i);
         json_t *shape = json_array();
-        for (int d = 0; d < w->rank; d++) json_array_append_new(shape, json_integer(w->shape[d]));
+        for (int d = 0; d < w->rank; d++)
+            json_array_append_new(shape, json_integer(w->shape[d]));
         json_array_append_new(list, json_pack("{s:s, s:s, s:o}", "name", w->name, "dtype",
                                               at_dtype_name(w->dtype), "shape", shape));
     }
-    json_t *all = json_pack("{s:s, s:I, s:I, s:I, s:o, s:o}", "file", path, "bytes",
-                            (json_int_t)at_store_file_bytes(s), "tensors",
-                            (json_int_t)at_store_count(s), "parameters", (json_int_t)t.all_elements,
-                            "dtypes", dtypes, "components", parts);
+    json_t *all =
+        json_pack("{s:s, s:I, s:I, s:I, s:o, s:o}", "file", path, "bytes",
+                  (json_int_t)at_store_file_bytes(s), "tensors", (json_int_t)at_store_count(s),
+                  "parameters", (json_int_t)t.all_elements, "dtypes", dtypes, "components", parts);
     if (tensors) json_object_set(all, "list", list);
     json_decref(list);
     char *text = all ? json_dumps(all, JSON_INDENT(2)) : NULL;
@@ -157,7 +166,8 @@ static at_status inspect(void *options, const at_arg_list *operands)
     at_store *s = NULL;
     const char *path = operands->items[0];
     at_status st = at_store_open(path, &s);
-    if (st == AT_OK) st = o->json ? print_json(s, path, o->tensors) : print_text(s, path, o->tensors);
+    if (st == AT_OK)
+        st = o->json ? print_json(s, path, o->tensors) : print_text(s, path, o->tensors);
     at_store_release(&s);
     return st;
 }

@@ -20,18 +20,24 @@ static const at_arg nodes_args[] = {
 };
 
 static const char *const wire_types[] = {
-    [AT_IN_INT] = "INT",       [AT_IN_U64] = "INT",     [AT_IN_FLOAT] = "FLOAT", [AT_IN_BOOL] = "BOOLEAN",
-    [AT_IN_STRING] = "STRING", [AT_IN_COMBO] = "COMBO", [AT_IN_OBJECT] = "",     [AT_IN_ANY] = "*",
+    [AT_IN_INT] = "INT",      [AT_IN_U64] = "INT",       [AT_IN_FLOAT] = "FLOAT",
+    [AT_IN_BOOL] = "BOOLEAN", [AT_IN_STRING] = "STRING", [AT_IN_COMBO] = "COMBO",
+    [AT_IN_OBJECT] = "",      [AT_IN_ANY] = "*",
 };
 
 // Whole numbers in full; the limits of a seed and of a 64-bit integer are no doubles.
 static void print_number(const char *label, const at_in *r, double v)
 {
-    if (r->type == AT_IN_FLOAT) printf(" %s %g", label, v);
-    else if (v >= 0x1p64) printf(" %s %llu", label, ULLONG_MAX);
-    else if (v >= 0x1p63) printf(" %s %lld", label, LLONG_MAX);
-    else if (v <= -0x1p63) printf(" %s %lld", label, -LLONG_MAX);
-    else printf(" %s %.0f", label, v);
+    if (r->type == AT_IN_FLOAT)
+        printf(" %s %g", label, v);
+    else if (v >= 0x1p64)
+        printf(" %s %llu", label, ULLONG_MAX);
+    else if (v >= 0x1p63)
+        printf(" %s %lld", label, LLONG_MAX);
+    else if (v <= -0x1p63)
+        printf(" %s %lld", label, -LLONG_MAX);
+    else
+        printf(" %s %.0f", label, v);
 }
 
 static void describe_input(const at_in *r)
@@ -80,7 +86,8 @@ static at_status nodes(void *options, const at_arg_list *operands)
     } else if (name) {
         const at_node *n = at_registry_find(r, name);
         if (!n)
-            AT_TRY(at_fail(AT_ENOTFOUND, "no node is called \"%s\"; `atelier nodes` lists them", name));
+            AT_TRY(at_fail(AT_ENOTFOUND, "no node is called \"%s\"; `atelier nodes` lists them",
+                           name));
         describe(n);
     } else {
         for (size_t i = 0; i < at_registry_count(r); i++) {

@@ -30,8 +30,8 @@ static void print_plan(const at_plan *p)
         const at_plan_model *m = &p->models[i];
         at_human_bytes(m->bytes, bytes);
         total += m->bytes;
-        printf("  node %-4s %-24s %-32s %10s  %.2f B parameters\n", m->node, m->architecture, m->file,
-               bytes, m->parameters / 1e9);
+        printf("  node %-4s %-24s %-32s %10s  %.2f B parameters\n", m->node, m->architecture,
+               m->file, bytes, m->parameters / 1e9);
     }
     at_human_bytes(total, bytes);
     printf("  %-63s %10s\n\nsampling\n", "all files", bytes);
@@ -40,8 +40,8 @@ static void print_plan(const at_plan *p)
         int64_t steps = s->steps ? s->steps : 1;
         at_human_bytes(s->cost.activation_bytes, bytes);
         printf("  node %-4s %s on %s\n", s->node, s->class_type, s->model_file);
-        printf("    picture        %lld x %lld, batch %lld\n", (long long)s->width, (long long)s->height,
-               (long long)(s->batch ? s->batch : 1));
+        printf("    picture        %lld x %lld, batch %lld\n", (long long)s->width,
+               (long long)s->height, (long long)(s->batch ? s->batch : 1));
         printf("    steps          %lld%s\n", (long long)s->steps,
                s->guided ? ", positive and negative in one batch" : "");
         printf("    work a step    %.2f TFLOP\n", s->cost.flops / 1e12);

@@ -18,7 +18,8 @@ static const at_arg verify_args[] = {
     {"--device", "NAME", AT_ARG_TEXT, offsetof(verify_options, device), .help = "cpu"},
     {"--dtype", "TYPE", AT_ARG_CHOICE, offsetof(verify_options, dtype), .choices = "case|f32|bf16",
      .help = "compute type (default: the case's own)"},
-    {"--threads", "N", AT_ARG_INT, offsetof(verify_options, threads), 1, 1024, .help = "CPU threads"},
+    {"--threads", "N", AT_ARG_INT, offsetof(verify_options, threads), 1, 1024,
+     .help = "CPU threads"},
     {"--time", NULL, AT_ARG_FLAG, offsetof(verify_options, time),
      .help = "also print seconds, block times and the rate of the linear layers"},
 };

@@ -24,16 +24,37 @@ typedef struct at_common_options {
 } at_common_options;
 
 #define AT_COMMON_ARGS(T, f)                                                                       \
-    {"--models", "DIR", AT_ARG_LIST, offsetof(T, f.models), .help = "a folder in ComfyUI's models layout; may be repeated"}, \
-    {"--base-directory", "DIR", AT_ARG_TEXT, offsetof(T, f.base), .help = "a ComfyUI folder: models/, input/, output/, temp/ below it"}, \
-    {"--extra-model-paths-config", "FILE", AT_ARG_LIST, offsetof(T, f.yaml), .help = "an extra_model_paths.yaml; may be repeated"}, \
-    {"--input,--input-directory", "DIR", AT_ARG_TEXT, offsetof(T, f.input), .help = "where LoadImage looks (default ./input)"}, \
-    {"--output,--output-directory", "DIR", AT_ARG_TEXT, offsetof(T, f.output), .help = "where SaveImage writes (default ./output)"}, \
-    {"--temp,--temp-directory", "DIR", AT_ARG_TEXT, offsetof(T, f.temp), .help = "where PreviewImage writes (default ./temp)"}, \
-    {"--device", "NAME", AT_ARG_TEXT, offsetof(T, f.device), .help = "cpu; `atelier devices` lists what there is"}, \
-    {"--dtype", "TYPE", AT_ARG_CHOICE, offsetof(T, f.dtype), .choices = "auto|f32|bf16", .help = "compute type (default auto: what the device does best)"}, \
-    {"--threads", "N", AT_ARG_INT, offsetof(T, f.threads), 1, 1024, .help = "CPU threads (default: all cores this process may use)"}, \
-    {"--disable-metadata", NULL, AT_ARG_FLAG, offsetof(T, f.disable_metadata), .help = "write no workflow into pictures"}
+    {"--models", "DIR", AT_ARG_LIST, offsetof(T, f.models),                                        \
+     .help = "a folder in ComfyUI's models layout; may be repeated"},                              \
+        {"--base-directory", "DIR", AT_ARG_TEXT, offsetof(T, f.base),                              \
+         .help = "a ComfyUI folder: models/, input/, output/, temp/ below it"},                    \
+        {"--extra-model-paths-config", "FILE", AT_ARG_LIST, offsetof(T, f.yaml),                   \
+         .help = "an extra_model_paths.yaml; may be repeated"},                                    \
+        {"--input,--input-directory", "DIR", AT_ARG_TEXT, offsetof(T, f.input),                    \
+         .help = "where LoadImage looks (default ./input)"},                                       \
+        {"--output,--output-directory", "DIR", AT_ARG_TEXT, offsetof(T, f.output),                 \
+         .help = "where SaveImage writes (default ./output)"},                                     \
+        {"--temp,--temp-directory", "DIR", AT_ARG_TEXT, offsetof(T, f.temp),                       \
+         .help = "where PreviewImage writes (default ./temp)"},                                    \
+        {"--device", "NAME", AT_ARG_TEXT, offsetof(T, f.device),                                   \
+         .help = "cpu; `atelier devices` lists what there is"},                                    \
+        {"--dtype",                                                                                \
+         "TYPE",                                                                                   \
+         AT_ARG_CHOICE,                                                                            \
+         offsetof(T, f.dtype),                                                                     \
+         .choices = "auto|f32|bf16",                                                               \
+         .help = "compute type (default auto: what the device does best)"},                        \
+        {"--threads",                                                                              \
+         "N",                                                                                      \
+         AT_ARG_INT,                                                                               \
+         offsetof(T, f.threads),                                                                   \
+         1,                                                                                        \
+         1024,                                                                                     \
+         .help = "CPU threads (default: all cores this process may use)"},                         \
+    {                                                                                              \
+        "--disable-metadata", NULL, AT_ARG_FLAG, offsetof(T, f.disable_metadata),                  \
+            .help = "write no workflow into pictures"                                              \
+    }
 
 // An engine as the common flags describe it.
 at_status at_common_open(const at_common_options *o, at_engine **out);

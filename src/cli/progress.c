@@ -11,7 +11,8 @@
 #include "base/file.h"
 #include "base/mem.h"
 
-static at_progress *active; // for the signal handler: set once before a job, a lock-free store in it
+static at_progress
+    *active; // for the signal handler: set once before a job, a lock-free store in it
 
 static void on_signal(int number)
 {
@@ -23,8 +24,10 @@ static void on_signal(int number)
 static void clock_text(double seconds, char out[16])
 {
     int s = (int)(seconds + 0.5);
-    if (s >= 3600) snprintf(out, 16, "%d:%02d:%02d", s / 3600, s / 60 % 60, s % 60);
-    else snprintf(out, 16, "%d:%02d", s / 60, s % 60);
+    if (s >= 3600)
+        snprintf(out, 16, "%d:%02d:%02d", s / 3600, s / 60 % 60, s % 60);
+    else
+        snprintf(out, 16, "%d:%02d", s / 60, s % 60);
 }
 
 // "KSampler  [#####-----]  10/20  3.21 it/s  0:03 left"
@@ -41,11 +44,14 @@ static void draw_bar(at_progress *p, double value, double max)
     char left[16] = "-:--", bar[33];
     if (rate > 0) clock_text((max - value) / rate, left);
     int full = max > 0 ? (int)(32 * value / max) : 0;
-    for (int i = 0; i < 32; i++) bar[i] = i < full ? '#' : '-';
+    for (int i = 0; i < 32; i++)
+        bar[i] = i < full ? '#' : '-';
     bar[32] = 0;
     fprintf(stderr, "\r\033[K%-24.24s [%s] %g/%g", p->class_type, bar, value, max);
-    if (rate >= 1) fprintf(stderr, "  %.2f it/s  %s left", rate, left);
-    else if (rate > 0) fprintf(stderr, "  %.2f s/it  %s left", 1 / rate, left);
+    if (rate >= 1)
+        fprintf(stderr, "  %.2f it/s  %s left", rate, left);
+    else if (rate > 0)
+        fprintf(stderr, "  %.2f s/it  %s left", 1 / rate, left);
     fflush(stderr);
     p->bar_open = true;
     if (value >= max) at_progress_end(p);
@@ -84,7 +90,7 @@ static void json_line(const at_event *e)
     }
     if (e->text) {
         json_t *parsed = json_loads(e->text, JSON_DECODE_ANY, NULL);
-        const char *key = e->kind == AT_EV_EXECUTED  ? "output"
+        const char *key = e->kind == AT_EV_EXECUTED ? "output"
                           : e->kind == AT_EV_CACHED ? "nodes"
                           : e->kind == AT_EV_ERROR  ? "error"
                                                     : "text";
@@ -108,8 +114,10 @@ static void plain_line(at_progress *p, const at_event *e)
             fprintf(stderr, "node %s %s\n", e->node, e->class_type ? e->class_type : "");
         break;
     case AT_EV_PROGRESS:
-        if (p->mode == AT_PROGRESS_BAR) draw_bar(p, e->value, e->max);
-        else fprintf(stderr, "  step %g of %g\n", e->value, e->max);
+        if (p->mode == AT_PROGRESS_BAR)
+            draw_bar(p, e->value, e->max);
+        else
+            fprintf(stderr, "  step %g of %g\n", e->value, e->max);
         break;
     case AT_EV_NOTE:
         at_progress_end(p);
@@ -127,8 +135,10 @@ static void emit(void *ctx, const at_event *e)
         snprintf(p->class_type, sizeof p->class_type, "%s", e->class_type ? e->class_type : "");
         p->step_start = 0;
     }
-    if (p->mode == AT_PROGRESS_JSON) json_line(e);
-    else if (p->mode != AT_PROGRESS_NONE) plain_line(p, e);
+    if (p->mode == AT_PROGRESS_JSON)
+        json_line(e);
+    else if (p->mode != AT_PROGRESS_NONE)
+        plain_line(p, e);
 }
 
 at_sink at_progress_sink(at_progress *p, const char *mode)

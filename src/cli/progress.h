@@ -11,7 +11,12 @@
 
 #include "base/sink.h"
 
-typedef enum at_progress_mode { AT_PROGRESS_BAR, AT_PROGRESS_PLAIN, AT_PROGRESS_JSON, AT_PROGRESS_NONE } at_progress_mode;
+typedef enum at_progress_mode {
+    AT_PROGRESS_BAR,
+    AT_PROGRESS_PLAIN,
+    AT_PROGRESS_JSON,
+    AT_PROGRESS_NONE
+} at_progress_mode;
 
 typedef struct at_progress {
     at_progress_mode mode;

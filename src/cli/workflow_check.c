@@ -18,7 +18,8 @@ void at_print_node_errors(const json_t *json)
             const char *message = json_string_value(json_object_get(fault, "message"));
             const char *details = json_string_value(json_object_get(fault, "details"));
             fprintf(stderr, "  node %s %s: %s%s%s\n", id, class_type ? class_type : "",
-                    message ? message : "", details && *details ? ": " : "", details ? details : "");
+                    message ? message : "", details && *details ? ": " : "",
+                    details ? details : "");
         }
     }
 }
@@ -31,8 +32,10 @@ at_status at_workflow_check(at_engine *e, const char *label, const char *text, s
     at_check_result check = {0};
 
     AT_TRY(at_graph_parse(label, text, bytes, at_engine_registry(e), &g));
-    for (size_t i = 0; i < sets->count; i++) AT_TRY(at_graph_set(g, sets->items[i]));
-    AT_TRY(at_check(g, at_engine_registry(e), at_engine_files(e), NULL, 0, at_engine_env(e), &check));
+    for (size_t i = 0; i < sets->count; i++)
+        AT_TRY(at_graph_set(g, sets->items[i]));
+    AT_TRY(
+        at_check(g, at_engine_registry(e), at_engine_files(e), NULL, 0, at_engine_env(e), &check));
     if (!check.ok) {
         at_print_node_errors(check.node_errors);
         const char *message = json_string_value(json_object_get(check.error, "message"));

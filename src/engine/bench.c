@@ -25,9 +25,11 @@ typedef struct subject {
 static at_tensor *random_tensor(at_ops *o, uint64_t seed, int rank, const int64_t *shape)
 {
     int64_t n = 1;
-    for (int i = 0; i < rank; i++) n *= shape[i];
+    for (int i = 0; i < rank; i++)
+        n *= shape[i];
     float *values = at_alloc((size_t)n * sizeof *values);
-    if (!values) return at_ops_poison(o, AT_ENOMEM, "bench: no memory for %lld inputs", (long long)n);
+    if (!values)
+        return at_ops_poison(o, AT_ENOMEM, "bench: no memory for %lld inputs", (long long)n);
     at_randn(seed, values, n);
     at_tensor *t = at_from_host(o, AT_F32, rank, shape, values);
     at_free(values);
@@ -56,11 +58,12 @@ static at_status prepare(const at_bench_options *b, at_ops *o, at_store *s, subj
         if (!at_detect(s, found, 4)) return at_fail(AT_EINTERNAL, "bench: encoder not detected");
         st = at_encoder_load(s, &found[0], &u->encoder);
         if (st != AT_OK) return st;
-        u->tokens = at_encoder_max_tokens(u->encoder) ? at_encoder_max_tokens(u->encoder)
-                                                      : b->text_tokens;
+        u->tokens =
+            at_encoder_max_tokens(u->encoder) ? at_encoder_max_tokens(u->encoder) : b->text_tokens;
         u->ids = at_calloc((size_t)u->tokens, sizeof *u->ids);
         if (!u->ids) return at_fail(AT_ENOMEM, "bench: no memory");
-        for (int64_t i = 0; i < u->tokens; i++) u->ids[i] = (int32_t)(17 * i % 30000);
+        for (int64_t i = 0; i < u->tokens; i++)
+            u->ids[i] = (int32_t)(17 * i % 30000);
         break;
     }
     return at_ops_status(o);

@@ -30,14 +30,15 @@ typedef struct at_bench_options {
 } at_bench_options;
 
 typedef struct at_bench_report {
-    double load_seconds;           // making the random weights and binding them
-    double first_step, step;       // seconds: the first (packs weights), and the median of the rest
-    double linear_flops, linear_seconds, attention_flops, attention_seconds, conv_flops, conv_seconds,
-        other_seconds;             // of one median step
-    double ceiling;                // FLOP/s of one large linear layer in the same run and dtype
-    double blocks[256];            // seconds of each block in the last step
+    double load_seconds;     // making the random weights and binding them
+    double first_step, step; // seconds: the first (packs weights), and the median of the rest
+    double linear_flops, linear_seconds, attention_flops, attention_seconds, conv_flops,
+        conv_seconds,
+        other_seconds;  // of one median step
+    double ceiling;     // FLOP/s of one large linear layer in the same run and dtype
+    double blocks[256]; // seconds of each block in the last step
     size_t block_count;
-    size_t peak_bytes;             // host memory at its highest
+    size_t peak_bytes; // host memory at its highest
 } at_bench_report;
 
 at_status at_bench_run(const at_bench_options *options, at_bench_report *out);

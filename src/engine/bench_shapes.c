@@ -20,7 +20,8 @@ static float draw(noise *n)
     x ^= x << 13, x ^= x >> 7, x ^= x << 17;
     n->state = x;
     float sum = 0;
-    for (int i = 0; i < 4; i++) sum += (float)((x >> (16 * i)) & 0xffff) * (1.0f / 65536.0f);
+    for (int i = 0; i < 4; i++)
+        sum += (float)((x >> (16 * i)) & 0xffff) * (1.0f / 65536.0f);
     return (sum - 2.0f) * 1.7320508f * n->scale + n->shift;
 }
 
@@ -51,7 +52,8 @@ typedef struct filler {
     char prefix[64];
 } filler;
 
-static void add(filler *f, const char *name, int rank, const int64_t *shape, float scale, float shift)
+static void add(filler *f, const char *name, int rank, const int64_t *shape, float scale,
+                float shift)
 {
     char key[192];
     if (f->st != AT_OK) return;

@@ -33,12 +33,15 @@ static char *expand(const char *s)
         const char *p = s + 1;
         bool brace = *p == '{';
         if (brace) p++;
-        while ((isalnum((unsigned char)*p) || *p == '_') && n + 1 < sizeof name) name[n++] = *p++;
+        while ((isalnum((unsigned char)*p) || *p == '_') && n + 1 < sizeof name)
+            name[n++] = *p++;
         name[n] = 0;
         if (brace && *p == '}') p++;
         const char *value = n ? getenv(name) : NULL;
-        if (value) at_str_append(&out, value);
-        else at_str_append_n(&out, s, (size_t)(p - s));
+        if (value)
+            at_str_append(&out, value);
+        else
+            at_str_append_n(&out, s, (size_t)(p - s));
         s = p;
     }
     return at_str_take(&out);
@@ -54,14 +57,17 @@ static const char *scalar(yaml_document_t *d, int item)
 static at_status add_line(at_paths *p, const char *kind, const char *base, const char *line,
                           size_t n, bool front)
 {
-    while (n && isspace((unsigned char)*line)) line++, n--;
-    while (n && isspace((unsigned char)line[n - 1])) n--;
+    while (n && isspace((unsigned char)*line))
+        line++, n--;
+    while (n && isspace((unsigned char)line[n - 1]))
+        n--;
     if (!n) return AT_OK;
     char *raw = at_strndup(line, n);
     char *path = raw ? expand(raw) : NULL;
     char *full = !path ? NULL : path[0] == '/' ? at_strdup(path) : at_path_join(base, path);
     size_t len = full ? strlen(full) : 0;
-    while (len > 1 && full[len - 1] == '/') full[--len] = 0;
+    while (len > 1 && full[len - 1] == '/')
+        full[--len] = 0;
     at_status st =
         full ? at_paths_add(p, kind, full, front) : at_fail(AT_ENOMEM, "model folders: no memory");
     at_free(raw);
@@ -83,7 +89,8 @@ static at_status add_lines(at_paths *p, const char *kind, const char *base, cons
     return st;
 }
 
-static at_status add_section(at_paths *p, yaml_document_t *d, yaml_node_t *map, const char *yaml_dir)
+static at_status add_section(at_paths *p, yaml_document_t *d, yaml_node_t *map,
+                             const char *yaml_dir)
 {
     at_status st = AT_OK;
     char *base = at_strdup(yaml_dir);

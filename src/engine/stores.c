@@ -34,7 +34,8 @@ static void drop(entry *e)
 void at_stores_free(at_stores *s)
 {
     if (!s) return;
-    for (size_t i = 0; i < s->count; i++) drop(&s->items[i]);
+    for (size_t i = 0; i < s->count; i++)
+        drop(&s->items[i]);
     at_free(s->items);
     at_free(s);
 }

@@ -20,7 +20,8 @@ static void empty_row(int32_t *row, int64_t len, const at_chunking *how)
     int64_t n = 0;
     if (how->has_bos && n < len) row[n++] = how->bos;
     if (how->has_eos && n < len) row[n++] = how->eos;
-    while (n < len) row[n++] = how->pad;
+    while (n < len)
+        row[n++] = how->pad;
 }
 
 static at_status batch_make(const at_chunks *chunks, const at_chunking *how, batch *out)
@@ -75,12 +76,12 @@ static at_status encode_one(at_ops *o, const at_clip_encoder *e, const char *tex
     at_encoded all = at_encoder_forward(o, e->encoder, &in);
     AT_TRY(at_ops_status(o));
     for (size_t i = 0; i < chunks.count; i++)
-        parts[i] = chunks.weighted ? weigh(o, all.hidden, &chunks.items[i], (int64_t)i,
-                                           b.rows - 1, b.len)
-                                   : at_narrow(o, all.hidden, 0, (int64_t)i, 1);
-    out->hidden = chunks.count == 1 ? at_contiguous(o, parts[0])
-                                    : at_concat(o, 1, (int)chunks.count,
-                                                (const at_tensor *const *)parts);
+        parts[i] = chunks.weighted
+                       ? weigh(o, all.hidden, &chunks.items[i], (int64_t)i, b.rows - 1, b.len)
+                       : at_narrow(o, all.hidden, 0, (int64_t)i, 1);
+    out->hidden = chunks.count == 1
+                      ? at_contiguous(o, parts[0])
+                      : at_concat(o, 1, (int)chunks.count, (const at_tensor *const *)parts);
     out->pooled = all.pooled ? at_contiguous(o, at_narrow(o, all.pooled, 0, 0, 1)) : NULL;
     AT_TRY(at_ops_status(o));
 out:
@@ -115,8 +116,8 @@ static at_chunking t5_chunking(const at_clip_encoder *e, int family_minimum)
                          .weights = true};
 }
 
-#define FLUX_MIN_TOKENS 256
-#define SD3_MIN_TOKENS 77
+#define FLUX_MIN_TOKENS  256
+#define SD3_MIN_TOKENS   77
 #define SD3_POOLED_WIDTH 2048
 
 // Move scope tensors into a conditioning of one entry.

@@ -19,9 +19,10 @@ static at_status encode(at_node_ctx *c, const at_object *clip, const char *l, co
     at_object *cond = NULL;
 
     if (!clip)
-        AT_TRY(at_fail(AT_EINVAL, "clip input is invalid: None\n\nIf the clip is from a checkpoint "
-                                  "loader node your checkpoint does not contain a valid clip or text "
-                                  "encoder model."));
+        AT_TRY(at_fail(AT_EINVAL,
+                       "clip input is invalid: None\n\nIf the clip is from a checkpoint "
+                       "loader node your checkpoint does not contain a valid clip or text "
+                       "encoder model."));
     AT_TRY(at_env_ops(c, &o));
     AT_TRY(at_encode_prompt(o, (const at_obj_clip *)clip, l, t5, &cond));
     ((at_obj_cond *)cond)->items[0].has_guidance = has_guidance;

@@ -14,9 +14,8 @@
 typedef struct select_in {
     const char *sampler_name;
 } select_in;
-static const at_in select_rows[] = {AT_ROW(select_in, sampler_name, AT_IN_COMBO,
-                                           .choices = at_sampler_names,
-                                           .flags = AT_INF_NO_OPTIONS)};
+static const at_in select_rows[] = {AT_ROW(
+    select_in, sampler_name, AT_IN_COMBO, .choices = at_sampler_names, .flags = AT_INF_NO_OPTIONS)};
 static const at_out sampler_out[] = {AT_OUT("SAMPLER")};
 static at_status select_run(at_node_ctx *c, const void *in, at_value *out)
 {
@@ -60,8 +59,8 @@ static at_status scheduler_run(at_node_ctx *c, const void *in, at_value *out)
     float *sigmas = NULL;
     size_t n = 0;
 
-    at_status st = at_ksampler_sigmas(NULL, i->scheduler, ms, at_int_of(i->steps), i->denoise, &sigmas,
-                                      &n);
+    at_status st =
+        at_ksampler_sigmas(NULL, i->scheduler, ms, at_int_of(i->steps), i->denoise, &sigmas, &n);
     return st == AT_OK ? at_give(&out[0], at_obj_sigmas_new(sigmas, n), "BasicScheduler") : st;
 }
 static const at_node node_scheduler = {.class_type = "BasicScheduler",
@@ -106,10 +105,9 @@ typedef struct cfg_in {
     at_object *model, *positive, *negative;
     double cfg;
 } cfg_in;
-static const at_in cfg_rows[] = {AT_ROW_LINK_BARE(cfg_in, model, "MODEL"),
-                                 AT_ROW_LINK_BARE(cfg_in, positive, "CONDITIONING"),
-                                 AT_ROW_LINK_BARE(cfg_in, negative, "CONDITIONING"),
-                                 AT_ROW_CFG(cfg_in, cfg)};
+static const at_in cfg_rows[] = {
+    AT_ROW_LINK_BARE(cfg_in, model, "MODEL"), AT_ROW_LINK_BARE(cfg_in, positive, "CONDITIONING"),
+    AT_ROW_LINK_BARE(cfg_in, negative, "CONDITIONING"), AT_ROW_CFG(cfg_in, cfg)};
 static at_status cfg_run(at_node_ctx *c, const void *in, at_value *out)
 {
     (void)c;
@@ -272,5 +270,5 @@ static const at_node node_custom_advanced = {.class_type = "SamplerCustomAdvance
                                              .run = custom_advanced_run};
 
 const at_node *const at_nodes_custom_sampling[] = {
-    &node_select, &node_scheduler, &node_basic,  &node_cfg,
-    &node_noise,  &node_no_noise,  &node_custom, &node_custom_advanced, NULL};
+    &node_select,   &node_scheduler, &node_basic,           &node_cfg, &node_noise,
+    &node_no_noise, &node_custom,    &node_custom_advanced, NULL};

@@ -47,7 +47,8 @@ static const at_out latent_out[] = {AT_OUT("LATENT")};
 static const at_node node_empty = {.class_type = "EmptyLatentImage",
                                    .display = "Empty Latent Image",
                                    .category = "latent",
-                                   .description = "A batch of empty latents to be filled by sampling.",
+                                   .description =
+                                       "A batch of empty latents to be filled by sampling.",
                                    .python_module = "nodes",
                                    .in = empty_rows,
                                    .n_in = AT_COUNT(empty_rows),

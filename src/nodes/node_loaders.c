@@ -18,8 +18,10 @@ static at_status open_named(at_env *e, const char *kind, const char *name, char 
     char *found = NULL;
     at_status st = e->find_file(e, kind, name, &found);
     if (st == AT_OK) st = e->open_store(e, found, store);
-    if (st == AT_OK && path) *path = found;
-    else at_free(found);
+    if (st == AT_OK && path)
+        *path = found;
+    else
+        at_free(found);
     return st;
 }
 
@@ -126,7 +128,8 @@ static const at_node node_checkpoint = {
     .class_type = "CheckpointLoaderSimple",
     .display = "Load Checkpoint",
     .category = "loaders",
-    .description = "Loads a diffusion model checkpoint; diffusion models are used to denoise latents.",
+    .description =
+        "Loads a diffusion model checkpoint; diffusion models are used to denoise latents.",
     .python_module = "nodes",
     .in = checkpoint_rows,
     .n_in = AT_COUNT(checkpoint_rows),
@@ -162,10 +165,11 @@ static at_status unet_run(at_node_ctx *c, const void *in, at_value *out)
     // Weights stay in the file's own format on disk and in memory; a smaller storage type would only
     // lose precision here, so the choice has nothing to do on this device.
     if (strcmp(i->weight_dtype, "default") != 0)
-        at_sink_emit(at_node_sink(c),
-                     &(at_event){.kind = AT_EV_NOTE,
-                                 .node = at_node_id(c),
-                                 .text = "weight_dtype: weights are read in the file's own format"});
+        at_sink_emit(
+            at_node_sink(c),
+            &(at_event){.kind = AT_EV_NOTE,
+                        .node = at_node_id(c),
+                        .text = "weight_dtype: weights are read in the file's own format"});
     AT_TRY(at_give(&out[0], at_obj_model_new(m), "MODEL"));
 out:
     at_free(path);
@@ -186,11 +190,11 @@ static const at_node node_unet = {.class_type = "UNETLoader",
 // --- CLIPLoader, DualCLIPLoader ----------------------------------------------------------------------
 static const char *const clip_devices[] = {"default", "cpu", NULL};
 static const char *const clip_types[] = {
-    "stable_diffusion", "stable_cascade", "sd3",     "stable_audio", "mochi",     "ltxv",
-    "pixart",           "cosmos",         "lumina2", "wan",          "hidream",   "chroma",
-    "ace",              "omnigen2",       "qwen_image", "hunyuan_image", NULL};
-static const char *const dual_types[] = {"sdxl",          "sd3",     "flux",
-                                         "hunyuan_video", "hidream", "hunyuan_image", NULL};
+    "stable_diffusion", "stable_cascade", "sd3", "stable_audio", "mochi",  "ltxv", "pixart",
+    "cosmos",           "lumina2",        "wan", "hidream",      "chroma", "ace",  "omnigen2",
+    "qwen_image",       "hunyuan_image",  NULL};
+static const char *const dual_types[] = {"sdxl",    "sd3",           "flux", "hunyuan_video",
+                                         "hidream", "hunyuan_image", NULL};
 
 // Which encoders a loader's `type` joins, and how. Types that are not here need encoders still to come.
 typedef struct clip_wiring {
@@ -210,11 +214,12 @@ static at_status wire_clip(const clip_wiring *rows, size_t n, const char *type,
     for (size_t i = 0; i < n; i++) {
         if (strcmp(rows[i].type, type) != 0) continue;
         if (rows[i].clip_l != (clip_l->encoder != NULL) || rows[i].t5 != (t5->encoder != NULL))
-            return at_fail(AT_EINVAL, "type \"%s\" needs %s%s%s; the file%s given hold%s %s%s%s", type,
-                           rows[i].clip_l ? "a CLIP-L" : "",
+            return at_fail(AT_EINVAL, "type \"%s\" needs %s%s%s; the file%s given hold%s %s%s%s",
+                           type, rows[i].clip_l ? "a CLIP-L" : "",
                            rows[i].clip_l && rows[i].t5 ? " and " : "", rows[i].t5 ? "a T5" : "",
                            n == 1 ? "s" : "", n == 1 ? "" : "s", clip_l->encoder ? "CLIP-L " : "",
-                           t5->encoder ? "T5" : "", clip_l->encoder || t5->encoder ? "" : "neither");
+                           t5->encoder ? "T5" : "",
+                           clip_l->encoder || t5->encoder ? "" : "neither");
         at_object *clip = at_obj_clip_new(rows[i].kind, *clip_l, *t5);
         *clip_l = *t5 = (at_clip_encoder){0};
         return at_give(out, clip, "CLIP");
@@ -327,7 +332,8 @@ static at_status vae_run(at_node_ctx *c, const void *in, at_value *out)
     at_vae *v = NULL;
 
     if (strcmp(name, "pixel_space") == 0)
-        AT_TRY(at_fail(AT_EUNSUPPORTED, "pixel_space: models that work on pixels are not built yet"));
+        AT_TRY(
+            at_fail(AT_EUNSUPPORTED, "pixel_space: models that work on pixels are not built yet"));
     AT_TRY(open_named(at_env_of(c), "vae", name, NULL, &s));
     AT_TRY(at_vae_load(s, name, &v));
     AT_TRY(at_give(&out[0], at_obj_vae_new(v), "VAE"));

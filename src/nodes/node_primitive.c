@@ -54,13 +54,13 @@ static at_status int_run(at_node_ctx *c, const void *in, at_value *out)
 typedef struct float_in {
     double value;
 } float_in;
-static const at_in float_rows[] = {{.name = "value",
-                                    .type = AT_IN_FLOAT,
-                                    .offset = offsetof(float_in, value),
-                                    .flags = AT_INF_NO_DEFAULT | AT_INF_HAS_MIN | AT_INF_HAS_MAX |
-                                             AT_INF_INT_LIMITS,
-                                    .min = -INT_LIMIT,
-                                    .max = INT_LIMIT}};
+static const at_in float_rows[] = {
+    {.name = "value",
+     .type = AT_IN_FLOAT,
+     .offset = offsetof(float_in, value),
+     .flags = AT_INF_NO_DEFAULT | AT_INF_HAS_MIN | AT_INF_HAS_MAX | AT_INF_INT_LIMITS,
+     .min = -INT_LIMIT,
+     .max = INT_LIMIT}};
 static const at_out float_out[] = {{.type_name = "FLOAT", .name = "FLOAT"}};
 
 static at_status float_run(at_node_ctx *c, const void *in, at_value *out)
@@ -90,7 +90,8 @@ static const at_node node_string =
     PRIMITIVE("PrimitiveString", "String", string_rows, string_out, string_in, string_run);
 static const at_node node_multiline = PRIMITIVE("PrimitiveStringMultiline", "String (Multiline)",
                                                 multiline_rows, string_out, string_in, string_run);
-static const at_node node_int = PRIMITIVE("PrimitiveInt", "Int", int_rows, int_out, int_in, int_run);
+static const at_node node_int =
+    PRIMITIVE("PrimitiveInt", "Int", int_rows, int_out, int_in, int_run);
 static const at_node node_float =
     PRIMITIVE("PrimitiveFloat", "Float", float_rows, float_out, float_in, float_run);
 static const at_node node_bool =

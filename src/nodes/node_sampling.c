@@ -41,8 +41,9 @@ static at_status ksampler_run(at_node_ctx *c, const void *in, at_value *out)
     size_t n = 0;
     at_object *result = NULL;
 
-    at_status st = at_ksampler_sigmas(i->sampler_name, i->scheduler, at_model_get_sampling(m->model),
-                                      at_int_of(i->steps), i->denoise, &sigmas, &n);
+    at_status st =
+        at_ksampler_sigmas(i->sampler_name, i->scheduler, at_model_get_sampling(m->model),
+                           at_int_of(i->steps), i->denoise, &sigmas, &n);
     if (st == AT_OK) {
         at_sample_job job = {.model = m,
                              .positive = (const at_obj_cond *)i->positive,
@@ -63,8 +64,9 @@ static const at_node node_ksampler = {
     .class_type = "KSampler",
     .display = "KSampler",
     .category = "sampling",
-    .description = "Uses the provided model, positive and negative conditioning to denoise the latent "
-                   "image.",
+    .description =
+        "Uses the provided model, positive and negative conditioning to denoise the latent "
+        "image.",
     .python_module = "nodes",
     .in = ksampler_rows,
     .n_in = AT_COUNT(ksampler_rows),
@@ -115,8 +117,9 @@ static at_status advanced_run(at_node_ctx *c, const void *in, at_value *out)
     size_t n = 0;
     at_object *result = NULL;
 
-    at_status st = at_ksampler_sigmas(i->sampler_name, i->scheduler, at_model_get_sampling(m->model),
-                                      at_int_of(i->steps), 1.0, &sigmas, &n);
+    at_status st =
+        at_ksampler_sigmas(i->sampler_name, i->scheduler, at_model_get_sampling(m->model),
+                           at_int_of(i->steps), 1.0, &sigmas, &n);
     if (st == AT_OK) {
         n = at_sigmas_window(sigmas, n, i->start_at_step, i->end_at_step,
                              strcmp(i->return_with_leftover_noise, "enable") == 0);

@@ -18,17 +18,17 @@ static at_status decode(at_node_ctx *c, const at_object *vae, const at_object *s
     at_vae *v;
 
     if (!vae)
-        AT_TRY(at_fail(AT_EINVAL, "vae input is invalid: None: the checkpoint holds no VAE; load one "
-                                  "with VAELoader"));
+        AT_TRY(at_fail(AT_EINVAL,
+                       "vae input is invalid: None: the checkpoint holds no VAE; load one "
+                       "with VAELoader"));
     v = ((const at_obj_vae *)vae)->vae;
     if (l->samples->shape[1] != at_vae_channels(v))
         AT_TRY(at_fail(AT_EINVAL, "the latent has %lld channels, this VAE decodes %d",
                        (long long)l->samples->shape[1], at_vae_channels(v)));
     AT_TRY(at_env_ops(c, &o));
-    at_tensor *z = at_from_host(o, AT_F32, l->samples->rank, l->samples->shape,
-                                at_tensor_data(l->samples));
-    at_tensor *pixels =
-        tile ? at_vae_decode_tiled(o, v, z, tile, overlap) : at_vae_decode(o, v, z);
+    at_tensor *z =
+        at_from_host(o, AT_F32, l->samples->rank, l->samples->shape, at_tensor_data(l->samples));
+    at_tensor *pixels = tile ? at_vae_decode_tiled(o, v, z, tile, overlap) : at_vae_decode(o, v, z);
     AT_TRY(at_ops_status(o));
     AT_TRY(at_give(out, at_obj_image_new(at_ops_keep(o, pixels)), "VAEDecode"));
 out:
@@ -46,18 +46,18 @@ static at_status decode_run(at_node_ctx *c, const void *in, at_value *out)
     const decode_in *i = in;
     return decode(c, i->vae, i->samples, 0, 0, &out[0]);
 }
-static const at_node node_decode = {
-    .class_type = "VAEDecode",
-    .display = "VAE Decode",
-    .category = "latent",
-    .description = "Decodes latent images back into pixel space images.",
-    .python_module = "nodes",
-    .in = decode_rows,
-    .n_in = AT_COUNT(decode_rows),
-    .out = image_out,
-    .n_out = 1,
-    .in_size = sizeof(decode_in),
-    .run = decode_run};
+static const at_node node_decode = {.class_type = "VAEDecode",
+                                    .display = "VAE Decode",
+                                    .category = "latent",
+                                    .description =
+                                        "Decodes latent images back into pixel space images.",
+                                    .python_module = "nodes",
+                                    .in = decode_rows,
+                                    .n_in = AT_COUNT(decode_rows),
+                                    .out = image_out,
+                                    .n_out = 1,
+                                    .in_size = sizeof(decode_in),
+                                    .run = decode_run};
 
 typedef struct tiled_in {
     at_object *samples, *vae;
@@ -106,8 +106,9 @@ static at_status encode_run(at_node_ctx *c, const void *in, at_value *out)
     at_tensor *host = NULL;
 
     if (!i->vae)
-        AT_TRY(at_fail(AT_EINVAL, "vae input is invalid: None: the checkpoint holds no VAE; load one "
-                                  "with VAELoader"));
+        AT_TRY(at_fail(AT_EINVAL,
+                       "vae input is invalid: None: the checkpoint holds no VAE; load one "
+                       "with VAELoader"));
     AT_TRY(at_env_ops(c, &o));
     at_tensor *z = at_vae_encode(o, ((const at_obj_vae *)i->vae)->vae,
                                  ((const at_obj_image *)i->pixels)->pixels);

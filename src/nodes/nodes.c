@@ -3,9 +3,9 @@
 #include "nodes/nodes.h"
 
 static const at_node *const *const families[] = {
-    at_nodes_loaders,         at_nodes_conditioning,    at_nodes_latent,
-    at_nodes_sampling,        at_nodes_custom_sampling, at_nodes_model_sampling,
-    at_nodes_vae,             at_nodes_image,           at_nodes_primitive,
+    at_nodes_loaders,  at_nodes_conditioning,    at_nodes_latent,
+    at_nodes_sampling, at_nodes_custom_sampling, at_nodes_model_sampling,
+    at_nodes_vae,      at_nodes_image,           at_nodes_primitive,
 };
 
 at_status at_nodes_register(at_registry *r)

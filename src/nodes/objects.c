@@ -27,8 +27,10 @@ static const at_object_type model_type = {"MODEL", model_free};
 at_object *at_obj_model_new(at_model *model)
 {
     at_obj_model *m = object_new(sizeof *m, &model_type);
-    if (m) m->model = model;
-    else at_model_release(&model);
+    if (m)
+        m->model = model;
+    else
+        at_model_release(&model);
     return (at_object *)m;
 }
 
@@ -43,8 +45,10 @@ static const at_object_type vae_type = {"VAE", vae_free};
 at_object *at_obj_vae_new(at_vae *vae)
 {
     at_obj_vae *v = object_new(sizeof *v, &vae_type);
-    if (v) v->vae = vae;
-    else at_vae_release(&vae);
+    if (v)
+        v->vae = vae;
+    else
+        at_vae_release(&vae);
     return (at_object *)v;
 }
 
@@ -131,8 +135,10 @@ static const at_object_type latent_type = {"LATENT", latent_free};
 at_object *at_obj_latent_new(at_tensor *samples)
 {
     at_obj_latent *l = object_new(sizeof *l, &latent_type);
-    if (l) l->samples = samples;
-    else at_tensor_release(&samples);
+    if (l)
+        l->samples = samples;
+    else
+        at_tensor_release(&samples);
     return (at_object *)l;
 }
 
@@ -166,8 +172,10 @@ static const at_object_type mask_type = {"MASK", image_free};
 static at_object *pixels_new(at_tensor *pixels, const at_object_type *type)
 {
     at_obj_image *i = object_new(sizeof *i, type);
-    if (i) i->pixels = pixels;
-    else at_tensor_release(&pixels);
+    if (i)
+        i->pixels = pixels;
+    else
+        at_tensor_release(&pixels);
     return (at_object *)i;
 }
 at_object *at_obj_image_new(at_tensor *pixels)

@@ -57,7 +57,7 @@ typedef struct at_obj_cond {
     at_cond *items;
     size_t count;
 } at_obj_cond;
-at_object *at_obj_cond_new(size_t count);     // zeroed entries with strength 1 and range 0..1
+at_object *at_obj_cond_new(size_t count);          // zeroed entries with strength 1 and range 0..1
 at_object *at_obj_cond_copy(const at_obj_cond *c); // shares tensors; entries may then be changed
 
 typedef struct at_obj_latent {

@@ -9,14 +9,20 @@
 #include "atelier/node.h"
 
 #define AT_ROW(st, field, kind, ...)                                                               \
-    {.name = #field, .type = kind, .offset = offsetof(st, field), __VA_ARGS__}
+    {                                                                                              \
+        .name = #field, .type = kind, .offset = offsetof(st, field), __VA_ARGS__                   \
+    }
 
 // A link: ["MODEL", {}] or, with AT_ROW_LINK_BARE, ["MODEL"].
 #define AT_ROW_LINK(st, field, TYPE)                                                               \
-    {.name = #field, .type = AT_IN_OBJECT, .offset = offsetof(st, field), .type_name = TYPE}
+    {                                                                                              \
+        .name = #field, .type = AT_IN_OBJECT, .offset = offsetof(st, field), .type_name = TYPE     \
+    }
 #define AT_ROW_LINK_BARE(st, field, TYPE)                                                          \
-    {.name = #field, .type = AT_IN_OBJECT, .offset = offsetof(st, field), .type_name = TYPE,       \
-     .flags = AT_INF_NO_OPTIONS}
+    {                                                                                              \
+        .name = #field, .type = AT_IN_OBJECT, .offset = offsetof(st, field), .type_name = TYPE,    \
+        .flags = AT_INF_NO_OPTIONS                                                                 \
+    }
 
 // INT and FLOAT with a range; the step is printed where the name says so.
 #define AT_ROW_INT(st, field, d, lo, hi)                                                           \
@@ -36,8 +42,7 @@
     AT_ROW(st, field, AT_IN_U64, .def = 0, .min = 0, .max = 18446744073709551615.0,                \
            .flags = AT_INF_HAS_MIN | AT_INF_HAS_MAX | AT_INF_CONTROL)
 #define AT_ROW_PROMPT(st, field)                                                                   \
-    AT_ROW(st, field, AT_IN_STRING,                                                                \
-           .flags = AT_INF_MULTILINE | AT_INF_DYNAMIC | AT_INF_NO_DEFAULT)
+    AT_ROW(st, field, AT_IN_STRING, .flags = AT_INF_MULTILINE | AT_INF_DYNAMIC | AT_INF_NO_DEFAULT)
 #define AT_ROW_HIDDEN(st, field, KIND)                                                             \
     AT_ROW(st, field, AT_IN_STRING, .type_name = KIND, .flags = AT_INF_HIDDEN)
 
@@ -48,6 +53,9 @@ static inline int at_int_of(int64_t v)
     return v > INT_MAX ? INT_MAX : v < INT_MIN ? INT_MIN : (int)v;
 }
 
-#define AT_OUT(TYPE) {.type_name = TYPE, .name = TYPE}
+#define AT_OUT(TYPE)                                                                               \
+    {                                                                                              \
+        .type_name = TYPE, .name = TYPE                                                            \
+    }
 
 #endif

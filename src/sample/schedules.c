@@ -161,10 +161,9 @@ static const struct {
             {"linear_quadratic", linear_quadratic},
             {"kl_optimal", kl_optimal}};
 
-const char *const at_scheduler_names[] = {"simple",      "sgm_uniform",      "karras",
-                                          "exponential", "ddim_uniform",     "beta",
-                                          "normal",      "linear_quadratic", "kl_optimal",
-                                          NULL};
+const char *const at_scheduler_names[] = {
+    "simple", "sgm_uniform", "karras",           "exponential", "ddim_uniform",
+    "beta",   "normal",      "linear_quadratic", "kl_optimal",  NULL};
 const size_t at_scheduler_count = sizeof rows / sizeof *rows;
 
 int at_scheduler_find(const char *name)

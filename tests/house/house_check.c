@@ -12,21 +12,24 @@
 #define PI 3.14159265358979323846
 
 enum {
-    GRID = 64,               // silhouettes are compared on GRID x GRID cells ...
-    JOIN = 3,                // parts of an object at most 2 * JOIN pixels apart belong together
+    GRID = 64, // silhouettes are compared on GRID x GRID cells ...
+    JOIN = 3,  // parts of an object at most 2 * JOIN pixels apart belong together
     TURNS = 5,
 };
-static const double grid_half = 1.05;       // ... over -1.05..1.05 in units of the square root of the area
-static const double strong = 90.0;          // max - min of an object's pixel, of 255; backgrounds stay below 77
-static const double least_area = 0.0030;    // of the picture; the smallest objects cover 0.008
+static const double grid_half =
+    1.05; // ... over -1.05..1.05 in units of the square root of the area
+static const double strong =
+    90.0; // max - min of an object's pixel, of 255; backgrounds stay below 77
+static const double least_area = 0.0030; // of the picture; the smallest objects cover 0.008
 
-static const char *const kind_names[HOUSE_KINDS] = {"house", "tree", "boat", "balloon", "star",
-                                                    "heart", "kite", "mushroom", "fish", "flower"};
-static const char *const colour_names[HOUSE_COLOURS] = {"red", "orange", "yellow", "green",
-                                                        "turquoise", "blue", "purple", "pink"};
+static const char *const kind_names[HOUSE_KINDS] = {
+    "house", "tree", "boat", "balloon", "star", "heart", "kite", "mushroom", "fish", "flower"};
+static const char *const colour_names[HOUSE_COLOURS] = {"red",       "orange", "yellow", "green",
+                                                        "turquoise", "blue",   "purple", "pink"};
 static const char *const size_names[HOUSE_SIZES] = {"", "small", "big"};
-static const char *const place_names[HOUSE_PLACES] = {"", "left", "middle", "right", "top", "top left", "top right",
-                                                      "bottom", "bottom left", "bottom right"};
+static const char *const place_names[HOUSE_PLACES] = {
+    "",         "left",      "middle", "right",       "top",
+    "top left", "top right", "bottom", "bottom left", "bottom right"};
 static const char *const rel_names[HOUSE_RELS] = {"", "left of", "right of", "above", "below"};
 
 static int name_index(const char *const *names, int count, const char *name)
@@ -36,11 +39,26 @@ static int name_index(const char *const *names, int count, const char *name)
     return -1;
 }
 
-int house_kind_of(const char *name) { return name_index(kind_names, HOUSE_KINDS, name); }
-int house_colour_of(const char *name) { return name_index(colour_names, HOUSE_COLOURS, name); }
-int house_size_of(const char *name) { return name_index(size_names, HOUSE_SIZES, name); }
-int house_place_of(const char *name) { return name_index(place_names, HOUSE_PLACES, name); }
-int house_rel_of(const char *name) { return name_index(rel_names, HOUSE_RELS, name); }
+int house_kind_of(const char *name)
+{
+    return name_index(kind_names, HOUSE_KINDS, name);
+}
+int house_colour_of(const char *name)
+{
+    return name_index(colour_names, HOUSE_COLOURS, name);
+}
+int house_size_of(const char *name)
+{
+    return name_index(size_names, HOUSE_SIZES, name);
+}
+int house_place_of(const char *name)
+{
+    return name_index(place_names, HOUSE_PLACES, name);
+}
+int house_rel_of(const char *name)
+{
+    return name_index(rel_names, HOUSE_RELS, name);
+}
 
 // ---- silhouettes: inside or not, in a frame of our own with y down and the whole object about -1..1 ----
 
@@ -49,7 +67,8 @@ static int in_poly(const double (*p)[2], int n, double x, double y)
     int in = 0;
 
     for (int i = 0, j = n - 1; i < n; j = i++)
-        if ((p[i][1] > y) != (p[j][1] > y) && x < (p[j][0] - p[i][0]) * (y - p[i][1]) / (p[j][1] - p[i][1]) + p[i][0])
+        if ((p[i][1] > y) != (p[j][1] > y) &&
+            x < (p[j][0] - p[i][0]) * (y - p[i][1]) / (p[j][1] - p[i][1]) + p[i][0])
             in = !in;
     return in;
 }
@@ -61,7 +80,8 @@ static int in_oval(double x, double y, double cx, double cy, double a, double b)
     return u * u + v * v < 1.0;
 }
 
-static int in_tri(double x, double y, double ax, double ay, double bx, double by, double cx, double cy)
+static int in_tri(double x, double y, double ax, double ay, double bx, double by, double cx,
+                  double cy)
 {
     const double p[3][2] = {{ax, ay}, {bx, by}, {cx, cy}};
 
@@ -88,15 +108,18 @@ static int in_kind(int kind, double x, double y)
     switch (kind) {
     case HOUSE_HOUSE:
         if (fabs(x) < 0.14 && y > 0.38) return 0;
-        return in_tri(x, y, 0, -0.95, 1.0, 0, -1.0, 0) || (fabs(x) < 0.76 && y > -0.05 && y < 0.9) ||
+        return in_tri(x, y, 0, -0.95, 1.0, 0, -1.0, 0) ||
+               (fabs(x) < 0.76 && y > -0.05 && y < 0.9) ||
                (x > 0.4 && x < 0.62 && y > -0.85 && y < 0);
     case HOUSE_TREE:
-        return in_tri(x, y, 0, -1.0, 0.5, -0.25, -0.5, -0.25) || in_tri(x, y, 0, -0.65, 0.67, 0.22, -0.67, 0.22) ||
+        return in_tri(x, y, 0, -1.0, 0.5, -0.25, -0.5, -0.25) ||
+               in_tri(x, y, 0, -0.65, 0.67, 0.22, -0.67, 0.22) ||
                in_tri(x, y, 0, -0.25, 0.85, 0.73, -0.85, 0.73);
     case HOUSE_BOAT:
         return in_poly(hull, 4, x, y) || in_tri(x, y, 0.05, -0.95, 0.05, 0.27, 0.85, 0.27) ||
                in_tri(x, y, -0.05, -0.73, -0.05, 0.27, -0.73, 0.27) ||
-               (fabs(x) < 0.06 && y > -0.75 && y < 0.4) || (x > -0.73 && x < 0.85 && y > 0.26 && y < 0.36);
+               (fabs(x) < 0.06 && y > -0.75 && y < 0.4) ||
+               (x > -0.73 && x < 0.85 && y > 0.26 && y < 0.36);
     case HOUSE_BALLOON: return in_oval(x, y, 0, -0.28, 0.72, 0.72) || in_poly(taper, 4, x, y);
     case HOUSE_STAR: return in_star(x, y);
     case HOUSE_HEART:
@@ -105,10 +128,12 @@ static int in_kind(int kind, double x, double y)
     case HOUSE_KITE: return in_poly(diamond, 4, x, y);
     case HOUSE_MUSHROOM: return y < 0.12 && in_oval(x, y, 0, 0.08, 0.99, 1.0);
     case HOUSE_FISH:
-        return in_oval(x, y, -0.14, 0, 0.8, 0.5) || in_poly(fins, 4, x, y) || in_tri(x, y, -0.4, -0.38, 0.24, -0.76, 0.36, -0.32);
+        return in_oval(x, y, -0.14, 0, 0.8, 0.5) || in_poly(fins, 4, x, y) ||
+               in_tri(x, y, -0.4, -0.38, 0.24, -0.76, 0.36, -0.32);
     case HOUSE_FLOWER:
         for (int i = 0; i < 6; i++)
-            if (in_oval(x, y, 0.42 * sin(PI * i / 3), -0.42 * cos(PI * i / 3), 0.29, 0.29)) return 1;
+            if (in_oval(x, y, 0.42 * sin(PI * i / 3), -0.42 * cos(PI * i / 3), 0.29, 0.29))
+                return 1;
         return in_oval(x, y, 0, 0, 0.42, 0.42);
     default: return 0;
     }
@@ -134,11 +159,11 @@ static void measure_kind(int kind, double *area, double *mx, double *my)
 
 typedef struct {
     int w, h, regions;
-    uint8_t *object;     // 1 where strongly coloured
-    uint8_t *wide;       // object, grown by JOIN
-    int *label;          // region of wide, 1.. ; 0 none
+    uint8_t *object; // 1 where strongly coloured
+    uint8_t *wide;   // object, grown by JOIN
+    int *label;      // region of wide, 1.. ; 0 none
     int *stack;
-    uint8_t *fill;       // the region in hand, holes filled
+    uint8_t *fill; // the region in hand, holes filled
 } field;
 
 static void field_free(field *f)
@@ -193,12 +218,14 @@ static void mark(field *f, const uint8_t *rgb)
 {
     int join = (JOIN * f->w + 128) / 256;
 
-    for (int i = 0; i < f->w * f->h; i++) f->object[i] = chroma_of(rgb + 3 * i) >= strong;
+    for (int i = 0; i < f->w * f->h; i++)
+        f->object[i] = chroma_of(rgb + 3 * i) >= strong;
     for (int y = 0; y < f->h; y++)
         for (int x = 0; x < f->w; x++) {
             if (!f->object[y * f->w + x]) continue;
             for (int v = y - join < 0 ? 0 : y - join; v <= y + join && v < f->h; v++)
-                for (int u = x - join < 0 ? 0 : x - join; u <= x + join && u < f->w; u++) f->wide[v * f->w + u] = 1;
+                for (int u = x - join < 0 ? 0 : x - join; u <= x + join && u < f->w; u++)
+                    f->wide[v * f->w + u] = 1;
         }
 }
 
@@ -237,8 +264,9 @@ static void fill_region(field *f, int name)
 {
     int n = f->w * f->h, top = 0;
 
-    for (int i = 0; i < n; i++) f->fill[i] = inside_wide(f, i % f->w, i / f->w, name) ? 1 : 2;
-    for (int i = 0; i < n; i++) {                    // 2 that reach the border become 0
+    for (int i = 0; i < n; i++)
+        f->fill[i] = inside_wide(f, i % f->w, i / f->w, name) ? 1 : 2;
+    for (int i = 0; i < n; i++) { // 2 that reach the border become 0
         int x = i % f->w, y = i / f->w;
         if ((x && y && x + 1 < f->w && y + 1 < f->h) || f->fill[i] != 2) continue;
         f->fill[i] = 0;
@@ -254,19 +282,22 @@ static void fill_region(field *f, int name)
                 f->stack[top++] = near[k];
             }
     }
-    for (int i = 0; i < n; i++) f->fill[i] = f->fill[i] != 0;
+    for (int i = 0; i < n; i++)
+        f->fill[i] = f->fill[i] != 0;
 }
 
 // ---- what is it ----
 
-static double overlap(const uint8_t *grid, int kind, double turn, int mirror, double area, double mx, double my)
+static double overlap(const uint8_t *grid, int kind, double turn, int mirror, double area,
+                      double mx, double my)
 {
     int both = 0, either = 0;
     double s = sqrt(area), c = cos(turn), d = sin(turn);
 
     for (int j = 0; j < GRID; j++)
         for (int i = 0; i < GRID; i++) {
-            double x = ((i + 0.5) / GRID * 2 - 1) * grid_half * s, y = ((j + 0.5) / GRID * 2 - 1) * grid_half * s;
+            double x = ((i + 0.5) / GRID * 2 - 1) * grid_half * s,
+                   y = ((j + 0.5) / GRID * 2 - 1) * grid_half * s;
             double u = x * c + y * d, v = y * c - x * d;
             int a = grid[j * GRID + i], b = in_kind(kind, (mirror ? -u : u) + mx, v + my);
             both += a && b;
@@ -342,7 +373,8 @@ int house_find(const uint8_t *rgb, int width, int height, house_thing *out)
         house_thing t = {0};
         if (!describe(&f, rgb, k, &t)) continue;
         int at = found++;
-        for (; at > 0 && out[at - 1].radius < t.radius; at--) out[at] = out[at - 1];
+        for (; at > 0 && out[at - 1].radius < t.radius; at--)
+            out[at] = out[at - 1];
         out[at] = t;
     }
     field_free(&f);
@@ -353,8 +385,11 @@ int house_find(const uint8_t *rgb, int width, int height, house_thing *out)
 
 static int in_place(int place, const house_thing *t)
 {
-    int left = t->x < 0.40, right = t->x > 0.60, middle = t->x > 0.37 && t->x < 0.63;
-    int top = t->y < 0.42, bottom = t->y > 0.58;
+    int left = t->x < 0.40;
+    int right = t->x > 0.60;
+    int middle = t->x > 0.37 && t->x < 0.63;
+    int top = t->y < 0.42;
+    int bottom = t->y > 0.58;
 
     switch (place) {
     case HOUSE_ANYWHERE: return 1;
@@ -401,12 +436,15 @@ static int assign(const house_fact *q, int count, const house_thing *t, int thin
 {
     if (k == count) {
         for (int i = 0; i < count; i++)
-            if (q[i].rel && q[i].of >= 0 && q[i].of < count && !in_relation(q[i].rel, &t[of[i]], &t[of[q[i].of]])) return 0;
+            if (q[i].rel && q[i].of >= 0 && q[i].of < count &&
+                !in_relation(q[i].rel, &t[of[i]], &t[of[q[i].of]]))
+                return 0;
         return 1;
     }
     for (int j = 0; j < things; j++) {
         int taken = 0;
-        for (int i = 0; i < k; i++) taken |= of[i] == j;
+        for (int i = 0; i < k; i++)
+            taken |= of[i] == j;
         if (taken || wrong(&q[k], &t[j])) continue;
         of[k] = j;
         if (assign(q, count, t, things, of, k + 1)) return 1;
@@ -414,30 +452,38 @@ static int assign(const house_fact *q, int count, const house_thing *t, int thin
     return 0;
 }
 
-static void explain(const house_fact *q, int count, const house_thing *t, int things, char *reason, size_t size)
+static void explain(const house_fact *q, int count, const house_thing *t, int things, char *reason,
+                    size_t size)
 {
     for (int i = 0; i < count; i++) {
         const char *why = "missing";
         int near = -1, hits = 0;
         for (int j = 0; j < things; j++) {
             const char *w = wrong(&q[i], &t[j]);
-            int score = 1 + 2 * (t[j].kind == q[i].kind) + 2 * (t[j].colour == q[i].colour) + in_place(q[i].place, &t[j]);
-            if (!w) near = -1, why = NULL, j = things;
-            else if (score > hits) hits = score, near = j, why = w;
+            int score = 1 + 2 * (t[j].kind == q[i].kind) + 2 * (t[j].colour == q[i].colour) +
+                        in_place(q[i].place, &t[j]);
+            if (!w)
+                near = -1, why = NULL, j = things;
+            else if (score > hits)
+                hits = score, near = j, why = w;
         }
         if (!why) continue;
         if (near < 0)
-            snprintf(reason, size, "%s %s: missing", colour_names[q[i].colour], kind_names[q[i].kind]);
+            snprintf(reason, size, "%s %s: missing", colour_names[q[i].colour],
+                     kind_names[q[i].kind]);
         else
-            snprintf(reason, size, "%s %s: %s (nearest: %s %s at %.2f %.2f radius %.0f match %.2f purity %.2f)",
-                     colour_names[q[i].colour], kind_names[q[i].kind], why, colour_names[t[near].colour],
-                     kind_names[t[near].kind], t[near].x, t[near].y, t[near].radius, t[near].match, t[near].purity);
+            snprintf(reason, size,
+                     "%s %s: %s (nearest: %s %s at %.2f %.2f radius %.0f match %.2f purity %.2f)",
+                     colour_names[q[i].colour], kind_names[q[i].kind], why,
+                     colour_names[t[near].colour], kind_names[t[near].kind], t[near].x, t[near].y,
+                     t[near].radius, t[near].match, t[near].purity);
         return;
     }
     snprintf(reason, size, "objects are right one by one, but not together (relation)");
 }
 
-int house_check(const uint8_t *rgb, int width, int height, const house_fact *facts, int count, char *reason, size_t size)
+int house_check(const uint8_t *rgb, int width, int height, const house_fact *facts, int count,
+                char *reason, size_t size)
 {
     house_thing things[HOUSE_MAX_THINGS] = {0};
     int of[HOUSE_MAX_FACTS] = {0}, n = house_find(rgb, width, height, things);

@@ -12,22 +12,55 @@
 enum { HOUSE_MAX_THINGS = 16, HOUSE_MAX_FACTS = 8 };
 
 typedef enum {
-    HOUSE_HOUSE, HOUSE_TREE, HOUSE_BOAT, HOUSE_BALLOON, HOUSE_STAR, HOUSE_HEART, HOUSE_KITE, HOUSE_MUSHROOM, HOUSE_FISH,
-    HOUSE_FLOWER, HOUSE_KINDS
+    HOUSE_HOUSE,
+    HOUSE_TREE,
+    HOUSE_BOAT,
+    HOUSE_BALLOON,
+    HOUSE_STAR,
+    HOUSE_HEART,
+    HOUSE_KITE,
+    HOUSE_MUSHROOM,
+    HOUSE_FISH,
+    HOUSE_FLOWER,
+    HOUSE_KINDS
 } house_kind;
 
 typedef enum {
-    HOUSE_RED, HOUSE_ORANGE, HOUSE_YELLOW, HOUSE_GREEN, HOUSE_TURQUOISE, HOUSE_BLUE, HOUSE_PURPLE, HOUSE_PINK, HOUSE_COLOURS
+    HOUSE_RED,
+    HOUSE_ORANGE,
+    HOUSE_YELLOW,
+    HOUSE_GREEN,
+    HOUSE_TURQUOISE,
+    HOUSE_BLUE,
+    HOUSE_PURPLE,
+    HOUSE_PINK,
+    HOUSE_COLOURS
 } house_colour;
 
 typedef enum { HOUSE_ANY_SIZE, HOUSE_SMALL, HOUSE_BIG, HOUSE_SIZES } house_size;
 
 typedef enum {
-    HOUSE_ANYWHERE, HOUSE_LEFT, HOUSE_MIDDLE, HOUSE_RIGHT, HOUSE_TOP, HOUSE_TOP_LEFT, HOUSE_TOP_RIGHT, HOUSE_BOTTOM,
-    HOUSE_BOTTOM_LEFT, HOUSE_BOTTOM_RIGHT, HOUSE_PLACES
+    HOUSE_ANYWHERE,
+    HOUSE_LEFT,
+    HOUSE_MIDDLE,
+    HOUSE_RIGHT,
+    HOUSE_TOP,
+    HOUSE_TOP_LEFT,
+    HOUSE_TOP_RIGHT,
+    HOUSE_BOTTOM,
+    HOUSE_BOTTOM_LEFT,
+    HOUSE_BOTTOM_RIGHT,
+    HOUSE_PLACES
 } house_place;
 
-typedef enum { HOUSE_NO_REL, HOUSE_LEFT_OF, HOUSE_RIGHT_OF, HOUSE_ABOVE, HOUSE_BELOW, HOUSE_RELS } house_rel;
+typedef enum {
+    HOUSE_NO_REL,
+    HOUSE_LEFT_OF,
+    HOUSE_RIGHT_OF,
+    HOUSE_ABOVE,
+    HOUSE_BELOW,
+    HOUSE_RELS
+} house_rel;
 
 // One asked object: what, and where; rel and of (index of another fact, -1 for none) say how it lies to another.
 typedef struct {
@@ -54,6 +87,7 @@ int house_find(const uint8_t *rgb, int width, int height, house_thing *out);
 
 // 1 if the picture shows every asked object, told facts and relations hold, and there is no other object; else 0.
 // reason (size bytes, may be NULL) says the first thing that is wrong, or "ok".
-int house_check(const uint8_t *rgb, int width, int height, const house_fact *facts, int count, char *reason, size_t size);
+int house_check(const uint8_t *rgb, int width, int height, const house_fact *facts, int count,
+                char *reason, size_t size);
 
 #endif

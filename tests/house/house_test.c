@@ -87,7 +87,8 @@ static at_status judge(const char *path, const house_fact *facts, int n, char *r
     size_t count = (size_t)(p.width * p.height * 3);
     uint8_t *rgb = at_alloc(count);
     if (rgb) {
-        for (size_t i = 0; i < count; i++) rgb[i] = (uint8_t)(p.rgb[i] * 255.0f + 0.5f);
+        for (size_t i = 0; i < count; i++)
+            rgb[i] = (uint8_t)(p.rgb[i] * 255.0f + 0.5f);
         *pass = house_check(rgb, (int)p.width, (int)p.height, facts, n, reason, size);
     } else {
         st = at_fail(AT_ENOMEM, "house: no memory");
@@ -130,7 +131,8 @@ int main(int argc, char **argv)
         if (draw(e, workflow, prompt, argv[4], &path) != AT_OK) return give_up("drawing");
         if (judge(path, facts, n, reason, sizeof reason, &pass) != AT_OK) return give_up(path);
         passed += pass;
-        if (!pass) printf("miss %zu: \"%s\": %s (%s)\n", i + 1, text_of(prompt, "prompt"), reason, path);
+        if (!pass)
+            printf("miss %zu: \"%s\": %s (%s)\n", i + 1, text_of(prompt, "prompt"), reason, path);
         at_free(path);
     }
     double seconds = at_now() - start;
