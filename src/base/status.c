@@ -54,7 +54,7 @@ at_status(at_fail)(at_status st, const char *fmt, ...)
     return st;
 }
 
-at_status at_fail_context(at_status st, const char *fmt, ...)
+at_status(at_fail_context)(at_status st, const char *fmt, ...)
 {
     char text[TEXT_BYTES];
     va_list args;

@@ -37,13 +37,14 @@ const at_status_info *at_status_facts(at_status st);
 // Record the message for `st` on this thread and return `st`. `st` must not be AT_OK. Any thread.
 at_status at_fail(at_status st, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
-#ifdef __clang_analyzer__ // it sees one file at a time: what was given comes back, so it is not AT_OK
-#define at_fail(st, ...) ((at_fail)(st, __VA_ARGS__), (st))
-#endif
-
 // Put words in front of the current message ("node 7 (VAELoader): " + message); returns `st`.
 // Does nothing when `st` is AT_OK.
 at_status at_fail_context(at_status st, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+#ifdef __clang_analyzer__ // it sees one file at a time: what was given comes back, so it is not AT_OK
+#define at_fail(st, ...)         ((at_fail)(st, __VA_ARGS__), (st))
+#define at_fail_context(st, ...) ((at_fail_context)(st, __VA_ARGS__), (st))
+#endif
 
 // The message of the last failure on this thread; "" if there was none. Borrowed.
 const char *at_error_text(void);

@@ -100,7 +100,7 @@ void at_cpu_store(void *base, at_dtype t, int64_t first, int64_t stride, const f
 
 float at_cpu_get(const at_view *v, int64_t i)
 {
-    float f;
+    float f = 0;
     at_cpu_load(&f, v->data, v->dtype, i, 1, 1);
     return f;
 }

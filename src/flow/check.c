@@ -151,7 +151,8 @@ at_status at_check(at_graph *g, const at_registry *r, const at_file_lists *files
     w.order = at_calloc(g->count + 1, sizeof *w.order);
     out->outputs = at_calloc(g->count + 1, sizeof *out->outputs);
     if (!out->node_errors || !w.c.lists || !w.verdicts || !w.order || !out->outputs) {
-        AT_TRY(at_check_no_memory());
+        st = at_check_no_memory();
+        goto out;
     }
     AT_TRY(check_classes(g, out));
     if (!out->error) AT_TRY(check_outputs(&w, targets, target_count, out));

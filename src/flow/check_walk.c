@@ -188,7 +188,10 @@ static at_status ask_node(at_walk *w, at_visit *v, const at_graph_node *n)
     if (st == AT_OK) st = n->spec->validate(&ctx, k.in);
     if (st == AT_OK || st == AT_ENOMEM) goto out;
     reason = at_strdup(at_error_text());
-    if (!reason) AT_TRY(at_check_no_memory());
+    if (!reason) {
+        st = at_check_no_memory();
+        goto out;
+    }
     AT_TRY(report_custom(v, n, reason));
 out:
     at_free(reason);

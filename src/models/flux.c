@@ -259,10 +259,10 @@ static at_rope_table rope_for(at_ops *o, const flux_config *c, const flux_state 
     }
     float *p = at_tensor_data(ids);
     for (int64_t i = 0; i < n; i++) {
-        int64_t j = i - text;
+        int64_t j = i - text, row = j < 0 ? 0 : j / s->cols, col = j < 0 ? 0 : j % s->cols;
         p[3 * i] = 0;
-        p[3 * i + 1] = j < 0 ? 0 : (float)(j / s->cols);
-        p[3 * i + 2] = j < 0 ? 0 : (float)(j % s->cols);
+        p[3 * i + 1] = (float)row;
+        p[3 * i + 2] = (float)col;
     }
     at_rope_table t = at_rope_make(o, n, 3, axes, p, rope_theta);
     at_tensor_release(&ids);
@@ -471,7 +471,8 @@ static void cost(const void *config, int64_t batch, int64_t latent_h, int64_t la
                  int64_t text_tokens, at_dtype compute, at_model_cost *out)
 {
     const flux_config *c = config;
-    double img = (double)((latent_h + 1) / 2) * (double)((latent_w + 1) / 2);
+    int64_t rows = (latent_h + 1) / 2, cols = (latent_w + 1) / 2;
+    double img = (double)rows * (double)cols;
     double n = img + (double)text_tokens, h = (double)c->hidden, mlp = (double)c->mlp;
     double per_token = h * (3 * h + h + 2 * mlp);
     double attention = 2 * 2 * n * n * h * (double)(c->depth + c->single);

@@ -293,12 +293,6 @@ out:
     return st;
 }
 
-at_status op_has(const op_pass *p, bool slot)
-{
-    return slot ? AT_OK
-                : at_fail(AT_EUNSUPPORTED, "the %s backend has no kernel for it", p->o->be->name);
-}
-
 at_status op_inner_contiguous(at_ops *o, const at_tensor *x, const at_tensor **out)
 {
     at_status st = AT_OK;

@@ -346,8 +346,8 @@ at_tensor *at_conv2d(at_ops *o, const at_tensor *x, const at_weight *weight, con
     AT_TRY(op_has(&p, o->be->conv2d != NULL));
     if (at_tensor_count(out) == 0) goto out;
     AT_TRY(o->be->conv2d(o->dev->stream, &a));
-    o->stats.flops_conv += 2.0 * (double)at_tensor_count(out) *
-                           (double)(at_weight_elements(weight) / weight->shape[0]);
+    int64_t taps = at_weight_elements(weight) / weight->shape[0]; // of one output
+    o->stats.flops_conv += 2.0 * (double)at_tensor_count(out) * (double)taps;
 out:
     if (st != AT_OK && weight) st = at_fail_context(st, "%s: ", weight->name);
     return op_leave(&p, st, out);

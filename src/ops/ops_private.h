@@ -62,7 +62,11 @@ at_status op_result(op_pass *p, at_dtype dtype, int rank, const int64_t *shape, 
 // Put a reference under the innermost scope's care; on failure the reference is released.
 at_status op_own(at_ops *o, at_tensor *t);
 // The slot `fn` exists, else AT_EUNSUPPORTED.
-at_status op_has(const op_pass *p, bool slot);
+static inline at_status op_has(const op_pass *p, bool slot)
+{
+    return slot ? AT_OK
+                : at_fail(AT_EUNSUPPORTED, "the %s backend has no kernel for it", p->o->be->name);
+}
 
 // x with its last dimension contiguous; x itself if it already is.
 at_status op_inner_contiguous(at_ops *o, const at_tensor *x, const at_tensor **out);

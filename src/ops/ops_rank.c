@@ -169,7 +169,7 @@ static void learn_reason(at_ops *o, at_status result)
 
     snprintf(mine.text, sizeof mine.text, "%s", o->error);
     if (!own && o->st == AT_OK) take_reason(o, result, 0, NULL);
-    if (c->ops->vote(c, deaf, &anybody_deaf) == AT_OK && !anybody_deaf &&
+    if (c->ops->vote(c, deaf, &anybody_deaf) == AT_OK && !anybody_deaf && !deaf &&
         c->ops->all_gather(c, &mine, all, sizeof mine) == AT_OK) {
         for (int i = 0; i < c->size && !own; i++) {
             if (all[i].code != (int)result || all[i].told) continue;

@@ -3,6 +3,7 @@
 // Idea: a scope and a vote per step, whatever the solver does; so memory stays bounded and no rank
 // leaves the loop alone.
 // Source: comfyui-contract section 5.5. Owns: what a run holds, until run_free.
+#include <assert.h>
 #include <math.h>
 #include <string.h>
 
@@ -83,7 +84,8 @@ static at_status check(const at_denoiser *d, const at_sample_args *a)
     if ((n && n->dtype != AT_F32) || (l && l->dtype != AT_F32))
         return at_fail(AT_EINVAL, "sampler: noise and latent must be f32");
     if (n && l &&
-        (n->rank != l->rank || memcmp(n->shape, l->shape, sizeof(int64_t) * (size_t)n->rank))) {
+        (n->rank != l->rank ||
+         memcmp(n->shape, l->shape, sizeof(int64_t) * (size_t)n->rank) != 0)) {
         char a_text[128], b_text[128];
         return at_fail(AT_EINVAL, "noise is %s, latent is %s: they must agree",
                        at_shape_text(n->dtype, n->rank, n->shape, a_text),
@@ -272,8 +274,10 @@ at_tensor *at_sample(at_ops *o, const at_denoiser *d, const at_sample_args *args
     if (at_ops_status(o) == AT_OK && (st = begin(&r)) != AT_OK)
         at_ops_poison(o, st, "%s", at_error_text());
     loop(&r);
-    if (at_ops_status(o) == AT_OK)
+    if (at_ops_status(o) == AT_OK) {
+        assert(r.s); // without sigmas the ops are poisoned
         result = at_unscale_noise(o, r.ms, (float)r.s[r.n], at_ops_adopt(o, at_tensor_retain(r.x)));
+    }
     at_scope_end(o, result);
     run_free(&r);
     return at_ops_status(o) == AT_OK ? result : NULL;

@@ -116,14 +116,14 @@ static void timesteps_and_sigmas_are_inverse(void **state)
             float back = all[k]->kind == AT_SIGMA_FLUX ? step : at_timestep_to_sigma(all[k], step);
             if (all[k]->kind == AT_SIGMA_DISCRETE) assert_true(step == (float)i);
             if (all[k]->kind == AT_SIGMA_DISCRETE_FLOW) continue; // the same: sigma * 1000
-            assert_true(fabs(back / t[i] - 1) < 2e-4);            // tan near its pole in f32
+            assert_true(fabsf(back / t[i] - 1) < 2e-4f);          // tan near its pole in f32
         }
         at_free(t);
     }
     assert_true(at_sigma_to_timestep(&flow3, 0.5f) == 500.0f);
     assert_true(at_timestep_to_sigma(&eps, 1e9f) == at_timestep_to_sigma(&eps, 999));
     assert_close(at_timestep_to_sigma(&eps, 0.5f),
-                 sqrt(at_timestep_to_sigma(&eps, 0) * at_timestep_to_sigma(&eps, 1)),
+                 sqrt((double)at_timestep_to_sigma(&eps, 0) * at_timestep_to_sigma(&eps, 1)),
                  "half way in log");
 }
 

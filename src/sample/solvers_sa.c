@@ -5,6 +5,7 @@
 // Source: comfyui-contract section 5.6; Xue et al. 2023 (arXiv:2309.05019), eqs. 15 and 18.
 // Owns nothing. r->x is the predicted state, slot 0 the corrected one, slot 1 the noise of the last
 // prediction; past[] the x0 at the last nodes.
+#include <assert.h>
 #include <math.h>
 
 #include "sample/solver.h"
@@ -41,6 +42,7 @@ static void exponential_moments(double s, double t, double tau, int n, double *o
 // Solve sum_j node[j]^p b_j = m[p] for p < n: Bjorck & Pereyra 1970, kind to close nodes.
 static void solve_vandermonde(const double *node, int n, const double *m, double *b)
 {
+    assert(n >= 0 && n <= SA_MAX);
     for (int p = 0; p < n; p++)
         b[p] = m[p];
     for (int k = 0; k < n - 1; k++)

@@ -154,7 +154,7 @@ static inline double distance(const float *got, const float *want, size_t n)
 {
     double worst = 0;
     for (size_t i = 0; i < n; i++) {
-        double e = fabs((double)got[i] - want[i]) / fmax(1, fabs(want[i]));
+        double e = fabs((double)got[i] - want[i]) / fmax(1, fabs((double)want[i]));
         if (!(e <= worst)) worst = e;
     }
     return worst;
