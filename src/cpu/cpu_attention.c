@@ -74,9 +74,9 @@ static void attention_range(void *ctx, int64_t begin, int64_t end)
     const at_view *q = &j->a->q, *o = &j->a->out;
     int64_t wide = j->d > j->dv ? j->d : j->dv;
     float *scratch = at_cpu_scratch(&j->oom, at_alloc((size_t)(3 * wide) * sizeof *scratch));
-    softmax_row r = {.q = scratch, .kv = scratch + wide, .acc = scratch + 2 * wide};
 
     if (!scratch) return;
+    softmax_row r = {.q = scratch, .kv = scratch + wide, .acc = scratch + 2 * wide};
     for (int64_t row = begin; row < end; row++) {
         int64_t i = row % j->tq, h = row / j->tq % j->heads, b = row / j->tq / j->heads;
         r.max = -INFINITY;

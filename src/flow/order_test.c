@@ -170,8 +170,8 @@ static void plain_add(plain *p, size_t node)
             to[m++] = id;
         }
     }
-    while (m--)
-        p->blocking[from[m]][to[m]] = true;
+    for (size_t i = 0; i < m; i++)
+        p->blocking[from[i]][to[i]] = true;
 }
 
 static bool reaches_output(const plain *p, size_t node, int steps)
