@@ -118,11 +118,13 @@ void at_paths_free(at_paths *p)
 {
     if (!p) return;
     for (size_t i = 0; i < p->kind_count; i++) {
-        for (size_t j = 0; j < p->kinds[i].dir_count; j++) at_free(p->kinds[i].dirs[j]);
+        for (size_t j = 0; j < p->kinds[i].dir_count; j++)
+            at_free(p->kinds[i].dirs[j]);
         at_free(p->kinds[i].dirs);
         at_free(p->kinds[i].key);
     }
-    for (size_t i = 0; i < p->root_count; i++) at_free(p->roots[i]);
+    for (size_t i = 0; i < p->root_count; i++)
+        at_free(p->roots[i]);
     at_free(p->roots);
     at_free(p->kinds);
     at_free(p);
@@ -213,7 +215,8 @@ at_status at_paths_list(const at_paths *p, const char *key,
     for (size_t i = 0; i < n; i++)
         if (i == 0 || strcmp(names[i], names[i - 1]) != 0) each(ctx, names[i]);
 out:
-    for (size_t i = 0; i < n; i++) at_free(names[i]);
+    for (size_t i = 0; i < n; i++)
+        at_free(names[i]);
     at_free(names);
     return st;
 }
@@ -238,10 +241,11 @@ at_status at_paths_find(const at_paths *p, const char *key, const char *name, ch
         at_str_printf(&places, "\n  %s", candidate);
         at_free(candidate);
     }
-    at_status st = at_fail(AT_ENOTFOUND,
-                           "%s: no such file among the %s. Put it into one of these places, or name "
-                           "the folder that has it with --models DIR:%s",
-                           name, k->key, at_str_text(&places));
+    at_status st =
+        at_fail(AT_ENOTFOUND,
+                "%s: no such file among the %s. Put it into one of these places, or name "
+                "the folder that has it with --models DIR:%s",
+                name, k->key, at_str_text(&places));
     at_str_free(&places);
     return st;
 }

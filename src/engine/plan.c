@@ -9,7 +9,7 @@
 #include "base/mem.h"
 #include "base/str.h"
 
-#define MAX_HOPS 64
+#define MAX_HOPS         64
 #define FLUX_TEXT_TOKENS 256
 
 static const json_t *node_inputs(const json_t *prompt, const char *id)
@@ -38,7 +38,8 @@ static const json_t *seek(const json_t *prompt, const char *id, const char *cons
         if (from) value = json_object_get(node_inputs(prompt, from), "value");
         if (value && !json_is_array(value)) return value;
         const char *next = NULL;
-        for (size_t i = 0; along[i] && !next; i++) next = link_source(json_object_get(in, along[i]));
+        for (size_t i = 0; along[i] && !next; i++)
+            next = link_source(json_object_get(in, along[i]));
         id = next;
     }
     return NULL;
@@ -60,8 +61,9 @@ typedef struct file_input {
     const char *input, *kind;
 } file_input;
 static const file_input file_inputs[] = {
-    {"ckpt_name", "checkpoints"},    {"unet_name", "diffusion_models"}, {"clip_name", "text_encoders"},
-    {"clip_name1", "text_encoders"}, {"clip_name2", "text_encoders"},   {"vae_name", "vae"},
+    {"ckpt_name", "checkpoints"},    {"unet_name", "diffusion_models"},
+    {"clip_name", "text_encoders"},  {"clip_name1", "text_encoders"},
+    {"clip_name2", "text_encoders"}, {"vae_name", "vae"},
 };
 
 static at_status no_memory(void)
@@ -124,8 +126,8 @@ static at_status add_models(at_engine *e, at_plan *p, const json_t *prompt)
 }
 
 // The denoiser behind a sampler, for its cost; NULL (and AT_OK) if no loader is found above it.
-static at_status open_denoiser(at_engine *e, const json_t *prompt, const char *id, const char **file,
-                               at_model **out)
+static at_status open_denoiser(at_engine *e, const json_t *prompt, const char *id,
+                               const char **file, at_model **out)
 {
     at_env *env = at_engine_env(e);
     char *path = NULL;
