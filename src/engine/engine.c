@@ -65,17 +65,17 @@ static at_status env_find_tokenizer(at_env *env, at_tokenizer_kind kind, const c
 // What Python's mimetypes calls an image, which is how ComfyUI filters its input folder.
 static bool is_picture(const char *name)
 {
-    static const char *const extensions[] = {".png", ".jpg",  ".jpeg", ".jpe",  ".webp", ".gif",
-                                             ".bmp", ".tif",  ".tiff", ".avif", ".heic", ".heif",
-                                             ".ico", ".svg",  ".ppm",  ".pgm",  ".pbm",  ".pnm"};
+    static const char *const extensions[] = {".png", ".jpg", ".jpeg", ".jpe",  ".webp", ".gif",
+                                             ".bmp", ".tif", ".tiff", ".avif", ".heic", ".heif",
+                                             ".ico", ".svg", ".ppm",  ".pgm",  ".pbm",  ".pnm"};
     for (size_t i = 0; i < AT_COUNT(extensions); i++)
         if (at_equal_nocase(at_path_ext(name), extensions[i])) return true;
     return false;
 }
 
 // The combo over input files lists the input folder; all others are kinds of models.
-static at_status list_files(void *ctx, const char *kind, void (*each)(void *each_ctx, const char *name),
-                            void *each_ctx)
+static at_status list_files(void *ctx, const char *kind,
+                            void (*each)(void *each_ctx, const char *name), void *each_ctx)
 {
     at_engine *e = ctx;
     if (strcmp(kind, "input") != 0) {
@@ -123,7 +123,8 @@ static at_status open_paths(at_engine *e, const at_engine_config *c)
         yaml = at_path_join(c->base_dir, "extra_model_paths.yaml");
         if (yaml && at_path_exists(yaml)) AT_TRY(at_paths_add_yaml(e->paths, yaml));
     }
-    for (size_t i = 0; i < c->yaml_count; i++) AT_TRY(at_paths_add_yaml(e->paths, c->yaml_files[i]));
+    for (size_t i = 0; i < c->yaml_count; i++)
+        AT_TRY(at_paths_add_yaml(e->paths, c->yaml_files[i]));
     AT_TRY(add_root_below(e->paths, ".", "models"));
     root = at_program_root();
     if (root) {
@@ -244,8 +245,10 @@ at_status at_engine_run(at_engine *e, const at_job *job, at_job_result *out)
 
     *out = (at_job_result){0};
     AT_TRY(at_graph_parse(job->label, job->text, job->bytes, e->registry, &graph));
-    for (size_t i = 0; i < job->set_count; i++) AT_TRY(at_graph_set(graph, job->sets[i]));
-    AT_TRY(at_check(graph, e->registry, &e->files, job->targets, job->target_count, &e->env, &check));
+    for (size_t i = 0; i < job->set_count; i++)
+        AT_TRY(at_graph_set(graph, job->sets[i]));
+    AT_TRY(
+        at_check(graph, e->registry, &e->files, job->targets, job->target_count, &e->env, &check));
     if (!check.ok) AT_TRY(report_invalid(&check, out));
     AT_TRY(at_extra_pnginfo(job->label, job->text, job->bytes, &extra));
     AT_TRY(dump(check.node_errors, &out->node_errors));

@@ -212,24 +212,26 @@ static void keys_are_equal_exactly_when_signatures_are(void **state)
         dag d[2];
         char *text[2], *full[2][MAX];
         at_digest keys[2][MAX];
+        int count[2];
         for (int g = 0; g < 2; g++) {
             random_dag(&d[g], &seed);
+            count[g] = d[g].count;
             text[g] = dag_text(&d[g]);
             at_graph *graph = parse(text[g]);
             assert_int_equal(at_signatures(graph, NULL, NULL, keys[g]), AT_OK);
-            for (int i = 0; i < d[g].count; i++)
+            for (int i = 0; i < count[g]; i++)
                 full[g][i] = definition(&d[g], i);
             at_graph_free(graph);
         }
-        for (int i = 0; i < d[0].count; i++) {
-            for (int j = 0; j < d[1].count; j++) {
+        for (int i = 0; i < count[0]; i++) {
+            for (int j = 0; j < count[1]; j++) {
                 bool want = strcmp(full[0][i], full[1][j]) == 0;
                 equal += want;
                 assert_int_equal(same(keys[0][i], keys[1][j]), want);
             }
         }
         for (int g = 0; g < 2; g++) {
-            for (int i = 0; i < d[g].count; i++)
+            for (int i = 0; i < count[g]; i++)
                 at_free(full[g][i]);
             at_free(text[g]);
         }

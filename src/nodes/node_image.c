@@ -71,7 +71,8 @@ static at_status load_fingerprint(at_node_ctx *c, const void *in, char **out)
     at_map_close(&map);
     *out = at_alloc(2 * (size_t)n + 1);
     if (!*out) return at_fail(AT_ENOMEM, "LoadImage: no memory");
-    for (unsigned int i = 0; i < n; i++) snprintf(*out + 2 * i, 3, "%02x", digest[i]);
+    for (unsigned int i = 0; i < n; i++)
+        snprintf(*out + 2 * i, 3, "%02x", digest[i]);
     return AT_OK;
 }
 
@@ -82,7 +83,8 @@ static at_status picture_mask(const at_picture *p, at_tensor **out)
     at_status st = at_tensor_new(at_device_cpu(), AT_F32, 3, shape, out);
     if (st != AT_OK) return st;
     float *m = at_tensor_data(*out);
-    for (int64_t i = 0; i < shape[1] * shape[2]; i++) m[i] = p->alpha ? 1.0f - p->alpha[i] : 0.0f;
+    for (int64_t i = 0; i < shape[1] * shape[2]; i++)
+        m[i] = p->alpha ? 1.0f - p->alpha[i] : 0.0f;
     return AT_OK;
 }
 
@@ -95,7 +97,8 @@ static at_status load_run(at_node_ctx *c, const void *in, at_value *out)
 
     AT_TRY(annotated_path(at_env_of(c), ((const load_in *)in)->image, &path));
     AT_TRY(at_png_load(path, &p));
-    AT_TRY(at_tensor_new(at_device_cpu(), AT_F32, 4, (int64_t[]){1, p.height, p.width, 3}, &pixels));
+    AT_TRY(
+        at_tensor_new(at_device_cpu(), AT_F32, 4, (int64_t[]){1, p.height, p.width, 3}, &pixels));
     memcpy(at_tensor_data(pixels), p.rgb, at_tensor_bytes(pixels));
     AT_TRY(picture_mask(&p, &mask));
     AT_TRY(at_give(&out[0], at_obj_image_new(pixels), "LoadImage"));
@@ -162,7 +165,8 @@ static at_status texts_make(const save_in *in, texts *t)
     json_t *value;
     if (in->prompt) AT_TRY(texts_add(t, "prompt", at_strdup(in->prompt)));
     if (in->extra_pnginfo)
-        AT_TRY(at_json_load("extra_pnginfo", in->extra_pnginfo, strlen(in->extra_pnginfo), &t->extra));
+        AT_TRY(
+            at_json_load("extra_pnginfo", in->extra_pnginfo, strlen(in->extra_pnginfo), &t->extra));
     json_object_foreach(t->extra, key, value)
     {
         if (t->count == MAX_TEXT) break;
@@ -173,13 +177,15 @@ out:
 }
 static void texts_free(texts *t)
 {
-    for (size_t i = 0; i < t->count; i++) at_free((void *)t->chunk[i].value);
+    for (size_t i = 0; i < t->count; i++)
+        at_free((void *)t->chunk[i].value);
     json_decref(t->extra);
 }
 
 static at_status ui_add(json_t *images, const char *file, const char *subfolder, const char *type)
 {
-    json_t *row = json_pack("{s:s, s:s, s:s}", "filename", file, "subfolder", subfolder, "type", type);
+    json_t *row =
+        json_pack("{s:s, s:s, s:s}", "filename", file, "subfolder", subfolder, "type", type);
     if (!row || json_array_append_new(images, row) != 0)
         return at_fail(AT_ENOMEM, "SaveImage: no memory");
     return AT_OK;
@@ -252,17 +258,17 @@ static at_status save_run(at_node_ctx *c, const void *in, at_value *out)
     const save_in *i = in;
     return save_batch(c, i, at_env_of(c)->output_dir, "output", i->filename_prefix, 4);
 }
-static const at_node node_save = {
-    .class_type = "SaveImage",
-    .display = "Save Image",
-    .category = "image",
-    .description = "Saves the input images to your ComfyUI output directory.",
-    .python_module = "nodes",
-    .flags = AT_NODE_OUTPUT,
-    .in = save_rows,
-    .n_in = AT_COUNT(save_rows),
-    .in_size = sizeof(save_in),
-    .run = save_run};
+static const at_node node_save = {.class_type = "SaveImage",
+                                  .display = "Save Image",
+                                  .category = "image",
+                                  .description =
+                                      "Saves the input images to your ComfyUI output directory.",
+                                  .python_module = "nodes",
+                                  .flags = AT_NODE_OUTPUT,
+                                  .in = save_rows,
+                                  .n_in = AT_COUNT(save_rows),
+                                  .in_size = sizeof(save_in),
+                                  .run = save_run};
 
 // A preview's prefix carries five random letters, so that two sessions do not overwrite each other.
 static at_status preview_run(at_node_ctx *c, const void *in, at_value *out)
@@ -273,19 +279,20 @@ static at_status preview_run(at_node_ctx *c, const void *in, at_value *out)
     FILE *f = fopen("/dev/urandom", "rb");
     if (!f || fread(random, 1, sizeof random, f) != sizeof random) memset(random, 7, sizeof random);
     if (f) fclose(f);
-    for (size_t i = 0; i < sizeof random; i++) prefix[13 + i] = (char)('a' + random[i] % 26);
+    for (size_t i = 0; i < sizeof random; i++)
+        prefix[13 + i] = (char)('a' + random[i] % 26);
     return save_batch(c, in, at_env_of(c)->temp_dir, "temp", prefix, 1);
 }
-static const at_node node_preview = {
-    .class_type = "PreviewImage",
-    .display = "Preview Image",
-    .category = "image",
-    .description = "Saves the input images to your ComfyUI output directory.",
-    .python_module = "nodes",
-    .flags = AT_NODE_OUTPUT,
-    .in = preview_rows,
-    .n_in = AT_COUNT(preview_rows),
-    .in_size = sizeof(save_in),
-    .run = preview_run};
+static const at_node node_preview = {.class_type = "PreviewImage",
+                                     .display = "Preview Image",
+                                     .category = "image",
+                                     .description =
+                                         "Saves the input images to your ComfyUI output directory.",
+                                     .python_module = "nodes",
+                                     .flags = AT_NODE_OUTPUT,
+                                     .in = preview_rows,
+                                     .n_in = AT_COUNT(preview_rows),
+                                     .in_size = sizeof(save_in),
+                                     .run = preview_run};
 
 const at_node *const at_nodes_image[] = {&node_load, &node_save, &node_preview, NULL};
