@@ -8,7 +8,6 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "cli/commands.h"
-#include "flow/json.h"
 
 static const at_command *const commands[] = {
     &at_command_run,     &at_command_plan,  &at_command_inspect, &at_command_nodes,
@@ -22,9 +21,11 @@ static void usage(FILE *to)
                 "atelier draws pictures: it runs ComfyUI workflows natively.\n\ncommands\n");
     for (size_t i = 0; i < N_COMMANDS; i++)
         fprintf(to, "  %-10s %s\n", commands[i]->name, commands[i]->summary);
-    fprintf(to, "\n`atelier COMMAND --help` tells more. Exit status: 0 done, 2 usage, 3 the workflow is "
-                "not\nvalid, 4 a model or input file is missing or bad, 5 out of memory, 6 device error,\n"
-                "130 interrupted.\n");
+    fprintf(
+        to,
+        "\n`atelier COMMAND --help` tells more. Exit status: 0 done, 2 usage, 3 the workflow is "
+        "not\nvalid, 4 a model or input file is missing or bad, 5 out of memory, 6 device error,\n"
+        "130 interrupted.\n");
 }
 
 static bool asks_help(int argc, char **argv)
@@ -54,13 +55,13 @@ static int run_command(const at_command *c, int argc, char **argv)
         at_args_free(c, options, &operands);
     }
     at_free(options);
-    if (st != AT_OK && *at_error_text()) fprintf(stderr, "atelier %s: %s\n", c->name, at_error_text());
+    if (st != AT_OK && *at_error_text())
+        fprintf(stderr, "atelier %s: %s\n", c->name, at_error_text());
     return at_status_facts(st)->exit_code;
 }
 
 int at_cli_main(int argc, char **argv)
 {
-    at_json_use_house_memory(); // before the first tree, so that at_free takes what json_dumps gave
     if (argc < 2) {
         usage(stderr);
         return 2;

@@ -12,7 +12,7 @@
 #include "cli/workflow_check.h"
 #include "cli/workflow_file.h"
 #include "engine/engine.h"
-#include "flow/json.h"
+#include "json/json.h"
 
 typedef struct run_options {
     at_common_options common;
@@ -26,7 +26,8 @@ static const at_arg run_args[] = {
     {"--target", "NODE", AT_ARG_LIST, offsetof(run_options, targets),
      .help = "run only this output node; may be repeated"},
     {"--progress", "MODE", AT_ARG_CHOICE, offsetof(run_options, progress),
-     .choices = "auto|plain|json|none", .help = "a bar on a terminal, lines, JSON lines, or nothing"},
+     .choices = "auto|plain|json|none",
+     .help = "a bar on a terminal, lines, JSON lines, or nothing"},
     AT_COMMON_ARGS(run_options, common),
 };
 
@@ -67,14 +68,15 @@ static void print_files(at_engine *e, const char *outputs)
     json_t *all = read_json(outputs), *ui, *list, *file;
     const char *id, *key;
     size_t i;
-    json_object_foreach(all, id, ui) json_object_foreach(ui, key, list) json_array_foreach(list, i, file)
+    json_object_foreach(all, id, ui) json_object_foreach(ui, key, list)
+        json_array_foreach(list, i, file)
     {
         const char *name = json_string_value(json_object_get(file, "filename"));
         const char *sub = json_string_value(json_object_get(file, "subfolder"));
         const char *type = json_string_value(json_object_get(file, "type"));
         if (!name || !type) continue;
-        const char *dir = strcmp(type, "temp") == 0 ? at_engine_env(e)->temp_dir
-                                                    : at_engine_env(e)->output_dir;
+        const char *dir =
+            strcmp(type, "temp") == 0 ? at_engine_env(e)->temp_dir : at_engine_env(e)->output_dir;
         printf("%s/%s%s%s\n", dir, sub ? sub : "", sub && *sub ? "/" : "", name);
     }
     json_decref(all);
@@ -105,8 +107,10 @@ static at_status run(void *options, const at_arg_list *operands)
     at_progress_end(&progress);
     if (st == AT_EWORKFLOW) {
         const char *label = operands->items[0], *text_of_fault = at_error_text();
-        if (at_starts_with(text_of_fault, label)) fprintf(stderr, "atelier run: %s\n", text_of_fault);
-        else fprintf(stderr, "atelier run: %s: %s\n", label, text_of_fault);
+        if (at_starts_with(text_of_fault, label))
+            fprintf(stderr, "atelier run: %s\n", text_of_fault);
+        else
+            fprintf(stderr, "atelier run: %s: %s\n", label, text_of_fault);
         print_invalid(&result);
         at_error_clear();
         goto out;
@@ -131,8 +135,9 @@ const at_command at_command_run = {
     .name = "run",
     .operands = "WORKFLOW.json",
     .summary = "run a ComfyUI workflow and print the paths of what it saved",
-    .details = "WORKFLOW.json is what ComfyUI's \"Save (API Format)\" or \"Save\" writes, a PNG that\n"
-               "ComfyUI or atelier saved (its own workflow is run), or - for standard input.",
+    .details =
+        "WORKFLOW.json is what ComfyUI's \"Save (API Format)\" or \"Save\" writes, a PNG that\n"
+        "ComfyUI or atelier saved (its own workflow is run), or - for standard input.",
     .args = run_args,
     .n_args = sizeof run_args / sizeof *run_args,
     .options_size = sizeof(run_options),

@@ -10,6 +10,7 @@
 
 #include "base/file.h"
 #include "base/mem.h"
+#include "json/json.h"
 
 static at_progress
     *active; // for the signal handler: set once before a job, a lock-free store in it
@@ -89,7 +90,8 @@ static void json_line(const at_event *e)
         put(data, "max", json_real(e->max));
     }
     if (e->text) {
-        json_t *parsed = json_loads(e->text, JSON_DECODE_ANY, NULL);
+        json_t *parsed = NULL; // a note is plain text
+        if (e->kind != AT_EV_NOTE) (void)at_json_load("event", e->text, strlen(e->text), &parsed);
         const char *key = e->kind == AT_EV_EXECUTED ? "output"
                           : e->kind == AT_EV_CACHED ? "nodes"
                           : e->kind == AT_EV_ERROR  ? "error"
@@ -97,7 +99,7 @@ static void json_line(const at_event *e)
         put(data, key, parsed ? parsed : json_string(e->text));
     }
     json_t *line = json_pack("{s:s, s:o}", "type", event_names[e->kind], "data", data);
-    char *text = line ? json_dumps(line, JSON_COMPACT) : NULL;
+    char *text = line ? at_json_dump(line, AT_JSON_COMPACT) : NULL;
     if (text) {
         puts(text);
         fflush(stdout);

@@ -8,7 +8,7 @@
 #include "base/file.h"
 #include "base/mem.h"
 #include "base/str.h"
-#include "flow/json.h"
+#include "json/json.h"
 #include "image/image.h"
 
 #define MAX_WORKFLOW ((size_t)100 << 20)
@@ -51,12 +51,13 @@ static at_status read_png(const char *path, char **text, size_t *bytes)
     if (st != AT_OK) return st;
     const char *prompt = chunk(&p, "prompt"), *workflow = chunk(&p, "workflow");
     if (!prompt && !workflow) {
-        st = at_fail(AT_EFORMAT, "%s: this picture carries no workflow (no `prompt` or `workflow` text)",
-                     path);
+        st = at_fail(AT_EFORMAT,
+                     "%s: this picture carries no workflow (no `prompt` or `workflow` text)", path);
     } else {
         if (prompt && workflow && is_object(prompt) && is_object(workflow))
-            at_str_printf(&s, "{\"prompt\": %s, \"extra_data\": {\"extra_pnginfo\": {\"workflow\": %s}}}",
-                          prompt, workflow);
+            at_str_printf(
+                &s, "{\"prompt\": %s, \"extra_data\": {\"extra_pnginfo\": {\"workflow\": %s}}}",
+                prompt, workflow);
         else
             at_str_append(&s, prompt ? prompt : workflow);
         *bytes = s.len;

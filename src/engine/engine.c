@@ -14,7 +14,7 @@
 #include "cpu/cpu.h"
 #include "engine/extra.h"
 #include "engine/stores.h"
-#include "flow/json.h"
+#include "json/json.h"
 #include "nodes/nodes.h"
 #include "text/find.h"
 

@@ -5,7 +5,7 @@
 // Owns nothing: the result is the caller's reference.
 #include "engine/extra.h"
 
-#include "flow/json.h"
+#include "json/json.h"
 
 at_status at_extra_pnginfo(const char *label, const char *text, size_t n, json_t **out)
 {

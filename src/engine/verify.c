@@ -14,6 +14,7 @@
 #include "base/mem.h"
 #include "base/str.h"
 #include "engine/verify_case.h"
+#include "json/json.h"
 
 typedef struct component_row {
     const char *name;
@@ -55,13 +56,12 @@ static at_status load_json(at_case *c)
     at_status st = AT_OK;
     char *path = at_path_join(c->dir, "case.json"), *text = NULL;
     size_t size;
-    json_error_t e;
 
     if (!path) AT_TRY(at_fail(AT_ENOMEM, "%s: no memory for a path", c->dir));
     AT_TRY(at_file_read(path, 16u << 20, &text, &size));
-    c->json = json_loadb(text, size, 0, &e);
-    if (!c->json)
-        AT_TRY(at_fail(AT_EFORMAT, "%s: line %d column %d: %s", path, e.line, e.column, e.text));
+    st = at_json_load(path, text, size, &c->json);
+    if (st == AT_EWORKFLOW) AT_TRY(at_fail(AT_EFORMAT, "%s", at_error_text()));
+    AT_TRY(st);
     c->options = json_object_get(c->json, "options");
     if (!c->options) {
         json_object_set_new(c->json, "options", json_object());

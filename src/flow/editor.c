@@ -14,7 +14,7 @@
 #include <string.h>
 
 #include "base/mem.h"
-#include "flow/json.h"
+#include "json/json.h"
 
 #define MAX_DEPTH 32
 #define MAX_NODES 1000000

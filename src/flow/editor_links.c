@@ -9,7 +9,7 @@
 #include <string.h>
 
 #include "base/mem.h"
-#include "flow/json.h"
+#include "json/json.h"
 
 #define MAX_HOPS        5000000
 #define MAX_NEST        200

@@ -9,7 +9,7 @@
 
 #include <string.h>
 
-#include "flow/json.h"
+#include "json/json.h"
 
 json_t *at_editor_constant(json_t *value)
 {

@@ -7,7 +7,7 @@
 #include "flow/execute.h"
 
 #include "base/mem.h"
-#include "flow/json.h"
+#include "json/json.h"
 
 #define NO_TEXT                                                                                    \
     "{\"exception_message\": \"out of memory\", \"exception_type\": \"MemoryError\", "             \

@@ -10,7 +10,7 @@
 #include <string.h>
 
 #include "base/mem.h"
-#include "flow/json.h"
+#include "json/json.h"
 
 // Say why the run ends at `node` and give the status its message.
 static at_status fail_at(at_run *r, at_status st, const char *type, size_t node,
@@ -107,7 +107,6 @@ at_status at_execute(const at_execute_args *args, json_t **outputs)
     at_status st, told;
 
     if (outputs) *outputs = NULL;
-    at_json_use_house_memory();
     at_sink_emit(args->sink, &(at_event){.kind = AT_EV_START, .job = args->job});
     st = at_run_prepare(&r, args);
     if (st == AT_OK) {

@@ -30,7 +30,7 @@ typedef struct at_file_lists {
 } at_file_lists;
 
 // ComfyUI's /object_info: one class, or all. New reference; NULL if out of memory. Print it with
-// at_json_dump (flow/json.h): it holds numbers that jansson's printer does not know.
+// at_json_dump (json/json.h): it holds numbers that jansson's printer does not know.
 json_t *at_object_info(const at_node *n, const at_file_lists *files);
 json_t *at_object_info_all(const at_registry *r, const at_file_lists *files);
 

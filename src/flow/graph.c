@@ -8,7 +8,7 @@
 #include <string.h>
 
 #include "base/mem.h"
-#include "flow/json.h"
+#include "json/json.h"
 
 #define MAX_TEXT ((size_t)100 << 20) // ComfyUI's --max-upload-size default
 

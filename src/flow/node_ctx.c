@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "base/mem.h"
-#include "flow/json.h"
+#include "json/json.h"
 
 at_status at_value_list_push(at_value_list *l, at_value v)
 {

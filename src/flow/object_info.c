@@ -10,7 +10,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "flow/json.h"
+#include "json/json.h"
 
 // A json object or array under construction: the first failure sticks.
 typedef struct maker {
@@ -276,7 +276,6 @@ json_t *at_object_info(const at_node *n, const at_file_lists *files)
 {
     maker m;
 
-    at_json_use_house_memory();
     m = (maker){.v = json_object()};
     if (!m.v) return NULL;
     put_inputs(&m, n, files);
@@ -302,7 +301,6 @@ json_t *at_object_info_all(const at_registry *r, const at_file_lists *files)
 {
     maker m;
 
-    at_json_use_house_memory();
     m = (maker){.v = json_object()};
     if (!m.v) return NULL;
     for (size_t i = 0; i < at_registry_count(r); i++) {

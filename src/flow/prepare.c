@@ -11,7 +11,7 @@
 #include "base/mem.h"
 #include "flow/execute.h"
 #include "flow/fill.h"
-#include "flow/json.h"
+#include "json/json.h"
 #include "flow/signature.h"
 
 static at_status no_memory(void)

@@ -7,7 +7,7 @@
 #ifndef AT_FLOW_PYTHON_H
 #define AT_FLOW_PYTHON_H
 
-#include "flow/json.h"
+#include "json/json.h"
 
 typedef struct at_pyerr {
     const char *type; // "ValueError"; NULL: no exception. Static

@@ -4,7 +4,6 @@
 #include "flow/flow.h"
 
 #include "base/mem.h"
-#include "flow/json.h"
 #include "flow/names.h"
 
 struct at_registry {
@@ -15,7 +14,6 @@ struct at_registry {
 
 at_status at_registry_new(at_registry **out)
 {
-    at_json_use_house_memory();
     *out = at_calloc(1, sizeof **out);
     return *out ? AT_OK : at_fail(AT_ENOMEM, "no memory for the table of nodes");
 }

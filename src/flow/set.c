@@ -9,7 +9,7 @@
 
 #include "base/mem.h"
 #include "base/str.h"
-#include "flow/json.h"
+#include "json/json.h"
 
 static const char *title_of(const at_graph_node *n)
 {

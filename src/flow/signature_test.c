@@ -12,7 +12,7 @@
 
 #include "base/mem.h"
 #include "base/str.h"
-#include "flow/json.h"
+#include "json/json.h"
 #include "flow/signature.h"
 
 #define MAX 24

@@ -10,7 +10,7 @@
 
 #include "base/mem.h"
 #include "flow/execute.h"
-#include "flow/json.h"
+#include "json/json.h"
 #include "flow/python.h"
 
 static at_status check_cancel(const at_run *r)

@@ -14,7 +14,7 @@
 #include "base/file.h"
 #include "base/mem.h"
 #include "base/str.h"
-#include "flow/json.h"
+#include "json/json.h"
 #include "image/image.h"
 
 // --- LoadImage ---------------------------------------------------------------------------------------

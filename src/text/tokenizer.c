@@ -6,6 +6,7 @@
 
 #include "base/file.h"
 #include "base/mem.h"
+#include "json/json.h"
 #include "text/impl.h"
 
 at_status at_ids_push(at_ids *ids, int32_t id)
@@ -67,21 +68,10 @@ out:
     return st;
 }
 
-// jansson calls a text wrong when it runs out of memory in the middle, or drops a byte of a long string and
-// goes on, so that is asked of the allocator.
 at_status at_text_json(const char *label, const void *data, size_t n, json_t **out)
 {
-    uint64_t failures = at_mem_get_stats().failures;
-    json_error_t err;
-
-    *out = json_loadb(data, n, 0, &err);
-    if (at_mem_get_stats().failures != failures || (!*out && !err.text[0])) {
-        json_decref(*out);
-        *out = NULL;
-        return at_fail(AT_ENOMEM, "%s: no memory for %zu bytes of JSON", label, n);
-    }
-    if (*out) return AT_OK;
-    return at_fail(AT_EFORMAT, "%s: line %d: %s", label, err.line, err.text);
+    at_status st = at_json_load(label, data, n, out);
+    return st == AT_EWORKFLOW ? at_fail(AT_EFORMAT, "%s", at_error_text()) : st;
 }
 
 static at_status load_json(at_tokenizer *t, const void *data, size_t size)

@@ -4,12 +4,12 @@
 // denoiser in one file each carry their own.
 #include "weight/scaled.h"
 
-#include <jansson.h>
 #include <math.h>
 #include <string.h>
 
 #include "base/mem.h"
 #include "base/str.h"
+#include "json/json.h"
 
 #define MAX_DESCRIPTOR 65536 // bytes of one comfy_quant tensor
 #define MAX_NAME       500   // bytes of a name that is looked at
@@ -91,29 +91,30 @@ static at_status fold_new(at_store *s, const char *layer, size_t n, const char *
     return scale ? fold(s, w, scale) : AT_OK;
 }
 
-// jansson calls a text wrong when it runs out of memory in the middle, or drops a byte of a long string and
-// goes on, so that is asked of the allocator.
-static bool out_of_memory(const json_t *root, const json_error_t *e, uint64_t failures)
+// A JSON object in the text of `what`. AT_EFORMAT, AT_ENOMEM.
+static at_status load_object(const at_store *s, const char *what, const void *text, size_t n,
+                             json_t **out)
 {
-    return at_mem_get_stats().failures != failures || (!root && !e->text[0]);
+    at_status st = at_json_load(what, text, n, out);
+
+    if (st == AT_EWORKFLOW)
+        return at_fail(AT_EFORMAT, "%s: %s is not a JSON object: %s", at_store_path(s), what,
+                       at_error_text());
+    if (st == AT_OK && !json_is_object(*out))
+        return at_fail(AT_EFORMAT, "%s: %s is not a JSON object: another value", at_store_path(s),
+                       what);
+    return st;
 }
 
 static at_status fold_descriptor(at_store *s, const at_weight *d)
 {
-    uint64_t failures = at_mem_get_stats().failures;
     json_t *root = NULL;
-    json_error_t err;
     at_status st = AT_OK;
 
     if (d->dtype != AT_U8 || d->bytes > MAX_DESCRIPTOR)
         return at_fail(AT_EFORMAT, "%s: %s must be at most %d bytes of u8", at_store_path(s),
                        d->name, MAX_DESCRIPTOR);
-    root = json_loadb(d->data, d->bytes, JSON_REJECT_DUPLICATES, &err);
-    if (out_of_memory(root, &err, failures))
-        AT_TRY(at_fail(AT_ENOMEM, "%s: no memory", at_store_path(s)));
-    if (!json_is_object(root))
-        AT_TRY(at_fail(AT_EFORMAT, "%s: %s is not a JSON object: %s", at_store_path(s), d->name,
-                       root ? "another value" : err.text));
+    AT_TRY(load_object(s, d->name, d->data, d->bytes, &root));
     AT_TRY(fold_new(s, d->name, strlen(d->name) - (sizeof descriptor - 1),
                     json_string_value(json_object_get(root, "format"))));
 out:
@@ -124,17 +125,11 @@ out:
 // {"layers": {name: {"format": ...} or "format"}}
 static at_status fold_metadata(at_store *s, const char *text)
 {
-    uint64_t failures = at_mem_get_stats().failures;
-    json_error_t err;
-    json_t *root = json_loads(text, JSON_REJECT_DUPLICATES, &err), *entry;
+    json_t *root = NULL, *entry;
     const char *name;
     at_status st = AT_OK;
 
-    if (out_of_memory(root, &err, failures))
-        AT_TRY(at_fail(AT_ENOMEM, "%s: no memory", at_store_path(s)));
-    if (!json_is_object(root))
-        AT_TRY(at_fail(AT_EFORMAT, "%s: _quantization_metadata is not a JSON object",
-                       at_store_path(s)));
+    AT_TRY(load_object(s, "_quantization_metadata", text, strlen(text), &root));
     json_object_foreach(json_object_get(root, "layers"), name, entry)
     {
         const char *format = json_is_string(entry)

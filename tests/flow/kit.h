@@ -12,7 +12,7 @@
 #include <cmocka.h>
 
 #include "flow/flow.h"
-#include "flow/json.h"
+#include "json/json.h"
 
 // The engine's context of the test nodes.
 typedef struct kit_env {

@@ -11,7 +11,7 @@
 
 #include "base/file.h"
 #include "base/mem.h"
-#include "flow/json.h"
+#include "json/json.h"
 
 #define LOAD(name) "'i':{'class_type':'LoadImage','inputs':{'image':'" name "'}},"
 #define SAVE(id, source, prefix)                                                                   \

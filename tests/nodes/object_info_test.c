@@ -10,7 +10,7 @@
 
 #include "base/file.h"
 #include "base/mem.h"
-#include "flow/json.h"
+#include "json/json.h"
 
 typedef struct fixture {
     char dir[64];
@@ -35,7 +35,6 @@ static int open_empty(void **state)
     char *text = NULL;
     assert_non_null(f);
     *state = f;
-    at_json_use_house_memory();
     strcpy(f->dir, "/tmp/atelier-empty-XXXXXX");
     assert_non_null(mkdtemp(f->dir));
     assert_int_equal(chdir(f->dir), 0);

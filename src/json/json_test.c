@@ -10,7 +10,7 @@
 #include <string.h>
 
 #include "base/mem.h"
-#include "flow/json.h"
+#include "json/json.h"
 
 static void assert_dumps(const char *text, unsigned flags, const char *want)
 {
@@ -120,8 +120,7 @@ static void bad_text_is_refused_with_its_place(void **state)
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         assert_int_equal(at_json_load("t", rows[i][0], strlen(rows[i][0]), &v), AT_EWORKFLOW);
         assert_null(v);
-        strcpy(want, "t: not valid JSON: ");
-        strcat(want, rows[i][1]);
+        snprintf(want, sizeof want, "t: not valid JSON: %s", rows[i][1]);
         assert_string_equal(at_error_text(), want);
     }
 }

@@ -3,7 +3,7 @@
 // Idea: floats are the shortest decimal that reads back the same (15, 16 or 17 digits), laid out as
 // Python's float_repr: exponent form below 1e-4 and from 1e16 on.
 // Owns nothing.
-#include "flow/json.h"
+#include "json/json.h"
 
 #include <float.h>
 #include <inttypes.h>
@@ -78,7 +78,7 @@ void at_float_repr(double v, char out[32])
     int x, n;
 
     if (isnan(v) || isinf(v)) {
-        strcpy(out, isnan(v) ? "nan" : v > 0 ? "inf" : "-inf");
+        snprintf(out, 32, "%s", isnan(v) ? "nan" : v > 0 ? "inf" : "-inf");
         return;
     }
     n = shortest(fabs(v), digits, &x);

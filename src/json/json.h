@@ -7,8 +7,8 @@
 // it. Lone surrogates in escapes become U+FFFD; a NUL character is refused (C strings hold our
 // text).
 // Owns nothing: results are the caller's.
-#ifndef AT_FLOW_JSON_H
-#define AT_FLOW_JSON_H
+#ifndef AT_JSON_JSON_H
+#define AT_JSON_JSON_H
 
 #include <jansson.h>
 #include <stdbool.h>
@@ -20,10 +20,8 @@
 #define AT_JSON_MAX_DEPTH  500
 #define AT_JSON_MAX_DIGITS 4300 // sys.int_info.default_max_str_digits
 
-// Route jansson's memory through at_alloc, once per process, so that counters and fault injection
-// see it. Called by everything here and by at_registry_new; call it first thing where jansson is
-// used before that and trees outlive the change.
-void at_json_use_house_memory(void);
+// A program that links this floor has jansson's memory come from at_alloc from its first instruction on, so
+// that counters and fault injection see it: what json_dumps gives is freed with at_free.
 
 // Parse one JSON text. AT_EWORKFLOW with label, line and column; AT_ENOMEM.
 at_status at_json_load(const char *label, const char *text, size_t n, json_t **out);

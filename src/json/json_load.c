@@ -2,12 +2,11 @@
 // json_load.c - reads JSON text as Python's json.loads does (RFC 8259 and Python's NaN, Infinity).
 // Idea: one cursor, recursive descent with a depth limit, errors with line and column.
 // Owns nothing but a scratch string for the text of the current literal.
-#include "flow/json.h"
+#include "json/json.h"
 
 #include <errno.h>
 #include <inttypes.h>
 #include <math.h>
-#include <pthread.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,15 +21,10 @@ typedef struct reader {
 
 static at_status read_value(reader *r, json_t **out);
 
-static void set_alloc(void)
+// Before main: no tree may be made with one allocator and freed with another.
+__attribute__((constructor)) static void use_house_memory(void)
 {
     json_set_alloc_funcs(at_alloc, at_free);
-}
-
-void at_json_use_house_memory(void)
-{
-    static pthread_once_t once = PTHREAD_ONCE_INIT;
-    pthread_once(&once, set_alloc);
 }
 
 static at_status bad(const reader *r, const char *at, const char *what)
@@ -367,7 +361,6 @@ at_status at_json_load(const char *label, const char *text, size_t n, json_t **o
     json_t *value = NULL;
 
     *out = NULL;
-    at_json_use_house_memory();
     if (n >= 3 && memcmp(text, "\xef\xbb\xbf", 3) == 0) r.p += 3;
     AT_TRY(read_value(&r, &value));
     skip_space(&r);
