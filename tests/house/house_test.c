@@ -112,16 +112,17 @@ int main(int argc, char **argv)
     size_t bytes = 0;
     int passed = 0;
     double start = at_now();
-    json_t *prompts = json_load_file(argv[2], 0, NULL);
-    size_t limit = argc > 5 ? (size_t)atoi(argv[5]) : json_array_size(prompts);
-
-    if (!json_array_size(prompts)) return give_up(argv[2]);
     at_engine_config config = {.models_dirs = (const char *const[]){argv[3]},
                                .models_count = 1,
                                .output_dir = argv[4],
                                .auto_dtype = true};
     if (at_file_read(argv[1], 1 << 20, &workflow, &bytes) != AT_OK) return give_up(argv[1]);
     if (at_engine_open(&config, &e) != AT_OK) return give_up("engine");
+    // After the engine is open: it gives jansson the house's allocator, and what one allocator made
+    // the other cannot free.
+    json_t *prompts = json_load_file(argv[2], 0, NULL);
+    size_t limit = argc > 5 ? (size_t)atoi(argv[5]) : json_array_size(prompts);
+    if (!json_array_size(prompts)) return give_up(argv[2]);
     for (size_t i = 0; i < limit; i++) {
         const json_t *prompt = json_array_get(prompts, i);
         house_fact facts[HOUSE_MAX_FACTS];
@@ -136,6 +137,7 @@ int main(int argc, char **argv)
         at_free(path);
     }
     double seconds = at_now() - start;
+    fflush(stdout);
     printf("house model: %d of %zu pictures show what was asked; %.2f s a picture\n", passed, limit,
            seconds / (double)limit);
     at_engine_close(e);
