@@ -225,10 +225,7 @@ static void the_prompt_is_kept_as_it_ran(void **state)
     // running what the picture carries gives the same picture
     char *text = at_strdup(world_text(&p, "prompt"));
     at_picture again = {0};
-    assert_int_equal(at_engine_run(w->engine,
-                                   &(at_job){.label = "png", .text = text, .bytes = strlen(text)},
-                                   &w->result),
-                     AT_OK);
+    assert_int_equal(world_run_text(w, text), AT_OK);
     // all of it was cached, so nothing new was written; a fresh engine draws it again
     at_engine *fresh = NULL;
     at_job_result r = {0};

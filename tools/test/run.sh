@@ -18,7 +18,7 @@ ctest --test-dir "$build" --output-on-failure -j"$jobs" || status=1
 step "address and undefined-behaviour sanitizers"
 if [ ! -f build/dev/build.ninja ]; then cmake --preset dev >/dev/null || status=1; fi
 ninja -C build/dev --quiet || status=1
-ASAN_OPTIONS=detect_leaks=1:strict_string_checks=1 UBSAN_OPTIONS=print_stacktrace=1 \
+ASAN_OPTIONS=detect_leaks=1:strict_string_checks=1:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1 \
     ctest --test-dir build/dev --output-on-failure -j"$jobs" -LE 'slow|speed' || status=1
 
 step "thread sanitizer: threads, comms, ranks"
