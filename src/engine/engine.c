@@ -244,6 +244,7 @@ at_status at_engine_run(at_engine *e, const at_job *job, at_job_result *out)
     double start = at_now();
 
     *out = (at_job_result){0};
+    if (at_stores_refresh(e->stores)) at_cache_clear(e->cache);
     AT_TRY(at_graph_parse(job->label, job->text, job->bytes, e->registry, &graph));
     for (size_t i = 0; i < job->set_count; i++)
         AT_TRY(at_graph_set(graph, job->sets[i]));

@@ -46,6 +46,19 @@ static bool same_file(const entry *e, const struct stat *st)
            e->changed.tv_nsec == st->st_mtim.tv_nsec;
 }
 
+bool at_stores_refresh(at_stores *s)
+{
+    bool changed = false;
+    for (size_t i = s->count; i-- > 0;) {
+        struct stat facts;
+        if (stat(s->items[i].path, &facts) == 0 && same_file(&s->items[i], &facts)) continue;
+        drop(&s->items[i]);
+        s->items[i] = s->items[--s->count];
+        changed = true;
+    }
+    return changed;
+}
+
 at_status at_stores_open(at_stores *s, const char *path, at_store **out)
 {
     struct stat facts;

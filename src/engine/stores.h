@@ -11,5 +11,9 @@ typedef struct at_stores at_stores;
 at_status at_stores_new(at_stores **out);
 void at_stores_free(at_stores *s);
 at_status at_stores_open(at_stores *s, const char *path, at_store **out); // the caller's reference
+// Forget the files that changed or went away since they were opened; true if there were any: what was
+// made from them must be made again. Called as a job begins, so that a file cut short between jobs is
+// found by size and not by a fault in the middle of a picture.
+bool at_stores_refresh(at_stores *s);
 
 #endif

@@ -224,22 +224,6 @@ out:
     return st;
 }
 
-at_status at_store_unchanged(const at_store *s)
-{
-    uint64_t now;
-    at_status st = AT_OK;
-
-    if (!s->map.data) return AT_OK;
-    AT_TRY(at_file_size(s->path, &now));
-    if (now != s->map.size)
-        AT_TRY(at_fail(AT_EIO,
-                       "%s: the file had %zu bytes when it was opened and has %llu now; "
-                       "load the model again",
-                       s->path, s->map.size, (unsigned long long)now));
-out:
-    return st;
-}
-
 // --- a store filled by hand ----------------------------------------------------------------------
 
 static at_status check_shape(const at_store *s, const char *name, at_dtype dtype, int rank,

@@ -1,16 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 // store.h - weights as records: file, offset, storage format, and where they are resident.
 // Idea: opening a model maps its file and reads the header; no weight byte is touched until an op
-// wants it, and none is ever copied on the CPU unless a backend packs it. Invariants: I1: a
-// record's bytes lie inside the mapping (checked at open). I2: names are unique.
-//             I3: records do not move: an at_weight* is valid while the store is referenced.
-//             I4: weight data is aligned to its element type (a file that is not gets copied,
-//             logged).
+// wants it, and none is ever copied on the CPU unless a backend packs it.
+// I1: a record's bytes lie inside the mapping (checked at open). I2: names are unique.
+// I3: records do not move: an at_weight* is valid while the store is referenced.
+// I4: weight data is aligned to its element type (a file that is not gets copied, logged).
 // Limit: bytes are paged in from the file when touched. Who shortens a model file while it is open
-// makes the kernel kill the process (SIGBUS); replace model files by rename, as downloaders do. A
-// job that begins calls at_store_unchanged, so that a file cut down between jobs is an error and
-// not a crash. Owns: the store owns the mapping, the records and what backends packed for them;
-// counted references.
+// makes the kernel kill the process (SIGBUS); replace model files by rename, as downloaders do. The
+// engine looks at size and time of open files as a job begins (engine/stores.h).
+// Owns: the store owns the mapping, the records and what backends packed for them; counted
+// references.
 #ifndef AT_WEIGHT_STORE_H
 #define AT_WEIGHT_STORE_H
 
@@ -59,8 +58,6 @@ at_weight *at_store_findf(at_store *s, const char *fmt, ...) __attribute__((form
 const char *at_store_metadata(const at_store *s,
                               const char *key); // safetensors __metadata__; or NULL
 uint64_t at_store_file_bytes(const at_store *s);
-// AT_EIO if the file under this path has another size than when it was opened. A few microseconds.
-at_status at_store_unchanged(const at_store *s);
 
 // Convert element range [first, first + n) to f32, scale applied. For small tables and tests.
 void at_weight_read_f32(const at_weight *w, int64_t first, int64_t n, float *out);

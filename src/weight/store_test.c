@@ -430,20 +430,6 @@ static void failed_allocations_and_writes_leave_no_file_and_no_bytes(void **stat
     }
 }
 
-static void a_file_cut_down_after_open_is_noticed(void **state)
-{
-    at_st_out row = {"w", AT_F32, 1, {6}, f32s};
-    at_store *s;
-    (void)state;
-
-    assert_int_equal(open_rows(&row, 1, NULL, 0, &s), AT_OK);
-    assert_int_equal(at_store_unchanged(s), AT_OK);
-    assert_int_equal(truncate(path, 10), 0);
-    assert_int_equal(at_store_unchanged(s), AT_EIO);
-    assert_non_null(strstr(at_error_text(), "now"));
-    at_store_release(&s);
-}
-
 // 24 GB of holes: opening must not touch them.
 static void a_sparse_24_gb_file_opens_at_once(void **state)
 {
@@ -507,7 +493,6 @@ int main(void)
         cmocka_unit_test(layer_descriptors_fold_fp8_and_refuse_the_rest),
         cmocka_unit_test(the_writer_refuses_what_no_reader_takes),
         cmocka_unit_test(failed_allocations_and_writes_leave_no_file_and_no_bytes),
-        cmocka_unit_test(a_file_cut_down_after_open_is_noticed),
         cmocka_unit_test(a_sparse_24_gb_file_opens_at_once),
     };
     return cmocka_run_group_tests(tests, make_dir, remove_dir);
