@@ -47,10 +47,11 @@ class Case(unittest.TestCase):
     def setUp(self):
         shutil.rmtree(self.path("output"), ignore_errors=True)
 
-    def atelier(self, *args, stdin="", before=None, timeout=120, env=None):
+    def atelier(self, *args, stdin="", before=None, timeout=120):
+        asan = os.environ.get("ASAN_OPTIONS", "") + ":allocator_may_return_null=1"
         done = subprocess.run([BIN, *args], input=stdin, capture_output=True, text=True,
                               cwd=self.dir, timeout=timeout, preexec_fn=before,
-                              env=dict(os.environ, **(env or {})))
+                              env=dict(os.environ, ASAN_OPTIONS=asan.lstrip(":")))
         return Result(done.returncode, done.stdout, done.stderr)
 
     def workflow(self, nodes, name="workflow.json"):

@@ -23,7 +23,7 @@
 enum { FIRST = 300, LAST = 2000 };
 
 static char g_dir[64];
-static double g_share = 8; // seconds of one story
+static double g_share = 5; // seconds of one story
 static uint64_t g_at;      // refuse this one alone
 
 // Small sizes, but every floor is passed: loaders, both encoders, weights in a prompt, a sampler with a
