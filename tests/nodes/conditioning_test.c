@@ -50,7 +50,7 @@ static size_t count_ids(const world *w, at_tokenizer_kind kind, const char *fold
 static void shapes_are_those_of_the_encoders(void **state)
 {
     world *w = *state;
-    world_run(w, WORLD_MODELS ENCODE("a", "a red circle") WORLD_CAPTURE("x", "['a',0]"));
+    world_run(w, WORLD_MODELS, ENCODE("a", "a red circle"), WORLD_CAPTURE("x", "['a',0]"));
     const at_cond *c = only("x");
     assert_int_equal(c->context->rank, 3);
     assert_int_equal(c->context->shape[1], 256); // T5 is padded to 256 for Flux
@@ -63,9 +63,9 @@ static void shapes_are_those_of_the_encoders(void **state)
 static void a_weight_moves_tokens_away_from_the_empty_prompt(void **state)
 {
     world *w = *state;
-    world_run(w, CLIP_ONLY ENCODE("a", "a red circle") ENCODE("b", "a (red:1.75) circle")
-                     ENCODE("n", "") WORLD_CAPTURE("plain", "['a',0]") "," WORLD_CAPTURE(
-                         "weighted", "['b',0]") "," WORLD_CAPTURE("empty", "['n',0]"));
+    world_run(w, CLIP_ONLY, ENCODE("a", "a red circle"), ENCODE("b", "a (red:1.75) circle"),
+              ENCODE("n", ""), WORLD_CAPTURE("plain", "['a',0]"),
+              WORLD_CAPTURE("weighted", "['b',0]"), WORLD_CAPTURE("empty", "['n',0]"));
     const at_cond *plain = only("plain"), *weighted = only("weighted"), *empty = only("empty");
     size_t first = 1 + count_ids(w, AT_TOK_CLIP_BPE, "tiny_clip_l", "a");
     size_t last = first + count_ids(w, AT_TOK_CLIP_BPE, "tiny_clip_l", "red");
@@ -86,9 +86,9 @@ static void a_weight_moves_tokens_away_from_the_empty_prompt(void **state)
 static void t5_is_weighted_and_its_padding_is_not(void **state)
 {
     world *w = *state;
-    world_run(w, T5_ONLY ENCODE("a", "a red circle") ENCODE("b", "(a red circle:0.5)")
-                     ENCODE("n", "") WORLD_CAPTURE("plain", "['a',0]") "," WORLD_CAPTURE(
-                         "weighted", "['b',0]") "," WORLD_CAPTURE("empty", "['n',0]"));
+    world_run(w, T5_ONLY, ENCODE("a", "a red circle"), ENCODE("b", "(a red circle:0.5)"),
+              ENCODE("n", ""), WORLD_CAPTURE("plain", "['a',0]"),
+              WORLD_CAPTURE("weighted", "['b',0]"), WORLD_CAPTURE("empty", "['n',0]"));
     const at_cond *plain = only("plain"), *weighted = only("weighted"), *empty = only("empty");
     size_t n = count_ids(w, AT_TOK_T5_UNIGRAM, "tiny_t5", "a red circle");
     const float *z = world_floats(plain->context), *z0 = world_floats(empty->context);
@@ -109,10 +109,9 @@ static void t5_is_weighted_and_its_padding_is_not(void **state)
 static void escaped_parentheses_are_text(void **state)
 {
     world *w = *state;
-    world_run(w,
-              CLIP_ONLY ENCODE("a", "a \\\\(red\\\\) circle") ENCODE("b", "a red circle")
-                  ENCODE("d", "a (red:1.0) circle") WORLD_CAPTURE("x", "['a',0]") "," WORLD_CAPTURE(
-                      "y", "['b',0]") "," WORLD_CAPTURE("z", "['d',0]"));
+    world_run(w, CLIP_ONLY, ENCODE("a", "a \\\\(red\\\\) circle"), ENCODE("b", "a red circle"),
+              ENCODE("d", "a (red:1.0) circle"), WORLD_CAPTURE("x", "['a',0]"),
+              WORLD_CAPTURE("y", "['b',0]"), WORLD_CAPTURE("z", "['d',0]"));
     assert_true(world_distance(only("x")->context, only("y")->context) > 1e-3);
     world_assert_same(only("z")->context, only("y")->context);
 }
@@ -125,11 +124,11 @@ static void long_prompts_make_chunks(void **state)
         strcat(text, "red circle ");
     size_t ids = count_ids(w, AT_TOK_CLIP_BPE, "tiny_clip_l", text);
     assert_true(ids > 75);
-    world_run(w,
-              CLIP_ONLY
-              "'a':{'class_type':'CLIPTextEncode','inputs':{'text':'%s','clip':['c',0]}}," ENCODE(
-                  "b", "red circle red circle") WORLD_CAPTURE("x", "['a',0]"),
-              text);
+    world_run(
+        w, CLIP_ONLY,
+        world_nodes("'a':{'class_type':'CLIPTextEncode','inputs':{'text':'%s','clip':['c',0]}},",
+                    text),
+        ENCODE("b", "red circle red circle"), WORLD_CAPTURE("x", "['a',0]"));
     assert_true(only("x")->context->shape[1] % 77 == 0);
     assert_true(only("x")->context->shape[1] >= 2 * 77);
     assert_int_equal(only("x")->pooled->shape[0], 1);
@@ -137,55 +136,48 @@ static void long_prompts_make_chunks(void **state)
     // Flux: T5 takes one chunk of any length
     ids = count_ids(w, AT_TOK_T5_UNIGRAM, "tiny_t5", text);
     world_run(
-        w,
-        WORLD_MODELS
-        "'a':{'class_type':'CLIPTextEncode','inputs':{'text':'%s','clip':['c',0]}}," WORLD_CAPTURE(
-            "x", "['a',0]"),
-        text);
+        w, WORLD_MODELS,
+        world_nodes("'a':{'class_type':'CLIPTextEncode','inputs':{'text':'%s','clip':['c',0]}},",
+                    text),
+        WORLD_CAPTURE("x", "['a',0]"));
     assert_int_equal(only("x")->context->shape[1], ids + 1 > 256 ? ids + 1 : 256);
 }
 
 static void flux_encoder_takes_two_texts(void **state)
 {
     world *w = *state;
-    world_run(
-        w,
-        WORLD_MODELS ENCODE("a", "a red circle") ENCODE(
-            "b",
-            "a blue square") "'f':{'class_type':'CLIPTextEncodeFlux','inputs':{'clip':['c',0],'"
-                             "clip_l':'a red circle',"
-                             "'t5xxl':'a blue square','guidance':2.25}}," WORLD_CAPTURE(
-                                 "x",
-                                 "['a',0]") "," WORLD_CAPTURE("y",
-                                                              "['b',0]") "," WORLD_CAPTURE("z",
-                                                                                           "['f',"
-                                                                                           "0]"));
+    world_run(w, WORLD_MODELS, ENCODE("a", "a red circle"), ENCODE("b", "a blue square"),
+              "'f':{'class_type':'CLIPTextEncodeFlux','inputs':{'clip':['c',0],'"
+              "clip_l':'a red circle',"
+              "'t5xxl':'a blue square','guidance':2.25}},",
+              WORLD_CAPTURE("x", "['a',0]"), WORLD_CAPTURE("y", "['b',0]"),
+              WORLD_CAPTURE("z", "['f',"
+                                 "0]"));
     world_assert_same(only("z")->context, only("y")->context);
     world_assert_same(only("z")->pooled, only("x")->pooled);
     assert_true(only("z")->has_guidance && only("z")->guidance == 2.25f);
 }
 
+#define GUIDANCE(id, value)                                                                        \
+    "'" id "':{'class_type':'FluxGuidance','inputs':{'conditioning':['p',0],'guidance':" value "}" \
+    "}"
+#define GUIDED(id, cond)                                                                           \
+    "'" id "g':{'class_type':'BasicGuider','inputs':{'model':['m',0],'conditioning':['" cond       \
+    "',0]}},'" id "':{'class_type':'SamplerCustomAdvanced','inputs':{'noise':['no',0],"            \
+    "'guider':['" id "g',0],'sampler':['sa',0],'sigmas':['sc',0],'latent_image':['e',0]}}"
+
 static void guidance_is_set_on_a_copy(void **state)
 {
     world *w = *state;
-    world_run(
-        w, WORLD_BASE
-        "'g':{'class_type':'FluxGuidance','inputs':{'conditioning':['p',0],'guidance':9.5}},"
-        "'h':{'class_type':'FluxGuidance','inputs':{'conditioning':['p',0],'guidance':3.5}},"
-        "'i':{'class_type':'BasicGuider','inputs':{'model':['m',0],'conditioning':['g',0]}},"
-        "'j':{'class_type':'BasicGuider','inputs':{'model':['m',0],'conditioning':['h',0]}},"
-        "'k':{'class_type':'BasicGuider','inputs':{'model':['m',0],'conditioning':['p',0]}},"
-        "'no':{'class_type':'RandomNoise','inputs':{'noise_seed':3}},"
-        "'sa':{'class_type':'KSamplerSelect','inputs':{'sampler_name':'euler'}},"
-        "'sc':{'class_type':'BasicScheduler','inputs':{'model':['m',0],'scheduler':'simple',"
-        "'steps':2,'denoise':1}},"
-#define RUN(id, guider)                                                                            \
-    "'" id "':{'class_type':'SamplerCustomAdvanced','inputs':{'noise':['no',0],'guider':['" guider \
-    "',0],'sampler':['sa',0],'sigmas':['sc',0],'latent_image':['e',0]}},"
-        RUN("r1", "i") RUN("r2", "j") RUN("r3", "k")
-            WORLD_CAPTURE("x", "['r1',0]") "," WORLD_CAPTURE("y", "['r2',0]") "," WORLD_CAPTURE(
-                "z", "['r3',0]") "," WORLD_CAPTURE("cond", "['g',0]") "," WORLD_CAPTURE("was",
-                                                                                        "['p',0]"));
+    world_run(w, WORLD_BASE, GUIDANCE("g", "9.5"), GUIDANCE("h", "3.5"),
+              "'no':{'class_type':'RandomNoise','inputs':{'noise_seed':3}}",
+              "'sa':{'class_type':'KSamplerSelect','inputs':{'sampler_name':'euler'}}",
+              "'sc':{'class_type':'BasicScheduler','inputs':{'model':['m',0],"
+              "'scheduler':'simple','steps':2,'denoise':1}}",
+              GUIDED("r1", "g"), GUIDED("r2", "h"), GUIDED("r3", "p"),
+              WORLD_CAPTURE("x", "['r1',0]"), WORLD_CAPTURE("y", "['r2',0]"),
+              WORLD_CAPTURE("z", "['r3',0]"), WORLD_CAPTURE("cond", "['g',0]"),
+              WORLD_CAPTURE("was", "['p',0]"));
     assert_true(only("cond")->has_guidance && only("cond")->guidance == 9.5f);
     assert_false(only("was")->has_guidance);
     world_assert_same(world_latent("y"), world_latent("z")); // 3.5 is the default
@@ -195,12 +187,12 @@ static void guidance_is_set_on_a_copy(void **state)
 static void zero_out_zeroes_everything(void **state)
 {
     world *w = *state;
-    world_run(w, WORLD_MODELS ENCODE(
-                     "a", "a red circle") "'g':{'class_type':'FluxGuidance','inputs':{'"
-                                          "conditioning':['a',0],'guidance':2}},"
-                                          "'z':{'class_type':'ConditioningZeroOut','inputs':{'"
-                                          "conditioning':['g',0]}}," WORLD_CAPTURE(
-                                              "x", "['z',0]") "," WORLD_CAPTURE("y", "['g',0]"));
+    world_run(w, WORLD_MODELS, ENCODE("a", "a red circle"),
+              "'g':{'class_type':'FluxGuidance','inputs':{'"
+              "conditioning':['a',0],'guidance':2}},"
+              "'z':{'class_type':'ConditioningZeroOut','inputs':{'"
+              "conditioning':['g',0]}},",
+              WORLD_CAPTURE("x", "['z',0]"), WORLD_CAPTURE("y", "['g',0]"));
     const at_cond *z = only("x"), *y = only("y");
     assert_int_equal(z->context->shape[1], 256);
     for (int64_t i = 0; i < at_tensor_count(z->context); i++)

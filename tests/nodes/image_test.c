@@ -41,7 +41,7 @@ static void loaded_pixels_are_the_files(void **state)
     at_picture p = {0};
     world_paint(w, "rgb.png", 7, 5, 3);
     world_load(w, "input/rgb.png", &p);
-    world_run(w, LOAD("rgb.png") WORLD_CAPTURE("x", "['i',0]") "," WORLD_CAPTURE("m1", "['i',1]"));
+    world_run(w, LOAD("rgb.png"), WORLD_CAPTURE("x", "['i',0]"), WORLD_CAPTURE("m1", "['i',1]"));
     const at_tensor *x = world_image("x"), *m = world_image("m1");
     assert_int_equal(x->shape[1], 5);
     assert_int_equal(x->shape[2], 7);
@@ -62,7 +62,7 @@ static void the_mask_is_what_is_transparent(void **state)
     world_paint(w, "rgba.png", 6, 4, 4);
     world_load(w, "input/rgba.png", &p);
     assert_non_null(p.alpha);
-    world_run(w, LOAD("rgba.png") WORLD_CAPTURE("m1", "['i',1]"));
+    world_run(w, LOAD("rgba.png"), WORLD_CAPTURE("m1", "['i',1]"));
     const at_tensor *m = world_image("m1");
     assert_int_equal(m->shape[0], 1);
     assert_int_equal(m->shape[1], 4);
@@ -76,26 +76,26 @@ static void a_changed_file_is_read_again(void **state)
 {
     world *w = *state;
     world_paint(w, "live.png", 3, 3, 3);
-    world_run(w, LOAD("live.png") WORLD_CAPTURE("x", "['i',0]"));
+    world_run(w, LOAD("live.png"), WORLD_CAPTURE("x", "['i',0]"));
     assert_int_equal(world_image("x")->shape[1], 3);
     world_paint(w, "live.png", 3, 9, 3);
-    world_run(w, LOAD("live.png") WORLD_CAPTURE("x", "['i',0]"));
+    world_run(w, LOAD("live.png"), WORLD_CAPTURE("x", "['i',0]"));
     assert_int_equal(world_image("x")->shape[1], 9);
 }
 
 static void missing_and_broken_pictures_are_named(void **state)
 {
     world *w = *state;
-    assert_int_equal(world_try(w, LOAD("none.png") WORLD_CAPTURE("x", "['i',0]")), AT_EWORKFLOW);
+    assert_int_equal(world_try(w, LOAD("none.png"), WORLD_CAPTURE("x", "['i',0]")), AT_EWORKFLOW);
     assert_non_null(strstr(w->result.node_errors, "Invalid image file: none.png"));
-    assert_int_equal(world_try(w, LOAD("../models/x.png") WORLD_CAPTURE("x", "['i',0]")),
+    assert_int_equal(world_try(w, LOAD("../models/x.png"), WORLD_CAPTURE("x", "['i',0]")),
                      AT_EWORKFLOW);
 
     FILE *f = fopen(world_path(w, "input/cut.png"), "wb");
     assert_non_null(f);
     fputs("\x89PNG\r\n\x1a\n and no more", f);
     fclose(f);
-    assert_int_equal(world_try(w, LOAD("cut.png") WORLD_CAPTURE("x", "['i',0]")), AT_EFORMAT);
+    assert_int_equal(world_try(w, LOAD("cut.png"), WORLD_CAPTURE("x", "['i',0]")), AT_EFORMAT);
     assert_non_null(strstr(at_error_text(), "cut.png"));
     assert_non_null(strstr(at_error_text(), "LoadImage"));
 }
@@ -104,9 +104,10 @@ static void annotated_names_read_other_folders(void **state)
 {
     world *w = *state;
     give_pictures("one", 1, 8, 8);
-    world_run(w, "'g':{'class_type':'Give','inputs':{'key':'one'}}," SAVE("s", "['g',0]", "again"));
+    world_run(w, "'g':{'class_type':'Give','inputs':{'key':'one'}},",
+              SAVE("s", "['g',0]", "again"));
     assert_exists(w, "output/again_00001_.png");
-    world_run(w, LOAD("again_00001_.png [output]") WORLD_CAPTURE("x", "['i',0]"));
+    world_run(w, LOAD("again_00001_.png [output]"), WORLD_CAPTURE("x", "['i',0]"));
     assert_int_equal(world_image("x")->shape[1], 8);
 }
 
@@ -118,9 +119,9 @@ static void counters_go_on_from_the_highest(void **state)
     fclose(fopen(world_path(w, "output/run_00041_.png"), "wb"));
     fclose(fopen(world_path(w, "output/run_x_.png"), "wb"));
     fclose(fopen(world_path(w, "output/runner_00099_.png"), "wb"));
-    world_run(w, "'g':{'class_type':'Give','inputs':{'key':'one'}}," SAVE("s", "['g',0]", "run"));
+    world_run(w, "'g':{'class_type':'Give','inputs':{'key':'one'}},", SAVE("s", "['g',0]", "run"));
     assert_exists(w, "output/run_00042_.png");
-    world_run(w, "'g':{'class_type':'Give','inputs':{'key':'one'}}," SAVE("s", "['g',0]", "run"));
+    world_run(w, "'g':{'class_type':'Give','inputs':{'key':'one'}},", SAVE("s", "['g',0]", "run"));
     assert_exists(w, "output/run_00043_.png");
 }
 
@@ -128,8 +129,8 @@ static void prefixes_name_folders_sizes_and_batches(void **state)
 {
     world *w = *state;
     give_pictures("three", 3, 24, 16);
-    world_run(w, "'g':{'class_type':'Give','inputs':{'key':'three'}}," SAVE(
-                     "s", "['g',0]", "deep/er/%%width%%x%%height%%-%%batch_num%%"));
+    world_run(w, "'g':{'class_type':'Give','inputs':{'key':'three'}},",
+              SAVE("s", "['g',0]", "deep/er/%width%x%height%-%batch_num%"));
     assert_exists(w, "output/deep/er/24x16-0_00001_.png");
     assert_exists(w, "output/deep/er/24x16-1_00002_.png");
     assert_exists(w, "output/deep/er/24x16-2_00003_.png");
@@ -141,8 +142,8 @@ static void prefixes_name_folders_sizes_and_batches(void **state)
     at_picture_free(&p);
 
     // every place of the mark is filled, as Python's replace does
-    world_run(w, "'g':{'class_type':'Give','inputs':{'key':'three'}}," SAVE(
-                     "s", "['g',0]", "n%%batch_num%%-%%batch_num%%"));
+    world_run(w, "'g':{'class_type':'Give','inputs':{'key':'three'}},",
+              SAVE("s", "['g',0]", "n%batch_num%-%batch_num%"));
     assert_exists(w, "output/n1-1_00002_.png");
 }
 
@@ -152,11 +153,11 @@ static void prefixes_that_leave_the_folder_are_refused(void **state)
     world *w = *state;
     give_pictures("one", 1, 8, 8);
     for (size_t i = 0; i < AT_COUNT(bad); i++) {
-        at_status st = world_try(w,
-                                 "'g':{'class_type':'Give','inputs':{'key':'one'}},"
-                                 "'s':{'class_type':'SaveImage','inputs':{'images':['g',0],"
-                                 "'filename_prefix':'%s'}}",
-                                 bad[i]);
+        at_status st =
+            world_try(w, world_nodes("'g':{'class_type':'Give','inputs':{'key':'one'}},"
+                                     "'s':{'class_type':'SaveImage','inputs':{'images':['g',0],"
+                                     "'filename_prefix':'%s'}}",
+                                     bad[i]));
         assert_int_not_equal(st, AT_OK);
         assert_non_null(strstr(at_error_text(), "SaveImage"));
     }
@@ -170,11 +171,11 @@ static void long_names_are_refused_whole(void **state)
     memset(prefix, 'a', sizeof prefix);
     prefix[sizeof prefix - 1] = 0;
     give_pictures("one", 1, 8, 8);
-    at_status st = world_try(w,
-                             "'g':{'class_type':'Give','inputs':{'key':'one'}},"
-                             "'s':{'class_type':'SaveImage','inputs':{'images':['g',0],"
-                             "'filename_prefix':'%s'}}",
-                             prefix);
+    at_status st =
+        world_try(w, world_nodes("'g':{'class_type':'Give','inputs':{'key':'one'}},"
+                                 "'s':{'class_type':'SaveImage','inputs':{'images':['g',0],"
+                                 "'filename_prefix':'%s'}}",
+                                 prefix));
     assert_int_not_equal(st, AT_OK); // the file system allows 255 bytes a name
     assert_true(*at_error_text() != 0);
 }
@@ -209,12 +210,12 @@ static void the_prompt_is_kept_as_it_ran(void **state)
 {
     world *w = *state;
     at_picture p = {0};
-    world_run(w, WORLD_BASE
+    world_run(w, WORLD_BASE,
               "'s':{'class_type':'KSampler','inputs':{'model':['m',0],'seed':18446744073709551615,"
               "'steps':'2','cfg':1,'sampler_name':'euler','scheduler':'simple','positive':['p',0],"
               "'negative':['n',0],'latent_image':['e',0],'denoise':1}},"
-              "'d':{'class_type':'VAEDecode','inputs':{'samples':['s',0],'vae':['v',0]}}," SAVE(
-                  "o", "['d',0]", "meta"));
+              "'d':{'class_type':'VAEDecode','inputs':{'samples':['s',0],'vae':['v',0]}},",
+              SAVE("o", "['d',0]", "meta"));
     world_load(w, "output/meta_00001_.png", &p);
     json_t *prompt = parsed(world_text(&p, "prompt"));
     json_t *in = json_object_get(json_object_get(prompt, "s"), "inputs");
@@ -313,7 +314,8 @@ static void metadata_can_be_left_out(void **state)
     at_picture p = {0};
     give_pictures("one", 1, 8, 8);
     at_engine_env(w->engine)->disable_metadata = true;
-    world_run(w, "'g':{'class_type':'Give','inputs':{'key':'one'}}," SAVE("s", "['g',0]", "plain"));
+    world_run(w, "'g':{'class_type':'Give','inputs':{'key':'one'}},",
+              SAVE("s", "['g',0]", "plain"));
     at_engine_env(w->engine)->disable_metadata = false;
     world_load(w, "output/plain_00001_.png", &p);
     assert_null(world_text(&p, "prompt"));
@@ -330,8 +332,8 @@ static void levels_are_truncated_and_clipped(void **state)
     assert_int_equal(
         at_tensor_from_host(at_device_cpu(), AT_F32, 4, (int64_t[]){1, 1, 3, 3}, in, &t), AT_OK);
     world_give("levels", at_value_object(at_obj_image_new(t)));
-    world_run(
-        w, "'g':{'class_type':'Give','inputs':{'key':'levels'}}," SAVE("s", "['g',0]", "levels"));
+    world_run(w, "'g':{'class_type':'Give','inputs':{'key':'levels'}},",
+              SAVE("s", "['g',0]", "levels"));
     world_load(w, "output/levels_00001_.png", &p);
     for (int i = 0; i < 8; i++)
         assert_int_equal((int)(p.rgb[i] * 255.0f + 0.5f), want[i]);
@@ -342,8 +344,8 @@ static void an_equal_picture_is_not_saved_twice(void **state)
 {
     world *w = *state;
     world_paint(w, "same.png", 3, 3, 3);
-    world_run(w, LOAD("same.png") SAVE("s", "['i',0]", "once"));
-    world_run(w, LOAD("same.png") SAVE("s", "['i',0]", "once"));
+    world_run(w, LOAD("same.png"), SAVE("s", "['i',0]", "once"));
+    world_run(w, LOAD("same.png"), SAVE("s", "['i',0]", "once"));
     assert_exists(w, "output/once_00001_.png");
     assert_false(at_path_exists(world_path(w, "output/once_00002_.png")));
     assert_non_null(strstr(w->result.outputs, "once_00001_.png")); // the cached result is shown
@@ -355,8 +357,8 @@ static void an_output_folder_that_is_a_file_fails(void **state)
     give_pictures("one", 1, 8, 8);
     assert_int_equal(at_make_dirs(world_path(w, "output")), AT_OK);
     fclose(fopen(world_path(w, "output/flat"), "wb"));
-    at_status st = world_try(
-        w, "'g':{'class_type':'Give','inputs':{'key':'one'}}," SAVE("s", "['g',0]", "flat/below"));
+    at_status st = world_try(w, "'g':{'class_type':'Give','inputs':{'key':'one'}},",
+                             SAVE("s", "['g',0]", "flat/below"));
     assert_int_equal(st, AT_EIO);
     assert_non_null(strstr(at_error_text(), "flat"));
 }

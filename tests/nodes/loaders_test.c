@@ -23,9 +23,10 @@ static void assert_error_has(const char *text)
 static void flux_draws_end_to_end(void **state)
 {
     world *w = *state;
-    world_run(w,
-              WORLD_BASE SAMPLE("'m'") "'o':{'class_type':'SaveImage','inputs':{'images':['d',0],'"
-                                       "filename_prefix':'e2e'}}," WORLD_CAPTURE("x", "['d',0]"));
+    world_run(w, WORLD_BASE, SAMPLE("'m'"),
+              "'o':{'class_type':'SaveImage','inputs':{'images':['d',0],'"
+              "filename_prefix':'e2e'}},",
+              WORLD_CAPTURE("x", "['d',0]"));
     const at_tensor *t = world_image("x");
     assert_int_equal(t->shape[0], 1);
     assert_int_equal(t->shape[1], 64);
@@ -56,20 +57,19 @@ static void flux_draws_end_to_end(void **state)
 static void a_checkpoint_gives_what_its_parts_give(void **state)
 {
     world *w = *state;
-    world_run(
-        w, WORLD_BASE SAMPLE(
-               "'m'") "'ck':{'class_type':'CheckpointLoaderSimple','inputs':{'ckpt_name':"
-                      "'tiny_full.safetensors'}},"
-                      "'p2':{'class_type':'CLIPTextEncode','inputs':{'text':'a red "
-                      "circle','clip':['ck',1]}},"
-                      "'n2':{'class_type':'CLIPTextEncode','inputs':{'text':'','clip':['ck',1]}},"
-                      "'s2':{'class_type':'KSampler','inputs':{'model':['ck',0],'seed':5,'steps':2,"
-                      "'cfg':1.5,"
-                      "'sampler_name':'euler','scheduler':'simple','positive':['p2',0],'negative':["
-                      "'n2',0],"
-                      "'latent_image':['e',0],'denoise':1}},"
-                      "'d2':{'class_type':'VAEDecode','inputs':{'samples':['s2',0],'vae':['ck',2]}}"
-                      "," WORLD_CAPTURE("a", "['d',0]") "," WORLD_CAPTURE("b", "['d2',0]"));
+    world_run(w, WORLD_BASE, SAMPLE("'m'"),
+              "'ck':{'class_type':'CheckpointLoaderSimple','inputs':{'ckpt_name':"
+              "'tiny_full.safetensors'}},"
+              "'p2':{'class_type':'CLIPTextEncode','inputs':{'text':'a red "
+              "circle','clip':['ck',1]}},"
+              "'n2':{'class_type':'CLIPTextEncode','inputs':{'text':'','clip':['ck',1]}},"
+              "'s2':{'class_type':'KSampler','inputs':{'model':['ck',0],'seed':5,'steps':2,"
+              "'cfg':1.5,"
+              "'sampler_name':'euler','scheduler':'simple','positive':['p2',0],'negative':["
+              "'n2',0],"
+              "'latent_image':['e',0],'denoise':1}},"
+              "'d2':{'class_type':'VAEDecode','inputs':{'samples':['s2',0],'vae':['ck',2]}}",
+              WORLD_CAPTURE("a", "['d',0]"), WORLD_CAPTURE("b", "['d2',0]"));
     world_assert_same(world_image("a"), world_image("b"));
 }
 
@@ -79,48 +79,45 @@ static void a_checkpoint_without_clip_and_vae_gives_none(void **state)
     static const char loader[] =
         "'ck':{'class_type':'CheckpointLoaderSimple','inputs':{'ckpt_name':"
         "'tiny_model_only.safetensors'}},";
-    world_run(w,
-              WORLD_MODELS WORLD_PROMPTS WORLD_EMPTY(64, 64, 1) "%s" SAMPLE("'ck'")
-                  WORLD_CAPTURE("x", "['d',0]"),
-              loader);
+    world_run(w, WORLD_MODELS, WORLD_PROMPTS, WORLD_EMPTY(64, 64, 1), loader, SAMPLE("'ck'"),
+              WORLD_CAPTURE("x", "['d',0]"));
     assert_non_null(world_image("x"));
 
-    assert_int_not_equal(world_try(w,
-                                   "%s'p':{'class_type':'CLIPTextEncode','inputs':{'text':'a','"
-                                   "clip':['ck',1]}}," WORLD_CAPTURE("x", "['p',0]"),
-                                   loader),
-                         AT_OK);
+    assert_int_not_equal(
+        world_try(w, loader,
+                  "'p':{'class_type':'CLIPTextEncode','inputs':{'text':'a','clip':['ck',1]}}",
+                  WORLD_CAPTURE("x", "['p',0]")),
+        AT_OK);
     assert_error_has("clip input is invalid");
     assert_error_has("CLIPTextEncode");
-    assert_int_not_equal(
-        world_try(
-            w,
-            "%s" WORLD_EMPTY(64, 64, 1) "'d':{'class_type':'VAEDecode','inputs':{'samples':['e',0],"
-                                        "'vae':['ck',2]}}," WORLD_CAPTURE("x", "['d',0]"),
-            loader),
-        AT_OK);
+    assert_int_not_equal(world_try(w, loader, WORLD_EMPTY(64, 64, 1),
+                                   "'d':{'class_type':'VAEDecode','inputs':{'samples':['e',0],"
+                                   "'vae':['ck',2]}},",
+                                   WORLD_CAPTURE("x", "['d',0]")),
+                         AT_OK);
     assert_error_has("vae input is invalid");
 }
 
 static void schnell_and_other_encoder_order_work(void **state)
 {
     world *w = *state;
-    world_run(
-        w,
-        "'m':{'class_type':'UNETLoader','inputs':{'unet_name':'tiny_schnell.safetensors',"
-        "'weight_dtype':'fp8_e4m3fn'}},"
-        "'c':{'class_type':'DualCLIPLoader','inputs':{'clip_name1':'tiny_t5.safetensors',"
-        "'clip_name2':'tiny_clip_l.safetensors','type':'flux','device':'cpu'}},"
-        "'v':{'class_type':'VAELoader','inputs':{'vae_name':'tiny_ae.safetensors'}}," WORLD_PROMPTS
-            WORLD_EMPTY(64, 64, 1) SAMPLE("'m'") WORLD_CAPTURE("x", "['d',0]"));
+    world_run(w,
+              "'m':{'class_type':'UNETLoader','inputs':{'unet_name':'tiny_schnell.safetensors',"
+              "'weight_dtype':'fp8_e4m3fn'}},"
+              "'c':{'class_type':'DualCLIPLoader','inputs':{'clip_name1':'tiny_t5.safetensors',"
+              "'clip_name2':'tiny_clip_l.safetensors','type':'flux','device':'cpu'}},"
+              "'v':{'class_type':'VAELoader','inputs':{'vae_name':'tiny_ae.safetensors'}},",
+              WORLD_PROMPTS, WORLD_EMPTY(64, 64, 1), SAMPLE("'m'"), WORLD_CAPTURE("x", "['d',0]"));
     assert_int_equal(world_image("x")->shape[1], 64);
 }
 
 static void a_file_that_is_not_listed_fails_the_check(void **state)
 {
     world *w = *state;
-    assert_int_equal(world_try(w, "'v':{'class_type':'VAELoader','inputs':{'vae_name':'absent."
-                                  "safetensors'}}," WORLD_CAPTURE("x", "['v',0]")),
+    assert_int_equal(world_try(w,
+                               "'v':{'class_type':'VAELoader','inputs':{'vae_name':'absent."
+                               "safetensors'}},",
+                               WORLD_CAPTURE("x", "['v',0]")),
                      AT_EWORKFLOW);
     assert_non_null(w->result.error);
     assert_non_null(strstr(w->result.node_errors, "value_not_in_list"));
@@ -139,18 +136,23 @@ static void the_wrong_kind_of_file_is_named(void **state)
     assert_int_equal(symlink(from, world_path(w, "models/text_encoders/ae.safetensors")), 0);
     at_free(from);
 
-    assert_int_equal(
-        world_try(w, "'m':{'class_type':'UNETLoader','inputs':{'unet_name':"
-                     "'t5.safetensors','weight_dtype':'default'}}," WORLD_CAPTURE("x", "['m',0]")),
-        AT_EFORMAT);
+    assert_int_equal(world_try(w,
+                               "'m':{'class_type':'UNETLoader','inputs':{'unet_name':"
+                               "'t5.safetensors','weight_dtype':'default'}},",
+                               WORLD_CAPTURE("x", "['m',0]")),
+                     AT_EFORMAT);
     assert_error_has("t5.safetensors");
     assert_error_has("UNETLoader");
-    assert_int_equal(world_try(w, "'m':{'class_type':'VAELoader','inputs':{'vae_name':"
-                                  "'t5.safetensors'}}," WORLD_CAPTURE("x", "['m',0]")),
+    assert_int_equal(world_try(w,
+                               "'m':{'class_type':'VAELoader','inputs':{'vae_name':"
+                               "'t5.safetensors'}},",
+                               WORLD_CAPTURE("x", "['m',0]")),
                      AT_EFORMAT);
     assert_error_has("no VAE");
-    assert_int_equal(world_try(w, "'c':{'class_type':'CLIPLoader','inputs':{'clip_name':"
-                                  "'ae.safetensors','type':'sd3'}}," WORLD_CAPTURE("x", "['c',0]")),
+    assert_int_equal(world_try(w,
+                               "'c':{'class_type':'CLIPLoader','inputs':{'clip_name':"
+                               "'ae.safetensors','type':'sd3'}},",
+                               WORLD_CAPTURE("x", "['c',0]")),
                      AT_EFORMAT);
     assert_error_has("no text encoder");
 }
@@ -158,21 +160,25 @@ static void the_wrong_kind_of_file_is_named(void **state)
 static void encoders_that_do_not_fit_the_type_are_refused(void **state)
 {
     world *w = *state;
-    assert_int_equal(world_try(w, "'c':{'class_type':'DualCLIPLoader','inputs':{'clip_name1':"
-                                  "'tiny_t5.safetensors','clip_name2':'tiny_t5.safetensors','type':"
-                                  "'flux'}}," WORLD_CAPTURE("x", "['c',0]")),
+    assert_int_equal(world_try(w,
+                               "'c':{'class_type':'DualCLIPLoader','inputs':{'clip_name1':"
+                               "'tiny_t5.safetensors','clip_name2':'tiny_t5.safetensors','type':"
+                               "'flux'}},",
+                               WORLD_CAPTURE("x", "['c',0]")),
                      AT_EINVAL);
     assert_error_has("a second t5 text encoder");
-    assert_int_equal(
-        world_try(
-            w, "'c':{'class_type':'CLIPLoader','inputs':{'clip_name':"
-               "'tiny_t5.safetensors','type':'stable_diffusion'}}," WORLD_CAPTURE("x", "['c',0]")),
-        AT_EINVAL);
+    assert_int_equal(world_try(w,
+                               "'c':{'class_type':'CLIPLoader','inputs':{'clip_name':"
+                               "'tiny_t5.safetensors','type':'stable_diffusion'}},",
+                               WORLD_CAPTURE("x", "['c',0]")),
+                     AT_EINVAL);
     assert_error_has("\"stable_diffusion\" needs a CLIP-L; the file given holds T5");
     assert_int_equal(
-        world_try(w, "'c':{'class_type':'DualCLIPLoader','inputs':{'clip_name1':"
-                     "'tiny_t5.safetensors','clip_name2':'tiny_clip_l.safetensors','type':"
-                     "'hidream'}}," WORLD_CAPTURE("x", "['c',0]")),
+        world_try(w,
+                  "'c':{'class_type':'DualCLIPLoader','inputs':{'clip_name1':"
+                  "'tiny_t5.safetensors','clip_name2':'tiny_clip_l.safetensors','type':"
+                  "'hidream'}},",
+                  WORLD_CAPTURE("x", "['c',0]")),
         AT_EUNSUPPORTED);
     assert_error_has("\"hidream\"");
 }
@@ -187,9 +193,10 @@ static void a_vocabulary_that_is_missing_is_asked_for(void **state)
     assert_int_equal(at_make_dirs(world_path(w, "models/text_encoders/alone")), AT_OK);
     assert_int_equal(symlink(from, world_path(w, "models/text_encoders/alone/other.safetensors")),
                      0);
-    at_status st =
-        world_try(w, "'c':{'class_type':'CLIPLoader','inputs':{'clip_name':"
-                     "'alone/other.safetensors','type':'sd3'}}," WORLD_CAPTURE("x", "['c',0]"));
+    at_status st = world_try(w,
+                             "'c':{'class_type':'CLIPLoader','inputs':{'clip_name':"
+                             "'alone/other.safetensors','type':'sd3'}},",
+                             WORLD_CAPTURE("x", "['c',0]"));
     assert_int_equal(rename(world_path(w, "models/away"), hidden), 0);
     at_free(from);
     at_free(hidden);
@@ -202,11 +209,12 @@ static void a_vocabulary_that_is_missing_is_asked_for(void **state)
 static void a_model_file_is_mapped_once(void **state)
 {
     world *w = *state;
-    world_run(w, "'m':{'class_type':'UNETLoader','inputs':{'unet_name':'tiny_dev.safetensors',"
-                 "'weight_dtype':'default'}},"
-                 "'m2':{'class_type':'UNETLoader','inputs':{'unet_name':'tiny_dev.safetensors',"
-                 "'weight_dtype':'fp8_e5m2'}}," WORLD_CAPTURE("a", "['m',0]") "," WORLD_CAPTURE(
-                     "b", "['m2',0]"));
+    world_run(w,
+              "'m':{'class_type':'UNETLoader','inputs':{'unet_name':'tiny_dev.safetensors',"
+              "'weight_dtype':'default'}},"
+              "'m2':{'class_type':'UNETLoader','inputs':{'unet_name':'tiny_dev.safetensors',"
+              "'weight_dtype':'fp8_e5m2'}},",
+              WORLD_CAPTURE("a", "['m',0]"), WORLD_CAPTURE("b", "['m2',0]"));
     const at_obj_model *a = (const at_obj_model *)world_object("a", "MODEL");
     const at_obj_model *b = (const at_obj_model *)world_object("b", "MODEL");
     at_env *env = at_engine_env(w->engine);

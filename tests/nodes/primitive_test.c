@@ -51,9 +51,11 @@ static void floats_and_booleans(void **state)
 static void a_primitive_feeds_a_widget(void **state)
 {
     world *w = *state;
-    world_run(w, "'a':{'class_type':'PrimitiveInt','inputs':{'value':48}},"
-                 "'e':{'class_type':'EmptySD3LatentImage','inputs':{'width':['a',0],'height':32,"
-                 "'batch_size':2}}," WORLD_CAPTURE("x", "['e',0]"));
+    world_run(w,
+              "'a':{'class_type':'PrimitiveInt','inputs':{'value':48}},"
+              "'e':{'class_type':'EmptySD3LatentImage','inputs':{'width':['a',0],'height':32,"
+              "'batch_size':2}},",
+              WORLD_CAPTURE("x", "['e',0]"));
     const at_tensor *t = world_latent("x");
     assert_int_equal(t->shape[0], 2);
     assert_int_equal(t->shape[1], 16);
@@ -63,7 +65,8 @@ static void a_primitive_feeds_a_widget(void **state)
     assert_int_equal(world_try(w,
                                "'a':{'class_type':'PrimitiveString','inputs':{'value':'48'}},"
                                "'e':{'class_type':'EmptySD3LatentImage','inputs':{'width':['a',0],"
-                               "'height':32,'batch_size':2}}," WORLD_CAPTURE("x", "['e',0]")),
+                               "'height':32,'batch_size':2}},",
+                               WORLD_CAPTURE("x", "['e',0]")),
                      AT_EWORKFLOW);
     assert_non_null(strstr(w->result.node_errors, "return_type_mismatch"));
 }
@@ -72,14 +75,18 @@ static void linked_numbers_are_held_to_the_range(void **state)
 {
     // ComfyUI checks constants only; a linked value must still not reach memory unchecked.
     world *w = *state;
-    at_status st = world_try(w, "'a':{'class_type':'PrimitiveInt','inputs':{'value':-64}},"
-                                "'e':{'class_type':'EmptySD3LatentImage','inputs':{'width':['a',0],"
-                                "'height':64,'batch_size':1}}," WORLD_CAPTURE("x", "['e',0]"));
+    at_status st = world_try(w,
+                             "'a':{'class_type':'PrimitiveInt','inputs':{'value':-64}},"
+                             "'e':{'class_type':'EmptySD3LatentImage','inputs':{'width':['a',0],"
+                             "'height':64,'batch_size':1}},",
+                             WORLD_CAPTURE("x", "['e',0]"));
     assert_int_equal(st, AT_EINVAL);
     assert_non_null(strstr(at_error_text(), "EmptySD3LatentImage"));
-    st = world_try(w, "'a':{'class_type':'PrimitiveInt','inputs':{'value':4611686018427387904}},"
-                      "'e':{'class_type':'EmptySD3LatentImage','inputs':{'width':['a',0],"
-                      "'height':['a',0],'batch_size':['a',0]}}," WORLD_CAPTURE("x", "['e',0]"));
+    st = world_try(w,
+                   "'a':{'class_type':'PrimitiveInt','inputs':{'value':4611686018427387904}},"
+                   "'e':{'class_type':'EmptySD3LatentImage','inputs':{'width':['a',0],"
+                   "'height':['a',0],'batch_size':['a',0]}},",
+                   WORLD_CAPTURE("x", "['e',0]"));
     assert_true(st == AT_EINVAL || st == AT_ENOMEM);
     assert_true(*at_error_text() != 0);
 }
@@ -90,21 +97,23 @@ static void steps_over_a_link_are_checked_where_they_are_used(void **state)
     world *w = *state;
     for (size_t i = 0; i < AT_COUNT(steps); i++) {
         at_status st = world_try(
-            w,
-            WORLD_BASE
-            "'a':{'class_type':'PrimitiveInt','inputs':{'value':%s}},"
-            "'s':{'class_type':'KSampler','inputs':{'model':['m',0],'seed':5,'steps':['a',0],"
-            "'cfg':1,'sampler_name':'euler','scheduler':'simple','positive':['p',0],'negative':"
-            "['n',0],'latent_image':['e',0],'denoise':1}}," WORLD_CAPTURE("x", "['s',0]"),
-            steps[i]);
+            w, WORLD_BASE,
+            world_nodes(
+                "'a':{'class_type':'PrimitiveInt','inputs':{'value':%s}},"
+                "'s':{'class_type':'KSampler','inputs':{'model':['m',0],'seed':5,'steps':['a',0],"
+                "'cfg':1,'sampler_name':'euler','scheduler':'simple','positive':['p',0],'negative':"
+                "['n',0],'latent_image':['e',0],'denoise':1}},",
+                steps[i]),
+            WORLD_CAPTURE("x", "['s',0]"));
         assert_true(st == AT_OK || st == AT_EINVAL || st == AT_ENOMEM);
         if (i != 1) assert_int_not_equal(st, AT_OK);
-        st = world_try(w,
-                       WORLD_MODELS
-                       "'a':{'class_type':'PrimitiveInt','inputs':{'value':%s}},"
-                       "'s':{'class_type':'BasicScheduler','inputs':{'model':['m',0],'scheduler':"
-                       "'simple','steps':['a',0],'denoise':0.5}}," WORLD_CAPTURE("x", "['s',0]"),
-                       steps[i]);
+        st = world_try(
+            w, WORLD_MODELS,
+            world_nodes("'a':{'class_type':'PrimitiveInt','inputs':{'value':%s}},"
+                        "'s':{'class_type':'BasicScheduler','inputs':{'model':['m',0],'scheduler':"
+                        "'simple','steps':['a',0],'denoise':0.5}},",
+                        steps[i]),
+            WORLD_CAPTURE("x", "['s',0]"));
         assert_true(st == AT_OK || st == AT_EINVAL || st == AT_ENOMEM);
         if (i != 1) assert_int_not_equal(st, AT_OK);
     }

@@ -23,8 +23,8 @@ static void pictures_go_in_and_come_out(void **state)
 {
     world *w = *state;
     world_paint(w, "square.png", 64, 48, 3);
-    world_run(w, VAES LOAD("square.png") ENCODE("v") DECODE("v")
-                     WORLD_CAPTURE("z1", "['z',0]") "," WORLD_CAPTURE("x", "['d',0]"));
+    world_run(w, VAES, LOAD("square.png"), ENCODE("v"), DECODE("v"), WORLD_CAPTURE("z1", "['z',0]"),
+              WORLD_CAPTURE("x", "['d',0]"));
     const at_tensor *z = world_latent("z1"), *x = world_image("x");
     assert_int_equal(z->shape[1], 16);
     assert_int_equal(z->shape[2], 6);
@@ -37,9 +37,8 @@ static void encoding_is_the_network_on_minus_one_to_one(void **state)
 {
     world *w = *state;
     world_paint(w, "square.png", 64, 48, 3);
-    world_run(w,
-              VAES LOAD("square.png") ENCODE("v2") WORLD_CAPTURE("z1", "['z',0]") "," WORLD_CAPTURE(
-                  "i1", "['i',0]") "," WORLD_CAPTURE("vae", "['v2',0]"));
+    world_run(w, VAES, LOAD("square.png"), ENCODE("v2"), WORLD_CAPTURE("z1", "['z',0]"),
+              WORLD_CAPTURE("i1", "['i',0]"), WORLD_CAPTURE("vae", "['v2',0]"));
     const at_tensor *pixels = world_image("i1");
     at_vae *v = ((const at_obj_vae *)world_object("vae", "VAE"))->vae;
     at_ops *o = NULL;
@@ -62,8 +61,8 @@ static void sides_that_are_no_multiple_are_cropped_centred(void **state)
 {
     world *w = *state;
     world_paint(w, "odd.png", 67, 45, 4);
-    world_run(w, VAES LOAD("odd.png") ENCODE("v") DECODE("v")
-                     WORLD_CAPTURE("z1", "['z',0]") "," WORLD_CAPTURE("x", "['d',0]"));
+    world_run(w, VAES, LOAD("odd.png"), ENCODE("v"), DECODE("v"), WORLD_CAPTURE("z1", "['z',0]"),
+              WORLD_CAPTURE("x", "['d',0]"));
     assert_int_equal(world_latent("z1")->shape[2], 5);
     assert_int_equal(world_latent("z1")->shape[3], 8);
     assert_int_equal(world_image("x")->shape[1], 40);
@@ -79,7 +78,7 @@ static void sides_that_are_no_multiple_are_cropped_centred(void **state)
     at_free(part);
     at_picture_free(&whole);
     at_tensor *first = at_tensor_retain(world_latent("z1"));
-    world_run(w, VAES LOAD("cut.png") ENCODE("v") WORLD_CAPTURE("z1", "['z',0]"));
+    world_run(w, VAES, LOAD("cut.png"), ENCODE("v"), WORLD_CAPTURE("z1", "['z',0]"));
     // pixels written to 8 bits are truncated, so levels may move by one
     assert_true(world_distance(world_latent("z1"), first) < 2e-2);
     at_tensor_release(&first);
@@ -89,12 +88,10 @@ static void tiles_are_close_to_the_whole(void **state)
 {
     world *w = *state;
     world_paint(w, "large.png", 192, 160, 3);
-    world_run(
-        w,
-        VAES LOAD("large.png") ENCODE("v") DECODE("v") TILED("t", "512", "64") TILED(
-            "u", "128", "32") TILED("s", "64", "64")
-            WORLD_CAPTURE("whole", "['d',0]") "," WORLD_CAPTURE("one", "['t',0]") "," WORLD_CAPTURE(
-                "some", "['u',0]") "," WORLD_CAPTURE("cut", "['s',0]"));
+    world_run(w, VAES, LOAD("large.png"), ENCODE("v"), DECODE("v"), TILED("t", "512", "64"),
+              TILED("u", "128", "32"), TILED("s", "64", "64"), WORLD_CAPTURE("whole", "['d',0]"),
+              WORLD_CAPTURE("one", "['t',0]"), WORLD_CAPTURE("some", "['u',0]"),
+              WORLD_CAPTURE("cut", "['s',0]"));
     // one tile holds everything; sums of three equal parts round
     assert_true(world_distance(world_image("one"), world_image("whole")) < 1e-5);
     // group norms see a tile and not the picture: near, not equal
@@ -111,8 +108,10 @@ static void latents_of_another_vae_are_refused(void **state)
 {
     world *w = *state;
     assert_int_equal(
-        world_try(w, VAES "'z':{'class_type':'EmptyLatentImage','inputs':{'width':64,'height':64,"
-                          "'batch_size':1}}," DECODE("v") WORLD_CAPTURE("x", "['d',0]")),
+        world_try(w, VAES,
+                  "'z':{'class_type':'EmptyLatentImage','inputs':{'width':64,'height':64,"
+                  "'batch_size':1}},",
+                  DECODE("v"), WORLD_CAPTURE("x", "['d',0]")),
         AT_EINVAL);
     assert_non_null(strstr(at_error_text(), "4 channels"));
     assert_non_null(strstr(at_error_text(), "16"));
@@ -122,8 +121,8 @@ static void a_picture_smaller_than_a_latent_place_is_refused(void **state)
 {
     world *w = *state;
     world_paint(w, "dot.png", 5, 64, 3);
-    assert_int_equal(world_try(w, VAES LOAD("dot.png") ENCODE("v") WORLD_CAPTURE("x", "['z',0]")),
-                     AT_EINVAL);
+    assert_int_equal(
+        world_try(w, VAES, LOAD("dot.png"), ENCODE("v"), WORLD_CAPTURE("x", "['z',0]")), AT_EINVAL);
     assert_non_null(strstr(at_error_text(), "8 x 8"));
 }
 
@@ -131,9 +130,8 @@ static void pixel_space_says_what_is_missing(void **state)
 {
     world *w = *state;
     assert_int_equal(
-        world_try(
-            w, "'v':{'class_type':'VAELoader','inputs':{'vae_name':'pixel_space'}}," WORLD_CAPTURE(
-                   "x", "['v',0]")),
+        world_try(w, "'v':{'class_type':'VAELoader','inputs':{'vae_name':'pixel_space'}},",
+                  WORLD_CAPTURE("x", "['v',0]")),
         AT_EUNSUPPORTED);
     assert_non_null(strstr(at_error_text(), "pixel_space"));
 }
@@ -145,11 +143,9 @@ static void tile_sizes_over_a_link_are_checked(void **state)
     world_paint(w, "square.png", 64, 48, 3);
     for (size_t i = 0; i < AT_COUNT(tiles); i++) {
         at_status st = world_try(
-            w,
-            VAES LOAD("square.png")
-                ENCODE("v") "'a':{'class_type':'PrimitiveInt','inputs':{'value':%s}}," TILED(
-                    "t", "['a',0]", "64") WORLD_CAPTURE("x", "['t',0]"),
-            tiles[i]);
+            w, VAES, LOAD("square.png"), ENCODE("v"),
+            world_nodes("'a':{'class_type':'PrimitiveInt','inputs':{'value':%s}},", tiles[i]),
+            TILED("t", "['a',0]", "64"), WORLD_CAPTURE("x", "['t',0]"));
         assert_int_equal(st, AT_EINVAL);
         assert_non_null(strstr(at_error_text(), "tile"));
     }

@@ -159,11 +159,15 @@ at_status world_run_text(world *w, const char *text)
     return w->status;
 }
 
-static at_status run_format(world *w, const char *format, va_list args)
+at_status world_try_list(world *w, const char *const *nodes)
 {
     at_str s = {0};
     at_str_append(&s, "{");
-    at_str_vprintf(&s, format, args);
+    for (size_t i = 0; nodes[i]; i++) {
+        size_t n = strlen(nodes[i]);
+        if (i) at_str_append(&s, ",");
+        at_str_append_n(&s, nodes[i], n && nodes[i][n - 1] == ',' ? n - 1 : n);
+    }
     at_str_append(&s, "}");
     char *text = at_str_take(&s);
     assert_non_null(text);
@@ -173,23 +177,25 @@ static at_status run_format(world *w, const char *format, va_list args)
     at_free(text);
     return st;
 }
-at_status world_try(world *w, const char *format, ...)
+void world_run_list(world *w, const char *const *nodes)
 {
-    va_list args;
-    va_start(args, format);
-    at_status st = run_format(w, format, args);
-    va_end(args);
-    return st;
-}
-void world_run(world *w, const char *format, ...)
-{
-    va_list args;
-    va_start(args, format);
-    at_status st = run_format(w, format, args);
-    va_end(args);
+    at_status st = world_try_list(w, nodes);
     if (st != AT_OK)
         fail_msg("%s: %s\n%s", at_status_facts(st)->name, at_error_text(),
                  w->result.node_errors ? w->result.node_errors : "");
+}
+
+const char *world_nodes(const char *format, ...)
+{
+    static char texts[8][4096];
+    static size_t turn;
+    char *out = texts[turn++ % 8];
+    va_list args;
+    va_start(args, format);
+    int n = vsnprintf(out, sizeof texts[0], format, args);
+    va_end(args);
+    assert_true(n >= 0 && (size_t)n < sizeof texts[0]);
+    return out;
 }
 
 // --- looking -----------------------------------------------------------------------------------------

@@ -28,10 +28,14 @@ typedef struct world {
 int world_open(void **state);
 int world_close(void **state);
 
-// Run "{" + format + "}" with every ' read as ". The status is also in w->status.
-at_status world_try(world *w, const char *format, ...) __attribute__((format(printf, 2, 3)));
-// The same, and it must succeed.
-void world_run(world *w, const char *format, ...) __attribute__((format(printf, 2, 3)));
+// Run a workflow of these nodes, texts that are joined by commas; ' is read as ". The status is also in
+// w->status.
+at_status world_try_list(world *w, const char *const *nodes);
+void world_run_list(world *w, const char *const *nodes); // it must succeed
+#define world_try(w, ...) world_try_list(w, (const char *const[]){__VA_ARGS__, NULL})
+#define world_run(w, ...) world_run_list(w, (const char *const[]){__VA_ARGS__, NULL})
+// Nodes with something filled in, valid until the eighth call after.
+const char *world_nodes(const char *format, ...) __attribute__((format(printf, 1, 2)));
 // The text as it is: an editor's workflow, a client's body.
 at_status world_run_text(world *w, const char *text);
 
