@@ -13,6 +13,7 @@ step() { printf '\n== %s\n' "$1"; }
 
 step "release build: all tests"
 ctest --test-dir "$build" --output-on-failure -j"$jobs" --no-tests=error || status=1
+grep -h '^house model:' "$build/Testing/Temporary/LastTest.log" || true
 [ "${2:-}" = quick ] && exit $status
 
 step "address and undefined-behaviour sanitizers"
