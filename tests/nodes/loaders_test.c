@@ -228,6 +228,49 @@ static void a_model_file_is_mapped_once(void **state)
     at_store_release(&again);
 }
 
+// Bytes over an existing file, in place: what a mapping of it sees.
+static void overwrite(const world *w, const char *name, const char *bytes, size_t n)
+{
+    FILE *f = fopen(world_path(w, "%s", name), "wb");
+    assert_non_null(f);
+    assert_int_equal(fwrite(bytes, 1, n, f), n);
+    fclose(f);
+}
+
+static void a_model_that_changed_on_disk_is_loaded_again(void **state)
+{
+#define DRAW                                                                                       \
+    WORLD_MODELS, WORLD_PROMPTS, WORLD_EMPTY(64, 64, 1),                                           \
+        "'q':{'class_type':'UNETLoader','inputs':{'unet_name':'live.safetensors',"                 \
+        "'weight_dtype':'default'}}",                                                              \
+        SAMPLE("'q'"), WORLD_CAPTURE("x", "['s',0]")
+    static const char live[] = "models/diffusion_models/live.safetensors";
+    world *w = *state;
+    char *dev = NULL, *schnell = NULL;
+    size_t dev_n = 0, schnell_n = 0;
+    assert_int_equal(at_file_read(world_path(w, "models/diffusion_models/tiny_dev.safetensors"),
+                                  1u << 24, &dev, &dev_n),
+                     AT_OK);
+    assert_int_equal(at_file_read(world_path(w, "models/diffusion_models/tiny_schnell.safetensors"),
+                                  1u << 24, &schnell, &schnell_n),
+                     AT_OK);
+    overwrite(w, live, dev, dev_n);
+    world_run(w, DRAW);
+    at_tensor *first = at_tensor_retain(world_latent("x"));
+    overwrite(w, live, schnell, schnell_n);
+    world_run(w, DRAW);
+    assert_true(world_distance(world_latent("x"), first) > 1e-3);
+    overwrite(w, live, dev, dev_n / 2); // cut down: an error and not a crash
+    assert_int_equal(world_try(w, DRAW), AT_EFORMAT);
+    assert_error_has("live.safetensors");
+    overwrite(w, live, dev, dev_n);
+    world_run(w, DRAW);
+    world_assert_same(world_latent("x"), first);
+    at_tensor_release(&first);
+    at_free(dev);
+    at_free(schnell);
+}
+
 static void a_path_that_leaves_the_folder_is_refused(void **state)
 {
     world *w = *state;
@@ -254,6 +297,7 @@ int main(void)
         cmocka_unit_test(encoders_that_do_not_fit_the_type_are_refused),
         cmocka_unit_test(a_vocabulary_that_is_missing_is_asked_for),
         cmocka_unit_test(a_model_file_is_mapped_once),
+        cmocka_unit_test(a_model_that_changed_on_disk_is_loaded_again),
         cmocka_unit_test(a_path_that_leaves_the_folder_is_refused),
     };
     return cmocka_run_group_tests(tests, world_open, world_close);

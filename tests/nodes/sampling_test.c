@@ -285,6 +285,37 @@ static void cfg_one_does_not_ask_the_negative_prompt(void **state)
     assert_true(world_distance(world_latent("a"), world_latent("d")) > 1e-3);
 }
 
+static void prompts_of_different_lengths_are_evaluated_one_by_one(void **state)
+{
+    world *w = *state;
+    char text[2048] = "";
+    for (int i = 0; i < 150; i++)
+        strcat(text, "red circle ");
+    world_run(
+        w, WORLD_MODELS, WORLD_PROMPTS, WORLD_EMPTY(64, 64, 1),
+        world_nodes("'l':{'class_type':'CLIPTextEncode','inputs':{'text':'%s','clip':['c',0]}}",
+                    text),
+        "'s':{'class_type':'KSampler','inputs':{'model':['m',0],'seed':77,'steps':1,'cfg':3,"
+        "'sampler_name':'euler','scheduler':'simple','positive':['p',0],'negative':['l',0],"
+        "'latent_image':['e',0],'denoise':1}}",
+        // x0 = negative + 3 (positive - negative), each alone at cfg 1
+        "'sp':{'class_type':'KSampler','inputs':{'model':['m',0],'seed':77,'steps':1,'cfg':1,"
+        "'sampler_name':'euler','scheduler':'simple','positive':['p',0],'negative':['l',0],"
+        "'latent_image':['e',0],'denoise':1}}",
+        "'sn':{'class_type':'KSampler','inputs':{'model':['m',0],'seed':77,'steps':1,'cfg':1,"
+        "'sampler_name':'euler','scheduler':'simple','positive':['l',0],'negative':['p',0],"
+        "'latent_image':['e',0],'denoise':1}}",
+        WORLD_CAPTURE("a", "['s',0]"), WORLD_CAPTURE("pos", "['sp',0]"),
+        WORLD_CAPTURE("neg", "['sn',0]"), WORLD_CAPTURE("long", "['l',0]"));
+    assert_true(world_cond("long")->items[0].context->shape[1] > 256);
+    const at_tensor *a = world_latent("a");
+    const float *p = world_floats(world_latent("pos")), *n = world_floats(world_latent("neg"));
+    for (int64_t i = 0; i < at_tensor_count(a); i++) {
+        float want = n[i] + 3.0f * (p[i] - n[i]);
+        assert_true(fabsf(world_floats(a)[i] - want) < 1e-3f * (1.0f + fabsf(want)));
+    }
+}
+
 // --- noise levels ------------------------------------------------------------------------------------
 // Sigma of Flux's schedule at time t (Esser et al. 2024, with mu as the log of the shift).
 static double flux_sigma(double mu, double t)
@@ -377,6 +408,7 @@ int main(void)
         cmocka_unit_test(odd_sizes_draw),
         cmocka_unit_test(an_empty_latent_of_four_channels_fits_any_model),
         cmocka_unit_test(a_noise_mask_keeps_what_it_covers),
+        cmocka_unit_test(prompts_of_different_lengths_are_evaluated_one_by_one),
         cmocka_unit_test(cfg_one_does_not_ask_the_negative_prompt),
         cmocka_unit_test(model_sampling_flux_shifts_with_the_size),
         cmocka_unit_test(model_sampling_sd3_shifts_by_a_number),
