@@ -65,7 +65,7 @@ class Case(unittest.TestCase):
     def check(self, result, code, *words):
         """The exit status; every one of `words` on standard error; never a crash or a sanitizer's report."""
         self.assertEqual(result.code, code, result)
-        self.assertNotIn("Sanitizer", result.err, result)
+        self.assertNotRegex(result.err, r"ERROR: \w*Sanitizer|runtime error:", result)
         for word in words:
             self.assertIn(word, result.err, result)
         if code != 0:

@@ -116,6 +116,7 @@ class Usage(kit.Case):
         self.check(self.atelier("bench", "--arch", "flux1-dev", "--size", "0"), 2, "--size")
         self.check(self.atelier("bench", "--steps", "0"), 2, "--steps")
 
+    @unittest.skipIf(kit.SANITIZED, "a minute of random weights")
     def test_bench_times_a_small_model(self):
         r = self.check(self.atelier("bench", "--arch", "clip-l", "--layers", "1", "--steps", "1",
                                     "--json"), 0)
