@@ -7,6 +7,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "base/status.h"
 
@@ -32,6 +33,9 @@ bool at_ends_with(const char *s, const char *suffix);
 bool at_equal_nocase(const char *a, const char *b); // ASCII
 // True if `n` bytes are well-formed UTF-8 (no surrogates, no overlong forms).
 bool at_utf8_valid(const char *s, size_t n);
+// The code point c (at most 0x10ffff) in UTF-8's form, also a lone surrogate, as
+// Python's json keeps it; returns how many bytes.
+size_t at_utf8_put(char out[4], uint32_t c);
 // "12.3 MiB", "4.0 B": binary units for people. `out` of at least 16 bytes.
 void at_human_bytes(double bytes, char out[16]);
 

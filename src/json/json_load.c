@@ -147,24 +147,7 @@ static int hex4(const reader *r, const char *p)
 static void append_utf8(at_str *s, uint32_t c)
 {
     char b[4];
-    size_t n = 0;
-
-    if (c < 0x80) {
-        b[n++] = (char)c;
-    } else if (c < 0x800) {
-        b[n++] = (char)(0xc0 | (c >> 6));
-        b[n++] = (char)(0x80 | (c & 0x3f));
-    } else if (c < 0x10000) {
-        b[n++] = (char)(0xe0 | (c >> 12));
-        b[n++] = (char)(0x80 | ((c >> 6) & 0x3f));
-        b[n++] = (char)(0x80 | (c & 0x3f));
-    } else {
-        b[n++] = (char)(0xf0 | (c >> 18));
-        b[n++] = (char)(0x80 | ((c >> 12) & 0x3f));
-        b[n++] = (char)(0x80 | ((c >> 6) & 0x3f));
-        b[n++] = (char)(0x80 | (c & 0x3f));
-    }
-    at_str_append_n(s, b, n);
+    at_str_append_n(s, b, at_utf8_put(b, c));
 }
 
 // r->p stands behind "\u".

@@ -16,7 +16,6 @@
 // Decode one code point of the `n` > 0 bytes at `s`: returns its length, 1..4. An ill-formed byte
 // gives AT_REPLACEMENT and length 1.
 size_t at_utf8_next(const char *s, size_t n, uint32_t *cp);
-size_t at_utf8_put(char out[4], uint32_t cp); // cp is a valid scalar value
 void at_utf8_append(at_str *s, uint32_t cp);
 // A copy in which every ill-formed byte is U+FFFD.
 void at_utf8_repair(at_str *out, const char *s, size_t n);

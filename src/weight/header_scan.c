@@ -7,6 +7,8 @@
 
 #include <string.h>
 
+#include "base/str.h"
+
 at_status at_scan_fail(const at_scan *s, const char *what)
 {
     return at_fail(AT_EFORMAT, "%s: header is not valid at byte %zu: %s", s->label,
@@ -54,30 +56,6 @@ static bool hex4(const at_scan *s, const uint8_t *p, uint32_t *out)
     return true;
 }
 
-static size_t put_utf8(char *out, uint32_t c)
-{
-    if (c < 0x80) {
-        out[0] = (char)c;
-        return 1;
-    }
-    if (c < 0x800) {
-        out[0] = (char)(0xc0 | c >> 6);
-        out[1] = (char)(0x80 | (c & 63));
-        return 2;
-    }
-    if (c < 0x10000) {
-        out[0] = (char)(0xe0 | c >> 12);
-        out[1] = (char)(0x80 | (c >> 6 & 63));
-        out[2] = (char)(0x80 | (c & 63));
-        return 3;
-    }
-    out[0] = (char)(0xf0 | c >> 18);
-    out[1] = (char)(0x80 | (c >> 12 & 63));
-    out[2] = (char)(0x80 | (c >> 6 & 63));
-    out[3] = (char)(0x80 | (c & 63));
-    return 4;
-}
-
 // s->p stands on the 'u' of "\uXXXX".
 static at_status unicode_escape(at_scan *s, char *out, size_t *n)
 {
@@ -95,7 +73,7 @@ static at_status unicode_escape(at_scan *s, char *out, size_t *n)
         return at_scan_fail(s, "half of a surrogate pair");
     }
     if (c == 0) return at_scan_fail(s, "a NUL in a string");
-    *n += put_utf8(out + *n, c);
+    *n += at_utf8_put(out + *n, c);
     return AT_OK;
 }
 
