@@ -12,23 +12,42 @@ struct at_encoder {
     at_bound *bound;
 };
 
-at_status at_encoder_load(at_store *s, const at_found *where, at_encoder **out)
+static at_status encoder_new(const at_arch *arch, at_store *s, const char *prefix, at_encoder **out)
 {
     at_status st = AT_OK;
-    at_encoder *e = NULL;
+    at_encoder *e = at_calloc(1, sizeof *e);
 
-    if (where->part != AT_PART_TEXT)
-        AT_TRY(
-            at_fail(AT_EINVAL, "%s: %s is no text encoder", at_store_path(s), where->arch->title));
-    e = at_calloc(1, sizeof *e);
     if (!e) AT_TRY(at_fail(AT_ENOMEM, "%s: no memory for a text encoder", at_store_path(s)));
     atomic_init(&e->refs, 1);
-    AT_TRY(at_bound_new(where->arch, s, where->prefix, &e->bound));
+    AT_TRY(at_bound_new(arch, s, prefix, &e->bound));
     *out = e;
     e = NULL;
 out:
     at_free(e);
     return st;
+}
+
+at_status at_encoder_load(at_store *s, const at_found *where, at_encoder **out)
+{
+    if (where->part != AT_PART_TEXT)
+        return at_fail(AT_EINVAL, "%s: %s is no text encoder", at_store_path(s),
+                       where->arch->title);
+    return encoder_new(where->arch, s, where->prefix, out);
+}
+
+at_status at_encoder_with_store(const at_encoder *e, at_store *s, at_encoder **out)
+{
+    return encoder_new(e->bound->arch, s, e->bound->prefix, out);
+}
+
+at_store *at_encoder_store(const at_encoder *e)
+{
+    return e->bound->store;
+}
+
+const char *at_encoder_prefix(const at_encoder *e)
+{
+    return e->bound->prefix;
 }
 
 at_encoder *at_encoder_retain(at_encoder *e)

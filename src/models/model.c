@@ -76,6 +76,29 @@ out:
     return st;
 }
 
+at_status at_model_with_store(const at_model *m, at_store *s, at_model **out)
+{
+    at_status st = AT_OK;
+    at_bound *bound = NULL;
+
+    AT_TRY(at_bound_new(m->bound->arch, s, m->bound->prefix, &bound));
+    AT_TRY(model_new(bound, m->label, &m->sampling, out));
+    bound = NULL;
+out:
+    at_bound_release(&bound);
+    return st;
+}
+
+at_store *at_model_store(const at_model *m)
+{
+    return m->bound->store;
+}
+
+const char *at_model_prefix(const at_model *m)
+{
+    return m->bound->prefix;
+}
+
 at_model *at_model_retain(at_model *m)
 {
     if (m) atomic_fetch_add_explicit(&m->refs, 1, memory_order_relaxed);

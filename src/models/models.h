@@ -7,6 +7,8 @@
 #ifndef AT_MODELS_MODELS_H
 #define AT_MODELS_MODELS_H
 
+#include "models/control.h"
+#include "models/patch.h"
 #include "models/sampling.h"
 #include "ops/ops.h"
 #include "weight/store.h"
@@ -50,6 +52,11 @@ typedef struct at_model at_model;
 at_status at_model_load(at_store *s, const char *label, at_model **out);
 // Clone with other sampling facts (ModelSamplingFlux, ModelSamplingSD3): shares everything else.
 at_status at_model_with_sampling(const at_model *m, const at_model_sampling *ms, at_model **out);
+// The same network over other weights of the same names and shapes (a LoRA's overlay): shares
+// everything else. The store is retained.
+at_status at_model_with_store(const at_model *m, at_store *s, at_model **out);
+at_store *at_model_store(const at_model *m);    // borrowed
+const char *at_model_prefix(const at_model *m); // of the network's keys in it
 at_model *at_model_retain(at_model *m);
 void at_model_release(at_model **m);
 const at_model_sampling *at_model_get_sampling(const at_model *m);
@@ -63,8 +70,20 @@ typedef struct at_model_in {
     const at_tensor *x;       // [b, c, h, w] f32
     const float *timestep;    // b host values: at_sigma_to_timestep(sigma)
     const at_tensor *context; // [b, t, d]
-    const at_tensor *pooled;  // [b, d] or NULL (zeros)
+    const at_tensor *pooled;  // [b, d] or NULL (zeros): pooled text, or all of at_model_vector
     const float *guidance;    // b host values or NULL (3.5 where the model wants one)
+    // Behind x along channels, as the network takes it (inpainting, ip2p): [b, c2, h, w] f32 or NULL.
+    const at_tensor *concat;
+    // Latents to look at (Flux Kontext), [1 or b, c, h', w'] f32 each.
+    const at_tensor *const *refs;
+    size_t n_refs;
+    const at_control *control; // or NULL
+    const at_patches *patches; // or NULL
+    // For patches that have a range or treat conditionings apart: the sigma of all rows, and how
+    // the batch is made up: `chunks` equal parts, kinds[i] 0 positive, 1 negative. NULL, 0: unknown.
+    float sigma;
+    const int *kinds;
+    int chunks;
 } at_model_in;
 // The raw network output [b, c, h, w] f32 in the current scope.
 at_tensor *at_model_forward(at_ops *o, at_model *m, const at_model_in *in);
@@ -84,6 +103,9 @@ at_model_cost at_model_estimate(const at_model *m, int64_t batch, int64_t latent
 typedef struct at_encoder at_encoder;
 // prefix as detected. The kind of tokenizer it needs is at_encoder_tokenizer_kind.
 at_status at_encoder_load(at_store *s, const at_found *where, at_encoder **out);
+at_status at_encoder_with_store(const at_encoder *e, at_store *s, at_encoder **out);
+at_store *at_encoder_store(const at_encoder *e); // borrowed
+const char *at_encoder_prefix(const at_encoder *e);
 at_encoder *at_encoder_retain(at_encoder *e);
 void at_encoder_release(at_encoder **e);
 const at_arch *at_encoder_arch(const at_encoder *e);

@@ -139,14 +139,14 @@ at_status at_encode_prompt(at_ops *o, const at_obj_clip *clip, const char *clip_
     at_encoded l = {0}, t5 = {0};
     int layer = clip->last_layer;
 
-    if (clip->clip_l.encoder) {
-        at_chunking how = clip_chunking(&clip->clip_l);
-        AT_TRY(encode_one(o, &clip->clip_l, clip_l_text, &how, layer, true, &l));
+    if (clip->enc[AT_TE_L].encoder) {
+        at_chunking how = clip_chunking(&clip->enc[AT_TE_L]);
+        AT_TRY(encode_one(o, &clip->enc[AT_TE_L], clip_l_text, &how, layer, true, &l));
     }
-    if (clip->t5.encoder) {
-        at_chunking how =
-            t5_chunking(&clip->t5, clip->kind == AT_CLIP_SD3 ? SD3_MIN_TOKENS : FLUX_MIN_TOKENS);
-        AT_TRY(encode_one(o, &clip->t5, t5_text, &how, 0, true, &t5));
+    if (clip->enc[AT_TE_T5].encoder) {
+        at_chunking how = t5_chunking(&clip->enc[AT_TE_T5],
+                                      clip->kind == AT_CLIP_SD3 ? SD3_MIN_TOKENS : FLUX_MIN_TOKENS);
+        AT_TRY(encode_one(o, &clip->enc[AT_TE_T5], t5_text, &how, 0, true, &t5));
     }
     switch (clip->kind) {
     case AT_CLIP_SD1: AT_TRY(give_cond(o, l.hidden, l.pooled, out)); break;

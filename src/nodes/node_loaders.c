@@ -37,8 +37,8 @@ static at_status load_encoder(at_env *e, at_store *s, const char *path, const at
 }
 
 // Load every text encoder of a file into its place. A second one of the same sort is an error.
-static at_status load_encoders(at_env *e, at_store *s, const char *path, at_clip_encoder *clip_l,
-                               at_clip_encoder *t5, size_t *loaded)
+static at_status load_encoders(at_env *e, at_store *s, const char *path,
+                               at_clip_encoder enc[AT_TE_COUNT], size_t *loaded)
 {
     at_found found[8];
     size_t n = at_detect(s, found, AT_COUNT(found));
@@ -49,7 +49,7 @@ static at_status load_encoders(at_env *e, at_store *s, const char *path, at_clip
         at_status st = load_encoder(e, s, path, &found[i], &one);
         at_clip_encoder *slot = NULL;
         if (st == AT_OK) {
-            slot = at_encoder_max_tokens(one.encoder) ? clip_l : t5;
+            slot = &enc[at_encoder_max_tokens(one.encoder) ? AT_TE_L : AT_TE_T5];
             if (slot->encoder)
                 st = at_fail(AT_EINVAL, "%s: a second %s text encoder; give one CLIP-L and one T5",
                              at_path_base(path), at_arch_name(at_encoder_arch(one.encoder)));
@@ -65,10 +65,10 @@ static at_status load_encoders(at_env *e, at_store *s, const char *path, at_clip
     return AT_OK;
 }
 
-static void drop_encoder(at_clip_encoder *c)
+static void drop_encoders(at_clip_encoder enc[AT_TE_COUNT])
 {
-    at_encoder_release(&c->encoder);
-    at_tokenizer_release(&c->tokenizer);
+    for (size_t i = 0; i < AT_TE_COUNT; i++)
+        at_clip_encoder_drop(&enc[i]);
 }
 
 // --- CheckpointLoaderSimple --------------------------------------------------------------------------
@@ -84,14 +84,13 @@ static const at_out checkpoint_out[] = {AT_OUT("MODEL"), AT_OUT("CLIP"), AT_OUT(
 static at_status checkpoint_parts(at_env *e, at_store *s, const char *path, at_value *out)
 {
     at_status st = AT_OK;
-    at_clip_encoder clip_l = {0}, t5 = {0};
+    at_clip_encoder enc[AT_TE_COUNT] = {0};
     at_found found[8];
     size_t encoders = 0, n = at_detect(s, found, AT_COUNT(found));
 
-    AT_TRY(load_encoders(e, s, path, &clip_l, &t5, &encoders));
+    AT_TRY(load_encoders(e, s, path, enc, &encoders));
     if (encoders) {
-        at_object *clip = at_obj_clip_new(t5.encoder ? AT_CLIP_FLUX : AT_CLIP_SD1, clip_l, t5);
-        clip_l = t5 = (at_clip_encoder){0};
+        at_object *clip = at_obj_clip_new(enc[AT_TE_T5].encoder ? AT_CLIP_FLUX : AT_CLIP_SD1, enc);
         AT_TRY(at_give(&out[1], clip, "CLIP"));
     }
     for (size_t i = 0; i < n; i++) {
@@ -102,8 +101,7 @@ static at_status checkpoint_parts(at_env *e, at_store *s, const char *path, at_v
         break;
     }
 out:
-    drop_encoder(&clip_l);
-    drop_encoder(&t5);
+    drop_encoders(enc);
     return st;
 }
 
@@ -209,19 +207,19 @@ static const clip_wiring single_wirings[] = {
 static const clip_wiring dual_wirings[] = {{"flux", true, true, AT_CLIP_FLUX}};
 
 static at_status wire_clip(const clip_wiring *rows, size_t n, const char *type,
-                           at_clip_encoder *clip_l, at_clip_encoder *t5, at_value *out)
+                           at_clip_encoder enc[AT_TE_COUNT], at_value *out)
 {
     for (size_t i = 0; i < n; i++) {
         if (strcmp(rows[i].type, type) != 0) continue;
-        if (rows[i].clip_l != (clip_l->encoder != NULL) || rows[i].t5 != (t5->encoder != NULL))
+        if (rows[i].clip_l != (enc[AT_TE_L].encoder != NULL) ||
+            rows[i].t5 != (enc[AT_TE_T5].encoder != NULL))
             return at_fail(AT_EINVAL, "type \"%s\" needs %s%s%s; the file%s given hold%s %s%s%s",
                            type, rows[i].clip_l ? "a CLIP-L" : "",
                            rows[i].clip_l && rows[i].t5 ? " and " : "", rows[i].t5 ? "a T5" : "",
-                           n == 1 ? "s" : "", n == 1 ? "" : "s", clip_l->encoder ? "CLIP-L " : "",
-                           t5->encoder ? "T5" : "",
-                           clip_l->encoder || t5->encoder ? "" : "neither");
-        at_object *clip = at_obj_clip_new(rows[i].kind, *clip_l, *t5);
-        *clip_l = *t5 = (at_clip_encoder){0};
+                           n == 1 ? "s" : "", n == 1 ? "" : "s",
+                           enc[AT_TE_L].encoder ? "CLIP-L " : "", enc[AT_TE_T5].encoder ? "T5" : "",
+                           enc[AT_TE_L].encoder || enc[AT_TE_T5].encoder ? "" : "neither");
+        at_object *clip = at_obj_clip_new(rows[i].kind, enc);
         return at_give(out, clip, "CLIP");
     }
     return at_fail(AT_EUNSUPPORTED,
@@ -236,14 +234,14 @@ static at_status load_clip_files(at_node_ctx *c, const char *const *names, size_
 {
     at_status st = AT_OK;
     at_env *e = at_env_of(c);
-    at_clip_encoder clip_l = {0}, t5 = {0};
+    at_clip_encoder enc[AT_TE_COUNT] = {0};
     at_store *s = NULL;
     char *path = NULL;
 
     for (size_t i = 0; i < n; i++) {
         size_t loaded = 0;
         AT_TRY(open_named(e, "text_encoders", names[i], &path, &s));
-        AT_TRY(load_encoders(e, s, path, &clip_l, &t5, &loaded));
+        AT_TRY(load_encoders(e, s, path, enc, &loaded));
         if (!loaded)
             AT_TRY(at_fail(AT_EFORMAT,
                            "%s: no text encoder of a known kind in this file (CLIP-L in the "
@@ -254,10 +252,9 @@ static at_status load_clip_files(at_node_ctx *c, const char *const *names, size_
         at_free(path);
         path = NULL;
     }
-    AT_TRY(wire_clip(rows, n_rows, type, &clip_l, &t5, out));
+    AT_TRY(wire_clip(rows, n_rows, type, enc, out));
 out:
-    drop_encoder(&clip_l);
-    drop_encoder(&t5);
+    drop_encoders(enc);
     at_store_release(&s);
     at_free(path);
     return st;

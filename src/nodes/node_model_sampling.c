@@ -10,9 +10,10 @@ static const at_out model_out[] = {AT_OUT("MODEL")};
 
 static at_status give_patched(const at_object *from, const at_model_sampling *ms, at_value *out)
 {
+    const at_obj_model *like = (const at_obj_model *)from;
     at_model *m = NULL;
-    at_status st = at_model_with_sampling(((const at_obj_model *)from)->model, ms, &m);
-    return st == AT_OK ? at_give(out, at_obj_model_new(m), "MODEL") : st;
+    at_status st = at_model_with_sampling(like->model, ms, &m);
+    return st == AT_OK ? at_give(out, at_obj_model_with(like, m), "MODEL") : st;
 }
 
 typedef struct flux_in {

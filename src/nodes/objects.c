@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "nodes/hooks.h"
 
 static void *object_new(size_t bytes, const at_object_type *type)
 {
@@ -20,6 +21,8 @@ static void model_free(at_object *self)
 {
     at_obj_model *m = (at_obj_model *)self;
     at_model_release(&m->model);
+    at_patches_release(&m->patches);
+    at_hooks_release(&m->hooks);
     at_free(m);
 }
 static const at_object_type model_type = {"MODEL", model_free};
@@ -32,6 +35,35 @@ at_object *at_obj_model_new(at_model *model)
     else
         at_model_release(&model);
     return (at_object *)m;
+}
+
+at_object *at_obj_model_with(const at_obj_model *like, at_model *model)
+{
+    at_object *o = at_obj_model_new(model);
+    at_obj_model *m = (at_obj_model *)o;
+    if (!m) return NULL;
+    m->patches = at_patches_retain(like->patches);
+    m->hooks = at_hooks_retain(like->hooks);
+    return o;
+}
+
+at_status at_obj_model_patch(const at_obj_model *like, const at_patch_ops *ops, void *self,
+                             at_object **out)
+{
+    at_status st = AT_OK;
+    at_patches *set = NULL;
+
+    *out = NULL;
+    AT_TRY(at_patches_add(like->patches, ops, self, &set));
+    *out = at_obj_model_with(like, at_model_retain(like->model));
+    if (!*out) AT_TRY(at_fail(AT_ENOMEM, "%s: no memory for a model", ops->name));
+    at_obj_model *m = (at_obj_model *)*out;
+    at_patches_release(&m->patches);
+    m->patches = set;
+    set = NULL;
+out:
+    at_patches_release(&set);
+    return st;
 }
 
 static void vae_free(at_object *self)
@@ -52,7 +84,7 @@ at_object *at_obj_vae_new(at_vae *vae)
     return (at_object *)v;
 }
 
-static void clip_encoder_drop(at_clip_encoder *e)
+void at_clip_encoder_drop(at_clip_encoder *e)
 {
     at_encoder_release(&e->encoder);
     at_tokenizer_release(&e->tokenizer);
@@ -60,66 +92,38 @@ static void clip_encoder_drop(at_clip_encoder *e)
 static void clip_free(at_object *self)
 {
     at_obj_clip *c = (at_obj_clip *)self;
-    clip_encoder_drop(&c->clip_l);
-    clip_encoder_drop(&c->t5);
+    for (size_t i = 0; i < AT_TE_COUNT; i++)
+        at_clip_encoder_drop(&c->enc[i]);
     at_free(c);
 }
 static const at_object_type clip_type = {"CLIP", clip_free};
 
-at_object *at_obj_clip_new(at_clip_kind kind, at_clip_encoder clip_l, at_clip_encoder t5)
+at_object *at_obj_clip_new(at_clip_kind kind, at_clip_encoder enc[AT_TE_COUNT])
 {
     at_obj_clip *c = object_new(sizeof *c, &clip_type);
-    if (!c) {
-        clip_encoder_drop(&clip_l);
-        clip_encoder_drop(&t5);
-        return NULL;
+    for (size_t i = 0; i < AT_TE_COUNT; i++) {
+        if (c)
+            c->enc[i] = enc[i];
+        else
+            at_clip_encoder_drop(&enc[i]);
+        enc[i] = (at_clip_encoder){0};
     }
-    c->kind = kind;
-    c->clip_l = clip_l;
-    c->t5 = t5;
-    return &c->base;
+    if (c) c->kind = kind;
+    return (at_object *)c;
 }
 
-static void cond_free(at_object *self)
+at_object *at_obj_clip_copy(const at_obj_clip *from)
 {
-    at_obj_cond *c = (at_obj_cond *)self;
-    for (size_t i = 0; i < c->count; i++) {
-        at_tensor_release(&c->items[i].context);
-        at_tensor_release(&c->items[i].pooled);
-    }
-    at_free(c->items);
-    at_free(c);
-}
-static const at_object_type cond_type = {"CONDITIONING", cond_free};
-
-at_object *at_obj_cond_new(size_t count)
-{
-    at_obj_cond *c = object_new(sizeof *c, &cond_type);
+    at_obj_clip *c = object_new(sizeof *c, &clip_type);
     if (!c) return NULL;
-    c->items = at_calloc(count ? count : 1, sizeof *c->items);
-    if (!c->items) {
-        at_free(c);
-        return NULL;
-    }
-    c->count = count;
-    for (size_t i = 0; i < count; i++) {
-        c->items[i].strength = 1.0f;
-        c->items[i].end_percent = 1.0f;
+    at_object base = c->base;
+    *c = *from;
+    c->base = base;
+    for (size_t i = 0; i < AT_TE_COUNT; i++) {
+        at_encoder_retain(c->enc[i].encoder);
+        if (c->enc[i].tokenizer) at_tokenizer_retain(c->enc[i].tokenizer);
     }
     return &c->base;
-}
-
-at_object *at_obj_cond_copy(const at_obj_cond *from)
-{
-    at_object *o = at_obj_cond_new(from->count);
-    if (!o) return NULL;
-    at_obj_cond *c = (at_obj_cond *)o;
-    for (size_t i = 0; i < from->count; i++) {
-        c->items[i] = from->items[i];
-        if (c->items[i].context) at_tensor_retain(c->items[i].context);
-        if (c->items[i].pooled) at_tensor_retain(c->items[i].pooled);
-    }
-    return o;
 }
 
 static void latent_free(at_object *self)

@@ -8,14 +8,24 @@
 
 #include "atelier/node.h"
 #include "models/models.h"
+#include "nodes/cond.h"
 #include "sample/sample.h"
 #include "text/tokenizer.h"
 
+// A network with what nodes changed about it: sampling facts and weights (in `model`), hooks in its
+// forward, hooks around it (guidance). Nodes make a new one that shares what they leave alone.
 typedef struct at_obj_model {
     at_object base;
     at_model *model;
+    at_patches *patches;    // models/patch.h; NULL: none
+    struct at_hooks *hooks; // nodes/hooks.h; NULL: none
 } at_obj_model;
 at_object *at_obj_model_new(at_model *m);
+// `like` over another network (taken, also on failure), patches and hooks shared.
+at_object *at_obj_model_with(const at_obj_model *like, at_model *m);
+// `like` with one more network patch; takes self.
+at_status at_obj_model_patch(const at_obj_model *like, const at_patch_ops *ops, void *self,
+                             at_object **out);
 
 typedef struct at_obj_vae {
     at_object base;
@@ -27,38 +37,26 @@ at_object *at_obj_vae_new(at_vae *v);
 typedef enum at_clip_kind {
     AT_CLIP_SD1,  // CLIP-L alone: its last hidden state
     AT_CLIP_FLUX, // T5 hidden state, CLIP-L pooled
-    AT_CLIP_SD3   // CLIP-L and T5 in SD3's padding; T5 alone is what can run today
+    AT_CLIP_SD3   // CLIP-L, CLIP-G and T5 in SD3's padding
 } at_clip_kind;
 
-#define AT_CLIP_MAX_ENCODERS 2
+// The places of a CLIP object's encoders.
+typedef enum at_te { AT_TE_L, AT_TE_G, AT_TE_H, AT_TE_T5, AT_TE_COUNT } at_te;
 typedef struct at_clip_encoder {
     at_encoder *encoder;
     at_tokenizer *tokenizer;
 } at_clip_encoder;
+void at_clip_encoder_drop(at_clip_encoder *e); // releases both, nulls them
 typedef struct at_obj_clip {
     at_object base;
     at_clip_kind kind;
-    at_clip_encoder clip_l, t5; // encoder NULL: absent
-    int last_layer;             // CLIPSetLastLayer; 0: the kind's own
+    at_clip_encoder enc[AT_TE_COUNT]; // encoder NULL: absent
+    int last_layer;                   // CLIPSetLastLayer; 0: the kind's own
 } at_obj_clip;
-at_object *at_obj_clip_new(at_clip_kind kind, at_clip_encoder clip_l, at_clip_encoder t5);
-
-// One entry of a CONDITIONING list; tensors f32 on the device.
-typedef struct at_cond {
-    at_tensor *context; // [1, t, d]
-    at_tensor *pooled;  // [1, d] or NULL
-    bool has_guidance;
-    float guidance;
-    float strength;                   // 1
-    float start_percent, end_percent; // 0, 1
-} at_cond;
-typedef struct at_obj_cond {
-    at_object base;
-    at_cond *items;
-    size_t count;
-} at_obj_cond;
-at_object *at_obj_cond_new(size_t count);          // zeroed entries with strength 1 and range 0..1
-at_object *at_obj_cond_copy(const at_obj_cond *c); // shares tensors; entries may then be changed
+// Takes the references of all AT_TE_COUNT places and empties them, also on failure.
+at_object *at_obj_clip_new(at_clip_kind kind, at_clip_encoder enc[AT_TE_COUNT]);
+// Shares everything; its places may then be changed.
+at_object *at_obj_clip_copy(const at_obj_clip *c);
 
 typedef struct at_obj_latent {
     at_object base;
