@@ -3,6 +3,8 @@
 // Idea: two passes (along x, then along y) of integer sums; coefficients are fixed point with 22 bits.
 // Easy to get wrong: a picture with alpha is multiplied by it before and divided after, but not where the size
 // stays; a side that keeps its length has no pass.
+// The order is along x first, as Pillow up to 12 has it; Pillow 13 turns it round for some sizes, which moves
+// some values by 1/255.
 // Source: Pillow's Resample.c and Convert.c (MULDIV255, CLIP8) as facts; ComfyUI's lanczos for the 8 bits.
 #include <math.h>
 #include <string.h>
