@@ -17,7 +17,7 @@
 #include "base/status.h"
 
 // Exact equality is asked at load: a plug-in built against another header is refused.
-#define AT_BACKEND_ABI 1
+#define AT_BACKEND_ABI 2
 
 // A place where a backend may keep its own form of a weight (packed panels, dequantised bytes). Lives
 // as long as the weight. Publish with compare-exchange: the loser frees its copy and takes the winner's.
@@ -31,6 +31,8 @@ typedef struct at_wview {
     at_view v; // contiguous; data NULL means "absent" (no bias, no affine)
     float scale;
     at_packed *packed; // NULL: nothing may be cached
+    bool mapped; // the bytes lie in a read-only file mapping: pages that a backend has packed may
+                 // be given back to the system, and come again when they are read
 } at_wview;
 
 typedef enum at_act {
@@ -50,12 +52,24 @@ typedef enum at_act {
 //   w                 [n, k] any storage format; bias [n]
 //   gate              [batch, n] any float, stride free (0 over batch broadcasts)
 // out may be the same view as residual (in place).
+// int8 (here and below) is leave, not an order: a backend that is faster so may round w to 127 steps a row and
+// x to 127 steps a row or block, and must sum the products exactly; where it gains nothing it computes in floats.
 typedef struct at_linear_args {
     at_view x, out;
     at_wview w, bias;
     at_act act;
     at_view residual, gate; // data NULL: absent
+    bool int8;
 } at_linear_args;
+
+// A gated linear unit, out[m,j] = v * act(g) with v = x[m] . w[j] * scale + bias[j] and g the same with row n + j.
+//   x [batch, tokens, k], out [batch, tokens, n] as in linear; w [2n, k], bias [2n] or absent
+typedef struct at_geglu_args {
+    at_view x, out;
+    at_wview w, bias;
+    at_act act; // of the gate half: AT_ACT_GELU_ERF in Stable Diffusion
+    bool int8;
+} at_geglu_args;
 
 // Scaled dot product attention. q [b, tq, h, d], k and v [b, tk, h, d], out [b, tq, h, d]; d contiguous,
 // all other strides free (q, k, v may be read in place from one qkv buffer). bias: [1 or b, h, tq, tk]
@@ -111,6 +125,7 @@ typedef struct at_conv2d_args {
     bool upsample2x;
     at_act act;
     at_view residual;
+    bool int8;
 } at_conv2d_args;
 
 typedef enum at_binary_op { AT_ADD, AT_SUB, AT_MUL, AT_DIV } at_binary_op;
@@ -159,6 +174,7 @@ typedef struct at_backend {
     at_status (*rope)(void *stream, const at_rope_args *a);
     at_status (*conv2d)(void *stream, const at_conv2d_args *a);
     at_status (*embedding)(void *stream, const at_embedding_args *a);
+    at_status (*geglu)(void *stream, const at_geglu_args *a);
     // Which table row serves these arguments ("onednn brgemm bf16"), for traces and bench; may be NULL.
     const char *(*kernel_name)(const char *slot);
 } at_backend;

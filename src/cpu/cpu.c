@@ -35,6 +35,7 @@ static const at_backend reference = {
     .rope = at_cpu_ref_rope,
     .conv2d = at_cpu_ref_conv2d,
     .embedding = at_cpu_ref_embedding,
+    .geglu = at_cpu_ref_geglu,
 };
 
 #if defined(__x86_64__)
@@ -142,7 +143,7 @@ static const struct {
     }
     SLOT(copy),    SLOT(fill),   SLOT(unary),     SLOT(binary), SLOT(gate_add),
     SLOT(lincomb), SLOT(linear), SLOT(attention), SLOT(norm),   SLOT(group_norm),
-    SLOT(rope),    SLOT(conv2d), SLOT(embedding),
+    SLOT(rope),    SLOT(conv2d), SLOT(embedding), SLOT(geglu),
 #undef SLOT
 };
 

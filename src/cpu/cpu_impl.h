@@ -17,6 +17,7 @@ at_status at_cpu_ref_binary(void *stream, const at_binary_args *a);
 at_status at_cpu_ref_gate_add(void *stream, const at_gate_add_args *a);
 at_status at_cpu_ref_lincomb(void *stream, const at_lincomb_args *a);
 at_status at_cpu_ref_linear(void *stream, const at_linear_args *a);
+at_status at_cpu_ref_geglu(void *stream, const at_geglu_args *a);
 at_status at_cpu_ref_attention(void *stream, const at_attention_args *a);
 at_status at_cpu_ref_norm(void *stream, const at_norm_args *a);
 at_status at_cpu_ref_group_norm(void *stream, const at_group_norm_args *a);

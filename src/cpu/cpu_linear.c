@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// cpu_linear.c - the linear layer in plain C: dot products of rows, with the whole epilogue.
+// cpu_linear.c - the linear layer and the gated unit in plain C: dot products of rows, with the whole epilogue.
 // Idea: 64 rows of x become f32 once; every weight row is then converted once and meets all of
 // them. Owns nothing; the scratch for x lives for one call.
 #include "base/mem.h"
@@ -99,4 +99,34 @@ at_status at_cpu_ref_linear(void *stream, const at_linear_args *a)
     }
     at_free(xf);
     return AT_OK;
+}
+
+at_status at_cpu_ref_geglu(void *stream, const at_geglu_args *a)
+{
+    at_view out = at_cpu_rank(&a->out, 3);
+    int64_t m = out.shape[0] * out.shape[1], n = out.shape[2];
+    at_linear_args l = {.x = a->x, .w = a->w, .bias = a->bias};
+    at_status st = AT_OK;
+    float *both;
+
+    if (!m || !n) return AT_OK;
+    both = at_alloc((size_t)(m * 2 * n) * sizeof *both);
+    if (!both)
+        return at_fail(AT_ENOMEM, "geglu: no memory for %lld rows of %lld", (long long)m,
+                       (long long)(2 * n));
+    l.out = (at_view){.data = both,
+                      .dtype = AT_F32,
+                      .rank = 3,
+                      .shape = {out.shape[0], out.shape[1], 2 * n},
+                      .stride = {out.shape[1] * 2 * n, 2 * n, 1}};
+    AT_TRY(at_cpu_ref_linear(stream, &l));
+    for (int64_t i = 0; i < m; i++) {
+        float *value = both + i * 2 * n;
+        for (int64_t j = 0; j < n; j++)
+            value[j] *= at_cpu_apply(value[n + j], a->act);
+        at_cpu_store(out.data, out.dtype, row_offset(&out, i, out.shape[1]), 1, value, n);
+    }
+out:
+    at_free(both);
+    return st;
 }

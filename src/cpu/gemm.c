@@ -40,15 +40,29 @@ void at_cpu_gemm_finish_row(const gemm *g, float *c, int64_t m, int64_t n, int64
     if (y == c) g->k->store(g->out.data, g->out.dtype, to, 1, c, count);
 }
 
+void at_cpu_gemm_finish_glu(const gemm *g, float *c, float *d, int64_t m, int64_t n, int64_t count)
+{
+    const at_linear_args *a = g->a;
+    int64_t to = row_offset(&g->out, m, g->tokens) + n;
+    float *y = g->out.dtype == AT_F32 ? (float *)g->out.data + to : c;
+    at_cpu_finish gate = {
+        .scale = a->w.scale, .bias = g->bias ? g->bias + g->n + n : NULL, .act = a->act};
+    at_cpu_finish value = {.scale = a->w.scale, .bias = g->bias ? g->bias + n : NULL, .gate = d};
+
+    g->k->finish(d, d, count, &gate);
+    g->k->finish(y, c, count, &value);
+    if (y == c) g->k->store(g->out.data, g->out.dtype, to, 1, c, count);
+}
+
 // --- many rows ----------------------------------------------------------------------------------
 static void pack_range(void *ctx, int64_t begin, int64_t end)
 {
     gemm *g = ctx;
-    int nr = g->k->nr;
+    int64_t nr = g->k->nr, half = (g->columns + nr - 1) / nr;
 
     for (int64_t p = begin; p < end; p++) {
-        int64_t n = g->n0 + p * nr;
-        g->k->pack(g->panels + p * nr * g->kk, g->w.data, g->w.dtype, n * g->kk, g->kk,
+        int64_t n = g->n0 + p % half * nr, row = n + (p >= half ? g->n : 0);
+        g->k->pack(g->panels + p * nr * g->kk, g->w.data, g->w.dtype, row * g->kk, g->kk,
                    (int)at_most(nr, g->n - n), g->kk);
     }
 }
@@ -93,11 +107,27 @@ static const float *rows_in_place(const gemm *g, int64_t m, int64_t rows, int64_
     return (const float *)g->x.data + row_offset(&g->x, m, g->tokens);
 }
 
+// The finished rows of a task.
+static void give_rows(const gemm *g, float *c, int64_t ldc, int64_t m, int64_t rows, int64_t n,
+                      int64_t cols)
+{
+    int64_t count = at_most(cols, g->n - n);
+
+    for (int64_t i = 0; i < rows; i++) {
+        if (g->glu) {
+            at_cpu_gemm_finish_glu(g, c + i * ldc, c + i * ldc + g->nc, m + i, n, count);
+        } else {
+            at_cpu_gemm_finish_row(g, c + i * ldc, m + i, n, count);
+        }
+    }
+}
+
 static void gemm_task(gemm *g, int64_t task, float *a, float *c)
 {
-    int64_t m = task % g->m_tasks * g->mc, n = task / g->m_tasks * g->nc;
+    int64_t m = task % g->m_tasks * g->mc, n = task / g->m_tasks * g->nc, nr = g->k->nr;
     int64_t rows = at_most(g->mc, g->m - m), cols = at_most(g->nc, g->columns - n);
-    int64_t ldc = g->nc + GEMM_PAD,
+    int64_t panels = (cols + nr - 1) / nr, half = (g->columns + nr - 1) / nr;
+    int64_t ldc = g->nc * (g->glu ? 2 : 1) + GEMM_PAD,
             pieces = g->kk > g->k->kc ? (g->kk + g->k->kc - 1) / g->k->kc : 1;
     int64_t kc = round_up((g->kk + pieces - 1) / pieces, 8), lda = kc + GEMM_PAD;
 
@@ -110,19 +140,18 @@ static void gemm_task(gemm *g, int64_t task, float *a, float *c)
             load_rows(g, a, lda, m, rows, k0, len);
             from = a;
         }
-        multiply(g, from, lda, rows, k0, len, n / g->k->nr, (cols + g->k->nr - 1) / g->k->nr, c,
-                 ldc);
+        multiply(g, from, lda, rows, k0, len, n / nr, panels, c, ldc);
+        if (g->glu) multiply(g, from, lda, rows, k0, len, half + n / nr, panels, c + g->nc, ldc);
         if (kc == 0) break;
     }
-    for (int64_t i = 0; i < rows; i++)
-        at_cpu_gemm_finish_row(g, c + i * ldc, m + i, g->n0 + n, at_most(cols, g->n - g->n0 - n));
+    give_rows(g, c, ldc, m, rows, g->n0 + n, cols);
 }
 
 static void gemm_range(void *ctx, int64_t begin, int64_t end)
 {
     gemm *g = ctx;
     size_t floats_a = (size_t)(g->mc * (g->k->kc + 8 + GEMM_PAD)),
-           floats_c = (size_t)(g->mc * (g->nc + GEMM_PAD));
+           floats_c = (size_t)(g->mc * (g->nc * (g->glu ? 2 : 1) + GEMM_PAD));
     float *scratch = at_cpu_scratch(&g->oom, at_alloc((floats_a + floats_c) * sizeof *scratch));
 
     if (!scratch) return;
@@ -140,20 +169,21 @@ static int64_t even_parts(int64_t total, int64_t most, int64_t unit)
 
 static at_status gemm_many(gemm *g)
 {
-    int nr = g->k->nr;
-    int64_t most = round_up(at_most(g->n, PANEL_BYTES / 4 / (g->kk + 1) + nr), nr);
+    int nr = g->k->nr, halves = g->glu ? 2 : 1;
+    int64_t most = round_up(at_most(g->n, PANEL_BYTES / 4 / (g->kk + 1) / halves + nr), nr);
     int64_t columns = even_parts(g->n, most, nr);
 
-    g->panels = at_alloc((size_t)(columns * g->kk) * sizeof(float));
+    g->panels = at_alloc((size_t)(columns * halves * g->kk) * sizeof(float));
     if (!g->panels)
         return at_fail(AT_ENOMEM, "linear: no memory for %lld columns of %lld weights",
                        (long long)columns, (long long)g->kk);
     g->mc = even_parts(g->m, MC, g->k->mr);
     for (g->n0 = 0; g->n0 < g->n; g->n0 += columns) {
         g->columns = at_most(columns, g->n - g->n0);
-        g->nc = even_parts(g->columns, GEMM_NC, nr);
+        g->nc = even_parts(g->columns, GEMM_NC / halves, nr);
         g->m_tasks = (g->m + g->mc - 1) / g->mc;
-        at_parallel_for((g->columns + nr - 1) / nr, 1 + 8192 / (g->kk * nr + 1), pack_range, g);
+        at_parallel_for((g->columns + nr - 1) / nr * halves, 1 + 8192 / (g->kk * nr + 1),
+                        pack_range, g);
         at_parallel_for(g->m_tasks * ((g->columns + g->nc - 1) / g->nc), 1, gemm_range, g);
     }
     at_free(g->panels);
@@ -220,6 +250,7 @@ bool at_cpu_gemm_dtype(at_dtype t)
 at_status at_cpu_gemm_open(gemm *g, const at_cpu_kernels *k, const at_linear_args *a)
 {
     float *bias;
+    int64_t n;
 
     *g = (gemm){.k = k,
                 .a = a,
@@ -234,10 +265,11 @@ at_status at_cpu_gemm_open(gemm *g, const at_cpu_kernels *k, const at_linear_arg
     g->n = g->out.shape[2];
     g->kk = g->x.shape[2];
     if (!a->bias.v.data) return AT_OK;
-    bias = at_alloc((size_t)g->n * sizeof *bias);
-    if (!bias) return at_fail(AT_ENOMEM, "linear: no memory for a bias of %lld", (long long)g->n);
-    k->load(bias, a->bias.v.data, a->bias.v.dtype, 0, 1, g->n);
-    if (a->bias.scale != 1.0f) k->scale(bias, a->bias.scale, g->n);
+    n = a->w.v.shape[0];
+    bias = at_alloc((size_t)n * sizeof *bias);
+    if (!bias) return at_fail(AT_ENOMEM, "linear: no memory for a bias of %lld", (long long)n);
+    k->load(bias, a->bias.v.data, a->bias.v.dtype, 0, 1, n);
+    if (a->bias.scale != 1.0f) k->scale(bias, a->bias.scale, n);
     g->bias = bias;
     return AT_OK;
 }
@@ -258,6 +290,29 @@ at_status at_cpu_gemm_linear(const at_cpu_kernels *k, const at_linear_args *a)
     if (!g.m || !g.n) goto out;
     if (g.m > DOT_ROWS) use_pairs(&g);
     AT_TRY(g.m <= DOT_ROWS ? gemm_few(&g) : gemm_many(&g));
+out:
+    at_cpu_gemm_close(&g);
+    return st;
+}
+
+at_linear_args at_cpu_glu_linear(const at_geglu_args *a)
+{
+    return (at_linear_args){
+        .x = a->x, .out = a->out, .w = a->w, .bias = a->bias, .act = a->act, .int8 = a->int8};
+}
+
+at_status at_cpu_gemm_geglu(const at_cpu_kernels *k, const at_geglu_args *a)
+{
+    at_linear_args l = at_cpu_glu_linear(a);
+    at_status st = AT_OK;
+    gemm g;
+
+    if (!at_cpu_gemm_dtype(a->w.v.dtype)) return at_cpu_ref_geglu(NULL, a);
+    AT_TRY(at_cpu_gemm_open(&g, k, &l));
+    g.glu = true;
+    if (!g.m || !g.n) goto out;
+    use_pairs(&g);
+    AT_TRY(gemm_many(&g));
 out:
     at_cpu_gemm_close(&g);
     return st;

@@ -21,8 +21,9 @@ typedef struct gemm {
     int64_t m, n, kk, tokens;
     void (*tile)(int, int, const int64_t *, int64_t, const float *, int64_t, const float *, float *,
                  int64_t, bool);
-    const float *bias;   // f32 [n] or NULL
-    float *panels;       // [columns / nr][kk][nr]
+    bool glu;            // w has n value rows, then n gate rows; out = value * act(gate)
+    const float *bias;   // f32 [n], with glu [2n], or NULL
+    float *panels;       // [columns / nr][kk][nr]; with glu those of the gate rows follow
     int64_t n0, columns; // the block of w that is packed
     int64_t mc, nc, m_tasks;
     const float *few; // dots: f32 rows
@@ -47,7 +48,11 @@ static inline int64_t row_offset(const at_view *v, int64_t m, int64_t tokens)
 bool at_cpu_gemm_dtype(at_dtype t); // the weight formats that leaves can load
 at_status at_cpu_gemm_open(gemm *g, const at_cpu_kernels *k, const at_linear_args *a);
 void at_cpu_gemm_close(gemm *g);
+// The linear layer whose sums make a gated unit: its out is the unit's, its w and bias are twice as long.
+at_linear_args at_cpu_glu_linear(const at_geglu_args *a);
 // Finish row m, columns [n, n + count) of sums c, in place, and store it. count <= GEMM_NC.
 void at_cpu_gemm_finish_row(const gemm *g, float *c, int64_t m, int64_t n, int64_t count);
+// The same with glu, for value sums c and gate sums d.
+void at_cpu_gemm_finish_glu(const gemm *g, float *c, float *d, int64_t m, int64_t n, int64_t count);
 
 #endif

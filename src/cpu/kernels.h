@@ -68,6 +68,7 @@ typedef struct at_cpu_kernels {
 
 // The drivers: the slots' work on top of a table.
 at_status at_cpu_gemm_linear(const at_cpu_kernels *k, const at_linear_args *a);
+at_status at_cpu_gemm_geglu(const at_cpu_kernels *k, const at_geglu_args *a);
 at_status at_cpu_gemm_conv2d(const at_cpu_kernels *k, const at_conv2d_args *a);
 at_status at_cpu_flash_attention(const at_cpu_kernels *k, const at_attention_args *a);
 at_status at_cpu_fast_norm(const at_cpu_kernels *k, const at_norm_args *a);

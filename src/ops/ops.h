@@ -30,6 +30,7 @@ typedef struct at_ops_config {
     at_dtype compute;    // dtype of activations: AT_F32 or AT_BF16 (AT_F16 on devices that can)
     at_comm *comm;       // NULL: one rank
     const at_sink *sink; // cancel is read at every door; may be NULL
+    bool int8;           // wide linear layers and convolutions may multiply in int8 (backend.h)
 } at_ops_config;
 
 at_status at_ops_new(const at_ops_config *config, at_ops **out);
@@ -67,7 +68,7 @@ at_tensor *at_weight_tensor(at_ops *o, const at_weight *w, at_dtype dtype);
 
 // The next door on `o` writes its result into `out`, a tensor or view of the result's shape (last
 // dimension contiguous, any float), and returns `out`: at_linear(at_into(o, part), x, w, b, NULL).
-// Linear, attention, norm, group norm, rope, conv2d, embedding, unary and binary can; other doors
+// Linear, geglu, attention, norm, group norm, rope, conv2d, embedding, unary and binary can; other doors
 // refuse. `out` may be the residual of a linear, the x of a norm, rope or unary, or the a of a binary (in place).
 // NULL does nothing. Beside at_into(...) no other argument may pass a door: the order is free.
 at_ops *at_into(at_ops *o, at_tensor *out);
@@ -107,6 +108,11 @@ at_tensor *at_linear(at_ops *o, const at_tensor *x, const at_weight *w, const at
 // keep a packed form of a part: where all rows are wanted sooner or later, take at_linear and views.
 at_tensor *at_linear_rows(at_ops *o, const at_tensor *x, const at_weight *w, const at_weight *bias,
                           int64_t first, int64_t rows, const at_linear_extra *extra);
+
+// A gated unit: x [.., k], w [2n, k], bias [2n] or NULL -> (x w1 + b1) * act(x w2 + b2) [.., n] in the compute
+// dtype, where w1, b1 are the first n rows (GEGLU with AT_ACT_GELU_ERF: Shazeer 2020, arXiv:2002.05202).
+at_tensor *at_geglu(at_ops *o, const at_tensor *x, const at_weight *w, const at_weight *bias,
+                    at_act act);
 
 // q [b, tq, h, d], k, v [b, tk, h, d] -> [b, tq, h * d]. scale 0 means 1/sqrt(d).
 // bias [1|b, h, tq, tk] f32 or NULL. Splits heads over ranks when tokens are split.

@@ -11,6 +11,14 @@ static const char *shape_of(const at_tensor *t, char out[128])
     return at_shape_text(t->dtype, t->rank, t->shape, out);
 }
 
+// Layers that are narrow on one side (latents, pixels, embeddings' ends) stay in floats: they cost nothing and
+// carry the picture.
+enum { WIDE_ENOUGH = 64 };
+static bool may_int8(const at_ops *o, const at_wview *w)
+{
+    return o->int8 && w->v.shape[0] >= WIDE_ENOUGH && w->v.shape[1] >= INT8_WIDTH;
+}
+
 // --- linear ----------------------------------------------------------------------------------
 // The residual and the gate, as views over [batch, tokens, n].
 static at_status linear_extra(const op_pass *p, const at_linear_extra *extra, const at_view *out,
@@ -65,7 +73,7 @@ static at_status linear(op_pass *p, const at_tensor *x, at_wview w, at_wview bia
 {
     at_ops *o = p->o;
     at_status st = AT_OK;
-    at_linear_args a = {.w = w, .bias = bias};
+    at_linear_args a = {.w = w, .bias = bias, .int8 = may_int8(o, &w)};
     int64_t shape[3];
     const at_tensor *inner;
 
@@ -129,6 +137,54 @@ at_tensor *at_linear_rows(at_ops *o, const at_tensor *x, const at_weight *w, con
                           int64_t first, int64_t rows, const at_linear_extra *extra)
 {
     return linear_door(o, x, w, bias, first, rows < 0 ? INT64_MAX : rows, extra);
+}
+
+// --- the gated unit --------------------------------------------------------------------------
+// A backend without the slot: both halves as linear layers, then their product in the value's place.
+static at_tensor *geglu_of_parts(at_ops *o, at_tensor *into, const at_tensor *x, const at_weight *w,
+                                 const at_weight *bias, at_act act)
+{
+    int64_t n = w->shape[0] / 2;
+    at_tensor *gate = at_linear_rows(o, x, w, bias, n, n, NULL);
+    at_tensor *value = at_linear_rows(o, x, w, bias, 0, n, NULL);
+
+    return at_binary(at_into(o, into), AT_MUL, gate, value, act);
+}
+
+at_tensor *at_geglu(at_ops *o, const at_tensor *x, const at_weight *w, const at_weight *bias,
+                    at_act act)
+{
+    at_status st = AT_OK;
+    at_geglu_args a = {.act = act};
+    at_tensor *out = NULL;
+    const at_tensor *inner;
+    char text[128], weight[256];
+    int64_t shape[3];
+    op_pass p;
+
+    if (!op_enter(&p, o, "geglu", &o->stats.seconds_linear)) return NULL;
+    AT_TRY(op_takes(&p, "x", x));
+    AT_TRY(matrix(&p, w, &a.w));
+    AT_TRY(op_takes_vector(&p, "bias", bias, a.w.v.shape[0], &a.bias));
+    if ((x->rank != 2 && x->rank != 3) || x->shape[x->rank - 1] != a.w.v.shape[1] ||
+        a.w.v.shape[0] % 2 != 0) {
+        AT_TRY(at_fail(AT_EINVAL, "x %s does not fit w %s: [.., %lld] and an even number of rows",
+                       shape_of(x, text), op_weight_text(w, weight), (long long)a.w.v.shape[1]));
+    }
+    if (!o->be->geglu) return geglu_of_parts(o, p.into, x, w, bias, act);
+    AT_TRY(op_inner_contiguous(o, x, &inner));
+    memcpy(shape, x->shape, sizeof shape);
+    shape[x->rank - 1] = a.w.v.shape[0] / 2;
+    AT_TRY(op_result(&p, o->compute, x->rank, shape, &out));
+    a.x = op_rows(inner);
+    a.out = op_rows(out);
+    a.int8 = may_int8(o, &a.w);
+    if (at_tensor_count(out) == 0) goto out;
+    AT_TRY(o->be->geglu(o->dev->stream, &a));
+    o->stats.flops_linear += 4.0 * (double)at_tensor_count(out) * (double)a.w.v.shape[1];
+out:
+    if (st != AT_OK && w) st = at_fail_context(st, "%s: ", w->name);
+    return op_leave(&p, st, out);
 }
 
 // --- norms -----------------------------------------------------------------------------------
@@ -343,6 +399,7 @@ at_tensor *at_conv2d(at_ops *o, const at_tensor *x, const at_weight *weight, con
     AT_TRY(conv_residual(&p, s->residual, out, &a.residual));
     a.x = at_tensor_as_view(inner);
     a.out = at_tensor_as_view(out);
+    a.int8 = may_int8(o, &a.w);
     AT_TRY(op_has(&p, o->be->conv2d != NULL));
     if (at_tensor_count(out) == 0) goto out;
     AT_TRY(o->be->conv2d(o->dev->stream, &a));

@@ -69,6 +69,41 @@ static void linear_rows_are_rows_of_the_whole(void **state)
     bench_close(&b);
 }
 
+// With the backend's slot and without it.
+static void geglu_multiplies_the_value_by_the_gate(void **state)
+{
+    at_backend bare = *at_cpu_backend();
+    at_device other = *at_device_cpu();
+
+    (void)state;
+    bare.geglu = NULL;
+    other.backend = &bare;
+    for (int pass = 0; pass < 2; pass++) {
+        bench b = bench_on(pass ? &other : NULL, AT_F32);
+        at_tensor *x = random_tensor(&b, SHAPE(1, 3, 4));
+        at_weight *w = random_weight(&b, SHAPE(10, 4)), *bias = random_weight(&b, SHAPE(10));
+        const float *vw = w->data, *vb = bias->data;
+        float *vx = values_of(x);
+        double want[15];
+
+        for (int i = 0; i < 15; i++) {
+            double v[2];
+            for (int half = 0; half < 2; half++) {
+                int row = half * 5 + i % 5;
+                v[half] = vb[row];
+                for (int k = 0; k < 4; k++)
+                    v[half] += (double)vx[i / 5 * 4 + k] * vw[row * 4 + k];
+            }
+            want[i] = v[0] * 0.5 * v[1] * (1 + erf(v[1] / sqrt(2.0)));
+        }
+        assert_near(at_geglu(b.o, x, w, bias, AT_ACT_GELU_ERF), want, 15, 1e-5);
+        REFUSED(&b, at_geglu(b.o, x, random_weight(&b, SHAPE(5, 4)), NULL, AT_ACT_GELU_ERF),
+                AT_EINVAL, "geglu", "even number", "f32 [5, 4]");
+        at_free(vx);
+        bench_close(&b);
+    }
+}
+
 static void linear_refusals_name_weight_and_shapes(void **state)
 {
     bench b = bench_open();
@@ -290,6 +325,7 @@ int main(void)
         cmocka_unit_test(linear_multiplies_adds_and_gates),
         cmocka_unit_test(linear_gives_the_compute_dtype),
         cmocka_unit_test(linear_rows_are_rows_of_the_whole),
+        cmocka_unit_test(geglu_multiplies_the_value_by_the_gate),
         cmocka_unit_test(linear_refusals_name_weight_and_shapes),
         cmocka_unit_test(norms_scale_and_modulate),
         cmocka_unit_test(group_norm_takes_images_and_refuses_odd_groups),

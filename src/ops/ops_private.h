@@ -14,6 +14,7 @@ struct at_ops {
     at_device *dev;
     const at_backend *be;
     at_dtype compute;
+    bool int8;
     at_comm *comm;
     const at_sink *sink;
 

@@ -48,6 +48,7 @@ typedef struct ck_run {
     at_packed packed;
     union {
         at_linear_args linear;
+        at_geglu_args geglu;
         at_attention_args attention;
         at_norm_args norm;
         at_group_norm_args group_norm;
@@ -82,7 +83,7 @@ typedef struct ck_op {
 } ck_op;
 
 extern const ck_op ck_linear, ck_attention, ck_norm, ck_group_norm, ck_rope, ck_conv2d, ck_unary,
-    ck_binary, ck_gate_add, ck_lincomb, ck_copy, ck_fill_op, ck_embedding;
+    ck_binary, ck_gate_add, ck_lincomb, ck_copy, ck_fill_op, ck_embedding, ck_geglu;
 
 // One more tensor of the run, filled; its view. Index 0 (the first made) is the output.
 at_view ck_make(ck_run *r, at_dtype dtype, int rank, const int64_t *shape, ck_layout layout,
@@ -105,6 +106,7 @@ double ck_store_error(at_dtype t);
 double ck_least_error(at_dtype t);
 void ck_random(uint64_t seed);
 double ck_uniform(void); // [0, 1)
+const char *ck_dtype_name(at_dtype t);
 int64_t ck_dim(const at_view *v, int d);
 
 #endif

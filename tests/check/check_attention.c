@@ -64,11 +64,9 @@ static const char *label(int row, char out[160])
     const attention_row *r = &rows[row];
     snprintf(out, 160, "b%lld q%lld k%lld h%lld d%lld %s%s%s%s%s fill%d", (long long)r->b,
              (long long)r->tq, (long long)r->tk, (long long)r->h, (long long)r->d,
-             r->in == AT_F32    ? "f32"
-             : r->in == AT_BF16 ? "bf16"
-                                : "f16",
-             r->flags & CAUSAL ? " causal" : "", r->flags & BIAS ? " bias" : "",
-             r->flags & MASK ? " mask" : "", r->flags & FUSED_QKV ? " qkv" : "", (int)r->fill);
+             ck_dtype_name(r->in), r->flags & CAUSAL ? " causal" : "",
+             r->flags & BIAS ? " bias" : "", r->flags & MASK ? " mask" : "",
+             r->flags & FUSED_QKV ? " qkv" : "", (int)r->fill);
     return out;
 }
 

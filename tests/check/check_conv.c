@@ -70,13 +70,7 @@ static const char *label(int row, char out[160])
     const conv_row *r = &rows[row];
     snprintf(out, 160, "[%lld,%lld,%lld,%lld]->%lld k%d s%d %s*%s%s%s%s act%d", (long long)r->b,
              (long long)r->h, (long long)r->w, (long long)r->cin, (long long)r->cout, r->k,
-             r->stride,
-             r->x == AT_F32    ? "f32"
-             : r->x == AT_BF16 ? "bf16"
-                               : "f16",
-             r->wt == AT_F32    ? "f32"
-             : r->wt == AT_BF16 ? "bf16"
-                                : "f16",
+             r->stride, ck_dtype_name(r->x), ck_dtype_name(r->wt),
              r->flags & RESIDUAL ? " res" : "", r->flags & UP ? " up" : "",
              r->flags & STRIDED ? " strided" : "", (int)r->act);
     return out;

@@ -83,19 +83,14 @@ static const linear_row rows[] = {
     {1, 1, 256, 1536, AT_F32, AT_BF16, AT_F32, BIAS | PACK | BENCH},
 };
 
-static const char *dtype_name(at_dtype t)
-{
-    static const char *const names[AT_DTYPE_COUNT] = {"f32", "f16", "bf16", "e4m3", "e5m2", "f64"};
-    return t <= AT_F64 ? names[t] : "int";
-}
-
 static const char *label(int row, char out[160])
 {
     const linear_row *r = &rows[row];
     snprintf(out, 160, "[%lld,%lld,%lld]x%lld %s*%s->%s%s%s%s%s act%d", (long long)r->b,
-             (long long)r->t, (long long)r->k, (long long)r->n, dtype_name(r->x), dtype_name(r->w),
-             dtype_name(r->out), r->flags & GATE ? " gate" : "", r->flags & RESIDUAL ? " res" : "",
-             r->flags & STRIDED ? " strided" : "", r->flags & PACK ? " pack" : "", (int)r->act);
+             (long long)r->t, (long long)r->k, (long long)r->n, ck_dtype_name(r->x),
+             ck_dtype_name(r->w), ck_dtype_name(r->out), r->flags & GATE ? " gate" : "",
+             r->flags & RESIDUAL ? " res" : "", r->flags & STRIDED ? " strided" : "",
+             r->flags & PACK ? " pack" : "", (int)r->act);
     return out;
 }
 

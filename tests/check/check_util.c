@@ -239,3 +239,9 @@ double ck_act(double x, at_act act)
     }
     return x;
 }
+
+const char *ck_dtype_name(at_dtype t)
+{
+    static const char *const names[AT_DTYPE_COUNT] = {"f32", "f16", "bf16", "e4m3", "e5m2", "f64"};
+    return t <= AT_F64 ? names[t] : "int";
+}

@@ -38,6 +38,7 @@ const at_cpu_kernels at_cpu_avx2_table = {
         return driver(&at_cpu_avx2_table, a);                                                      \
     }
 SLOT(linear, at_linear_args, at_cpu_gemm_linear)
+SLOT(geglu, at_geglu_args, at_cpu_gemm_geglu)
 SLOT(attention, at_attention_args, at_cpu_flash_attention)
 SLOT(conv2d, at_conv2d_args, at_cpu_gemm_conv2d)
 SLOT(norm, at_norm_args, at_cpu_fast_norm)
@@ -67,6 +68,7 @@ void at_cpu_use_avx2(at_backend *b)
     b->gate_add = gate_add;
     b->lincomb = lincomb;
     b->linear = linear;
+    b->geglu = geglu;
     b->attention = attention;
     b->conv2d = conv2d;
     b->norm = norm;

@@ -29,6 +29,8 @@ const at_cpu_kernels at_cpu_avx512bf16_table = {
     }
 SLOT(linear_wide, at_linear_args, at_cpu_gemm_linear, at_cpu_avx512_table)
 SLOT(linear_pairs, at_linear_args, at_cpu_gemm_linear, at_cpu_avx512bf16_table)
+SLOT(geglu_wide, at_geglu_args, at_cpu_gemm_geglu, at_cpu_avx512_table)
+SLOT(geglu_pairs, at_geglu_args, at_cpu_gemm_geglu, at_cpu_avx512bf16_table)
 SLOT(attention_wide, at_attention_args, at_cpu_flash_attention, at_cpu_avx512_table)
 SLOT(conv2d_wide, at_conv2d_args, at_cpu_gemm_conv2d, at_cpu_avx512_table)
 
@@ -36,6 +38,7 @@ void at_cpu_use_avx512(at_backend *b)
 {
     at_cpu_use_avx2(b);
     b->linear = linear_wide;
+    b->geglu = geglu_wide;
     b->attention = attention_wide;
     b->conv2d = conv2d_wide;
 }
@@ -44,4 +47,5 @@ void at_cpu_use_avx512bf16(at_backend *b)
 {
     at_cpu_use_avx512(b);
     b->linear = linear_pairs;
+    b->geglu = geglu_pairs;
 }
