@@ -23,6 +23,8 @@ void at_cond_clear(at_cond *c)
     at_tensor_release(&c->mask);
     at_tensor_release(&c->concat_latent);
     at_tensor_release(&c->concat_mask);
+    at_tensor_release(&c->control_context);
+    at_tensor_release(&c->attn_bias);
     for (size_t i = 0; i < c->n_refs; i++)
         at_tensor_release(&c->refs[i]);
     at_free(c->refs);
@@ -58,6 +60,8 @@ bool at_cond_copy(at_cond *to, const at_cond *from)
     to->mask = again(from->mask);
     to->concat_latent = again(from->concat_latent);
     to->concat_mask = again(from->concat_mask);
+    to->control_context = again(from->control_context);
+    to->attn_bias = again(from->attn_bias);
     to->control = at_object_retain(from->control);
     for (size_t i = 0; i < AT_COND_EXTRA_COUNT; i++)
         to->extra[i] = at_object_retain(from->extra[i]);

@@ -40,6 +40,11 @@ typedef struct at_cond {
     size_t n_refs;
     at_object *control; // the last ControlNet of a chain (nodes/control.h) or NULL
     bool control_to_uncond;
+    at_tensor *control_context; // [1, t, d] what the ControlNets read instead of context, or NULL
+    // Added to the attention of text and reference tokens (StyleModelApply), f32 [1, n, n] on the host
+    // with n = text tokens + bias_h * bias_w; or NULL. The last bias_h x bias_w stand for the picture.
+    at_tensor *attn_bias;
+    int64_t bias_h, bias_w;
     at_object *extra[4]; // by at_cond_extra, NULL: absent
 } at_cond;
 typedef enum at_cond_extra {
