@@ -11,7 +11,7 @@ PROMPT ?= a big red house on the left and a small yellow star on the right, snow
 quietly = out=$$($(1) 2>&1) || { printf '%s\n' "$$out"; exit 1; }; \
     printf '%s\n' "$$out" | grep -v 'no work to do' | grep . || true
 
-.PHONY: all demo test setup build vocabulary fmt lint dist clean help
+.PHONY: all demo test setup build vocabulary fmt lint docs dist clean help
 all: build
 
 help:
@@ -49,6 +49,11 @@ lint:
 	@tools/setup/install.sh test
 	@$(MAKE) --no-print-directory $(BUILD)/build.ninja
 	@tools/lint/run.sh $(BUILD)
+
+# The pages that are printed from tables; a test fails when they are stale.
+docs: build
+	@$(BUILD)/bin/atelier nodes --markdown > docs/nodes.md
+	@$(BUILD)/bin/atelier models --markdown > docs/models.md
 
 dist: build
 	@tools/setup/install.sh dist

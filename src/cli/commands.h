@@ -10,6 +10,7 @@ extern const at_command at_command_run;
 extern const at_command at_command_plan;
 extern const at_command at_command_inspect;
 extern const at_command at_command_nodes;
+extern const at_command at_command_models;
 extern const at_command at_command_devices;
 extern const at_command at_command_bench;
 extern const at_command at_command_verify;

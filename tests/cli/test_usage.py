@@ -6,7 +6,7 @@ import unittest
 
 import kit
 
-COMMANDS = ("run", "plan", "inspect", "nodes", "devices", "bench", "verify", "version")
+COMMANDS = ("run", "plan", "inspect", "nodes", "models", "devices", "bench", "verify", "version")
 
 
 class Usage(kit.Case):

@@ -11,6 +11,7 @@
 #include "base/file.h"
 #include "base/mem.h"
 #include "json/json.h"
+#include "nodes/known.h"
 
 typedef struct fixture {
     char dir[64];
@@ -156,12 +157,26 @@ static void an_unknown_node_is_named(void **state)
     assert_null(text);
 }
 
+// The list that `nodes --missing` goes by names ComfyUI's nodes, all of them and no other.
+static void the_known_nodes_are_the_recorded_ones(void **state)
+{
+    fixture *f = *state;
+    const char *name;
+    json_t *info;
+    assert_int_equal(at_known_count, json_object_size(f->recorded));
+    json_object_foreach(f->recorded, name, info)
+    {
+        if (!at_known_find(name)) fail_msg("%s is not in known_list.h", name);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_node_describes_itself_as_recorded),
         cmocka_unit_test(one_node_is_the_same_as_in_the_whole),
         cmocka_unit_test(an_unknown_node_is_named),
+        cmocka_unit_test(the_known_nodes_are_the_recorded_ones),
     };
     return cmocka_run_group_tests(tests, open_empty, close_empty);
 }
