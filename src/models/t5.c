@@ -149,6 +149,7 @@ static at_tensor *position_bias(at_ops *o, const t5_config *c, const at_weight *
 
     if (!table) AT_TRY(at_fail(AT_ENOMEM, "no memory for %lld biases", (long long)n));
     AT_TRY(at_tensor_new(at_device_cpu(), AT_F32, 4, shape, &host));
+    AT_TRY(at_weight_ready(w));
     at_weight_read_f32(w, 0, n, table);
     fill_bias(at_tensor_data(host), table + n, table, c, tokens);
     if (at_ops_device(o) == at_device_cpu()) {

@@ -223,6 +223,8 @@ at_status op_takes_weight(const op_pass *p, const char *what, const at_weight *w
     char text[256];
 
     if (!w) return at_fail(AT_EINVAL, "%s is missing", what);
+    at_status made = at_weight_ready(w);
+    if (made != AT_OK) return made;
     if (!w->data) {
         return at_fail(AT_EUNSUPPORTED, "%s %s is a shape without bytes", what,
                        op_weight_text(w, text));

@@ -140,6 +140,7 @@ at_tensor *at_weight_tensor(at_ops *o, const at_weight *w, at_dtype dtype)
 
     if (!op_enter(&p, o, "weight_tensor", &o->stats.seconds_other)) return NULL;
     if (!w) AT_TRY(at_fail(AT_EINVAL, "the weight is missing"));
+    AT_TRY(at_weight_ready(w));
     if (!w->data) AT_TRY(at_fail(AT_EUNSUPPORTED, "%s is a shape without bytes", w->name));
     if (w->dtype == dtype && w->scale == 1.0f && o->dev->host) {
         AT_TRY(wrap_weight(w, &out));

@@ -7,39 +7,19 @@
 #include "weight/store.h"
 
 #include <stdarg.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/file.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "weight/extent.h"
-#include "weight/safetensors.h"
 #include "weight/scaled.h"
+#include "weight/store_impl.h"
 
-typedef struct record {
-    at_weight w;
-    at_packed packed;
-    void *own; // bytes of a record that is not in the mapping
-    char *own_name;
-} record;
-
-struct at_store {
-    atomic_int refs;
-    char *path;
-    at_map map;
-    at_st_file st;
-    record *block;  // all records of a file
-    record **order; // file order, then order of adding
-    record **sorted;
-    size_t count, cap;
-};
-
-static int by_name(const void *a, const void *b)
+int at_record_by_name(const void *a, const void *b)
 {
-    return strcmp((*(record *const *)a)->w.name, (*(record *const *)b)->w.name);
+    return strcmp((*(at_record *const *)a)->w.name, (*(at_record *const *)b)->w.name);
 }
 
 // Index of `name` in sorted, or of the first greater one.
@@ -66,7 +46,7 @@ static size_t lower_bound(const at_store *s, const char *name, bool *hit)
 static at_status reserve(at_store *s, size_t want)
 {
     size_t cap = s->cap ? s->cap : 64, bytes;
-    record **p;
+    at_record **p;
 
     while (cap < want && cap <= SIZE_MAX / 2)
         cap *= 2;
@@ -82,7 +62,7 @@ nomem:
     return at_fail(AT_ENOMEM, "%s: no memory for %zu records", s->path, want);
 }
 
-static void free_record(record *r)
+static void free_record(at_record *r)
 {
     void *packed = atomic_load_explicit(&r->packed.data, memory_order_acquire);
 
@@ -119,10 +99,13 @@ void at_store_release(at_store **ps)
     if (!s) return;
     *ps = NULL;
     if (atomic_fetch_sub_explicit(&s->refs, 1, memory_order_acq_rel) != 1) return;
-    for (size_t i = 0; i < s->count; i++) {
+    for (size_t i = 0; i < s->block_count; i++)
+        free_record(&s->block[i]);
+    for (size_t i = 0; i < s->count && !s->block; i++) {
         free_record(s->order[i]);
-        if (!s->block) at_free(s->order[i]);
+        at_free(s->order[i]);
     }
+    at_overlay_close(s->overlay);
     at_free(s->block);
     at_free(s->order);
     at_free(s->sorted);
@@ -157,7 +140,7 @@ static at_status refuse_other_kinds(const char *path, const at_map *m)
 static at_status copy_unaligned(at_store *s, size_t *copied)
 {
     for (size_t i = 0; i < s->count; i++) {
-        record *r = s->order[i];
+        at_record *r = s->order[i];
         if ((uintptr_t)r->w.data % at_dtype_size(r->w.dtype) == 0) continue;
         r->own = at_alloc(r->w.bytes);
         if (!r->own)
@@ -179,9 +162,10 @@ static at_status fill_from_file(at_store *s)
     s->block = at_calloc(s->st.count ? s->st.count : 1, sizeof *s->block);
     if (!s->block)
         AT_TRY(at_fail(AT_ENOMEM, "%s: no memory for %zu records", s->path, s->st.count));
+    s->block_count = s->st.count;
     for (size_t i = 0; i < s->st.count; i++) {
         const at_st_row *row = &s->st.rows[i];
-        record *r = &s->block[i];
+        at_record *r = &s->block[i];
         r->w = (at_weight){.name = row->name,
                            .dtype = row->dtype,
                            .rank = row->rank,
@@ -194,7 +178,7 @@ static at_status fill_from_file(at_store *s)
         s->order[i] = s->sorted[i] = r;
     }
     s->count = s->st.count;
-    qsort(s->sorted, s->count, sizeof *s->sorted, by_name);
+    qsort(s->sorted, s->count, sizeof *s->sorted, at_record_by_name);
     AT_TRY(copy_unaligned(s, &unaligned));
     if (unaligned)
         at_log(AT_WARN, "WEIGHT-UNALIGNED",
@@ -242,9 +226,9 @@ static at_status check_shape(const at_store *s, const char *name, at_dtype dtype
 }
 
 static at_status add(at_store *s, const char *name, at_dtype dtype, int rank, const int64_t *shape,
-                     bool with_bytes, record **out)
+                     bool with_bytes, at_record **out)
 {
-    record *r = NULL;
+    at_record *r = NULL;
     size_t bytes = 0, at;
     bool hit;
     at_status st = AT_OK;
@@ -283,7 +267,7 @@ at_status at_store_add(at_store *s, const char *name, at_dtype dtype, int rank,
                        const int64_t *shape, void (*fill)(void *ctx, void *bytes, size_t n),
                        void *ctx)
 {
-    record *r;
+    at_record *r;
     at_status st = add(s, name, dtype, rank, shape, true, &r);
 
     if (st == AT_OK && fill) fill(ctx, r->own, r->w.bytes);
@@ -293,7 +277,7 @@ at_status at_store_add(at_store *s, const char *name, at_dtype dtype, int rank,
 at_status at_store_add_shape(at_store *s, const char *name, at_dtype dtype, int rank,
                              const int64_t *shape)
 {
-    record *r;
+    at_record *r;
 
     return add(s, name, dtype, rank, shape, false, &r);
 }
@@ -339,6 +323,7 @@ const char *at_store_metadata(const at_store *s, const char *key)
 {
     size_t lo = 0, hi = s->st.meta_count;
 
+    if (s->overlay) return at_store_metadata(at_store_base((at_store *)(uintptr_t)s), key);
     while (lo < hi) {
         size_t mid = lo + (hi - lo) / 2;
         int c = strcmp(s->st.meta[mid].key, key);
@@ -353,5 +338,5 @@ const char *at_store_metadata(const at_store *s, const char *key)
 
 uint64_t at_store_file_bytes(const at_store *s)
 {
-    return s->map.size;
+    return s->overlay ? at_store_file_bytes(at_store_base((at_store *)(uintptr_t)s)) : s->map.size;
 }

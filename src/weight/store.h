@@ -22,16 +22,20 @@
 
 typedef struct at_store at_store;
 
+typedef struct at_lazy at_lazy; // bytes that are made when first wanted, see weight/overlay.h
+
 typedef struct at_weight {
     const char *name;
     at_dtype dtype;
     int rank;
     int64_t shape[AT_MAX_RANK];
-    const void *data; // mapped bytes; NULL only in a store of shapes (plan, inspect)
+    const void *data; // mapped bytes; NULL only in a store of shapes (plan, inspect), and before
+                      // at_weight_ready where `lazy` is set
     size_t bytes;
     float scale; // multiply by it; 1 unless scaled fp8
     at_packed *packed;
     at_store *store;
+    at_lazy *lazy; // NULL: the bytes are there
 } at_weight;
 
 // Open by content: safetensors now; gguf and ckpt plug in here. AT_ENOTFOUND, AT_EFORMAT with a
@@ -59,7 +63,11 @@ const char *at_store_metadata(const at_store *s,
                               const char *key); // safetensors __metadata__; or NULL
 uint64_t at_store_file_bytes(const at_store *s);
 
-// Convert element range [first, first + n) to f32, scale applied. For small tables and tests.
+// Make sure that the bytes are there: a record of an overlay is computed here, once, and failure names
+// it. To be asked before `data` is read; the doors of ops/ do. Any thread.
+at_status at_weight_ready(const at_weight *w);
+// Convert element range [first, first + n) to f32, scale applied. For small tables and tests. The
+// weight is ready.
 void at_weight_read_f32(const at_weight *w, int64_t first, int64_t n, float *out);
 int64_t at_weight_elements(const at_weight *w);
 at_wview at_weight_view(const at_weight *w); // w NULL gives an absent view
