@@ -1,0 +1,298 @@
+// SPDX-License-Identifier: Apache-2.0
+// flux_blocks.c - Flux.1's blocks: text and image tokens side by side, then as one stream.
+// Idea: see flux.c. A fused layer whose weights lie apart in the file writes its parts side by side
+// into the same buffer, so everything behind it is the same for both layouts.
+// Easy to get wrong:
+//   - joint order is text first, then image
+//   - a patch is packed channel slowest: token feature = c * 4 + row * 2 + column
+//   - modulation chunks are shift, scale, gate
+//   - rotary pairs are neighbours (0,1)(2,3); the axes share the head as d/8, 7d/16, 7d/16
+//   - guidance and timestep are multiplied by 1000 before the sinusoid
+//   - a residual may cover fewer image tokens than there are (reference latents stand behind)
+//   - the order of a call's arguments is free in C: beside at_into(...) no other argument may pass
+//     a door, or that door takes what was meant for the outer one (and refuses it)
+// Owns nothing: tensors belong to op scopes.
+#include "models/flux_blocks.h"
+
+static const double rope_theta = 10000.0;
+static const float norm_eps = 1e-6f;
+
+// --- prologue ----------------------------------------------------------------------------------
+static at_tensor *linear(at_ops *o, const at_tensor *x, at_lin l, const at_linear_extra *extra)
+{
+    return at_linear(o, x, l.w, l.b, extra);
+}
+
+static at_tensor *embed(at_ops *o, const at_tensor *x, const at_flux_embedder *e)
+{
+    at_tensor *h = linear(o, x, e->in, &(at_linear_extra){.act = AT_ACT_SILU});
+    return linear(o, h, e->out, NULL);
+}
+
+// Sinusoid of 1000 * t, through its embedder.
+static at_tensor *embed_scalar(at_ops *o, const at_flux_config *c, const float *t, int64_t b,
+                               const at_flux_embedder *e)
+{
+    float scaled[AT_FLUX_MAX_BATCH];
+    if (b > (int64_t)AT_LEN(scaled))
+        return at_ops_poison(o, AT_EINVAL, "a batch of %lld is more than %d", (long long)b,
+                             (int)AT_LEN(scaled));
+    for (int64_t i = 0; i < b; i++)
+        scaled[i] = 1000.0f * t[i];
+    return embed(o, at_timestep_embedding(o, scaled, b, (int)c->time, 10000.0, true), e);
+}
+
+// silu(time + guidance + pooled): what every modulation starts from.
+static at_tensor *condition(at_ops *o, const at_flux_config *c, const at_flux_weights *w,
+                            const at_model_in *in, int64_t b)
+{
+    at_tensor *vec = embed_scalar(o, c, in->timestep, b, &w->time);
+    if (c->guidance) {
+        float usual[AT_FLUX_MAX_BATCH];
+        for (size_t i = 0; i < AT_LEN(usual); i++)
+            usual[i] = 3.5f;
+        vec = at_add(o, vec,
+                     embed_scalar(o, c, in->guidance ? in->guidance : usual, b, &w->guidance));
+    }
+    const at_tensor *pooled = in->pooled;
+    if (!pooled) pooled = at_zeros(o, at_ops_compute(o), 2, (int64_t[]){b, c->vec});
+    if (pooled && pooled->rank == 2 && pooled->shape[1] > c->vec)
+        pooled = at_narrow(o, pooled, 1, 0, c->vec); // ComfyUI cuts longer ones
+    vec = at_add(o, vec, embed(o, pooled, &w->vec));
+    return at_unary(o, vec, AT_ACT_SILU);
+}
+
+// One more row and column that repeat the first ones, where a side is odd.
+const at_tensor *at_flux_pad_even(at_ops *o, const at_tensor *x)
+{
+    for (int dim = 2; x && dim < 4; dim++) {
+        if (x->shape[dim] % 2 == 0) continue;
+        const at_tensor *parts[] = {x, at_narrow(o, x, dim, 0, 1)};
+        x = at_concat(o, dim, 2, parts);
+    }
+    return x;
+}
+
+// [b, c, h, w] -> [b, h/2 * w/2, c * 4]
+at_tensor *at_flux_tokens(at_ops *o, const at_tensor *x)
+{
+    if (!x) return NULL;
+    int64_t b = x->shape[0], c = x->shape[1], h = x->shape[2] / 2, w = x->shape[3] / 2;
+    at_tensor *t = at_reshape(o, x, 6, (int64_t[]){b, c, h, 2, w, 2});
+    t = at_permute(o, t, (int[]){0, 2, 4, 1, 3, 5});
+    return at_reshape(o, t, 3, (int64_t[]){b, h * w, c * 4});
+}
+
+// Positions are (0, row, column) for image tokens and zero for text.
+static at_rope_table rope_for(at_ops *o, const at_flux_config *c, const at_flux_state *s,
+                              int64_t text)
+{
+    int64_t n = text + s->rows * s->cols, shape[] = {n, 3};
+    at_tensor *ids = NULL;
+    at_rope_table none = {0};
+    int d = (int)c->head_dim, axes[] = {d / 8, 7 * d / 16, 7 * d / 16};
+
+    at_status st = at_tensor_new(at_device_cpu(), AT_F32, 2, shape, &ids);
+    if (st != AT_OK) {
+        at_ops_poison(o, st, "positions of %lld tokens: %s", (long long)n, at_error_text());
+        return none;
+    }
+    float *p = at_tensor_data(ids);
+    for (int64_t i = 0; i < n; i++) {
+        int64_t j = i - text, row = j < 0 ? 0 : j / s->cols, col = j < 0 ? 0 : j % s->cols;
+        p[3 * i] = 0;
+        p[3 * i + 1] = (float)row;
+        p[3 * i + 2] = (float)col;
+    }
+    at_rope_table t = at_rope_make(o, n, 3, axes, p, rope_theta);
+    at_tensor_release(&ids);
+    return t;
+}
+
+static at_rope_table rope_part(at_ops *o, at_rope_table t, int64_t start, int64_t n)
+{
+    return (at_rope_table){at_narrow(o, t.cos, 0, start, n), at_narrow(o, t.sin, 0, start, n)};
+}
+
+// This rank's tokens of a table: the split is over dimension 1.
+static at_tensor *split_table(at_ops *o, const at_tensor *t)
+{
+    if (!t || at_ops_comm(o)->size == 1) return (at_tensor *)t;
+    int64_t n = t->shape[0], d = t->shape[1];
+    at_tensor *s = at_split_tokens(o, at_reshape(o, t, 3, (int64_t[]){1, n, d}));
+    return s ? at_reshape(o, s, 2, (int64_t[]){s->shape[1], d}) : NULL;
+}
+
+static void make_rope(at_ops *o, const at_flux_config *c, at_flux_state *s, int64_t text)
+{
+    at_rope_table all = rope_for(o, c, s, text);
+    at_rope_table txt = rope_part(o, all, 0, text);
+    at_rope_table img = rope_part(o, all, text, s->rows * s->cols);
+    s->rope_text = (at_rope_table){split_table(o, txt.cos), split_table(o, txt.sin)};
+    s->rope_image = (at_rope_table){split_table(o, img.cos), split_table(o, img.sin)};
+    s->rope = all;
+    if (at_ops_comm(o)->size == 1) return;
+    s->rope.cos = at_concat(o, 0, 2, (const at_tensor *[]){s->rope_text.cos, s->rope_image.cos});
+    s->rope.sin = at_concat(o, 0, 2, (const at_tensor *[]){s->rope_text.sin, s->rope_image.sin});
+}
+
+bool at_flux_begin(at_ops *o, const at_arch *a, const at_flux_config *c, const at_flux_weights *w,
+                   at_flux_state *s, const at_model_in *in, int64_t more_text)
+{
+    const at_tensor *x = in->x, *text = in->context;
+    if (x->rank != 4 || x->shape[1] != c->channels) {
+        at_ops_poison(o, AT_EINVAL, "%s takes latents of %lld channels, not %lld", a->title,
+                      (long long)c->channels, (long long)x->shape[1]);
+        return false;
+    }
+    if (text->shape[2] != c->context || text->shape[0] != x->shape[0]) {
+        at_ops_poison(o, AT_EINVAL, "%s takes text of width %lld and batch %lld, not %lld and %lld",
+                      a->title, (long long)c->context, (long long)x->shape[0],
+                      (long long)text->shape[2], (long long)text->shape[0]);
+        return false;
+    }
+    s->batch = x->shape[0];
+    s->height = x->shape[2];
+    s->width = x->shape[3];
+    s->rows = (s->height + 1) / 2;
+    s->cols = (s->width + 1) / 2;
+    s->control = in->control;
+    s->vec = condition(o, c, w, in, s->batch);
+    make_rope(o, c, s, text->shape[1] + more_text);
+    return true;
+}
+
+// --- blocks ------------------------------------------------------------------------------------
+// A block's modulation [b, n * hidden]. It depends on the step alone, not on the tokens.
+at_tensor *at_flux_modulation(at_ops *o, const at_flux_state *s, at_lin l)
+{
+    return linear(o, s->vec, l, NULL);
+}
+
+// Chunk i of a modulation.
+static at_tensor *chunk(at_ops *o, const at_flux_config *c, const at_tensor *mod, int i)
+{
+    return at_narrow(o, mod, 1, i * c->hidden, c->hidden);
+}
+
+// LayerNorm without weights, then y * (1 + scale) + shift; chunks `first` and `first` + 1.
+at_tensor *at_flux_modulate(at_ops *o, const at_flux_config *c, const at_tensor *x,
+                            const at_tensor *mod, int first)
+{
+    at_norm_spec spec = {.mod_shift = chunk(o, c, mod, first),
+                         .mod_scale = chunk(o, c, mod, first + 1),
+                         .eps = norm_eps};
+    return at_norm(o, x, &spec);
+}
+
+// Head view [b, t, heads, dim] of part 0 (q), 1 (k) or 2 (v) of a fused qkv [b, t, 3 * hidden ..].
+static at_tensor *heads_of(at_ops *o, const at_flux_config *c, const at_tensor *qkv, int part)
+{
+    at_tensor *one = at_narrow(o, qkv, 2, part * c->hidden, c->hidden);
+    if (!one) return NULL;
+    return at_reshape(o, one, 4, (int64_t[]){one->shape[0], one->shape[1], c->heads, c->head_dim});
+}
+
+// Normalise and rotate q and k where they lie.
+static void rotate_in_place(at_ops *o, const at_flux_config *c, const at_tensor *qkv,
+                            const at_weight *q_norm, const at_weight *k_norm,
+                            const at_rope_table *rope)
+{
+    at_tensor *q = heads_of(o, c, qkv, 0), *k = heads_of(o, c, qkv, 1);
+    at_rope(at_into(o, q), q, q_norm, norm_eps, rope, false);
+    at_rope(at_into(o, k), k, k_norm, norm_eps, rope, false);
+}
+
+// q, k and v are read from the one buffer by strides.
+static at_tensor *attend(at_ops *o, const at_flux_config *c, const at_tensor *qkv, at_tensor *into)
+{
+    at_tensor *q = heads_of(o, c, qkv, 0), *k = heads_of(o, c, qkv, 1), *v = heads_of(o, c, qkv, 2);
+    return at_attention(at_into(o, into), q, k, v, NULL, 0, false);
+}
+
+// A fused layer into `out`: in one, or its parts side by side.
+static void fused(at_ops *o, at_tensor *out, const at_tensor *x, at_lin whole, const at_lin *parts,
+                  const int64_t *widths, int n)
+{
+    if (whole.w) {
+        linear(at_into(o, out), x, whole, NULL);
+        return;
+    }
+    for (int64_t i = 0, at = 0; i < n; at += widths[i++]) {
+        at_tensor *part = at_narrow(o, out, 2, at, widths[i]);
+        linear(at_into(o, part), x, parts[i], NULL);
+    }
+}
+
+// A ControlNet's residual onto image tokens, in place. It may cover fewer tokens than there are.
+static void add_control(at_ops *o, const at_tensor *residual, at_tensor *img)
+{
+    if (!residual || !img) return;
+    at_tensor *add = at_split_tokens(o, residual);
+    if (add && add->shape[1] < img->shape[1]) img = at_narrow(o, img, 1, 0, add->shape[1]);
+    at_add(at_into(o, img), img, add);
+}
+
+// First half of a double block for one stream: its rows of the joint qkv.
+static void stream_in(at_ops *o, const at_flux_config *c, const at_flux_stream *w,
+                      const at_tensor *x, const at_tensor *mod, const at_rope_table *rope,
+                      at_tensor *qkv)
+{
+    at_tensor *y = at_flux_modulate(o, c, x, mod, 0);
+    fused(o, qkv, y, w->qkv, w->parts, (int64_t[]){c->hidden, c->hidden, c->hidden}, 3);
+    rotate_in_place(o, c, qkv, w->q_norm, w->k_norm, rope);
+}
+
+// Second half: projection, then MLP, both added to the stream x in place.
+static void stream_out(at_ops *o, const at_flux_config *c, const at_flux_stream *w, at_tensor *x,
+                       const at_tensor *attended, const at_tensor *mod)
+{
+    at_linear_extra add = {.residual = x, .gate = chunk(o, c, mod, 2)};
+    linear(at_into(o, x), attended, w->proj, &add);
+    at_tensor *h = at_flux_modulate(o, c, x, mod, 3);
+    h = linear(o, h, w->fc1, &(at_linear_extra){.act = AT_ACT_GELU_TANH});
+    add.gate = chunk(o, c, mod, 5);
+    linear(at_into(o, x), h, w->fc2, &add);
+}
+
+at_tensor *at_flux_double_block(at_ops *o, const at_flux_config *c, const at_flux_double *w,
+                                const at_flux_state *s, int i, at_tensor *h)
+{
+    at_tensor *txt = at_narrow(o, h, 1, 0, s->text), *img = at_narrow(o, h, 1, s->text, s->image);
+    at_tensor *txt_mod = at_flux_modulation(o, s, w->txt.mod);
+    at_tensor *img_mod = at_flux_modulation(o, s, w->img.mod);
+    at_tensor *qkv =
+        at_empty(o, at_ops_compute(o), 3, (int64_t[]){s->batch, s->text + s->image, c->qkv});
+
+    stream_in(o, c, &w->txt, txt, txt_mod, &s->rope_text, at_narrow(o, qkv, 1, 0, s->text));
+    stream_in(o, c, &w->img, img, img_mod, &s->rope_image, at_narrow(o, qkv, 1, s->text, s->image));
+    at_tensor *y = attend(o, c, qkv, NULL);
+    stream_out(o, c, &w->txt, txt, at_narrow(o, y, 1, 0, s->text), txt_mod);
+    stream_out(o, c, &w->img, img, at_narrow(o, y, 1, s->text, s->image), img_mod);
+    if (s->control && i < AT_CONTROL_MAX) add_control(o, s->control->doubles[i], img);
+    return h;
+}
+
+// Attention and MLP read the same normalised tokens and write side by side; linear2 joins them.
+at_tensor *at_flux_single_block(at_ops *o, const at_flux_config *c, const at_flux_single *w,
+                                const at_flux_state *s, int i, at_tensor *h)
+{
+    int64_t tokens = s->text + s->image;
+    at_tensor *mod = at_flux_modulation(o, s, w->mod);
+    at_tensor *x = at_flux_modulate(o, c, h, mod, 0);
+    at_tensor *y = at_empty(o, at_ops_compute(o), 3, (int64_t[]){s->batch, tokens, c->lin1});
+    at_tensor *both = at_empty(o, at_ops_compute(o), 3, (int64_t[]){s->batch, tokens, c->lin2});
+    at_tensor *mlp_in = at_narrow(o, y, 2, c->qkv, c->mlp);
+    at_tensor *mlp_out = at_narrow(o, both, 2, c->hidden, c->mlp);
+    at_linear_extra add = {.residual = h, .gate = chunk(o, c, mod, 2)};
+
+    fused(o, y, x, w->lin1, w->parts, (int64_t[]){c->hidden, c->hidden, c->hidden, c->mlp}, 4);
+    rotate_in_place(o, c, y, w->q_norm, w->k_norm, &s->rope);
+    attend(o, c, y, at_narrow(o, both, 2, 0, c->hidden));
+    at_unary(at_into(o, mlp_out), mlp_in, AT_ACT_GELU_TANH);
+    linear(at_into(o, h), both, w->lin2, &add);
+    if (!s->control || i >= AT_CONTROL_MAX || !s->control->singles[i]) return h;
+    at_tensor *img = at_narrow(o, h, 1, s->text, s->image);
+    add_control(o, s->control->singles[i], img);
+    return h;
+}
