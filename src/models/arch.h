@@ -23,6 +23,8 @@ typedef struct at_probe {
 // block). `in` is valid for the whole forward.
 typedef struct at_denoiser_ops {
     size_t state_size; // zeroed before the prologue
+    size_t channels;   // 1 + offset in the config: of x and concat together; 0: of x alone
+    bool text_repeats; // see at_model_text_repeats
     int (*blocks)(const void *config);
     at_tensor *(*prologue)(at_ops *o, const at_bound *m, void *state, const at_model_in *in);
     at_tensor *(*block)(at_ops *o, const at_bound *m, void *state, int i, at_tensor *hidden);

@@ -2,6 +2,7 @@
 // model.c - denoisers as objects: loaded, cloned with other sampling facts, evaluated.
 // Idea: a clone shares the bound weights; what differs is a value (at_model_sampling).
 // Owns: an at_model owns its label and one reference to its at_bound.
+#include <limits.h>
 #include <stdatomic.h>
 
 #include "base/mem.h"
@@ -134,6 +135,18 @@ const at_arch *at_model_arch(const at_model *m)
 int at_model_blocks(const at_model *m)
 {
     return m->bound->arch->denoiser->blocks(m->bound->config);
+}
+
+int at_model_channels(const at_model *m)
+{
+    const at_arch *a = m->bound->arch;
+    int64_t n = at_size_at(m->bound->config, a->denoiser->channels);
+    return n > 0 && n < INT_MAX ? (int)n : a->latent->channels;
+}
+
+bool at_model_text_repeats(const at_model *m)
+{
+    return m->bound->arch->denoiser->text_repeats;
 }
 
 at_tensor *at_model_forward(at_ops *o, at_model *m, const at_model_in *in)

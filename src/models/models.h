@@ -65,6 +65,15 @@ const char *at_model_label(const at_model *m);
 const at_arch *at_model_arch(const at_model *m);
 int at_model_blocks(const at_model *m);
 
+// Channels that the network takes, x and concat together; its latent's if it takes no concat.
+int at_model_channels(const at_model *m);
+// Text is read by cross attention alone, so that repeating its tokens changes nothing.
+bool at_model_text_repeats(const at_model *m);
+
+// Where the positions of reference latents lie: in a layer of their own, beside each other; in a layer
+// each; or behind the picture's last row and column (ComfyUI's "offset", "index", "uxo").
+typedef enum at_ref_method { AT_REF_OFFSET, AT_REF_INDEX, AT_REF_UXO } at_ref_method;
+
 // What one evaluation of the network needs beside x: tensors f32 or compute dtype on the op device.
 typedef struct at_model_in {
     const at_tensor *x;       // [b, c, h, w] f32
@@ -77,6 +86,8 @@ typedef struct at_model_in {
     // Latents to look at (Flux Kontext), [1 or b, c, h', w'] f32 each.
     const at_tensor *const *refs;
     size_t n_refs;
+    at_ref_method ref_method;
+    bool no_guidance;          // where the model wants guidance: leave its embedding out
     const at_control *control; // or NULL
     const at_patches *patches; // or NULL
     // For patches that have a range or treat conditionings apart: the sigma of all rows, and how

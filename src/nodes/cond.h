@@ -26,6 +26,7 @@ typedef struct at_cond {
     at_tensor *context; // [1, t, d]
     at_tensor *pooled;  // [1, d] or NULL
     bool has_guidance;
+    bool guidance_off; // FluxDisableGuidance: the embedding is left out
     float guidance;
     float strength;                   // 1
     float start_percent, end_percent; // 0, 1
@@ -38,6 +39,7 @@ typedef struct at_cond {
     at_tensor *concat_latent, *concat_mask; // inpainting and ip2p: [b, c, h, w], [b, 1, h, w]
     at_tensor **refs; // Flux Kontext's reference latents: n_refs counted references in an array
     size_t n_refs;
+    at_ref_method ref_method;
     at_object *control; // the last ControlNet of a chain (nodes/control.h) or NULL
     bool control_to_uncond;
     at_tensor *control_context; // [1, t, d] what the ControlNets read instead of context, or NULL
