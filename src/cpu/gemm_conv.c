@@ -148,27 +148,28 @@ static void multiply(const conv *c, const band_view *v, int64_t rows, int64_t n0
     }
 }
 
-void at_cpu_conv_finish(const conv *c, int64_t b, int64_t oy0, int64_t rows, int64_t n0,
-                        int64_t count, float *s, int64_t ld)
+void at_cpu_conv_finish_pixel(const conv *c, int64_t b, int64_t y, int64_t x, int64_t n0,
+                              int64_t count, float *s)
 {
     const at_conv2d_args *a = c->a;
     const at_view *r = &a->residual, *o = &a->out;
-    float residual[CONV_NC];
+    int64_t to = b * o->stride[0] + y * o->stride[1] + x * o->stride[2] + n0;
+    float residual[CONV_NC], *row = o->dtype == AT_F32 ? (float *)o->data + to : s;
+    at_cpu_finish f = {.scale = a->w.scale, .bias = c->bias ? c->bias + n0 : NULL, .act = a->act};
 
-    for (int64_t p = 0; p < rows * c->ow; p++) {
-        int64_t y = oy0 + p / c->ow, x = p % c->ow, to;
-        float *row;
-        at_cpu_finish f = {
-            .scale = a->w.scale, .bias = c->bias ? c->bias + n0 : NULL, .act = a->act};
-        if (r->data)
-            f.residual =
-                at_cpu_row(c->k, residual, r->data, r->dtype,
-                           b * r->stride[0] + y * r->stride[1] + x * r->stride[2] + n0, 1, count);
-        to = b * o->stride[0] + y * o->stride[1] + x * o->stride[2] + n0;
-        row = o->dtype == AT_F32 ? (float *)o->data + to : s + p * ld;
-        c->k->finish(row, s + p * ld, count, &f);
-        if (row == s + p * ld) c->k->store(o->data, o->dtype, to, 1, row, count);
-    }
+    if (r->data)
+        f.residual =
+            at_cpu_row(c->k, residual, r->data, r->dtype,
+                       b * r->stride[0] + y * r->stride[1] + x * r->stride[2] + n0, 1, count);
+    c->k->finish(row, s, count, &f);
+    if (row == s) c->k->store(o->data, o->dtype, to, 1, row, count);
+}
+
+void at_cpu_conv_finish(const conv *c, int64_t b, int64_t oy0, int64_t rows, int64_t n0,
+                        int64_t count, float *s, int64_t ld)
+{
+    for (int64_t p = 0; p < rows * c->ow; p++)
+        at_cpu_conv_finish_pixel(c, b, oy0 + p / c->ow, p % c->ow, n0, count, s + p * ld);
 }
 
 static void conv_task(const conv *c, int64_t task, float *band, float *sums)
@@ -266,16 +267,47 @@ void at_cpu_conv_close(conv *c)
     c->bias = NULL;
 }
 
+// Rows of pixels that follow each other are one long row.
+static bool flat_pixels(const at_view *v, at_view *out)
+{
+    if (v->data && v->shape[1] > 1 && v->stride[1] != v->shape[2] * v->stride[2]) return false;
+    *out = (at_view){.data = v->data,
+                     .dtype = v->dtype,
+                     .rank = 3,
+                     .shape = {v->shape[0], v->shape[1] * v->shape[2], v->shape[3]},
+                     .stride = {v->stride[0], v->stride[2], v->stride[3]}};
+    return true;
+}
+
+bool at_cpu_conv_as_linear(const at_conv2d_args *a, at_linear_args *out)
+{
+    bool point = a->w.v.shape[2] == 1 && a->w.v.shape[3] == 1 && a->stride == 1 && !a->upsample2x;
+
+    *out = (at_linear_args){.w = a->w, .bias = a->bias, .act = a->act, .int8 = a->int8};
+    out->w.v.rank = 2;
+    out->w.v.stride[0] = a->w.v.shape[1];
+    out->w.v.stride[1] = 1;
+    return point && !a->pad_top && !a->pad_left && !a->pad_bottom && !a->pad_right &&
+           flat_pixels(&a->x, &out->x) && flat_pixels(&a->out, &out->out) &&
+           flat_pixels(&a->residual, &out->residual);
+}
+
 at_status at_cpu_gemm_conv2d(const at_cpu_kernels *k, const at_conv2d_args *a)
 {
+    at_linear_args linear;
     packed_conv *own = NULL;
     const packed_conv *kept;
     at_status st = AT_OK;
     conv c;
 
     if (!at_cpu_conv_supported(a)) return at_cpu_ref_conv2d(NULL, a);
+    if (at_cpu_conv_as_linear(a, &linear)) return at_cpu_gemm_linear(k, &linear);
     AT_TRY(at_cpu_conv_open(&c, k, a));
-    if (!a->out.shape[0] || !c.oh || !c.ow || !c.cout) goto out;
+    if (!a->out.shape[0] || !c.oh || !c.ow || !c.cout || !c.cin) goto out;
+    if (at_cpu_winograd_pays(k, a)) {
+        AT_TRY(at_cpu_winograd_run(&c));
+        goto out;
+    }
     choose_band(&c, a->out.shape[0]);
     kept = at_cpu_packed_get(a->w.packed, k);
     if (!kept) {

@@ -33,5 +33,13 @@ void at_cpu_conv_close(conv *c);
 // Finish sums s [rows * ow][ld] of output rows oy0.. and channels [n0, n0 + count), and store them.
 void at_cpu_conv_finish(const conv *c, int64_t b, int64_t oy0, int64_t rows, int64_t n0,
                         int64_t count, float *s, int64_t ld);
+void at_cpu_conv_finish_pixel(const conv *c, int64_t b, int64_t y, int64_t x, int64_t n0,
+                              int64_t count, float *s);
+
+// Whether Winograd's form (winograd.c) is the faster one for a supported convolution, and its work.
+bool at_cpu_winograd_pays(const at_cpu_kernels *k, const at_conv2d_args *a);
+at_status at_cpu_winograd_run(conv *c);
+// A 1x1 convolution of stride 1 without padding as a linear layer; false if it is none.
+bool at_cpu_conv_as_linear(const at_conv2d_args *a, at_linear_args *out);
 
 #endif

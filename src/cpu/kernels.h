@@ -39,6 +39,13 @@ typedef struct at_cpu_kernels {
     void (*dots)(float *out, int64_t ldo, const float *x, int64_t ldx, int m, const void *w,
                  at_dtype t, int64_t first, int64_t ldw, int64_t n, int64_t k);
 
+    // Winograd's F(4x4, 3x3) on n channels (winograd.c), NULL if there is none. 36 places lie `step` floats apart.
+    //   input: v = transform of the 6x6 pixels px; output: y [16] pixels, `ld` apart, from products m;
+    //   filter: u from nr filters g [9][nr].
+    void (*wino_input)(float *v, int64_t step, const float *const px[36], int64_t n);
+    void (*wino_output)(float *y, int64_t ld, const float *m, int64_t step, int64_t n);
+    void (*wino_filter)(float *u, int64_t step, const float *g, int nr);
+
     // Rows of n elements; load and store as at_cpu_load and at_cpu_store.
     void (*load)(float *dst, const void *base, at_dtype t, int64_t first, int64_t stride,
                  int64_t n);

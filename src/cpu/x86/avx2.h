@@ -34,5 +34,8 @@ void at_avx2_pack(float *dst, const void *w, at_dtype t, int64_t first, int64_t 
                   int64_t k);
 void at_avx2_dots(float *out, int64_t ldo, const float *x, int64_t ldx, int m, const void *w,
                   at_dtype t, int64_t first, int64_t ldw, int64_t n, int64_t k);
+void at_avx2_wino_input(float *v, int64_t step, const float *const px[36], int64_t n);
+void at_avx2_wino_output(float *y, int64_t ld, const float *m, int64_t step, int64_t n);
+void at_avx2_wino_filter(float *u, int64_t step, const float *g, int nr);
 
 #endif
