@@ -56,8 +56,13 @@ static const char *human_count(double n, char out[16])
     return out;
 }
 
-static const char *const part_names[] = {
-    [AT_PART_DENOISER] = "denoiser", [AT_PART_TEXT] = "text encoder", [AT_PART_VAE] = "VAE"};
+static const char *const part_names[] = {[AT_PART_DENOISER] = "denoiser",
+                                         [AT_PART_TEXT] = "text encoder",
+                                         [AT_PART_VAE] = "VAE",
+                                         [AT_PART_CONTROL] = "ControlNet",
+                                         [AT_PART_VISION] = "picture encoder",
+                                         [AT_PART_STYLE] = "style model",
+                                         [AT_PART_GLIGEN] = "GLIGEN"};
 
 static at_status print_component(at_store *s, const at_found *f)
 {

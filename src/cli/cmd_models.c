@@ -21,6 +21,10 @@ static const char *part_title(at_part p)
     case AT_PART_DENOISER: return "Denoisers";
     case AT_PART_TEXT: return "Text encoders";
     case AT_PART_VAE: return "VAEs";
+    case AT_PART_CONTROL: return "ControlNets and adapters";
+    case AT_PART_VISION: return "Picture encoders";
+    case AT_PART_STYLE: return "Style models";
+    case AT_PART_GLIGEN: return "GLIGEN";
     }
     return "Others";
 }

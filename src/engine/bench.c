@@ -65,6 +65,9 @@ static at_status prepare(const at_bench_options *b, at_ops *o, at_store *s, subj
         for (int64_t i = 0; i < u->tokens; i++)
             u->ids[i] = (int32_t)(17 * i % 30000);
         break;
+    default:
+        return at_fail(AT_EUNSUPPORTED, "bench: %s is no denoiser, text encoder or VAE",
+                       b->shape->name);
     }
     return at_ops_status(o);
 }

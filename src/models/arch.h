@@ -9,6 +9,7 @@
 #define AT_MODELS_ARCH_H
 
 #include "models/bind.h"
+#include "models/control_net.h"
 #include "models/models.h"
 
 // A tensor that must (or must not) be there, below the prefix.
@@ -29,6 +30,9 @@ typedef struct at_denoiser_ops {
     at_tensor *(*prologue)(at_ops *o, const at_bound *m, void *state, const at_model_in *in);
     at_tensor *(*block)(at_ops *o, const at_bound *m, void *state, int i, at_tensor *hidden);
     at_tensor *(*epilogue)(at_ops *o, const at_bound *m, void *state, at_tensor *hidden);
+    // Releases counted references in the state. Called once after every forward, also a failed one;
+    // may be NULL.
+    void (*finish)(void *state);
     // Work of one forward: fills flops and activation_bytes.
     void (*cost)(const void *config, int64_t batch, int64_t latent_h, int64_t latent_w,
                  int64_t text_tokens, at_dtype compute, at_model_cost *out);
@@ -47,13 +51,24 @@ typedef struct at_vae_ops {
     int (*downscale)(const void *config);
 } at_vae_ops;
 
+// A ControlNet: residuals of one evaluation (control_net.h), and what its hint looks like.
+typedef struct at_control_ops {
+    void (*forward)(at_ops *o, const at_bound *m, const at_control_in *in, at_control *out);
+    void (*facts)(const at_bound *m, at_control_facts *out);
+} at_control_ops;
+
 struct at_arch {
     const char *name, *title;
     at_part part;
     const at_probe *probes;
     size_t n_probes;
+    // What probes cannot tell, asked when they fit: shapes, marks elsewhere in the file. May be NULL.
+    bool (*match)(at_store *s, const char *prefix);
     const at_size_row *sizes;
     size_t n_sizes, config_size;
+    // Sizes that no row can read (AT_SIZE_MEASURED), after the rows: NULL, or why no such model can
+    // look so. May be NULL.
+    const char *(*measure)(at_store *s, const char *prefix, void *config);
     // Derived sizes, and what no such model can have: a sentence in *why, or NULL. May be NULL.
     const char *(*derive)(void *config);
     const at_bind_group *groups;
@@ -62,9 +77,14 @@ struct at_arch {
     void (*bind)(at_binder *b, const void *config, void *weights);
     const at_latent_format *latent; // denoisers
     at_model_sampling sampling;     // denoisers
+    // Sampling facts that lie in the file: changes *ms, which holds the row's. May be NULL.
+    void (*sampling_of)(at_store *s, const char *prefix, at_model_sampling *ms);
+    at_concat_kind concat; // denoisers: what they take behind x
     const at_denoiser_ops *denoiser;
     const at_encoder_ops *encoder;
     const at_vae_ops *vae;
+    const at_control_ops *control;
+    const struct at_vision_ops *vision; // AT_PART_VISION and AT_PART_STYLE: vision.h
 };
 
 extern const at_arch *const at_arch_table[]; // in the order of detection

@@ -28,6 +28,8 @@ typedef struct prefix_row {
 } prefix_row;
 
 static const prefix_row prefixes[] = {
+    {AT_PART_CONTROL, "control_model."},
+    {AT_PART_CONTROL, ""},
     {AT_PART_DENOISER, "model.diffusion_model."},
     {AT_PART_DENOISER, "model.model."},
     {AT_PART_DENOISER, "net."},
@@ -46,6 +48,12 @@ static const prefix_row prefixes[] = {
     {AT_PART_VAE, "first_stage_model."},
     {AT_PART_VAE, "vae."},
     {AT_PART_VAE, ""},
+    {AT_PART_VISION, "visual."},
+    {AT_PART_VISION, "embedder.model.visual."},
+    {AT_PART_VISION, "vision_model."},
+    {AT_PART_VISION, ""},
+    {AT_PART_STYLE, ""},
+    {AT_PART_GLIGEN, ""},
 };
 
 const char *at_arch_name(const at_arch *a)
@@ -64,23 +72,41 @@ static bool fits(at_store *s, const char *prefix, const at_arch *a)
         bool there = at_store_findf(s, "%s%s", prefix, a->probes[i].key) != NULL;
         if (there == a->probes[i].absent) return false;
     }
-    return true;
+    return !a->match || a->match(s, prefix);
+}
+
+// The first row of the table that fits a prefix.
+static bool find_at(at_store *s, const prefix_row *p, at_found *out)
+{
+    for (size_t i = 0; i < at_arch_count; i++) {
+        const at_arch *a = at_arch_table[i];
+        if (a->part != p->part || !fits(s, p->prefix, a)) continue;
+        *out = (at_found){.arch = a, .part = a->part};
+        snprintf(out->prefix, sizeof out->prefix, "%s", p->prefix);
+        return true;
+    }
+    return false;
 }
 
 size_t at_detect(at_store *s, at_found *out, size_t max)
 {
     size_t n = 0;
+    bool bare_control = false; // a ControlNet without a prefix looks like the network it steers
     for (size_t p = 0; p < AT_LEN(prefixes) && n < max; p++) {
-        for (size_t i = 0; i < at_arch_count; i++) {
-            const at_arch *a = at_arch_table[i];
-            if (a->part != prefixes[p].part || !fits(s, prefixes[p].prefix, a)) continue;
-            out[n] = (at_found){.arch = a, .part = a->part};
-            snprintf(out[n].prefix, sizeof out[n].prefix, "%s", prefixes[p].prefix);
-            n++;
-            break;
-        }
+        bool bare = !*prefixes[p].prefix;
+        if (bare_control && bare && prefixes[p].part == AT_PART_DENOISER) continue;
+        if (!find_at(s, &prefixes[p], &out[n])) continue;
+        if (bare && out[n].part == AT_PART_CONTROL) bare_control = true;
+        n++;
     }
     return n;
+}
+
+bool at_detect_part(at_store *s, at_part part, at_found *out)
+{
+    for (size_t p = 0; p < AT_LEN(prefixes); p++)
+        if (prefixes[p].part == part && find_at(s, &prefixes[p], out)) return true;
+    return false;
 }
 
 at_status at_found_missing(at_store *s, const at_found *f, char **out, size_t *count)

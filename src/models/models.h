@@ -19,7 +19,15 @@ const char *at_arch_name(const at_arch *a);  // "flux1", "clip_l", "t5", "kl_vae
 const char *at_arch_title(const at_arch *a); // "Flux.1 (dev)" family name for people
 
 // A component found in a store: which architecture under which key prefix.
-typedef enum at_part { AT_PART_DENOISER, AT_PART_TEXT, AT_PART_VAE } at_part;
+typedef enum at_part {
+    AT_PART_DENOISER,
+    AT_PART_TEXT,
+    AT_PART_VAE,
+    AT_PART_CONTROL, // control_net.h
+    AT_PART_VISION,  // vision.h: picture encoders
+    AT_PART_STYLE,   // vision.h: from a picture's encoding to text tokens
+    AT_PART_GLIGEN   // gligen.h
+} at_part;
 typedef struct at_found {
     const at_arch *arch;
     at_part part;
@@ -27,6 +35,8 @@ typedef struct at_found {
 } at_found;
 // All components of a file, at most `max`. 0 found is no failure here.
 size_t at_detect(at_store *s, at_found *out, size_t max);
+// The first component of that part; false: none.
+bool at_detect_part(at_store *s, at_part part, at_found *out);
 
 // The config of a found component as rows for people ("hidden", "3072"): what `inspect` prints.
 typedef struct at_fact {
@@ -42,12 +52,21 @@ typedef struct at_latent_format {
     const char *name; // "flux", "sd15"
     int channels, downscale;
     float scale, shift;    // process_in: (z - shift) * scale
+    // [channels] each or NULL: process_in is (z - mean) * scale / std.
+    const float *mean, *std;
     const float *rgb;      // [channels][3] for previews, NULL if none
     const float *rgb_bias; // [3] or NULL
 } at_latent_format;
 
 // --- denoisers ---------------------------------------------------------------------------------
 typedef struct at_model at_model;
+// What stands behind the latent along channels.
+typedef enum at_concat_kind {
+    AT_CONCAT_NONE,
+    AT_CONCAT_INPAINT, // mask, masked picture (ComfyUI's concat_keys of set_inpaint)
+    AT_CONCAT_IP2P,    // the picture to change, as its VAE gives it
+    AT_CONCAT_IP2P_IN  // the same through process_in (CosXL edit)
+} at_concat_kind;
 // s is retained. AT_EFORMAT "unknown architecture" / missing tensors with their names.
 at_status at_model_load(at_store *s, const char *label, at_model **out);
 // Clone with other sampling facts (ModelSamplingFlux, ModelSamplingSD3): shares everything else.
@@ -64,6 +83,7 @@ const at_latent_format *at_model_latent(const at_model *m);
 const char *at_model_label(const at_model *m);
 const at_arch *at_model_arch(const at_model *m);
 int at_model_blocks(const at_model *m);
+at_concat_kind at_model_concat(const at_model *m);
 
 // Channels that the network takes, x and concat together; its latent's if it takes no concat.
 int at_model_channels(const at_model *m);
@@ -96,6 +116,15 @@ typedef struct at_model_in {
     const int *kinds;
     int chunks;
 } at_model_in;
+// All of at_model_in.pooled for a network that is told more than the pooled text (SDXL, unCLIP):
+// sizes in pixels and score resolved by the caller (ComfyUI: sides of the latent * 8, crops 0,
+// targets as the sides, score 6 or 2.5 for a negative prompt). pooled as it is for the others.
+typedef struct at_vector_in {
+    const at_tensor *pooled; // [b, d] or NULL
+    const at_tensor *unclip; // [b, d] from unCLIP's noise augmentation, or NULL
+    double width, height, crop_w, crop_h, target_w, target_h, score;
+} at_vector_in;
+at_tensor *at_model_vector(at_ops *o, const at_model *m, const at_vector_in *in);
 // The raw network output [b, c, h, w] f32 in the current scope.
 at_tensor *at_model_forward(at_ops *o, at_model *m, const at_model_in *in);
 
