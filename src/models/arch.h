@@ -80,6 +80,8 @@ struct at_arch {
     // Sampling facts that lie in the file: changes *ms, which holds the row's. May be NULL.
     void (*sampling_of)(at_store *s, const char *prefix, at_model_sampling *ms);
     at_concat_kind concat; // denoisers: what they take behind x
+    // Denoisers: all of at_model_in.pooled (at_model_vector). NULL: the pooled text alone.
+    at_tensor *(*vector)(at_ops *o, const at_bound *m, const at_vector_in *in);
     const at_denoiser_ops *denoiser;
     const at_encoder_ops *encoder;
     const at_vae_ops *vae;
@@ -89,6 +91,9 @@ struct at_arch {
 
 extern const at_arch *const at_arch_table[]; // in the order of detection
 extern const size_t at_arch_count;
+
+// The sampling facts of a denoiser in this file.
+void at_arch_sampling(const at_arch *a, at_store *s, const char *prefix, at_model_sampling *out);
 
 // The int64_t at 1 + offset of a config; 0 gives 0.
 static inline int64_t at_size_at(const void *config, size_t field)

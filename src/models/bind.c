@@ -67,6 +67,7 @@ at_status at_read_sizes(at_store *s, const char *prefix, const at_size_row *rows
         case AT_SIZE_HAS:
             *field_of(config, r->offset) = at_store_findf(s, "%s%s", prefix, r->key) != NULL;
             break;
+        case AT_SIZE_MEASURED: break;
         }
     }
 out:
@@ -177,7 +178,8 @@ static at_status bound_fill(at_bound *b, at_binder *found)
     if (!b->config || !b->weights)
         AT_TRY(at_fail(AT_ENOMEM, "%s: no memory to bind %s", path, a->title));
     AT_TRY(at_read_sizes(b->store, b->prefix, a->sizes, a->n_sizes, b->config));
-    const char *why = a->derive ? a->derive(b->config) : NULL;
+    const char *why = a->measure ? a->measure(b->store, b->prefix, b->config) : NULL;
+    if (!why && a->derive) why = a->derive(b->config);
     if (why) AT_TRY(at_fail(AT_EFORMAT, "%s: %s: %s", path, a->title, why));
     AT_TRY(at_bind_groups(found, a->groups, a->n_groups, b->config, b->weights));
     if (a->bind) a->bind(found, b->config, b->weights);

@@ -16,9 +16,10 @@ struct at_arch;
 
 // --- sizes read off shapes ---------------------------------------------------------------------
 typedef enum at_size_how {
-    AT_SIZE_DIM,   // shape[dim] of the tensor, divided by `div` (config field) or by `by`
-    AT_SIZE_COUNT, // how many tensors key(0), key(1), ... follow each other; key has one %d
-    AT_SIZE_HAS    // 1 if the tensor is there, else 0
+    AT_SIZE_DIM,     // shape[dim] of the tensor, divided by `div` (config field) or by `by`
+    AT_SIZE_COUNT,   // how many tensors key(0), key(1), ... follow each other; key has one %d
+    AT_SIZE_HAS,     // 1 if the tensor is there, else 0
+    AT_SIZE_MEASURED // filled by the architecture's measure function
 } at_size_how;
 
 // One int64_t of the config struct.

@@ -54,5 +54,6 @@ at_tensor *at_denoiser_run(at_ops *o, const at_bound *m, void *state, const at_m
     at_tensor *out = at_ops_status(o) == AT_OK ? d->epilogue(o, m, state, h) : NULL;
     out = at_scope_end(o, out);
     at_tensor_release(&h);
+    if (d->finish) d->finish(state);
     return out;
 }

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/mem.h"
 #include "base/str.h"
 #include "models/arch.h"
 
@@ -64,6 +65,12 @@ const char *at_arch_name(const at_arch *a)
 const char *at_arch_title(const at_arch *a)
 {
     return a->title;
+}
+
+void at_arch_sampling(const at_arch *a, at_store *s, const char *prefix, at_model_sampling *out)
+{
+    *out = a->sampling;
+    if (a->sampling_of) a->sampling_of(s, prefix, out);
 }
 
 static bool fits(at_store *s, const char *prefix, const at_arch *a)
@@ -159,25 +166,49 @@ static void weight_facts(at_store *s, const char *prefix, facts *f)
     at_human_bytes(bytes, r->value);
 }
 
-size_t at_found_facts(at_store *s, const at_found *found, at_fact *out, size_t max)
+// Sizes of the config; nothing if they cannot be read.
+static void size_facts(at_store *s, const at_found *found, facts *f)
 {
     const at_arch *a = found->arch;
-    facts f = {.out = out, .max = max};
-    int64_t config[64] = {0};
+    void *config = at_calloc(1, a->config_size ? a->config_size : 1);
 
-    snprintf(fact_new(&f, "architecture")->value, sizeof out->value, "%s", a->title);
-    if (a->config_size <= sizeof config &&
-        at_read_sizes(s, found->prefix, a->sizes, a->n_sizes, config) == AT_OK) {
+    if (config && at_read_sizes(s, found->prefix, a->sizes, a->n_sizes, config) == AT_OK &&
+        (!a->measure || !a->measure(s, found->prefix, config))) {
         for (size_t i = 0; i < a->n_sizes; i++) {
             const at_size_row *r = &a->sizes[i];
             long long v = at_size_at(config, 1 + r->offset);
-            at_fact *row = fact_new(&f, r->name);
+            at_fact *row = fact_new(f, r->name);
             if (r->how == AT_SIZE_HAS)
                 snprintf(row->value, sizeof row->value, "%s", v ? "yes" : "no");
             else
                 snprintf(row->value, sizeof row->value, "%lld", v);
         }
     }
+    at_free(config);
+}
+
+static void sampling_facts(at_store *s, const at_found *found, facts *f)
+{
+    static const char *const names[] = {
+        [AT_PRED_EPS] = "noise (eps)", [AT_PRED_V] = "v",
+        [AT_PRED_EDM] = "EDM",         [AT_PRED_CONST] = "flow",
+        [AT_PRED_X0] = "picture (x0)", [AT_PRED_IMG_TO_IMG] = "picture to picture",
+    };
+    at_model_sampling ms;
+    at_arch_sampling(found->arch, s, found->prefix, &ms);
+    snprintf(fact_new(f, "prediction")->value, sizeof f->out->value, "%s%s%s", names[ms.prediction],
+             ms.kind == AT_SIGMA_CONTINUOUS_EDM ? ", continuous" : "",
+             ms.zsnr ? ", zero terminal SNR" : "");
+    snprintf(fact_new(f, "latent")->value, sizeof f->out->value, "%s", found->arch->latent->name);
+}
+
+size_t at_found_facts(at_store *s, const at_found *found, at_fact *out, size_t max)
+{
+    facts f = {.out = out, .max = max};
+
+    snprintf(fact_new(&f, "architecture")->value, sizeof out->value, "%s", found->arch->title);
+    size_facts(s, found, &f);
+    if (found->part == AT_PART_DENOISER) sampling_facts(s, found, &f);
     weight_facts(s, found->prefix, &f);
     return f.n;
 }

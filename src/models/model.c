@@ -55,10 +55,13 @@ at_status at_model_load(at_store *s, const char *label, at_model **out)
     if (!f)
         AT_TRY(
             at_fail(AT_EFORMAT,
-                    "%s: no denoiser of a known architecture (Flux.1) in this file of %zu tensors",
+                    "%s: no denoiser of a known architecture (Flux.1, Stable Diffusion 1, 2 or XL) "
+                    "in this file of %zu tensors",
                     at_store_path(s), at_store_count(s)));
     AT_TRY(at_bound_new(f->arch, s, f->prefix, &bound));
-    AT_TRY(model_new(bound, label, &f->arch->sampling, out));
+    at_model_sampling ms;
+    at_arch_sampling(f->arch, s, f->prefix, &ms);
+    AT_TRY(model_new(bound, label, &ms, out));
     bound = NULL;
 out:
     at_bound_release(&bound);
@@ -137,6 +140,11 @@ int at_model_blocks(const at_model *m)
     return m->bound->arch->denoiser->blocks(m->bound->config);
 }
 
+at_concat_kind at_model_concat(const at_model *m)
+{
+    return m->bound->arch->concat;
+}
+
 int at_model_channels(const at_model *m)
 {
     const at_arch *a = m->bound->arch;
@@ -147,6 +155,12 @@ int at_model_channels(const at_model *m)
 bool at_model_text_repeats(const at_model *m)
 {
     return m->bound->arch->denoiser->text_repeats;
+}
+
+at_tensor *at_model_vector(at_ops *o, const at_model *m, const at_vector_in *in)
+{
+    const at_arch *a = m->bound->arch;
+    return a->vector ? a->vector(o, m->bound, in) : (at_tensor *)in->pooled;
 }
 
 at_tensor *at_model_forward(at_ops *o, at_model *m, const at_model_in *in)

@@ -42,7 +42,8 @@ typedef struct at_patch_ops {
     // means: not concerned, the next patch or the plain attention does it. The last added comes first.
     at_tensor *(*attn)(void *self, at_ops *o, const at_site *s, const at_tensor *q,
                        const at_tensor *k, const at_tensor *v);
-    // Between attention and its output projection: [b, t, h * d] (attn1_output_patch).
+    // After attention's output projection, before it is added to the tokens: [b, t, c]
+    // (attn1_output_patch, attn2_output_patch).
     at_tensor *(*attn_out)(void *self, at_ops *o, const at_site *s, at_tensor *x);
     // Tokens between self attention and cross attention of a UNet transformer (middle_patch).
     at_tensor *(*between)(void *self, at_ops *o, const at_site *s, at_tensor *x);

@@ -1,0 +1,254 @@
+// SPDX-License-Identifier: Apache-2.0
+// unet.c - the latent-diffusion UNet as a list of blocks: SD1, SD2, SDXL, refiner and the nets pruned
+// from them. What tells them apart is read off the file (unet_shape.c); their rows are in unet_arch.c.
+// Idea: input blocks keep their results as skips, the output half takes them back in reverse order.
+// Easy to get wrong:
+//   - skips outlive their blocks: the state holds counted references, and finish() drops what is left
+//     after a failure
+//   - ControlNet residuals are added to skips when they are taken, not when they are kept; a middle
+//     residual counts also where the net has no middle
+//   - patches before the skip change both ways, patches after it only the way on
+// Owns nothing beyond the state of a forward.
+#include "models/unet.h"
+
+#include <math.h>
+#include <stdio.h>
+
+typedef struct unet_state {
+    at_unet_pass pass;
+    at_tensor *skips[AT_UNET_BLOCKS]; // counted
+    int kept;
+} unet_state;
+
+enum { GROUPS = 32 };
+static const float out_eps = 1e-5f;
+
+const char *at_unet_measure(at_store *s, const char *prefix, void *config)
+{
+    const char *why = at_unet_measure_input(s, prefix, config);
+    return why ? why : at_unet_measure_output(s, prefix, config);
+}
+
+// --- binding -----------------------------------------------------------------------------------
+static const at_bind_row rows_out[] = {
+    {.key = "out.0.weight",
+     .offset = offsetof(at_unet_weights, norm.w),
+     .rank = 1,
+     .dim = {AT_FIELD(at_unet_shape, channels)}},
+    {.key = "out.0.bias",
+     .offset = offsetof(at_unet_weights, norm.b),
+     .rank = 1,
+     .dim = {AT_FIELD(at_unet_shape, channels)}},
+    {.key = "out.2.weight",
+     .offset = offsetof(at_unet_weights, out.w),
+     .rank = 4,
+     .dim = {AT_FIELD(at_unet_shape, out), AT_FIELD(at_unet_shape, channels)}},
+    {.key = "out.2.bias",
+     .offset = offsetof(at_unet_weights, out.b),
+     .rank = 1,
+     .dim = {AT_FIELD(at_unet_shape, out)}},
+};
+
+void at_unet_bind(at_binder *b, const void *config, void *weights)
+{
+    const at_unet_shape *s = config;
+    at_unet_weights *w = weights;
+
+    at_unet_bind_embedding(b, s, &w->embedding);
+    for (int i = 0; i < s->blocks; i++)
+        at_unet_bind_block(b, s, false, i, &w->pool, &w->input[i]);
+    at_unet_bind_middle(b, s, &w->pool, &w->middle, &w->middle_last);
+    for (int i = 0; i < s->blocks; i++)
+        at_unet_bind_block(b, s, true, i, &w->pool, &w->output[i]);
+    at_bind_rows(b, "", rows_out, AT_LEN(rows_out), s, w);
+}
+
+// --- forward -----------------------------------------------------------------------------------
+static at_tensor *check_inputs(at_ops *o, const at_bound *m, const at_model_in *in)
+{
+    const at_unet_shape *s = m->config;
+    int64_t behind = in->concat && in->concat->rank == 4 ? in->concat->shape[1] : 0;
+
+    if (in->x->rank != 4 || in->x->shape[1] + behind != s->in)
+        return at_ops_poison(
+            o, AT_EINVAL, "%s takes %lld channels, not a latent of %lld and %lld behind it",
+            m->arch->title, (long long)s->in, (long long)in->x->shape[1], (long long)behind);
+    if ((s->context && in->context->shape[2] != s->context) ||
+        in->context->shape[0] != in->x->shape[0])
+        return at_ops_poison(
+            o, AT_EINVAL,
+            "%s takes text of width %lld and batch %lld, not %lld and %lld; use the text encoders "
+            "that belong to it",
+            m->arch->title, (long long)s->context, (long long)in->x->shape[0],
+            (long long)in->context->shape[2], (long long)in->context->shape[0]);
+    return (at_tensor *)in->x;
+}
+
+static at_tensor *prologue(at_ops *o, const at_bound *m, void *state, const at_model_in *in)
+{
+    const at_unet_shape *s = m->config;
+    const at_unet_weights *w = m->weights;
+    at_unet_pass *p = &((unet_state *)state)->pass;
+
+    if (!check_inputs(o, m, in)) return NULL;
+    p->in = in;
+    p->site = (at_site){.in = in};
+    p->emb = at_unet_embed(o, &w->embedding, s, in->timestep, in->pooled, in->x->shape[0]);
+    p->context = at_cast(o, in->context, at_ops_compute(o));
+    return at_unet_pixels(o, in->x, in->concat);
+}
+
+static at_tensor *add(at_ops *o, at_tensor *x, const at_tensor *residual)
+{
+    return residual ? at_add(o, x, residual) : x;
+}
+
+static void set_site(unet_state *st, at_site_part part, int block, const at_tensor *h)
+{
+    st->pass.site.part = part;
+    st->pass.site.block = block;
+    st->pass.site.h = h ? h->shape[1] : 0;
+    st->pass.site.w = h ? h->shape[2] : 0;
+}
+
+static at_tensor *input_block(at_ops *o, const at_bound *m, unet_state *st, int i, at_tensor *h)
+{
+    const at_unet_shape *s = m->config;
+    const at_unet_weights *w = m->weights;
+    const at_model_in *in = st->pass.in;
+
+    set_site(st, AT_SITE_INPUT, i, h);
+    h = at_unet_block_forward(o, &w->input[i], s->input[i].kind, &st->pass, h);
+    set_site(st, AT_SITE_INPUT, i, h);
+    if (in->control) h = add(o, h, in->control->input[i]);
+    h = at_patch_before_skip(o, in->patches, &st->pass.site, h);
+    st->skips[st->kept++] = at_ops_keep(o, h);
+    return at_patch_after_skip(o, in->patches, &st->pass.site, h);
+}
+
+static at_tensor *middle_block(at_ops *o, const at_bound *m, unet_state *st, at_tensor *h)
+{
+    const at_unet_shape *s = m->config;
+    const at_unet_weights *w = m->weights;
+    const at_control *control = st->pass.in->control;
+
+    set_site(st, AT_SITE_MIDDLE, 0, h);
+    if (s->middle >= -1) h = at_unet_block_forward(o, &w->middle, AT_UNET_RES, &st->pass, h);
+    if (s->middle >= 0) h = at_unet_res_forward(o, &w->middle_last, &st->pass, h);
+    return control ? add(o, h, control->middle) : h;
+}
+
+static at_tensor *output_block(at_ops *o, const at_bound *m, unet_state *st, int i, at_tensor *h)
+{
+    const at_unet_weights *w = m->weights;
+    const at_model_in *in = st->pass.in;
+    int from = --st->kept; // the input block that kept this skip
+
+    at_tensor *skip = at_ops_adopt(o, st->skips[from]);
+    st->skips[from] = NULL;
+    if (in->control) skip = add(o, skip, in->control->skip[from]);
+    set_site(st, AT_SITE_OUTPUT, i, h);
+    at_patch_join(o, in->patches, &st->pass.site, &h, &skip);
+    h = at_concat(o, 3, 2, (const at_tensor *[]){h, skip});
+    h = at_unet_block_forward(o, &w->output[i], AT_UNET_RES, &st->pass, h);
+    if (!w->output[i].up.w || !h) return h;
+    const at_tensor *next = st->kept ? st->skips[st->kept - 1] : NULL;
+    return at_unet_upsample(o, w->output[i].up, h, next ? next->shape[1] : 2 * h->shape[1],
+                            next ? next->shape[2] : 2 * h->shape[2]);
+}
+
+static at_tensor *block(at_ops *o, const at_bound *m, void *state, int i, at_tensor *h)
+{
+    int n = (int)((const at_unet_shape *)m->config)->blocks;
+    if (i < n) return input_block(o, m, state, i, h);
+    if (i == n) return middle_block(o, m, state, h);
+    return output_block(o, m, state, i - n - 1, h);
+}
+
+static at_tensor *epilogue(at_ops *o, const at_bound *m, void *state, at_tensor *h)
+{
+    const at_unet_weights *w = m->weights;
+    (void)state;
+    h = at_group_norm(o, h, w->norm.w, w->norm.b, GROUPS, out_eps, AT_ACT_SILU);
+    h = at_unet_conv(o, h, w->out, 1);
+    return at_cast(o, at_contiguous(o, at_permute(o, h, (int[]){0, 3, 1, 2})), AT_F32);
+}
+
+static void finish(void *state)
+{
+    unet_state *st = state;
+    for (int i = 0; i < AT_UNET_BLOCKS; i++)
+        at_tensor_release(&st->skips[i]);
+}
+
+static int blocks(const void *config)
+{
+    return 2 * (int)((const at_unet_shape *)config)->blocks + 1;
+}
+
+// --- cost --------------------------------------------------------------------------------------
+// Sides at each level: a strided convolution rounds up.
+typedef struct cost_walk {
+    double flops, skips, peak, text;
+} cost_walk;
+
+static void cost_block(const at_unet_shape *s, const at_unet_block_shape *b, double pixels,
+                       cost_walk *w)
+{
+    double peak;
+    w->flops += at_unet_block_flops(s, b, pixels, w->text, &peak);
+    if (w->skips + peak > w->peak) w->peak = w->skips + peak;
+}
+
+static void cost(const void *config, int64_t batch, int64_t latent_h, int64_t latent_w,
+                 int64_t text_tokens, at_dtype compute, at_model_cost *out)
+{
+    const at_unet_shape *s = config;
+    cost_walk w = {.text = (double)text_tokens};
+    double h[AT_UNET_BLOCKS + 1], wd[AT_UNET_BLOCKS + 1], size[AT_UNET_BLOCKS];
+    int level = 0;
+
+    h[0] = (double)latent_h;
+    wd[0] = (double)latent_w;
+    for (int i = 0; i < s->blocks; i++) {
+        if (s->input[i].kind == AT_UNET_DOWN) {
+            level++;
+            h[level] = ceil(h[level - 1] / 2);
+            wd[level] = ceil(wd[level - 1] / 2);
+        }
+        cost_block(s, &s->input[i], h[level] * wd[level], &w);
+        size[i] = h[level] * wd[level] * (double)s->input[i].out;
+        w.skips += size[i];
+    }
+    at_unet_block_shape mid = {.kind = AT_UNET_RES, .in = s->width, .out = s->width, .depth = -1};
+    if (s->middle >= 0) cost_block(s, &mid, h[level] * wd[level], &w);
+    mid.depth = s->middle;
+    if (s->middle >= -1) cost_block(s, &mid, h[level] * wd[level], &w);
+    for (int i = 0; i < s->blocks; i++) {
+        const at_unet_block_shape *b = &s->output[i];
+        w.skips -= size[s->blocks - 1 - i];
+        cost_block(s, b, h[level] * wd[level], &w);
+        if (b->up && level > 0) {
+            level--;
+            w.flops += 2 * 9 * (double)b->out * (double)b->out * h[level] * wd[level];
+        }
+    }
+    double emb = (double)s->emb;
+    w.flops += 2 * emb * (double)s->channels + 2 * emb * emb +
+               2 * 9 * (double)s->channels * (double)s->out * h[0] * wd[0];
+    if (s->adm) w.flops += 2 * emb * (double)s->adm + 2 * emb * emb;
+    out->flops = (double)batch * w.flops;
+    out->activation_bytes = (double)batch * w.peak * (double)at_dtype_size(compute);
+}
+
+const at_denoiser_ops at_unet_ops = {
+    .state_size = sizeof(unet_state),
+    .channels = AT_FIELD(at_unet_shape, in),
+    .text_repeats = true,
+    .blocks = blocks,
+    .prologue = prologue,
+    .block = block,
+    .epilogue = epilogue,
+    .finish = finish,
+    .cost = cost,
+};
