@@ -16,7 +16,7 @@ import sys
 import torch
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-FAMILIES = ["flux", "clip", "t5", "vae", "tokens", "prompt"]
+FAMILIES = ["flux", "unet", "clip", "t5", "vae", "tokens", "prompt"]
 
 
 def main():
