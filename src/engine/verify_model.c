@@ -40,20 +40,25 @@ static at_status forward(rank_job *j)
 {
     at_status st = AT_OK;
     at_case *c = &j->part;
-    at_tensor *x, *context, *pooled;
+    at_tensor *x, *context, *pooled, *concat;
     float *timestep = NULL, *guidance = NULL;
     int64_t n, n_guidance;
 
     AT_TRY(at_case_input(c, "x", false, &x));
     AT_TRY(at_case_input(c, "context", false, &context));
     AT_TRY(at_case_input(c, "y", true, &pooled));
+    AT_TRY(at_case_input(c, "concat", true, &concat));
     AT_TRY(at_case_values(c, "timestep", false, &timestep, &n));
     AT_TRY(at_case_values(c, "guidance", true, &guidance, &n_guidance));
     if (x->rank < 1 || n != x->shape[0] || (guidance && n_guidance != n))
         AT_TRY(at_fail(AT_EFORMAT, "%s: timestep and guidance need one value per batch entry",
                        c->dir));
-    at_model_in in = {
-        .x = x, .timestep = timestep, .context = context, .pooled = pooled, .guidance = guidance};
+    at_model_in in = {.x = x,
+                      .timestep = timestep,
+                      .context = context,
+                      .pooled = pooled,
+                      .guidance = guidance,
+                      .concat = concat};
     for (int i = 0; i < c->repeat; i++) {
         double start = begin_timing(c);
         j->out = at_model_forward(c->ops, j->model, &in);
