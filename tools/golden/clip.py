@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""CLIP-L text encoders with random weights in the transformers/ComfyUI key layout (text_model.*, no
-text_projection, as clip_l.safetensors), and their outputs from transformers, a plain float64 derivation,
-and ComfyUI's module."""
+"""CLIP text encoders with random weights in the transformers/ComfyUI key layout (text_model.*; CLIP-L without
+text_projection, as clip_l.safetensors) and in OpenCLIP's, and their outputs from transformers, a plain float64
+derivation, and ComfyUI's module."""
 import math
 from dataclasses import dataclass
 
@@ -18,6 +18,8 @@ class Config:
     mlp: int = 192
     vocab: int = 512
     positions: int = 77
+    act: str = "quick_gelu"                 # CLIP-G and -H: gelu
+    projected: bool = False                 # has text_projection: CLIP-G and -H
 
     @property
     def heads(self):
@@ -44,7 +46,30 @@ def weights(cfg, seed):
         r.linear(sd, q + "mlp.fc2", cfg.width, cfg.mlp, gain=1.2)
         sd[q + "mlp.fc2.weight"] *= 1.5
     r.norm(sd, p + "final_layer_norm", cfg.width)
+    if cfg.projected:
+        r.linear(sd, "text_projection", cfg.width, cfg.width, bias=False)
     return {k: v.float() for k, v in sd.items()}
+
+
+OPEN_CLIP = {"layer_norm1": "ln_1", "layer_norm2": "ln_2", "mlp.fc1": "mlp.c_fc", "mlp.fc2": "mlp.c_proj",
+             "self_attn.out_proj": "attn.out_proj"}
+
+
+def to_open_clip(sd, cfg):
+    """OpenCLIP's layout, as in the checkpoints of SD2 and SDXL: q, k and v in one, the projection transposed."""
+    e = "text_model.embeddings."
+    out = {"token_embedding.weight": sd[e + "token_embedding.weight"],
+           "positional_embedding": sd[e + "position_embedding.weight"],
+           "text_projection": sd["text_projection.weight"].T.contiguous(),
+           "logit_scale": torch.tensor(4.6)}
+    for t in ("weight", "bias"):
+        out["ln_final." + t] = sd["text_model.final_layer_norm." + t]
+        for i in range(cfg.layers):
+            a, b = f"text_model.encoder.layers.{i}.", f"transformer.resblocks.{i}."
+            out[f"{b}attn.in_proj_{t}"] = torch.cat([sd[f"{a}self_attn.{n}_proj.{t}"] for n in "qkv"])
+            for k, v in OPEN_CLIP.items():
+                out[f"{b}{v}.{t}"] = sd[f"{a}{k}.{t}"]
+    return out
 
 
 def prompt(cfg, words, seed):
@@ -55,11 +80,12 @@ def prompt(cfg, words, seed):
     return torch.tensor([row], dtype=torch.int32)
 
 
-def finish(hidden, pooled):
-    return {"hidden": hidden, "pooled": pooled}
+def finish(hidden, pooled, projected=None):
+    r = {"hidden": hidden, "pooled": pooled}
+    return r if projected is None else {**r, "pooled_projected": projected}
 
 
-def plain(sd, cfg, tokens, layer=-1, final_norm=True, dtype=torch.float64, eps=1e-5, act="quick_gelu"):
+def plain(sd, cfg, tokens, layer=-1, final_norm=True, dtype=torch.float64, eps=1e-5):
     """hidden: after encoder layer `layer` (-1 is the last), through the final LayerNorm if final_norm.
     pooled: the last layer through the final LayerNorm, at the first EOS, unprojected."""
     w = {k.removeprefix("text_model."): v.to(dtype) for k, v in sd.items()}
@@ -85,7 +111,7 @@ def plain(sd, cfg, tokens, layer=-1, final_norm=True, dtype=torch.float64, eps=1
         a = torch.softmax(s.masked_fill(future, -math.inf), -1) @ v
         x = x + lin(p + "self_attn.out_proj", a.transpose(1, 2).flatten(-2))
         h = lin(p + "mlp.fc1", ln(p + "layer_norm2", x))
-        h = h * torch.sigmoid(1.702 * h) if act == "quick_gelu" else F.gelu(h)
+        h = h * torch.sigmoid(1.702 * h) if cfg.act == "quick_gelu" else F.gelu(h)
         x = x + lin(p + "mlp.fc2", h)
         states.append(x)
     last = ln("final_layer_norm", x)
@@ -93,15 +119,16 @@ def plain(sd, cfg, tokens, layer=-1, final_norm=True, dtype=torch.float64, eps=1
     if final_norm:
         hidden = ln("final_layer_norm", hidden)
     first = (tokens == cfg.eos).int().argmax(-1)
-    return finish(hidden, last[torch.arange(b), first])
+    pooled = last[torch.arange(b), first]
+    return finish(hidden, pooled, pooled @ w["text_projection.weight"].T if cfg.projected else None)
 
 
 def by_transformers(sd, cfg, tokens, layer=-1, final_norm=True, dtype=torch.float32):
-    from transformers import CLIPTextConfig, CLIPTextModel
-    m = CLIPTextModel(CLIPTextConfig(
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+    m = (CLIPTextModelWithProjection if cfg.projected else CLIPTextModel)(CLIPTextConfig(
         vocab_size=cfg.vocab, hidden_size=cfg.width, intermediate_size=cfg.mlp, num_hidden_layers=cfg.layers,
-        num_attention_heads=cfg.heads, max_position_embeddings=cfg.positions, hidden_act="quick_gelu",
-        layer_norm_eps=1e-5, eos_token_id=cfg.eos, bos_token_id=cfg.eos - 1, pad_token_id=cfg.eos,
+        num_attention_heads=cfg.heads, max_position_embeddings=cfg.positions, hidden_act=cfg.act,
+        layer_norm_eps=1e-5, projection_dim=cfg.width, eos_token_id=cfg.eos, bos_token_id=cfg.eos - 1, pad_token_id=cfg.eos,
         attn_implementation="eager")).to(dtype).eval()
     missing = m.load_state_dict({k: v.to(dtype) for k, v in sd.items()}, strict=False)
     assert not missing.unexpected_keys and all("position_ids" in k for k in missing.missing_keys), missing
@@ -111,7 +138,10 @@ def by_transformers(sd, cfg, tokens, layer=-1, final_norm=True, dtype=torch.floa
         hidden = m.text_model.final_layer_norm(hidden)
         if layer == -1:
             assert torch.equal(hidden, o.last_hidden_state)
-    return finish(hidden, o.pooler_output)
+    if not cfg.projected:
+        return finish(hidden, o.pooler_output)
+    pooled = m.text_model(tokens.long()).pooler_output
+    return finish(hidden, pooled, o.text_embeds)
 
 
 def by_comfyui(sd, cfg, tokens, layer=-1, final_norm=True, dtype=torch.float32):
@@ -119,13 +149,13 @@ def by_comfyui(sd, cfg, tokens, layer=-1, final_norm=True, dtype=torch.float32):
     import comfy.ops
     m = comfy.clip_model.CLIPTextModel(
         {"num_hidden_layers": cfg.layers, "hidden_size": cfg.width, "num_attention_heads": cfg.heads,
-         "intermediate_size": cfg.mlp, "hidden_act": "quick_gelu", "max_position_embeddings": cfg.positions,
+         "intermediate_size": cfg.mlp, "hidden_act": cfg.act, "max_position_embeddings": cfg.positions,
          "eos_token_id": cfg.eos}, dtype, "cpu", comfy.ops.manual_cast)
     emb = m.text_model.embeddings.token_embedding
     emb.weight = torch.nn.Parameter(emb.weight.new_zeros(cfg.vocab, cfg.width))
     m.load_state_dict({k: v.to(dtype) for k, v in sd.items()}, strict=False)
-    _, hidden, _, pooled = m(tokens.long(), intermediate_output=layer, final_layer_norm_intermediate=final_norm)
-    return finish(hidden, pooled)
+    _, hidden, projected, pooled = m(tokens.long(), intermediate_output=layer, final_layer_norm_intermediate=final_norm)
+    return finish(hidden, pooled, projected if cfg.projected else None)
 
 
 def sources(sd, cfg, tokens, comfyui, **how):
