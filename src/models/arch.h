@@ -64,6 +64,9 @@ struct at_arch {
     size_t n_probes;
     // What probes cannot tell, asked when they fit: shapes, marks elsewhere in the file. May be NULL.
     bool (*match)(at_store *s, const char *prefix);
+    // A row for a key layout that other rows do not know: the tensors below prefix under their usual
+    // names and without prefix (convert.h). Such a row has nothing behind it.
+    at_status (*convert)(at_store *s, const char *prefix, at_store **out);
     const at_size_row *sizes;
     size_t n_sizes, config_size;
     // Sizes that no row can read (AT_SIZE_MEASURED), after the rows: NULL, or why no such model can
@@ -92,6 +95,8 @@ struct at_arch {
 extern const at_arch *const at_arch_table[]; // in the order of detection
 extern const size_t at_arch_count;
 
+// The row's probes and match hold for the tensors below prefix.
+bool at_arch_fits(const at_arch *a, at_store *s, const char *prefix);
 // The sampling facts of a denoiser in this file.
 void at_arch_sampling(const at_arch *a, at_store *s, const char *prefix, at_model_sampling *out);
 

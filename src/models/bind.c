@@ -11,7 +11,7 @@
 #include <string.h>
 
 #include "base/mem.h"
-#include "models/arch.h"
+#include "models/convert.h"
 
 enum { MAX_BLOCKS = 4096, MAX_NAMED = 8 };
 static const int64_t max_size = (int64_t)1 << 31;
@@ -197,10 +197,10 @@ static at_status bound_new(const at_arch *arch, at_store *s, const char *prefix,
 
     if (!b) AT_TRY(at_fail(AT_ENOMEM, "%s: no memory to bind %s", at_store_path(s), arch->title));
     atomic_init(&b->refs, 1);
+    AT_TRY(at_arch_resolve(&arch, s, &prefix, &b->store));
     b->arch = arch;
-    b->store = at_store_retain(s);
     snprintf(b->prefix, sizeof b->prefix, "%s", prefix);
-    found->store = s;
+    found->store = b->store;
     found->prefix = b->prefix;
     AT_TRY(bound_fill(b, found));
     *out = b;

@@ -10,7 +10,7 @@
 
 #include "base/mem.h"
 #include "base/str.h"
-#include "models/arch.h"
+#include "models/convert.h"
 
 #define AT_ARCH(name) extern const at_arch at_arch_##name;
 #include "models/arch_list.h"
@@ -73,7 +73,7 @@ void at_arch_sampling(const at_arch *a, at_store *s, const char *prefix, at_mode
     if (a->sampling_of) a->sampling_of(s, prefix, out);
 }
 
-static bool fits(at_store *s, const char *prefix, const at_arch *a)
+bool at_arch_fits(const at_arch *a, at_store *s, const char *prefix)
 {
     for (size_t i = 0; i < a->n_probes; i++) {
         bool there = at_store_findf(s, "%s%s", prefix, a->probes[i].key) != NULL;
@@ -87,7 +87,7 @@ static bool find_at(at_store *s, const prefix_row *p, at_found *out)
 {
     for (size_t i = 0; i < at_arch_count; i++) {
         const at_arch *a = at_arch_table[i];
-        if (a->part != p->part || !fits(s, p->prefix, a)) continue;
+        if (a->part != p->part || !at_arch_fits(a, s, p->prefix)) continue;
         *out = (at_found){.arch = a, .part = a->part};
         snprintf(out->prefix, sizeof out->prefix, "%s", p->prefix);
         return true;
@@ -109,8 +109,9 @@ size_t at_detect(at_store *s, at_found *out, size_t max)
     return n;
 }
 
-bool at_detect_part(at_store *s, at_part part, at_found *out)
+bool at_detect_part(at_store *s, at_part part, const char *prefix, at_found *out)
 {
+    if (prefix) return find_at(s, &(prefix_row){part, prefix}, out);
     for (size_t p = 0; p < AT_LEN(prefixes); p++)
         if (prefixes[p].part == part && find_at(s, &prefixes[p], out)) return true;
     return false;
@@ -167,13 +168,12 @@ static void weight_facts(at_store *s, const char *prefix, facts *f)
 }
 
 // Sizes of the config; nothing if they cannot be read.
-static void size_facts(at_store *s, const at_found *found, facts *f)
+static void size_facts(const at_arch *a, at_store *s, const char *prefix, facts *f)
 {
-    const at_arch *a = found->arch;
     void *config = at_calloc(1, a->config_size ? a->config_size : 1);
 
-    if (config && at_read_sizes(s, found->prefix, a->sizes, a->n_sizes, config) == AT_OK &&
-        (!a->measure || !a->measure(s, found->prefix, config))) {
+    if (config && at_read_sizes(s, prefix, a->sizes, a->n_sizes, config) == AT_OK &&
+        (!a->measure || !a->measure(s, prefix, config))) {
         for (size_t i = 0; i < a->n_sizes; i++) {
             const at_size_row *r = &a->sizes[i];
             long long v = at_size_at(config, 1 + r->offset);
@@ -187,7 +187,7 @@ static void size_facts(at_store *s, const at_found *found, facts *f)
     at_free(config);
 }
 
-static void sampling_facts(at_store *s, const at_found *found, facts *f)
+static void sampling_facts(const at_arch *a, at_store *s, const char *prefix, facts *f)
 {
     static const char *const names[] = {
         [AT_PRED_EPS] = "noise (eps)", [AT_PRED_V] = "v",
@@ -195,20 +195,27 @@ static void sampling_facts(at_store *s, const at_found *found, facts *f)
         [AT_PRED_X0] = "picture (x0)", [AT_PRED_IMG_TO_IMG] = "picture to picture",
     };
     at_model_sampling ms;
-    at_arch_sampling(found->arch, s, found->prefix, &ms);
+    at_arch_sampling(a, s, prefix, &ms);
     snprintf(fact_new(f, "prediction")->value, sizeof f->out->value, "%s%s%s", names[ms.prediction],
              ms.kind == AT_SIGMA_CONTINUOUS_EDM ? ", continuous" : "",
              ms.zsnr ? ", zero terminal SNR" : "");
-    snprintf(fact_new(f, "latent")->value, sizeof f->out->value, "%s", found->arch->latent->name);
+    snprintf(fact_new(f, "latent")->value, sizeof f->out->value, "%s", a->latent->name);
 }
 
 size_t at_found_facts(at_store *s, const at_found *found, at_fact *out, size_t max)
 {
     facts f = {.out = out, .max = max};
+    const at_arch *a = found->arch;
+    const char *prefix = found->prefix;
+    at_store *as = NULL;
 
-    snprintf(fact_new(&f, "architecture")->value, sizeof out->value, "%s", found->arch->title);
-    size_facts(s, found, &f);
-    if (found->part == AT_PART_DENOISER) sampling_facts(s, found, &f);
-    weight_facts(s, found->prefix, &f);
+    if (at_arch_resolve(&a, s, &prefix, &as) != AT_OK) as = at_store_retain(s);
+    snprintf(fact_new(&f, "architecture")->value, sizeof out->value, "%s", a->title);
+    if (a != found->arch)
+        snprintf(fact_new(&f, "layout")->value, sizeof out->value, "%s", found->arch->title);
+    if (!a->convert) size_facts(a, as, prefix, &f);
+    if (a->part == AT_PART_DENOISER && !a->convert) sampling_facts(a, as, prefix, &f);
+    weight_facts(as, prefix, &f);
+    at_store_release(&as);
     return f.n;
 }

@@ -60,7 +60,7 @@ at_status at_model_load(at_store *s, const char *label, at_model **out)
                     at_store_path(s), at_store_count(s)));
     AT_TRY(at_bound_new(f->arch, s, f->prefix, &bound));
     at_model_sampling ms;
-    at_arch_sampling(f->arch, s, f->prefix, &ms);
+    at_arch_sampling(bound->arch, bound->store, bound->prefix, &ms);
     AT_TRY(model_new(bound, label, &ms, out));
     bound = NULL;
 out:

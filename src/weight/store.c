@@ -106,6 +106,7 @@ void at_store_release(at_store **ps)
         at_free(s->order[i]);
     }
     at_overlay_close(s->overlay);
+    at_store_release(&s->under);
     at_free(s->block);
     at_free(s->order);
     at_free(s->sorted);

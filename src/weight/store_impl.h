@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// store_impl.h - what a store is inside, shared by its makers (store.c, overlay.c).
+// store_impl.h - what a store is inside, shared by its makers (store.c, overlay.c, alias.c).
 // Idea: records never move (I3 of store.h), so two arrays of pointers give them in order and sorted by
 // name; an overlay's arrays point at its base's records where it has none of its own.
 // Owns: see store.h.
@@ -41,6 +41,7 @@ struct at_store {
     at_record **sorted;
     size_t count, cap;
     at_overlay *overlay; // NULL: no overlay
+    at_store *under;     // counted: whose bytes an alias shows; or NULL
 };
 
 int at_record_by_name(const void *a, const void *b); // for qsort over pointers to records
