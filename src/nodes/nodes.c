@@ -3,9 +3,30 @@
 #include "nodes/nodes.h"
 
 static const at_node *const *const families[] = {
-    at_nodes_loaders,  at_nodes_conditioning,    at_nodes_latent,
-    at_nodes_sampling, at_nodes_custom_sampling, at_nodes_model_sampling,
-    at_nodes_vae,      at_nodes_image,           at_nodes_primitive,
+    at_nodes_loaders,
+    at_nodes_conditioning,
+    at_nodes_latent,
+    at_nodes_sampling,
+    at_nodes_custom_sampling,
+    at_nodes_model_sampling,
+    at_nodes_vae,
+    at_nodes_image,
+    at_nodes_image_batch,
+    at_nodes_image_move,
+    at_nodes_image_scale,
+    at_nodes_image_composite,
+    at_nodes_mask,
+    at_nodes_mask_image,
+    at_nodes_post,
+    at_nodes_post_edges,
+    at_nodes_primitive,
+    at_nodes_lora,
+    at_nodes_latent_math,
+    at_nodes_latent_shape,
+    at_nodes_latent_batch,
+    at_nodes_latent_rebatch,
+    at_nodes_latent_composite,
+    at_nodes_latent_operation,
 };
 
 at_status at_nodes_register(at_registry *r)

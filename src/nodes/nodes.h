@@ -15,7 +15,22 @@ extern const at_node *const at_nodes_custom_sampling[];
 extern const at_node *const at_nodes_model_sampling[];
 extern const at_node *const at_nodes_vae[];
 extern const at_node *const at_nodes_image[];
+extern const at_node *const at_nodes_image_batch[];
+extern const at_node *const at_nodes_image_move[];
+extern const at_node *const at_nodes_image_scale[];
+extern const at_node *const at_nodes_image_composite[];
+extern const at_node *const at_nodes_mask[];
+extern const at_node *const at_nodes_mask_image[];
+extern const at_node *const at_nodes_post[];
+extern const at_node *const at_nodes_post_edges[];
 extern const at_node *const at_nodes_primitive[];
+extern const at_node *const at_nodes_lora[];
+extern const at_node *const at_nodes_latent_math[];
+extern const at_node *const at_nodes_latent_shape[];
+extern const at_node *const at_nodes_latent_batch[];
+extern const at_node *const at_nodes_latent_rebatch[];
+extern const at_node *const at_nodes_latent_composite[];
+extern const at_node *const at_nodes_latent_operation[];
 
 // Put every family into a registry.
 at_status at_nodes_register(at_registry *r);

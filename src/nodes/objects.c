@@ -242,6 +242,7 @@ static void guider_free(at_object *self)
     if (g->model) at_object_release(&g->model->base);
     if (g->positive) at_object_release(&g->positive->base);
     if (g->negative) at_object_release(&g->negative->base);
+    if (g->third) at_object_release(&g->third->base);
     at_free(g);
 }
 static const at_object_type guider_type = {"GUIDER", guider_free};
@@ -256,6 +257,36 @@ at_object *at_obj_guider_new(const at_obj_model *m, const at_obj_cond *positive,
     if (negative) g->negative = (at_obj_cond *)at_object_retain((at_object *)negative);
     g->cfg = cfg;
     return &g->base;
+}
+
+at_object *at_obj_guider_third(const at_obj_model *m, at_guider_kind kind,
+                               const at_obj_cond *positive, const at_obj_cond *third,
+                               const at_obj_cond *negative, double cfg, double cfg2)
+{
+    at_obj_guider *g = (at_obj_guider *)at_obj_guider_new(m, positive, negative, cfg);
+    if (!g) return NULL;
+    g->kind = kind;
+    g->third = (at_obj_cond *)at_object_retain((at_object *)third);
+    g->cfg2 = cfg2;
+    return &g->base;
+}
+
+static void lora_free(at_object *self)
+{
+    at_obj_lora *l = (at_obj_lora *)self;
+    at_store_release(&l->store);
+    at_free(l);
+}
+static const at_object_type lora_type = {"LORA_MODEL", lora_free};
+
+at_object *at_obj_lora_new(at_store *s)
+{
+    at_obj_lora *l = object_new(sizeof *l, &lora_type);
+    if (l)
+        l->store = s;
+    else
+        at_store_release(&s);
+    return (at_object *)l;
 }
 
 at_status at_give(at_value *out, at_object *o, const char *what)

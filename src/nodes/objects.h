@@ -96,14 +96,34 @@ typedef struct at_obj_sigmas {
 } at_obj_sigmas;
 at_object *at_obj_sigmas_new(float *values, size_t count); // takes values
 
+typedef enum at_guider_kind {
+    AT_GUIDER_CFG,    // CFGGuider; BasicGuider where negative is NULL
+    AT_GUIDER_DUAL,   // DualCFGGuider: third is cond2, cfg between the conds, cfg2 to the negative
+    AT_GUIDER_NESTED, // the same, style "nested"
+    AT_GUIDER_PERP_NEG, // PerpNegGuider: third is the empty prompt, cfg2 is neg_scale
+} at_guider_kind;
 typedef struct at_obj_guider {
     at_object base;
     at_obj_model *model;
     at_obj_cond *positive, *negative; // negative NULL: BasicGuider
     double cfg;
+    at_guider_kind kind;
+    at_obj_cond *third; // NULL for AT_GUIDER_CFG
+    double cfg2;
 } at_obj_guider;
 at_object *at_obj_guider_new(const at_obj_model *m, const at_obj_cond *positive,
                              const at_obj_cond *negative, double cfg); // borrows and retains
+// The kinds with three prompts; borrows and retains.
+at_object *at_obj_guider_third(const at_obj_model *m, at_guider_kind kind,
+                               const at_obj_cond *positive, const at_obj_cond *third,
+                               const at_obj_cond *negative, double cfg, double cfg2);
+
+// Adapter weights of a training node (LORA_MODEL).
+typedef struct at_obj_lora {
+    at_object base;
+    at_store *store;
+} at_obj_lora;
+at_object *at_obj_lora_new(at_store *s);
 
 // Put a new object into an output slot: AT_ENOMEM if it is NULL.
 at_status at_give(at_value *out, at_object *o, const char *what);
