@@ -66,7 +66,7 @@ static void mix(float *to, const grid *t, const float *from, const grid *f, cons
     for (int64_t i = 0; i < t->b * t->c; i++) {
         int64_t b = i / t->c, c = i % t->c, fb = b % f->b, fc = f->c == 1 ? 0 : c;
         const float *m = NULL;
-        if (mask) m = (const float *)at_tensor_data(mask) + b % f->b % mask->shape[0] * f->h * f->w;
+        if (mask) m = (const float *)at_tensor_data(mask) + b % mask->shape[0] * f->h * f->w;
         for (int64_t y = 0; y < h; y++)
             for (int64_t x = 0; x < w; x++) {
                 float *p = &to[b * t->sb + c * t->sc + (y0 + y) * t->sh + (x0 + x) * t->sw];
