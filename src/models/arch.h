@@ -67,6 +67,7 @@ struct at_arch {
     // A row for a key layout that other rows do not know: the tensors below prefix under their usual
     // names and without prefix (convert.h). Such a row has nothing behind it.
     at_status (*convert)(at_store *s, const char *prefix, at_store **out);
+    const at_arch *as; // the row of such a layout's network; NULL: asked of the converted tensors
     const at_size_row *sizes;
     size_t n_sizes, config_size;
     // Sizes that no row can read (AT_SIZE_MEASURED), after the rows: NULL, or why no such model can

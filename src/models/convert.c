@@ -11,17 +11,19 @@ at_status at_convert_names(at_store *s, const char *prefix, at_rename_fn *fn, co
                            at_store **out)
 {
     at_status st = AT_OK;
-    size_t count = at_store_count(s), n = 0, skip = strlen(prefix);
-    at_alias_row *rows = at_calloc(count ? count : 1, sizeof *rows);
+    size_t count = at_store_count(s), n = 0, skip = strlen(prefix), most;
+    at_alias_row *rows = NULL;
 
     *out = NULL;
+    if (at_mul_size(count + 1, AT_RENAME_MOST, &most)) rows = at_calloc(most, sizeof *rows);
     if (!rows)
         AT_TRY(at_fail(AT_ENOMEM, "%s: no memory to rename %zu tensors", at_store_path(s), count));
     for (size_t i = 0; i < count; i++) {
         const at_weight *w = at_store_at(s, i);
         if (!at_starts_with(w->name, prefix)) continue;
-        rows[n] = (at_alias_row){.of = w};
-        if (fn(ctx, w, w->name + skip, &rows[n])) n++;
+        for (size_t k = 0; k < AT_RENAME_MOST; k++)
+            rows[n + k] = (at_alias_row){.of = w};
+        n += fn(ctx, w, w->name + skip, rows + n);
     }
     AT_TRY(at_store_alias(s, rows, n, out));
 out:
@@ -39,6 +41,11 @@ at_status at_arch_resolve(const at_arch **arch, at_store *s, const char **prefix
         return AT_OK;
     }
     AT_TRY(layout->convert(s, *prefix, out));
+    if (layout->as) {
+        *arch = layout->as;
+        *prefix = "";
+        return AT_OK;
+    }
     for (size_t i = 0; i < at_arch_count; i++) {
         const at_arch *a = at_arch_table[i];
         if (a->part != layout->part || a->convert || !at_arch_fits(a, *out, "")) continue;

@@ -9,9 +9,11 @@
 #include "models/arch.h"
 #include "weight/alias.h"
 
-// Names (and rows) for one tensor: `name` is its name below the prefix. Fills out->name (and first,
-// rows); false: the tensor has no place in the other layout.
-typedef bool at_rename_fn(const void *ctx, const at_weight *w, const char *name, at_alias_row *out);
+// The records that one tensor becomes: `name` is its name below the prefix, `rows` are zeroed but for
+// `of`. Fills name (and first, rows) of the first n and returns n; 0: the tensor has no place.
+enum { AT_RENAME_MOST = 3 };
+typedef size_t at_rename_fn(const void *ctx, const at_weight *w, const char *name,
+                            at_alias_row rows[AT_RENAME_MOST]);
 // All tensors below prefix that fn names. AT_ENOMEM, AT_EFORMAT.
 at_status at_convert_names(at_store *s, const char *prefix, at_rename_fn *fn, const void *ctx,
                            at_store **out);

@@ -190,10 +190,10 @@ bool at_unet_original_key(const at_unet_levels *l, const char *name, char *out, 
 }
 
 // --- a store in diffusers' layout --------------------------------------------------------------
-static bool rename_one(const void *ctx, const at_weight *w, const char *name, at_alias_row *out)
+static size_t rename_one(const void *ctx, const at_weight *w, const char *name, at_alias_row *rows)
 {
     (void)w;
-    return at_unet_original_key(ctx, name, out->name, sizeof out->name);
+    return at_unet_original_key(ctx, name, rows->name, sizeof rows->name);
 }
 
 static at_status convert(at_store *s, const char *prefix, at_store **out)
