@@ -1,125 +1,392 @@
 // SPDX-License-Identifier: Apache-2.0
-// guide.c - model and conditionings as a denoiser: inputs scaled, x0 from the network's output, CFG.
-#include "nodes/guide.h"
+// guide.c - the guidance of one sampling run: estimates of the lists, and one answer out of them.
+// Idea: at_guide_estimate is ComfyUI's calc_cond_batch, `guided` its cfg_function, and each kind of
+// guider a few lines between the two.
+// Easy to get wrong: at cfg 1 the negative list is not asked, and its estimate is zeros then, which
+// hooks and cfg++ solvers without a negative prompt do see; only CFGGuider and PerpNegGuider run the
+// hooks before guidance.
+// Source: ComfyUI 0.3.64 comfy/samplers.py, comfy_extras/nodes_custom_sampler.py, nodes_perpneg.py;
+// Armandpour et al. 2023 (Perp-Neg). Owns: see guide_impl.h.
+#include <math.h>
+#include <string.h>
 
+#include "base/mem.h"
+#include "nodes/guide_impl.h"
+#include "nodes/guide_sums.h"
 #include "sample/guidance.h"
 
-#define MAX_BATCH 64
-
-// One tensor repeated along the batch.
-static at_tensor *repeat_batch(at_ops *o, const at_tensor *t, int64_t n)
+// --- estimates --------------------------------------------------------------------------------------------
+static at_tensor *mix2(at_ops *o, float a, const at_tensor *x, float b, const at_tensor *y)
 {
-    const at_tensor *parts[MAX_BATCH];
-    if (!t || n == 1) return (at_tensor *)t;
-    if (n > MAX_BATCH)
-        return at_ops_poison(o, AT_EINVAL, "a batch of %lld is too large", (long long)n);
-    for (int64_t i = 0; i < n; i++)
-        parts[i] = t;
-    return at_concat(o, 0, (int)n, parts);
+    const float coef[2] = {a, b};
+    return at_lincomb(o, 2, coef, (const at_tensor *const[]){x, y});
 }
 
-static at_tensor *join(at_ops *o, const at_tensor *a, const at_tensor *b)
+// acc[row .., rect] += x0 * weight
+static void gather(at_ops *o, at_tensor *acc, const at_item *item, int64_t row, int64_t rows,
+                   at_tensor *x0)
 {
-    if (!a || !b) return NULL;
-    return at_concat(o, 0, 2, (const at_tensor *const[]){a, b});
+    const at_rect r = item->e->rect;
+    at_tensor *mult = item->mult;
+
+    if (mult && mult->shape[0] > 1) mult = at_narrow(o, mult, 0, row, rows);
+    at_tensor *product = item->mult ? at_mul(o, x0, mult) : at_affine(o, x0, item->weight, 0);
+    at_tensor *part = at_narrow(o, acc, 0, row, rows);
+    part = at_narrow(o, at_narrow(o, part, 2, r.y, r.h), 3, r.x, r.w);
+    at_binary(at_into(o, part), AT_ADD, part, product, AT_ACT_NONE);
 }
 
-// x0 under one conditioning, or under two at once (b != NULL, same shapes): *second gets b's.
-static at_tensor *evaluate(at_ops *o, const at_guide *g, const at_tensor *x, float sigma,
-                           const at_cond *a, const at_cond *b, at_tensor **second)
+// The only conditioning of its place, everywhere and for all latents at once: its x0 is the estimate.
+static bool alone(const at_guide *g, const at_plan *p, const at_item *item)
 {
-    int64_t n = x->shape[0], rows = b ? 2 * n : n;
-    float t[2 * MAX_BATCH], guidance[2 * MAX_BATCH];
-    if (n > MAX_BATCH)
-        return at_ops_poison(o, AT_EINVAL, "a batch of %lld latents: %d is the most", (long long)n,
-                             MAX_BATCH);
-    float timestep = at_sigma_to_timestep(&g->sampling, sigma);
-    for (int64_t i = 0; i < rows; i++) {
-        const at_cond *c = i < n ? a : b;
-        t[i] = timestep;
-        guidance[i] = c->has_guidance ? c->guidance : 3.5f;
+    size_t n = 0;
+    for (size_t i = 0; i < p->n_items; i++)
+        n += p->items[i].place == item->place;
+    return n == 1 && !p->masked[item->place] && item->weight > 0 && p->rows == g->shape[0];
+}
+
+static void run_batch(at_guide *g, at_ops *o, const at_plan *p, const at_batch *b,
+                      const at_tensor *x, const at_tensor *scaled, float sigma,
+                      const at_patches *patches, at_tensor **acc)
+{
+    at_tensor *x0[AT_GUIDE_ROWS] = {0};
+    for (int64_t row = 0; row < g->shape[0]; row += p->rows) {
+        int64_t rows = g->shape[0] - row < p->rows ? g->shape[0] - row : p->rows;
+        at_guide_forward(g, o, p, b, x, scaled, sigma, patches, row, rows, x0);
+        for (size_t i = 0; i < b->count && at_ops_status(o) == AT_OK; i++) {
+            const at_item *item = &p->items[b->first + i];
+            at_tensor **to = &acc[item->place];
+            if (alone(g, p, item)) {
+                *to = x0[i];
+                continue;
+            }
+            if (!*to) *to = at_zeros(o, AT_F32, 4, g->shape);
+            gather(o, *to, item, row, rows, x0[i]);
+        }
     }
-    at_tensor *in = at_model_input(o, &g->sampling, x, sigma);
-    at_tensor *context = repeat_batch(o, a->context, n);
-    at_tensor *pooled = repeat_batch(o, a->pooled, n);
-    if (b) {
-        in = join(o, in, in);
-        context = join(o, context, repeat_batch(o, b->context, n));
-        pooled = a->pooled ? join(o, pooled, repeat_batch(o, b->pooled, n)) : NULL;
+}
+
+static void tell_asked(at_guide *g)
+{
+    for (size_t i = 0; i < at_guide_hook_count(g); i++) {
+        const at_hook *h = at_guide_hook(g, i);
+        if (h->ops->asked) h->ops->asked(h->self, g->runs[i]);
     }
-    at_model_in mi = {
-        .x = in, .timestep = t, .context = context, .pooled = pooled, .guidance = guidance};
-    at_tensor *raw = at_model_forward(o, g->model, &mi);
-    if (!raw) return NULL;
-    if (!b) return at_model_x0(o, &g->sampling, x, raw, sigma);
-    at_tensor *raw_b = at_contiguous(o, at_narrow(o, raw, 0, n, n));
-    *second = at_model_x0(o, &g->sampling, x, raw_b, sigma);
-    return at_model_x0(o, &g->sampling, x, at_contiguous(o, at_narrow(o, raw, 0, 0, n)), sigma);
 }
 
-static bool same_shapes(const at_cond *a, const at_cond *b)
+void at_guide_estimate(at_guide *g, at_ops *o, const at_tensor *x, float sigma, int n,
+                       const at_list_id *list, const at_patches *patches, at_tensor **x0)
 {
-    return a->context->shape[1] == b->context->shape[1] && (!a->pooled) == (!b->pooled);
-}
+    at_tensor *acc[AT_GUIDE_LISTS] = {0};
+    const at_plan *p = at_guide_plan(g, n, list, sigma);
 
-// A cond is skipped outside its range of sigmas.
-static bool active(const at_guide *g, const at_cond *c, float sigma)
-{
-    if (c->start_percent > 0.0f && sigma > at_percent_to_sigma(&g->sampling, c->start_percent))
-        return false;
-    if (c->end_percent < 1.0f && sigma < at_percent_to_sigma(&g->sampling, c->end_percent))
-        return false;
-    return true;
-}
-
-// The strength-weighted mean over a list (contract 5.5); zeros if none is active.
-static at_tensor *evaluate_list(at_ops *o, const at_guide *g, const at_tensor *x, float sigma,
-                                const at_obj_cond *list)
-{
-    at_tensor *sum = NULL;
-    float weight = 0.0f;
-    for (size_t i = 0; i < list->count; i++) {
-        const at_cond *c = &list->items[i];
-        if (!active(g, c, sigma)) continue;
-        at_tensor *one = evaluate(o, g, x, sigma, c, NULL, NULL);
-        float coef[2] = {c->strength, 1.0f};
-        sum = at_lincomb(o, sum ? 2 : 1, coef, (const at_tensor *const[]){one, sum});
-        weight += c->strength;
-        if (!sum) return NULL;
+    memset(x0, 0, (size_t)n * sizeof *x0);
+    if (!p) {
+        at_ops_poison(o, AT_EINVAL, "%s", at_error_text());
+        return;
     }
-    if (!sum) return at_zeros(o, AT_F32, x->rank, x->shape);
-    float inverse = weight != 0.0f ? 1.0f / weight : 0.0f;
-    return at_lincomb(o, 1, &inverse, (const at_tensor *const[]){sum});
+    if (!x || x->rank != 4 || memcmp(x->shape, g->shape, sizeof g->shape) != 0) {
+        at_ops_poison(o, AT_EINVAL, "sampler: the picture changed its size on the way");
+        return;
+    }
+    tell_asked(g);
+    const at_tensor *scaled = at_model_input(o, &g->sampling, x, sigma);
+    for (size_t i = 0; i < p->n_batches && at_ops_status(o) == AT_OK; i++)
+        run_batch(g, o, p, &p->batches[i], x, scaled, sigma, patches ? patches : g->patches, acc);
+    for (int i = 0; i < n && at_ops_status(o) == AT_OK; i++) {
+        bool one = false;
+        for (size_t k = 0; k < p->n_items; k++)
+            one |= p->items[k].place == i && alone(g, p, &p->items[k]);
+        if (!acc[i])
+            x0[i] = at_zeros(o, AT_F32, 4, g->shape);
+        else if (one)
+            x0[i] = acc[i];
+        else if (p->sum[i])
+            x0[i] = at_binary(o, AT_DIV, acc[i], p->sum[i], AT_ACT_NONE);
+        else
+            x0[i] = at_affine(o, acc[i], 1.0f / p->weight[i], 0);
+    }
+}
+
+const at_patches *at_guide_patches(const at_guide *g)
+{
+    return g->patches;
+}
+const at_model_sampling *at_guide_sampling(const at_guide *g)
+{
+    return &g->sampling;
+}
+const float *at_guide_sigmas(const at_guide *g, size_t *n)
+{
+    *n = g->n_sigmas;
+    return g->sigmas;
+}
+
+// --- guidance ---------------------------------------------------------------------------------------------
+static bool always_uncond(const at_guide *g)
+{
+    for (size_t i = 0; i < at_guide_hook_count(g); i++)
+        if (at_guide_hook(g, i)->ops->always_uncond) return true;
+    return false;
+}
+
+static void estimate_lists(at_ops *o, at_guided *d)
+{
+    at_guide *g = d->guide;
+    for (size_t i = at_guide_hook_count(g); i-- > 0 && d->n == 2;) {
+        const at_hook *h = at_guide_hook(g, i);
+        if (!h->ops->estimate) continue;
+        h->ops->estimate(h->self, g->runs[i], o, d);
+        return;
+    }
+    at_guide_estimate(g, o, d->x, d->sigma, d->n, d->list, NULL, d->x0);
+}
+
+static void before(at_ops *o, at_guided *d)
+{
+    at_guide *g = d->guide;
+    for (size_t i = 0; i < at_guide_hook_count(g) && at_ops_status(o) == AT_OK; i++) {
+        const at_hook *h = at_guide_hook(g, i);
+        if (h->ops->pre_cfg) h->ops->pre_cfg(h->self, g->runs[i], o, d);
+    }
+}
+
+static void after(at_ops *o, at_guided *d)
+{
+    at_guide *g = d->guide;
+    for (size_t i = 0; i < at_guide_hook_count(g) && at_ops_status(o) == AT_OK; i++) {
+        const at_hook *h = at_guide_hook(g, i);
+        if (h->ops->post_cfg) d->denoised = h->ops->post_cfg(h->self, g->runs[i], o, d);
+    }
+}
+
+// cfg_function: x0[0] and x0[1] become one.
+static void guided(at_ops *o, at_guided *d)
+{
+    at_guide *g = d->guide;
+    const at_hook *own = NULL;
+    size_t at = 0;
+
+    if (at_ops_status(o) != AT_OK) return;
+    for (size_t i = 0; i < at_guide_hook_count(g); i++)
+        if (at_guide_hook(g, i)->ops->cfg) own = at_guide_hook(g, at = i);
+    d->denoised =
+        own ? own->ops->cfg(own->self, g->runs[at], o, d) : at_cfg(o, d->x0[0], d->x0[1], d->cfg);
+    after(o, d);
+}
+
+static at_list_id if_present(const at_guide *g, at_list_id id)
+{
+    return g->lists[id].present ? id : AT_LIST_NONE;
+}
+
+static void answer_cfg(at_ops *o, at_guided *d, bool all)
+{
+    const at_guide *g = d->guide;
+    d->n = 2;
+    d->list[0] = AT_LIST_POSITIVE;
+    d->list[1] = at_cfg_needs_uncond(d->cfg, all) ? if_present(g, AT_LIST_NEGATIVE) : AT_LIST_NONE;
+    estimate_lists(o, d);
+    before(o, d);
+    guided(o, d);
+}
+
+// cfg2 from the negative prompt to cond2, then cfg from cond2 to the positive one; nested: the other
+// way round.
+static void answer_dual(at_ops *o, at_guided *d, bool all)
+{
+    at_guide *g = d->guide;
+    bool nested = g->kind == AT_GUIDER_NESTED;
+    bool negative = nested || at_cfg_needs_uncond(g->cfg2, all);
+    bool third = negative || at_cfg_needs_uncond(g->cfg, all);
+    at_list_id list[3] = {negative ? AT_LIST_NEGATIVE : AT_LIST_NONE,
+                          third ? AT_LIST_THIRD : AT_LIST_NONE, AT_LIST_POSITIVE};
+    at_tensor *x0[3];
+
+    at_guide_estimate(g, o, d->x, d->sigma, 3, list, NULL, x0);
+    d->n = 2;
+    for (int i = 0; i < 2; i++) { // of the two that are guided between
+        int from = nested ? 2 - i : 1 - i;
+        d->list[i] = list[from];
+        d->x0[i] = x0[from];
+    }
+    d->cfg = nested ? g->cfg : g->cfg2;
+    guided(o, d);
+    if (at_ops_status(o) != AT_OK) return;
+    if (nested)
+        d->denoised = at_cfg(o, d->denoised, x0[0], g->cfg2);
+    else
+        d->denoised = at_lincomb(o, 3, (const float[]){1, (float)g->cfg, -(float)g->cfg},
+                                 (const at_tensor *const[]){d->denoised, x0[2], x0[1]});
+}
+
+// The negative direction counts only as far as it is not the positive one's. Where the positive prompt
+// is the empty one there is no such direction, and nothing is taken away.
+static at_tensor *perpendicular(at_ops *o, const at_guided *d, double cfg, double neg_scale)
+{
+    at_tensor *pos = mix2(o, 1, d->x0[0], -1, d->x0[2]), *neg = mix2(o, 1, d->x0[1], -1, d->x0[2]);
+    double dot = 0, norm = 0;
+
+    if (!at_sum_dot(o, neg, pos, &dot) || !at_sum_dot(o, pos, pos, &norm)) return NULL;
+    float along = norm > 0 ? (float)(dot / norm) : 0;
+    at_tensor *perp = mix2(o, 1, neg, -along, pos);
+    return at_lincomb(o, 3, (const float[]){1, (float)cfg, (float)(-cfg * neg_scale)},
+                      (const at_tensor *const[]){d->x0[2], pos, perp});
+}
+
+static void answer_perp_neg(at_ops *o, at_guided *d, bool all)
+{
+    at_guide *g = d->guide;
+    bool negative = all || g->cfg2 != 0;
+    bool empty = negative || at_cfg_needs_uncond(g->cfg, all);
+
+    d->n = 3;
+    d->list[0] = AT_LIST_POSITIVE;
+    d->list[1] = negative ? AT_LIST_NEGATIVE : AT_LIST_NONE;
+    d->list[2] = empty ? AT_LIST_THIRD : AT_LIST_NONE;
+    at_guide_estimate(g, o, d->x, d->sigma, 3, d->list, NULL, d->x0);
+    before(o, d);
+    if (at_ops_status(o) != AT_OK) return;
+    d->denoised = perpendicular(o, d, g->cfg, g->cfg2);
+    after(o, d);
+}
+
+at_predicted at_predict_next(at_ops *o, const at_predict *p)
+{
+    at_guide *g = p->guide;
+    for (size_t i = p->next; i < at_guide_hook_count(g); i++) {
+        const at_hook *h = at_guide_hook(g, i);
+        if (!h->ops->predict) continue;
+        at_predict inner = *p;
+        inner.next = i + 1;
+        return h->ops->predict(h->self, g->runs[i], o, &inner);
+    }
+    at_guided d = {.guide = g, .x = p->x, .sigma = p->sigma, .cfg = g->cfg};
+    bool all = p->want_uncond || always_uncond(g);
+    switch (g->kind) {
+    case AT_GUIDER_CFG: answer_cfg(o, &d, all); break;
+    case AT_GUIDER_DUAL:
+    case AT_GUIDER_NESTED: answer_dual(o, &d, all); break;
+    case AT_GUIDER_PERP_NEG: answer_perp_neg(o, &d, all); break;
+    }
+    return (at_predicted){d.denoised, p->want_uncond ? d.x0[1] : NULL};
 }
 
 static at_denoised guide_call(void *ctx, at_ops *o, const at_tensor *x, float sigma,
                               bool want_uncond)
 {
-    const at_guide *g = ctx;
     at_denoised d = {0};
-    bool need_uncond = g->negative && at_cfg_needs_uncond(g->cfg, want_uncond);
-    at_tensor *cond = NULL, *uncond = NULL;
-
     at_scope_begin(o);
-    if (need_uncond && g->positive->count == 1 && g->negative->count == 1 &&
-        same_shapes(g->positive->items, g->negative->items) &&
-        active(g, g->positive->items, sigma) && active(g, g->negative->items, sigma)) {
-        cond = evaluate(o, g, x, sigma, g->positive->items, g->negative->items, &uncond);
-    } else {
-        cond = evaluate_list(o, g, x, sigma, g->positive);
-        if (need_uncond) uncond = evaluate_list(o, g, x, sigma, g->negative);
-    }
-    at_tensor *out = need_uncond ? at_cfg(o, cond, uncond, g->cfg) : cond;
-    // Without a negative prompt a cfg++ solver reads the conditioned estimate, as ComfyUI's hook does.
-    if (want_uncond) d.uncond = uncond ? uncond : cond;
-    at_tensor *kept = want_uncond ? at_ops_keep(o, d.uncond) : NULL;
-    d.out = at_scope_end(o, out);
+    at_predict p = {.guide = ctx, .x = x, .sigma = sigma, .want_uncond = want_uncond};
+    at_predicted r = at_predict_next(o, &p);
+    at_tensor *kept = at_ops_status(o) == AT_OK ? at_ops_keep(o, r.uncond) : NULL;
+    d.out = at_scope_end(o, r.out);
     if (kept) d.uncond = at_ops_adopt(o, kept);
     return d;
 }
 
 at_denoiser at_guide_denoiser(at_guide *g)
 {
-    g->sampling = *at_model_get_sampling(g->model);
     return (at_denoiser){.call = guide_call, .ctx = g, .sampling = &g->sampling};
+}
+
+// --- the denoise mask -------------------------------------------------------------------------------------
+static size_t mask_hook(const at_guide *g)
+{
+    for (size_t i = at_guide_hook_count(g); i-- > 0;)
+        if (at_guide_hook(g, i)->ops->mask) return i;
+    return SIZE_MAX;
+}
+
+bool at_guide_moves_mask(const at_guide *g)
+{
+    return g->mask && mask_hook(g) != SIZE_MAX;
+}
+
+at_tensor *at_guide_mask(void *guide, at_ops *o, float sigma)
+{
+    at_guide *g = guide;
+    size_t i = mask_hook(g);
+    const at_hook *h = at_guide_hook(g, i);
+    return h->ops->mask(h->self, g->runs[i], o, g->mask, sigma);
+}
+
+// --- opening ----------------------------------------------------------------------------------------------
+static at_status begin_hooks(at_guide *g)
+{
+    at_status st = AT_OK;
+    at_patches *more = NULL;
+    size_t n = at_guide_hook_count(g);
+
+    g->runs = at_calloc(n + 1, sizeof *g->runs);
+    if (!g->runs) AT_TRY(at_fail(AT_ENOMEM, "sampler: no memory"));
+    for (size_t i = 0; i < n; i++) {
+        const at_hook_ops *ops = at_guide_hook(g, i)->ops;
+        g->runs[i] = at_calloc(1, ops->run_size + 1);
+        if (!g->runs[i]) AT_TRY(at_fail(AT_ENOMEM, "%s: no memory for a run", ops->name));
+        if (ops->patch) {
+            AT_TRY(at_patches_add(g->patches, ops->patch, g->runs[i], &more));
+            at_patches_release(&g->patches);
+            g->patches = more;
+        }
+    }
+    for (g->begun = 0; g->begun < n;) {
+        const at_hook *h = at_guide_hook(g, g->begun++);
+        if (h->ops->begin) AT_TRY(h->ops->begin(h->self, g->runs[g->begun - 1], g));
+    }
+out:
+    return st;
+}
+
+void at_guide_close(at_guide *g)
+{
+    if (!g) return;
+    for (size_t i = 0; i < g->begun; i++) {
+        const at_hook *h = at_guide_hook(g, i);
+        if (h->ops->end) h->ops->end(h->self, g->runs[i]);
+    }
+    at_patches_release(&g->patches);
+    for (size_t i = 0; g->runs && i < at_guide_hook_count(g); i++)
+        at_free(g->runs[i]);
+    at_free(g->runs);
+    for (size_t i = 0; i < AT_GUIDE_PLANS; i++)
+        at_plan_clear(&g->plans[i]);
+    at_guide_unprepare(g);
+    at_free(g);
+}
+
+at_status at_guide_open(at_ops *o, const at_guide_config *config, at_guide **out)
+{
+    at_status st = AT_OK;
+    at_guide *g = at_calloc(1, sizeof *g);
+    const at_obj_cond *lists[AT_GUIDE_LISTS] = {[AT_LIST_POSITIVE] = config->positive,
+                                                [AT_LIST_THIRD] = config->third,
+                                                [AT_LIST_NEGATIVE] = config->negative};
+
+    *out = NULL;
+    if (!g) AT_TRY(at_fail(AT_ENOMEM, "sampler: no memory"));
+    g->model = config->model;
+    g->net = config->model->model;
+    g->sampling = *at_model_get_sampling(g->net);
+    g->kind = config->kind;
+    g->cfg = config->cfg;
+    g->cfg2 = config->cfg2;
+    memcpy(g->shape, config->shape, sizeof g->shape);
+    g->latent = config->latent;
+    g->mask = config->mask;
+    g->sigmas = config->sigmas;
+    g->n_sigmas = config->n_sigmas;
+    g->memory = config->memory;
+    g->device = at_ops_device(o);
+    g->compute = at_ops_compute(o);
+    g->patches = at_patches_retain(config->model->patches);
+    if (g->kind != AT_GUIDER_CFG && (!config->third || !config->negative))
+        AT_TRY(at_fail(AT_EINVAL, "this guider needs three prompts"));
+    AT_TRY(at_guide_prepare(g, lists));
+    AT_TRY(begin_hooks(g));
+    *out = g;
+    g = NULL;
+out:
+    at_guide_close(g);
+    return st;
 }

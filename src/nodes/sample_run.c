@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // sample_run.c - what lies between a sampler node and a solver: latents in, noise, progress, latents out.
-#include "nodes/guide.h"
+#include "nodes/guide_impl.h"
 
 #include <string.h>
 
 #include "base/mem.h"
+#include "image/resize.h"
 
 static bool all_zero(const at_tensor *t)
 {
@@ -88,63 +89,75 @@ out:
     return st;
 }
 
-// The mask at the latent's size; nearest source cells are averaged bilinearly as ComfyUI does.
-static at_status fit_mask(at_ops *o, const at_tensor *mask, const at_tensor *like, at_tensor **out)
-{
-    int64_t b = mask->shape[0], mh = mask->shape[mask->rank - 2], mw = mask->shape[mask->rank - 1];
-    int64_t h = like->shape[2], w = like->shape[3];
-    const float *src = at_tensor_data(mask);
-    float *dst = at_alloc((size_t)(b * h * w) * sizeof *dst);
-    if (!dst) return at_fail(AT_ENOMEM, "sampler: no memory for the noise mask");
-    for (int64_t i = 0; i < b; i++)
-        for (int64_t y = 0; y < h; y++)
-            for (int64_t x = 0; x < w; x++) {
-                double fy = ((double)y + 0.5) * (double)mh / (double)h - 0.5;
-                double fx = ((double)x + 0.5) * (double)mw / (double)w - 0.5;
-                fy = fy < 0 ? 0 : fy;
-                fx = fx < 0 ? 0 : fx;
-                int64_t y0 = (int64_t)fy, x0 = (int64_t)fx;
-                int64_t y1 = y0 + 1 < mh ? y0 + 1 : mh - 1, x1 = x0 + 1 < mw ? x0 + 1 : mw - 1;
-                const float *m = src + i * mh * mw;
-                double ty = fy - (double)y0, tx = fx - (double)x0;
-                double top = m[y0 * mw + x0] * (1 - tx) + m[y0 * mw + x1] * tx;
-                double low = m[y1 * mw + x0] * (1 - tx) + m[y1 * mw + x1] * tx;
-                dst[(i * h + y) * w + x] = (float)(top * (1 - ty) + low * ty);
-            }
-    *out = at_from_host(o, AT_F32, 4, (int64_t[]){b, 1, h, w}, dst);
-    at_free(dst);
-    return at_ops_status(o);
-}
-
-at_status at_sample_run(at_node_ctx *c, const at_sample_job *job, at_object **out,
-                        at_object **denoised)
+// The mask at the latent's size, one for each latent: a new tensor [b, 1, h, w] on the host.
+static at_status fit_mask(const at_tensor *mask, const at_tensor *like, at_tensor **out)
 {
     at_status st = AT_OK;
-    const at_latent_format *f = at_model_latent(job->model->model);
-    at_guide guide = {.model = job->model->model,
-                      .positive = job->positive,
-                      .negative = job->negative,
-                      .cfg = job->cfg};
-    at_denoiser d = at_guide_denoiser(&guide);
-    at_ops *o = NULL;
-    at_tensor *samples = NULL, *noise = NULL, *mask = NULL;
-    progress p = {.node = c};
-    bool empty = false;
+    at_tensor *flat = NULL, *sized = NULL, *all = NULL;
+    int64_t h = mask->rank < 2 ? 0 : mask->shape[mask->rank - 2];
+    int64_t w = mask->rank < 2 ? 0 : mask->shape[mask->rank - 1], n = at_tensor_count(mask);
 
-    AT_TRY(at_env_ops(c, &o));
-    p.o = o;
-    AT_TRY(fit_channels(job->latent, f, &empty, &samples));
-    if (job->n_sigmas == 0) { // nothing to do: the latent comes back as it was
-        *out = at_obj_latent_with(job->latent, samples);
-        samples = NULL;
-        if (!*out) AT_TRY(at_fail(AT_ENOMEM, "sampler: no memory for the latent"));
-        if (denoised) *denoised = at_object_retain(*out);
-        goto out;
-    }
-    at_tensor *x = at_from_host(o, AT_F32, samples->rank, samples->shape, at_tensor_data(samples));
-    if (!empty) x = at_affine(o, x, f->scale, -f->shift * f->scale);
-    AT_TRY(make_noise(o, job, samples, &noise));
-    if (job->latent->noise_mask) AT_TRY(fit_mask(o, job->latent->noise_mask, samples, &mask));
+    if (n < 1) AT_TRY(at_fail(AT_EINVAL, "sampler: the noise mask is empty"));
+    AT_TRY(at_tensor_reshape(mask, 3, (int64_t[]){n / (h * w), h, w}, &flat));
+    AT_TRY(at_resize(flat, AT_ORDER_NHW, like->shape[3], like->shape[2], AT_RESIZE_BILINEAR, false,
+                     &sized));
+    AT_TRY(at_guide_repeat(sized, like->shape[0], &all));
+    AT_TRY(at_tensor_reshape(all, 4, (int64_t[]){like->shape[0], 1, like->shape[2], like->shape[3]},
+                             out));
+out:
+    at_tensor_release(&flat);
+    at_tensor_release(&sized);
+    at_tensor_release(&all);
+    return st;
+}
+
+// One run.
+typedef struct work {
+    at_node_ctx *node;
+    const at_sample_job *job;
+    at_ops *o;
+    const at_tensor *samples; // host
+    bool empty;
+    at_tensor *mask; // host
+    at_guide *guide;
+    progress p;
+} work;
+
+static at_status open_guide(work *k)
+{
+    const at_sample_job *job = k->job;
+    if (k->samples->rank != 4)
+        return at_fail(AT_EUNSUPPORTED, "sampler: latents of %d dimensions are not pictures",
+                       k->samples->rank);
+    at_guide_config config = {.model = job->model,
+                              .kind = job->kind,
+                              .positive = job->positive,
+                              .negative = job->negative,
+                              .third = job->third,
+                              .cfg = job->cfg,
+                              .cfg2 = job->cfg2,
+                              .shape = k->samples->shape,
+                              .latent = k->empty ? NULL : k->samples,
+                              .mask = k->mask,
+                              .sigmas = job->sigmas,
+                              .n_sigmas = job->n_sigmas};
+    return at_guide_open(k->o, &config, &k->guide);
+}
+
+static at_status solve(work *k, at_object **out, at_object **denoised)
+{
+    at_status st = AT_OK;
+    const at_sample_job *job = k->job;
+    const at_latent_format *f = at_model_latent(job->model->model);
+    const at_tensor *s = k->samples;
+    at_tensor *noise = NULL, *mask = NULL;
+
+    AT_TRY(open_guide(k));
+    at_denoiser d = at_guide_denoiser(k->guide);
+    at_tensor *x = at_from_host(k->o, AT_F32, s->rank, s->shape, at_tensor_data(s));
+    if (!k->empty) x = at_affine(k->o, x, f->scale, -f->shift * f->scale);
+    AT_TRY(make_noise(k->o, job, s, &noise));
+    if (k->mask) mask = at_from_host(k->o, AT_F32, 4, k->mask->shape, at_tensor_data(k->mask));
     at_sample_args args = {.sampler = job->sampler,
                            .options = job->options,
                            .sigmas = job->sigmas,
@@ -154,19 +167,49 @@ at_status at_sample_run(at_node_ctx *c, const at_sample_job *job, at_object **ou
                            .noise_mask = mask,
                            .seed = job->seed,
                            .on_step = on_step,
-                           .on_step_ctx = &p};
-    at_tensor *r = at_sample(o, &d, &args);
-    AT_TRY(at_ops_status(o));
-    AT_TRY(finish(o, f, job->latent, r, out));
+                           .on_step_ctx = &k->p};
+    if (at_guide_moves_mask(k->guide)) {
+        args.mask_at = at_guide_mask;
+        args.mask_ctx = k->guide;
+    }
+    at_tensor *r = at_sample(k->o, &d, &args);
+    AT_TRY(at_ops_status(k->o));
+    AT_TRY(finish(k->o, f, job->latent, r, out));
     if (denoised) {
-        if (p.denoised)
-            AT_TRY(finish(o, f, job->latent, p.denoised, denoised));
+        if (k->p.denoised)
+            AT_TRY(finish(k->o, f, job->latent, k->p.denoised, denoised));
         else
             *denoised = at_object_retain(*out);
     }
 out:
-    at_tensor_release(&p.denoised);
+    return st;
+}
+
+at_status at_sample_run(at_node_ctx *c, const at_sample_job *job, at_object **out,
+                        at_object **denoised)
+{
+    at_status st = AT_OK;
+    work k = {.node = c, .job = job, .p = {.node = c}};
+    at_tensor *samples = NULL;
+
+    AT_TRY(at_env_ops(c, &k.o));
+    k.p.o = k.o;
+    AT_TRY(fit_channels(job->latent, at_model_latent(job->model->model), &k.empty, &samples));
+    if (job->n_sigmas == 0) { // nothing to do: the latent comes back as it was
+        *out = at_obj_latent_with(job->latent, samples);
+        samples = NULL;
+        if (!*out) AT_TRY(at_fail(AT_ENOMEM, "sampler: no memory for the latent"));
+        if (denoised) *denoised = at_object_retain(*out);
+        goto out;
+    }
+    k.samples = samples;
+    if (job->latent->noise_mask) AT_TRY(fit_mask(job->latent->noise_mask, samples, &k.mask));
+    AT_TRY(solve(&k, out, denoised));
+out:
+    at_guide_close(k.guide);
+    at_tensor_release(&k.p.denoised);
+    at_tensor_release(&k.mask);
     at_tensor_release(&samples);
-    at_ops_free(o);
+    at_ops_free(k.o);
     return st;
 }

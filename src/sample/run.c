@@ -142,6 +142,16 @@ at_tensor *at_run_path(at_run *r, double from, double to)
 }
 
 // --- asking --------------------------------------------------------------------------------------
+// A mask that moves from step to step is asked for anew.
+static void move_mask(at_run *r, double sigma)
+{
+    if (!r->mask || !r->args->mask_at || at_ops_status(r->o) != AT_OK) return;
+    at_tensor *m = r->args->mask_at(r->args->mask_ctx, r->o, (float)sigma);
+    if (!m) return;
+    put(r, &r->mask, m);
+    put(r, &r->unmask, at_affine(r->o, m, -1, 1));
+}
+
 // Outside the mask the network sees the known latent, noised to this sigma.
 static at_tensor *under_mask(at_run *r, const at_tensor *x, double sigma)
 {
@@ -154,6 +164,7 @@ at_denoised at_run_eval(at_run *r, const at_tensor *x, double sigma)
     at_denoised d = {0};
     bool uncond = r->solver->flags & AT_SOLVER_UNCOND;
 
+    move_mask(r, sigma);
     if (r->mask) x = under_mask(r, x, sigma);
     if (at_ops_status(r->o) != AT_OK || !x) return d;
     d = r->model->call(r->model->ctx, r->o, x, (float)sigma, uncond);

@@ -50,6 +50,10 @@ typedef struct at_sample_args {
     const at_tensor
         *noise_mask; // f32 of the latent's rank, broadcastable to it; 1 = paint; or NULL
     uint64_t seed;   // of per-step noise
+    // Where the mask moves with the noise level: what stands for noise_mask at this sigma, a tensor of
+    // the current scope. NULL: it does not move.
+    at_tensor *(*mask_at)(void *ctx, at_ops *o, float sigma);
+    void *mask_ctx;
     // Called in each step as soon as its x0 estimate is known (step counts from 0; dpm_adaptive may
     // exceed total). Tensors are borrowed for the call. May be NULL.
     void (*on_step)(void *ctx, int step, int total, const at_tensor *denoised, const at_tensor *x);

@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: Apache-2.0
+// guide_impl.h - what the guide_*.c files share. Nothing outside includes it.
+// Ownership: a guide owns its entries, plans, hook blocks and everything below them.
+#ifndef AT_NODES_GUIDE_IMPL_H
+#define AT_NODES_GUIDE_IMPL_H
+
+#include "nodes/control.h"
+#include "nodes/guide.h"
+
+// A rectangle of the latent, in cells.
+typedef struct at_rect {
+    int64_t h, w, y, x;
+} at_rect;
+
+// One conditioning made ready for a run.
+typedef struct at_entry {
+    at_cond c;        // own references
+    size_t id;        // the same for an entry and its mirror in another list
+    bool in_negative; // ComfyUI's prompt_type "negative"
+    bool has_area;
+    at_rect area;     // as asked for, in cells
+    at_rect rect;     // inside the picture; the whole without an area
+    at_tensor *mask;  // f32 [n, h, w] of the latent's size on the host, or NULL
+    float start, end; // holds from sigma `start` down to `end`
+    // Weight of each cell, f32 [1 or b, 1, rect.h, rect.w]; NULL: c.strength everywhere.
+    at_tensor *mult_host, *mult;
+    at_tensor *concat; // whole picture, f32 [b, k, h, w], or NULL
+    at_tensor **refs;  // c.n_refs latents as the network takes them, or NULL
+} at_entry;
+
+typedef struct at_list {
+    bool present;
+    size_t count;
+    at_entry *items;
+} at_list;
+
+// One entry in an evaluation, weighted for the estimate of `place`.
+typedef struct at_item {
+    const at_entry *e;
+    int place;
+    at_tensor *mult; // own reference on the device; NULL: weight
+    float weight;
+} at_item;
+
+// Forwards `first` .. `first + count` of items together.
+typedef struct at_batch {
+    size_t first, count;
+} at_batch;
+
+// What an evaluation of these lists does while these entries hold.
+typedef struct at_plan {
+    int n;
+    at_list_id list[AT_GUIDE_LISTS];
+    bool *active; // of all entries, list after list
+    at_item *items;
+    size_t n_items;
+    at_batch *batches;
+    size_t n_batches;
+    bool masked[AT_GUIDE_LISTS];    // the weights of a place differ from cell to cell
+    at_tensor *sum[AT_GUIDE_LISTS]; // then: their sum, f32 [1 or b, 1, h, w] on the device
+    float weight[AT_GUIDE_LISTS];   // else: their sum
+    int64_t rows;                   // of the batch at once; below b: it is sampled by parts
+} at_plan;
+
+enum { AT_GUIDE_PLANS = 4, AT_GUIDE_ROWS = 64 };
+
+struct at_guide {
+    const at_obj_model *model; // borrowed
+    at_model *net;
+    at_model_sampling sampling;
+    at_guider_kind kind;
+    double cfg, cfg2;
+    int64_t shape[4];
+    const at_tensor *latent, *mask; // borrowed
+    const float *sigmas;            // borrowed
+    size_t n_sigmas;
+    double memory;
+    at_device *device;
+    at_dtype compute;
+    at_list lists[AT_GUIDE_LISTS]; // by at_list_id
+    size_t entries;                // of all lists
+    at_patches *patches;           // the model's and those of its hooks
+    at_control_run *control;       // NULL until an entry has a ControlNet
+    void **runs;                   // by hook
+    size_t begun;                  // hooks whose begin was called
+    at_plan plans[AT_GUIDE_PLANS];
+    size_t next_plan;
+};
+
+static inline const at_hook *at_guide_hook(const at_guide *g, size_t i)
+{
+    return at_hooks_at(g->model->hooks, i);
+}
+static inline size_t at_guide_hook_count(const at_guide *g)
+{
+    return at_hooks_count(g->model->hooks);
+}
+
+// guide_prepare.c: conditionings to entries.
+at_status at_guide_prepare(at_guide *g, const at_obj_cond *const source[AT_GUIDE_LISTS]);
+void at_guide_unprepare(at_guide *g);
+// guide_concat.c: what the network wants behind x, on the host; *out NULL where it wants nothing.
+at_status at_guide_concat(const at_guide *g, const at_cond *c, at_tensor **out);
+// (z - shift) * scale of f32 host values, in place.
+void at_guide_process_in(const at_guide *g, at_tensor *z);
+// Items 0 .. n of t along dimension 0, repeated from the start or cut; a new host tensor.
+at_status at_guide_repeat(const at_tensor *t, int64_t n, at_tensor **out);
+// guide_mult.c: the weights of an entry, and what is left of the picture.
+at_status at_guide_mult(const at_guide *g, at_entry *e);
+// guide_plan.c
+const at_plan *at_guide_plan(at_guide *g, int n, const at_list_id *list, float sigma);
+void at_plan_clear(at_plan *p);
+// guide_batch.c: x0 of rows [row, row + rows) of a batch of items, each [rows, c, rect.h, rect.w].
+void at_guide_forward(at_guide *g, at_ops *o, const at_plan *p, const at_batch *b,
+                      const at_tensor *x, const at_tensor *scaled, float sigma,
+                      const at_patches *patches, int64_t row, int64_t rows, at_tensor **x0);
+
+#endif
