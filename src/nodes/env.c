@@ -2,6 +2,8 @@
 // env.c - op contexts for nodes.
 #include "nodes/env.h"
 
+#include "base/mem.h"
+
 #include <string.h>
 
 at_dtype at_env_compute(const at_env *e)
@@ -18,4 +20,16 @@ at_status at_env_ops(const at_node_ctx *c, at_ops **out)
     at_ops_config config = {
         .device = e->device, .compute = at_env_compute(e), .sink = at_node_sink(c)};
     return at_ops_new(&config, out);
+}
+
+at_status at_env_open(at_env *e, const char *kind, const char *name, char **path, at_store **store)
+{
+    char *found = NULL;
+    at_status st = e->find_file(e, kind, name, &found);
+    if (st == AT_OK) st = e->open_store(e, found, store);
+    if (st == AT_OK && path)
+        *path = found;
+    else
+        at_free(found);
+    return st;
 }

@@ -35,6 +35,9 @@ static inline at_env *at_env_of(const at_node_ctx *c)
 
 // A fresh op context on the env's device that watches the job's cancel flag. at_ops_free.
 at_status at_env_ops(const at_node_ctx *c, at_ops **out);
+// Find `name` among the files of `kind` ("vae", "controlnet" ...) and map it. *path (may be NULL) gets
+// the caller's copy of the path.
+at_status at_env_open(at_env *e, const char *kind, const char *name, char **path, at_store **store);
 // The dtype that "auto" means on this device.
 at_dtype at_env_compute(const at_env *e);
 
