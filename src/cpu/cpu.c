@@ -98,11 +98,11 @@ static bool has_avx512bf16(void)
 #endif
 
 #ifdef AT_HAVE_DNNL
-// Below AVX512-BF16 the library has no fast bf16, and our f32 is as fast (docs/bench/cpu.md).
+// Below AVX512-BF16 the library has no fast bf16, and our f32 is as fast (docs/bench/cpu.md); VNNI multiplies int8.
 static bool has_fast_onednn(void)
 {
 #if defined(__x86_64__)
-    return has_avx512bf16();
+    return has_avx512() && (has_avx512bf16() || __builtin_cpu_supports("avx512vnni"));
 #else
     return false;
 #endif
@@ -114,7 +114,8 @@ static const twins sets[] = {
 #if defined(__x86_64__)
     {"avx2", "AVX2+FMA", has_avx2, at_cpu_use_avx2, &at_cpu_avx2_table, false},
     {"avx512", "AVX-512", has_avx512, at_cpu_use_avx512, &at_cpu_avx512_table, true},
-    {"avx512bf16", "bf16", has_avx512bf16, at_cpu_use_avx512bf16, &at_cpu_avx512bf16_table, true},
+    {"avx512bf16", "AVX512-BF16", has_avx512bf16, at_cpu_use_avx512bf16, &at_cpu_avx512bf16_table,
+     true},
 #endif
 #ifdef AT_HAVE_DNNL
     {"onednn", "oneDNN", has_fast_onednn, at_cpu_use_onednn, NULL, false},

@@ -84,6 +84,8 @@ bool at_cpu_packed_put(at_packed *slot, at_cpu_packed *p);
 // there is no room left.
 bool at_cpu_packed_take(size_t bytes);
 void at_cpu_packed_give_back(size_t bytes);
+// A packed form was published: if the weight is mapped, its pages leave the process until somebody reads them again.
+void at_cpu_packed_drop_source(const at_wview *w);
 
 // --- scratch inside parallel ranges --------------------------------------------------------------
 // A range function may not

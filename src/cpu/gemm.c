@@ -62,8 +62,14 @@ static void pack_range(void *ctx, int64_t begin, int64_t end)
 
     for (int64_t p = begin; p < end; p++) {
         int64_t n = g->n0 + p % half * nr, row = n + (p >= half ? g->n : 0);
-        g->k->pack(g->panels + p * nr * g->kk, g->w.data, g->w.dtype, row * g->kk, g->kk,
-                   (int)at_most(nr, g->n - n), g->kk);
+        int count = (int)at_most(nr, g->n - n);
+        if (g->q_w) {
+            g->k->int8_pack(g->panels + p * nr * g->kk, g->q_w + row * 2 * g->kk, 2 * g->kk, count,
+                            g->kk);
+        } else {
+            g->k->pack(g->panels + p * nr * g->kk, g->w.data, g->w.dtype, row * g->kk, g->kk, count,
+                       g->kk);
+        }
     }
 }
 
@@ -76,14 +82,6 @@ static void load_rows(const gemm *g, float *dst, int64_t stride, int64_t m, int6
                    row_offset(&g->x, m + i, g->tokens) + k0, 1, len);
 }
 
-// Ask for a part of the next panel while a tile runs on this one: it arrives in the second cache.
-static void fetch_ahead(const float *next, int64_t floats, int64_t part, int64_t parts)
-{
-    int64_t each = round_up((floats + parts - 1) / parts, 16);
-    for (int64_t i = part * each; i < at_most((part + 1) * each, floats); i += 16)
-        __builtin_prefetch(next + i, 0, 2);
-}
-
 static void multiply(const gemm *g, const float *a, int64_t lda, int64_t rows, int64_t k0,
                      int64_t len, int64_t p0, int64_t panels, float *c, int64_t ldc)
 {
@@ -92,7 +90,8 @@ static void multiply(const gemm *g, const float *a, int64_t lda, int64_t rows, i
     for (int64_t p = 0; p < panels; p++) {
         const float *b = g->panels + (p0 + p) * nr * g->kk + k0 * nr;
         for (int64_t i = 0; i < rows; i += mr) {
-            if (p + 1 < panels) fetch_ahead(b + nr * g->kk, len * nr, i / mr, (rows + mr - 1) / mr);
+            if (p + 1 < panels)
+                at_cpu_fetch_ahead(b + nr * g->kk, len * nr, i / mr, (rows + mr - 1) / mr);
             g->tile((int)at_most(mr, rows - i), 1, NULL, len, a + i * lda, lda, b,
                     c + i * ldc + p * nr, ldc, k0 > 0);
         }
@@ -107,6 +106,12 @@ static const float *rows_in_place(const gemm *g, int64_t m, int64_t rows, int64_
     return (const float *)g->x.data + row_offset(&g->x, m, g->tokens);
 }
 
+static void from_int8(const gemm *g, float *c, int64_t m, int64_t row_of_w, int64_t count)
+{
+    g->k->from_s32(c, (const int32_t *)(const void *)c, g->q_rows[m], g->q_columns + row_of_w,
+                   count);
+}
+
 // The finished rows of a task.
 static void give_rows(const gemm *g, float *c, int64_t ldc, int64_t m, int64_t rows, int64_t n,
                       int64_t cols)
@@ -114,10 +119,13 @@ static void give_rows(const gemm *g, float *c, int64_t ldc, int64_t m, int64_t r
     int64_t count = at_most(cols, g->n - n);
 
     for (int64_t i = 0; i < rows; i++) {
+        float *sums = c + i * ldc, *gate = sums + g->nc;
+        if (g->q_w) from_int8(g, sums, m + i, n, count);
+        if (g->q_w && g->glu) from_int8(g, gate, m + i, g->n + n, count);
         if (g->glu) {
-            at_cpu_gemm_finish_glu(g, c + i * ldc, c + i * ldc + g->nc, m + i, n, count);
+            at_cpu_gemm_finish_glu(g, sums, gate, m + i, n, count);
         } else {
-            at_cpu_gemm_finish_row(g, c + i * ldc, m + i, n, count);
+            at_cpu_gemm_finish_row(g, sums, m + i, n, count);
         }
     }
 }
@@ -167,7 +175,7 @@ static int64_t even_parts(int64_t total, int64_t most, int64_t unit)
     return round_up((total + parts - 1) / parts, unit);
 }
 
-static at_status gemm_many(gemm *g)
+at_status at_cpu_gemm_many(gemm *g)
 {
     int nr = g->k->nr, halves = g->glu ? 2 : 1;
     int64_t most = round_up(at_most(g->n, PANEL_BYTES / 4 / (g->kk + 1) / halves + nr), nr);
@@ -288,8 +296,12 @@ at_status at_cpu_gemm_linear(const at_cpu_kernels *k, const at_linear_args *a)
     if (!at_cpu_gemm_dtype(a->w.v.dtype)) return at_cpu_ref_linear(NULL, a);
     AT_TRY(at_cpu_gemm_open(&g, k, a));
     if (!g.m || !g.n) goto out;
+    if (at_cpu_int8_pays(k, a)) {
+        AT_TRY(at_cpu_int8_linear(&g, a));
+        goto out;
+    }
     if (g.m > DOT_ROWS) use_pairs(&g);
-    AT_TRY(g.m <= DOT_ROWS ? gemm_few(&g) : gemm_many(&g));
+    AT_TRY(g.m <= DOT_ROWS ? gemm_few(&g) : at_cpu_gemm_many(&g));
 out:
     at_cpu_gemm_close(&g);
     return st;
@@ -311,8 +323,12 @@ at_status at_cpu_gemm_geglu(const at_cpu_kernels *k, const at_geglu_args *a)
     AT_TRY(at_cpu_gemm_open(&g, k, &l));
     g.glu = true;
     if (!g.m || !g.n) goto out;
+    if (at_cpu_int8_pays(k, &l)) {
+        AT_TRY(at_cpu_int8_linear(&g, &l));
+        goto out;
+    }
     use_pairs(&g);
-    AT_TRY(gemm_many(&g));
+    AT_TRY(at_cpu_gemm_many(&g));
 out:
     at_cpu_gemm_close(&g);
     return st;

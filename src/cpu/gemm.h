@@ -26,7 +26,9 @@ typedef struct gemm {
     float *panels;       // [columns / nr][kk][nr]; with glu those of the gate rows follow
     int64_t n0, columns; // the block of w that is packed
     int64_t mc, nc, m_tasks;
-    const float *few; // dots: f32 rows
+    const int8_t *q_w; // int8: rows of 2 * kk bytes, else NULL; tile, x and kk are in pairs
+    const float *q_rows, *q_columns; // and the scales
+    const float *few;                // dots: f32 rows
     int64_t few_stride;
     at_cpu_oom oom;
 } gemm;
@@ -45,9 +47,22 @@ static inline int64_t row_offset(const at_view *v, int64_t m, int64_t tokens)
     return m / tokens * at_cpu_step(v, 0) + m % tokens * at_cpu_step(v, 1);
 }
 
+// Ask for a part of the next panel while a tile runs on this one: it arrives in the second cache.
+static inline void at_cpu_fetch_ahead(const float *next, int64_t floats, int64_t part,
+                                      int64_t parts)
+{
+    int64_t each = round_up((floats + parts - 1) / parts, 16);
+    for (int64_t i = part * each; i < at_most((part + 1) * each, floats); i += 16)
+        __builtin_prefetch(next + i, 0, 2);
+}
+
 bool at_cpu_gemm_dtype(at_dtype t); // the weight formats that leaves can load
 at_status at_cpu_gemm_open(gemm *g, const at_cpu_kernels *k, const at_linear_args *a);
 void at_cpu_gemm_close(gemm *g);
+at_status at_cpu_gemm_many(gemm *g); // many rows: pack, multiply, finish
+// int8 (int8.c), for an opened g: whether it is wanted and worth it, and the work.
+bool at_cpu_int8_pays(const at_cpu_kernels *k, const at_linear_args *a);
+at_status at_cpu_int8_linear(gemm *g, const at_linear_args *a);
 // The linear layer whose sums make a gated unit: its out is the unit's, its w and bias are twice as long.
 at_linear_args at_cpu_glu_linear(const at_geglu_args *a);
 // Finish row m, columns [n, n + count) of sums c, in place, and store it. count <= GEMM_NC.

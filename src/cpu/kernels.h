@@ -30,6 +30,11 @@ typedef struct at_cpu_kernels {
     // The same over pairs of bf16 (one float holds two neighbours along K); NULL if there is none.
     void (*pair_tile)(int rows, int segments, const int64_t *off, int64_t k_len, const float *a,
                       int64_t lda, const float *b, float *c, int64_t ldc, bool add);
+    // The same over pairs of int16 that hold int8 (int8.c), one segment, sums in int32; NULL if there is none. And
+    // its packer: dst[k][nr] pairs from rows of bytes.
+    void (*int8_tile)(int rows, int segments, const int64_t *off, int64_t k_len, const float *a,
+                      int64_t lda, const float *b, float *c, int64_t ldc, bool add);
+    void (*int8_pack)(float *dst, const int8_t *w, int64_t ldw, int n, int64_t k);
     // dst[k][nr] = rows of w transposed, as f32: element (j, k) is w[j * ldw + first + k], zero for
     // j >= n.
     void (*pack)(float *dst, const void *w, at_dtype t, int64_t first, int64_t ldw, int n,
@@ -68,7 +73,13 @@ typedef struct at_cpu_kernels {
     void (*channel_affine)(float *y, int64_t y_pitch, const float *x, int64_t x_pitch,
                            const float *a, const float *b, int64_t n, int64_t rows, at_act act);
     void (*rotate)(float *x, const float *cos, const float *sin, int64_t half, bool halves);
-    float (*max)(const float *x, int64_t n);            // -inf if n is 0
+    float (*max)(const float *x, int64_t n); // -inf if n is 0
+    // int8 (int8.h): the largest magnitude, NaN if there is one; x * inverse to the nearest whole number, as bytes
+    // or as 16-bit words; sums back to floats, x * scale * scales.
+    float (*absmax)(const float *x, int64_t n);
+    void (*quantise)(int8_t *q, const float *x, float inverse, int64_t n);
+    void (*quantise_words)(int16_t *q, const float *x, float inverse, int64_t n);
+    void (*from_s32)(float *y, const int32_t *x, float scale, const float *scales, int64_t n);
     float (*exp_sum)(float *x, float minus, int64_t n); // x = exp(x - minus), returns the sum
     void (*scale)(float *x, float by, int64_t n);
 } at_cpu_kernels;

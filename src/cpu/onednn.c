@@ -16,10 +16,11 @@
 
 #include <oneapi/dnnl/dnnl.h>
 
-enum { SHAPES = 256, LAYOUTS = 256 }; // what is kept; beyond that our own kernels serve
+enum { SHAPES = 1024, LAYOUTS = 512 }; // what is kept; beyond that our own kernels serve
 
 typedef struct kernel {
     at_dnnl_shape key;
+    uint64_t hash; // of the key
     dnnl_primitive_t p;
     dnnl_memory_desc_t src, weights, dst, scratch;
     int layout;
@@ -63,7 +64,12 @@ const char *at_dnnl_version(void)
 // --- descriptors --------------------------------------------------------------------------------
 static dnnl_data_type_t data_type(const at_dnnl_shape *s)
 {
-    return s->bf16 ? dnnl_bf16 : dnnl_f32;
+    return s->type == AT_DNNL_S8 ? dnnl_s8 : s->type == AT_DNNL_BF16 ? dnnl_bf16 : dnnl_f32;
+}
+
+static dnnl_data_type_t sum_type(const at_dnnl_shape *s)
+{
+    return s->type == AT_DNNL_S8 ? dnnl_s32 : dnnl_f32;
 }
 
 // The weight as the file stores it: [n, k] seen as k by n, or [oc, ic, kh, kw].
@@ -99,7 +105,8 @@ static dnnl_status_t describe_linear(const at_dnnl_shape *s, dnnl_primitive_attr
         st = dnnl_memory_desc_init_by_strides(&src, 2, (dnnl_dims_t){s->oh, s->ic}, data_type(s),
                                               (dnnl_dims_t){s->sx, 1});
     if (st == dnnl_success)
-        st = dnnl_memory_desc_init_by_tag(&dst, 2, (dnnl_dims_t){s->oh, s->oc}, dnnl_f32, dnnl_ab);
+        st = dnnl_memory_desc_init_by_tag(&dst, 2, (dnnl_dims_t){s->oh, s->oc}, sum_type(s),
+                                          dnnl_ab);
     if (st == dnnl_success) st = dnnl_matmul_desc_init(&d, &src, &weights, NULL, &dst);
     if (st == dnnl_success) st = dnnl_primitive_desc_create(out, &d, attr, g_dnnl.engine, NULL);
     return st;
@@ -118,8 +125,8 @@ static dnnl_status_t describe_conv(const at_dnnl_shape *s, dnnl_primitive_attr_t
                                               data_type(s),
                                               (dnnl_dims_t){s->ih * s->sy, 1, s->sy, s->sx});
     if (st == dnnl_success)
-        st = dnnl_memory_desc_init_by_tag(&dst, 4, (dnnl_dims_t){1, s->oc, s->oh, s->ow}, dnnl_f32,
-                                          dnnl_nhwc);
+        st = dnnl_memory_desc_init_by_tag(&dst, 4, (dnnl_dims_t){1, s->oc, s->oh, s->ow},
+                                          sum_type(s), dnnl_nhwc);
     if (st == dnnl_success)
         st = dnnl_convolution_forward_desc_init(
             &d, dnnl_forward_inference, dnnl_convolution_direct, &src, &weights, NULL, &dst,
@@ -165,16 +172,30 @@ static int layout_number(const dnnl_memory_desc_t *md)
     return g_dnnl.layout_count++;
 }
 
+// FNV-1a, by words.
+static uint64_t hash_of(const at_dnnl_shape *s)
+{
+    uint64_t words[sizeof *s / sizeof(uint64_t)], h = 0xcbf29ce484222325u;
+
+    memcpy(words, s, sizeof words);
+    for (size_t i = 0; i < sizeof words / sizeof *words; i++)
+        h = (h ^ words[i]) * 0x100000001b3u;
+    return h;
+}
+
 static const kernel *find_or_make(const at_dnnl_shape *s)
 {
-    kernel *k = &g_dnnl.kernels[g_dnnl.count];
+    uint64_t hash = hash_of(s);
+    kernel *k;
 
-    for (int i = 0; i < g_dnnl.count; i++)
-        if (memcmp(&g_dnnl.kernels[i].key, s, sizeof *s) == 0)
-            return g_dnnl.kernels[i].p ? &g_dnnl.kernels[i] : NULL;
+    for (int i = 0; i < g_dnnl.count; i++) {
+        k = &g_dnnl.kernels[i];
+        if (k->hash == hash && memcmp(&k->key, s, sizeof *s) == 0) return k->p ? k : NULL;
+    }
     if (g_dnnl.count == SHAPES) return NULL;
-    g_dnnl.count++; // a shape that fails is remembered, too
+    k = &g_dnnl.kernels[g_dnnl.count++]; // a shape that fails is remembered, too
     k->key = *s;
+    k->hash = hash;
     if (make_primitive(s, k)) k->layout = layout_number(&k->weights);
     if (k->p && !k->layout) {
         dnnl_primitive_destroy(k->p);

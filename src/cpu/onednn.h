@@ -8,13 +8,19 @@
 #include <stddef.h>
 #include <stdint.h>
 
-// What decides a primitive; compared bytewise, so zero it first. Sums are f32 [oh][oc] (linear) or
+typedef enum at_dnnl_type {
+    AT_DNNL_F32,
+    AT_DNNL_BF16,
+    AT_DNNL_S8 // sums are s32
+} at_dnnl_type;
+
+// What decides a primitive; compared bytewise, so zero it first. Sums are f32 (s32 for s8), [oh][oc] (linear) or
 // [oh][ow][oc] (convolution), contiguous.
 //   linear       oh rows of ic inputs, sx elements from row to row, oc outputs; the rest is 0
 //   convolution  input [ih, iw, ic] with sy and sx elements from row to row and pixel to pixel
 typedef struct at_dnnl_shape {
     int64_t ih, iw, ic, oh, ow, oc, kh, kw, sy, sx, stride, top, left, bottom, right;
-    int conv, bf16;  // x and w are both bf16, or both f32
+    int conv, type;  // at_dnnl_type of x and w
     int layout, pad; // 0: let oneDNN choose how the weight lies; else what another kernel chose
 } at_dnnl_shape;
 

@@ -3,6 +3,7 @@
 // Idea: the first packer of a weight publishes; whoever comes second, or packs for another table,
 // uses its own copy for one call.
 // Owns: a published block belongs to the at_packed and dies with the weight.
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "base/mem.h"
@@ -48,4 +49,18 @@ bool at_cpu_packed_take(size_t bytes)
 void at_cpu_packed_give_back(size_t bytes)
 {
     atomic_fetch_sub(&g_taken, bytes);
+}
+
+void at_cpu_packed_drop_source(const at_wview *w)
+{
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), begin, end;
+    size_t bytes = at_cpu_dtype_bytes(w->v.dtype);
+
+    if (!w->mapped) return;
+    for (int i = 0; i < w->v.rank; i++)
+        bytes *= (size_t)w->v.shape[i];
+    begin = ((uintptr_t)w->v.data + page - 1) / page *
+            page; // whole pages: neighbours are other weights
+    end = ((uintptr_t)w->v.data + bytes) / page * page;
+    if (end > begin) madvise((void *)begin, end - begin, MADV_DONTNEED);
 }

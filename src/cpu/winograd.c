@@ -16,21 +16,23 @@
 
 enum {
     PLACES = 36,
-    SIDE = 4,                       // output pixels of a patch, each way
-    PATCHES = 24,                   // of a task, at most
-    COLUMNS = 64,                   // output channels that are multiplied at a time
-    BLOCK_BYTES = 16 * 1024 * 1024, // transformed weights at a time
-    CHANNELS = 32,                  // input channels that are packed at a time
-    FEW_PATCHES = 16                // below: transforming the weight costs more than is saved
+    SIDE = 4,                      // output pixels of a patch, each way
+    PATCHES = 48,                  // of a task, at most
+    COLUMNS = 128,                 // output channels that are multiplied at a time
+    BLOCK_BYTES = 8 * 1024 * 1024, // transformed weights at a time
+    CHANNELS = 32,                 // input channels that are packed at a time
+    FEW_PATCHES = 16               // below: transforming the weight costs more than is saved
 };
 
 typedef struct wino {
     conv *c;
     int64_t down, across, patches, each; // patches in an image (each way), in all, and of a task
     int64_t n0, columns, panels;         // the block of output channels that is transformed
-    int64_t lda, v_step;                 // floats between rows of v, and between places
-    float *u;                            // [36][panels][cin][nr]
-    const float *zeros;                  // [cin]
+    int64_t lda;                         // floats between rows of v
+    // Floats between places. Never multiples of 4096 bytes: 36 streams would meet in one set of the cache.
+    int64_t u_step, v_step, m_step;
+    float *u;           // [36][panels][cin][nr]
+    const float *zeros; // [cin]
 } wino;
 
 // --- the weight ---------------------------------------------------------------------------------
@@ -50,7 +52,7 @@ static void filter_range(void *ctx, int64_t begin, int64_t end)
         c->k->pack(g, f->data, f->dtype, (o * c->cin + c0) * 9, c->cin * 9,
                    (int)at_most(nr, c->cout - o), n * 9);
         for (int64_t j = 0; j < n; j++)
-            c->k->wino_filter(to + j * nr, w->panels * c->cin * nr, g + j * 9 * nr, (int)nr);
+            c->k->wino_filter(to + j * nr, w->u_step, g + j * 9 * nr, (int)nr);
     }
     at_free(g);
 }
@@ -89,13 +91,19 @@ static void multiply(const wino *w, const float *v, int64_t rows, int64_t n, int
     int64_t len = round_up((cin + pieces - 1) / pieces, 8);
 
     for (int64_t p = 0; p < PLACES; p++) {
-        const float *u = w->u + (p * w->panels + n / nr) * cin * nr;
+        const float *u = w->u + p * w->u_step + n * cin;
         for (int64_t k0 = 0; k0 < cin; k0 += len)
-            for (int64_t j = 0; j < columns; j += nr)
-                for (int64_t i = 0; i < rows; i += k->mr)
+            for (int64_t j = 0; j < columns; j += nr) {
+                const float *panel = u + j * cin + k0 * nr;
+                for (int64_t i = 0; i < rows; i += k->mr) {
+                    if (j + nr < columns)
+                        at_cpu_fetch_ahead(panel + nr * cin, at_most(len, cin - k0) * nr, i / k->mr,
+                                           (rows + k->mr - 1) / k->mr);
                     k->tile((int)at_most(k->mr, rows - i), 1, NULL, at_most(len, cin - k0),
-                            v + p * w->v_step + i * w->lda + k0, w->lda, u + j * cin + k0 * nr,
-                            m + (p * w->each + i) * ldm + j, ldm, k0 > 0);
+                            v + p * w->v_step + i * w->lda + k0, w->lda, panel,
+                            m + p * w->m_step + i * ldm + j, ldm, k0 > 0);
+                }
+            }
     }
 }
 
@@ -109,7 +117,7 @@ static void give_pixels(const wino *w, int64_t first, int64_t rows, int64_t n, i
     for (int64_t i = 0; i < rows; i++) {
         int64_t per = w->down * w->across, b = (first + i) / per;
         int64_t y = (first + i) % per / w->across * SIDE, x = (first + i) % w->across * SIDE;
-        c->k->wino_output(pixels, COLUMNS, m + i * ldm, w->each * ldm, count);
+        c->k->wino_output(pixels, COLUMNS, m + i * ldm, w->m_step, count);
         for (int64_t p = 0; p < SIDE * SIDE; p++) {
             if (y + p / SIDE >= c->oh || x + p % SIDE >= c->ow) continue;
             at_cpu_conv_finish_pixel(c, b, y + p / SIDE, x + p % SIDE, w->n0 + n, count,
@@ -123,7 +131,7 @@ static void task_range(void *ctx, int64_t begin, int64_t end)
     const wino *w = ctx;
     conv *c = w->c;
     int64_t ldm = COLUMNS + CONV_PAD;
-    size_t v_floats = (size_t)(PLACES * w->v_step), m_floats = (size_t)(PLACES * w->each * ldm);
+    size_t v_floats = (size_t)(PLACES * w->v_step), m_floats = (size_t)(PLACES * w->m_step);
     size_t buf = c->a->x.dtype == AT_F32 ? 0 : (size_t)(PLACES * c->cin);
     float *v = at_cpu_scratch(&c->oom, at_alloc((v_floats + m_floats + buf) * sizeof *v));
 
@@ -169,7 +177,8 @@ at_status at_cpu_winograd_run(conv *c)
 {
     int64_t nr = c->k->nr, columns = block_columns(c), tasks = (c->cin + CHANNELS - 1) / CHANNELS;
     wino w = {.c = c, .down = (c->oh + SIDE - 1) / SIDE, .across = (c->ow + SIDE - 1) / SIDE};
-    float *block = at_alloc((size_t)((PLACES * columns + 1) * c->cin) * sizeof *block);
+    float *block = at_alloc(
+        (size_t)(round_up(c->cin, 16) + PLACES * (columns * c->cin + CONV_PAD)) * sizeof *block);
 
     if (!block)
         return at_fail(AT_ENOMEM, "conv2d: no memory for %lld transformed weights",
@@ -178,10 +187,12 @@ at_status at_cpu_winograd_run(conv *c)
     w.each = (w.patches + at_threads() - 1) / at_threads();
     w.each = round_up(at_most(w.each, round_up(PATCHES, c->k->mr)), c->k->mr);
     w.lda = c->cin + CONV_PAD;
-    w.v_step = w.each * w.lda;
+    w.v_step = w.each * w.lda + CONV_PAD;
+    w.m_step = w.each * (COLUMNS + CONV_PAD) + CONV_PAD;
+    w.u_step = columns * c->cin + CONV_PAD;
     memset(block, 0, (size_t)c->cin * sizeof *block);
     w.zeros = block;
-    w.u = block + c->cin;
+    w.u = block + round_up(c->cin, 16);
     for (w.n0 = 0; w.n0 < c->cout; w.n0 += columns) {
         w.columns = at_most(columns, round_up(c->cout - w.n0, nr));
         w.panels = w.columns / nr;

@@ -106,6 +106,15 @@ double ck_store_error(at_dtype t);
 double ck_least_error(at_dtype t);
 void ck_random(uint64_t seed);
 double ck_uniform(void); // [0, 1)
+// What rounding both sides of a sum of products to 127 steps may cost. A rounding error is uniform over a step s,
+// its variance s^2/12; the products' errors are independent, so the sum's deviation is the root of
+//   sum over k of (sx^2 w^2 + sw^2 x^2) / 12 + sx^2 sw^2 / 144
+// and six deviations are the limit (2e-9 of normal values lie outside). Steps: the largest magnitudes over 127.
+typedef struct ck_q8 {
+    double most_x, most_w, x2, w2, n;
+} ck_q8;
+void ck_q8_add(ck_q8 *q, double x, double w);
+double ck_q8_error(const ck_q8 *q);
 const char *ck_dtype_name(at_dtype t);
 int64_t ck_dim(const at_view *v, int d);
 

@@ -13,7 +13,8 @@ enum {
     BENCH = 16,
     PACK = 32,
     NO_PAD = 64,
-    ASYM = 128
+    ASYM = 128,
+    INT8 = 256
 };
 
 typedef struct conv_row {
@@ -62,6 +63,10 @@ static const conv_row rows[] = {
     {2, 8, 8, 160, 96, 3, 1, AT_F32, AT_F16, AT_F32, BIAS | PACK},
     {2, 16, 16, 64, 64, 3, 2, AT_F32, AT_F16, AT_F32, BIAS | PACK},
     {2, 16, 16, 64, 96, 1, 1, AT_F32, AT_F16, AT_F32, BIAS | RESIDUAL | PACK},
+    {2, 10, 12, 64, 40, 3, 1, AT_F32, AT_F16, AT_F32, BIAS | PACK | INT8},
+    {1, 9, 7, 96, 64, 3, 2, AT_F32, AT_F16, AT_F32, BIAS | RESIDUAL | PACK | INT8},
+    {1, 9, 9, 64, 64, 3, 1, AT_BF16, AT_F16, AT_BF16, BIAS | UP | PACK | INT8, AT_ACT_SILU},
+    {1, 12, 10, 320, 64, 1, 1, AT_F32, AT_F16, AT_F32, BIAS | PACK | INT8},
     {1, 32, 32, 16, 64, 3, 1, AT_F32, AT_F32, AT_F32, BIAS | PACK | BENCH},
     {1, 32, 32, 64, 64, 3, 1, AT_F32, AT_F32, AT_F32, BIAS | PACK | BENCH},
     {1, 64, 64, 64, 64, 3, 1, AT_F32, AT_F32, AT_F32, BIAS | UP | PACK | BENCH},
@@ -89,6 +94,7 @@ static const conv_row rows[] = {
     {2, 32, 32, 640, 640, 3, 1, AT_BF16, AT_F16, AT_BF16, BIAS | PACK | BENCH},
     {2, 16, 16, 1280, 1280, 3, 1, AT_BF16, AT_F16, AT_BF16, BIAS | PACK | BENCH},
     {2, 8, 8, 1280, 1280, 3, 1, AT_BF16, AT_F16, AT_BF16, BIAS | PACK | BENCH},
+    {2, 32, 32, 640, 640, 3, 1, AT_BF16, AT_F16, AT_BF16, BIAS | PACK | BENCH | INT8},
     // its decoder
     {1, 128, 128, 512, 512, 3, 1, AT_F32, AT_F32, AT_F32, BIAS | RESIDUAL | PACK | BENCH},
     {1, 256, 256, 256, 256, 3, 1, AT_F32, AT_F32, AT_F32, BIAS | PACK | BENCH},
@@ -100,11 +106,11 @@ static const conv_row rows[] = {
 static const char *label(int row, char out[160])
 {
     const conv_row *r = &rows[row];
-    snprintf(out, 160, "[%lld,%lld,%lld,%lld]->%lld k%d s%d %s*%s%s%s%s act%d", (long long)r->b,
+    snprintf(out, 160, "[%lld,%lld,%lld,%lld]->%lld k%d s%d %s*%s%s%s%s%s act%d", (long long)r->b,
              (long long)r->h, (long long)r->w, (long long)r->cin, (long long)r->cout, r->k,
              r->stride, ck_dtype_name(r->x), ck_dtype_name(r->wt),
              r->flags & RESIDUAL ? " res" : "", r->flags & UP ? " up" : "",
-             r->flags & STRIDED ? " strided" : "", (int)r->act);
+             r->flags & STRIDED ? " strided" : "", r->flags & INT8 ? " int8" : "", (int)r->act);
     return out;
 }
 
@@ -140,6 +146,7 @@ static void build(ck_run *r, int row)
         a->residual = ck_make(r, c->out, CK_SHAPE(c->b, oh, ow, c->cout), (ck_layout){0}, CK_UNIT);
     a->stride = c->stride;
     a->upsample2x = c->flags & UP;
+    a->int8 = c->flags & INT8;
     a->act = c->act;
     r->flops = 2.0 * (double)(c->b * oh * ow * c->cout) * (double)(c->cin * c->k * c->k);
 }
@@ -149,7 +156,7 @@ static at_status call(const at_backend *b, ck_run *r)
     return b->conv2d(NULL, &r->a.conv2d);
 }
 
-static void pixel(const at_conv2d_args *a, const int64_t p[4], double *sum, double *mag)
+static void pixel(const at_conv2d_args *a, const int64_t p[4], double *sum, double *mag, ck_q8 *q)
 {
     int64_t cin = a->w.v.shape[1], kh = a->w.v.shape[2], kw = a->w.v.shape[3];
     int up = a->upsample2x ? 2 : 1;
@@ -162,11 +169,12 @@ static void pixel(const at_conv2d_args *a, const int64_t p[4], double *sum, doub
             for (int64_t c = 0; c < cin; c++) {
                 int64_t xo =
                     p[0] * a->x.stride[0] + iy / up * a->x.stride[1] + ix / up * a->x.stride[2] + c;
-                double v = ck_value(&a->x, xo) *
-                           ck_value(&a->w.v, ((p[3] * cin + c) * kh + ky) * kw + kx) *
-                           (double)a->w.scale;
-                *sum += v;
-                *mag += fabs(v);
+                double x = ck_value(&a->x, xo);
+                double w =
+                    ck_value(&a->w.v, ((p[3] * cin + c) * kh + ky) * kw + kx) * (double)a->w.scale;
+                *sum += x * w;
+                *mag += fabs(x * w);
+                ck_q8_add(q, x, w);
             }
         }
 }
@@ -174,13 +182,21 @@ static void pixel(const at_conv2d_args *a, const int64_t p[4], double *sum, doub
 static void truth(ck_run *r)
 {
     const at_conv2d_args *a = &r->a.conv2d;
+    double most = 0;
 
+    for (int64_t i = 0; a->int8 && i < ck_count(&a->x); i++)
+        most = fmax(most, fabs(ck_value(&a->x, ck_offset(&a->x, i))));
     for (int64_t i = 0; i < ck_count(&a->out); i++) {
         const int64_t *s = a->out.shape;
         int64_t p[4] = {i / (s[1] * s[2] * s[3]), i / (s[2] * s[3]) % s[1], i / s[3] % s[2],
                         i % s[3]};
         double sum = 0, mag = 0;
-        pixel(a, p, &sum, &mag);
+        ck_q8 q = {0};
+        pixel(a, p, &sum, &mag, &q);
+        if (a->int8) {
+            q.most_x = most; // one step for a block of pixels, at most that of the picture
+            mag += ck_q8_error(&q) / ck_conv2d.sum;
+        }
         if (a->bias.v.data) {
             sum += ck_value(&a->bias.v, p[3]);
             mag += fabs(ck_value(&a->bias.v, p[3]));
@@ -197,7 +213,7 @@ static void truth(ck_run *r)
     }
 }
 
-// 1e-6 as linear. Winograd 4x3, if it were used, would need 1e-5 (docs/bench/cpu.md).
+// 1e-6 as linear; Winograd's F(4x4) on its points loses up to 6e-7 (docs/bench/cpu.md).
 const ck_op ck_conv2d = {.name = "conv2d",
                          .slot = offsetof(at_backend, conv2d),
                          .sum = 1e-6,

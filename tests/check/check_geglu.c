@@ -5,7 +5,7 @@
 
 #include "check.h"
 
-enum { BIAS = 1, STRIDED = 2, BENCH = 4, PACK = 8 };
+enum { BIAS = 1, STRIDED = 2, BENCH = 4, PACK = 8, INT8 = 16 };
 
 typedef struct geglu_row {
     int64_t b, t, k, n; // w is [2n, k]
@@ -25,7 +25,10 @@ static const geglu_row rows[] = {
     {2, 9, 97, 41, AT_BF16, AT_BF16, AT_BF16, BIAS | STRIDED | PACK, AT_ACT_GELU_TANH},
     {1, 64, 320, 1280, AT_BF16, AT_F16, AT_BF16, BIAS | PACK, AT_ACT_GELU_ERF},
     {1, 20, 96, 48, AT_F32, AT_BF16, AT_F32, BIAS, AT_ACT_SILU, CK_MIXED},
+    {1, 40, 64, 90, AT_F32, AT_F16, AT_F32, BIAS | PACK | INT8, AT_ACT_GELU_ERF},
+    {2, 60, 320, 600, AT_BF16, AT_F16, AT_BF16, BIAS | PACK | INT8, AT_ACT_GELU_ERF},
     {1, 8192, 320, 1280, AT_F32, AT_F16, AT_F32, BIAS | PACK | BENCH, AT_ACT_GELU_ERF},
+    {1, 8192, 320, 1280, AT_F32, AT_F16, AT_F32, BIAS | PACK | BENCH | INT8, AT_ACT_GELU_ERF},
     {1, 2048, 640, 2560, AT_F32, AT_F16, AT_F32, BIAS | PACK | BENCH, AT_ACT_GELU_ERF},
     {1, 512, 1280, 5120, AT_F32, AT_F16, AT_F32, BIAS | PACK | BENCH, AT_ACT_GELU_ERF},
     {1, 8192, 320, 1280, AT_BF16, AT_F16, AT_BF16, BIAS | PACK | BENCH, AT_ACT_GELU_ERF},
@@ -34,9 +37,9 @@ static const geglu_row rows[] = {
 static const char *label(int row, char out[160])
 {
     const geglu_row *r = &rows[row];
-    snprintf(out, 160, "[%lld,%lld,%lld]x2*%lld %s*%s%s act%d", (long long)r->b, (long long)r->t,
+    snprintf(out, 160, "[%lld,%lld,%lld]x2*%lld %s*%s%s%s act%d", (long long)r->b, (long long)r->t,
              (long long)r->k, (long long)r->n, ck_dtype_name(r->x), ck_dtype_name(r->w),
-             r->flags & STRIDED ? " strided" : "", (int)r->act);
+             r->flags & STRIDED ? " strided" : "", r->flags & INT8 ? " int8" : "", (int)r->act);
     return out;
 }
 
@@ -57,6 +60,7 @@ static void build(ck_run *r, int row)
     if (c->flags & PACK) a->w.packed = &r->packed;
     if (c->flags & BIAS) a->bias = ck_weight(r, c->w, CK_SHAPE(2 * c->n), CK_UNIT, 1);
     a->act = c->act;
+    a->int8 = c->flags & INT8;
     r->flops = 4.0 * (double)(c->b * c->t * c->k) * (double)c->n;
 }
 
@@ -70,13 +74,16 @@ static double dot(const at_geglu_args *a, int64_t i, int64_t j, double *mag)
 {
     int64_t kk = a->x.shape[2];
     double sum = a->bias.v.data ? ck_value(&a->bias.v, j) : 0;
+    ck_q8 q = {0};
 
     *mag = fabs(sum);
     for (int64_t k = 0; k < kk; k++) {
-        double p = ck_value(&a->x, ck_offset(&a->x, i * kk + k)) * ck_value(&a->w.v, j * kk + k);
-        sum += p;
-        *mag += fabs(p);
+        double x = ck_value(&a->x, ck_offset(&a->x, i * kk + k)), w = ck_value(&a->w.v, j * kk + k);
+        sum += x * w;
+        *mag += fabs(x * w);
+        ck_q8_add(&q, x, w);
     }
+    if (a->int8) *mag += ck_q8_error(&q) / ck_geglu.sum;
     return sum;
 }
 

@@ -14,7 +14,8 @@ enum {
     STRIDED = 32,   // x, out and residual have padded rows
     UNALIGNED = 64, // and start off the vector grid
     BENCH = 128,    // too large for truth: timed only
-    PACK = 256      // the weight may be packed
+    PACK = 256,     // the weight may be packed
+    INT8 = 512      // and multiplied in int8
 };
 
 typedef struct linear_row {
@@ -66,7 +67,28 @@ static const linear_row rows[] = {
     {1, 20, 400, 50, AT_BF16, AT_BF16, AT_F32, BIAS | PACK, AT_ACT_NONE, CK_MIXED},
     {1, 20, 400, 50, AT_F16, AT_F16, AT_F32, BIAS, AT_ACT_NONE, CK_SMALL},
     {0, 20, 8, 8, AT_F32, AT_F32, AT_F32, BIAS},
+    // int8
+    {1, 30, 64, 40, AT_F32, AT_F32, AT_F32, BIAS | PACK | INT8},
+    {2, 33, 320, 129, AT_F32, AT_F16, AT_F32, ALL | PACK | INT8 | STRIDED, AT_ACT_SILU},
+    {1, 150, 1030, 70, AT_F32, AT_F16, AT_F32, BIAS | PACK | INT8},
+    {1, 77, 2048, 64, AT_BF16, AT_F8E4M3, AT_BF16, BIAS | PACK | INT8, 0, CK_UNIT, 0.3f},
+    {1, 40, 96, 48, AT_BF16, AT_BF16, AT_BF16, BIAS | PACK | INT8, 0, CK_MIXED},
+    {1, 40, 97, 48, AT_F32, AT_F16, AT_F32, BIAS | PACK | INT8}, // an odd row
     // timed
+    // Stable Diffusion 1.5 at 512x512, two images
+    {1, 8192, 320, 320, AT_F32, AT_F16, AT_F32, BIAS | RESIDUAL | PACK | BENCH},
+    {1, 2048, 640, 640, AT_F32, AT_F16, AT_F32, BIAS | RESIDUAL | PACK | BENCH},
+    {1, 512, 1280, 1280, AT_F32, AT_F16, AT_F32, BIAS | RESIDUAL | PACK | BENCH},
+    {1, 8192, 1280, 320, AT_F32, AT_F16, AT_F32, BIAS | RESIDUAL | PACK | BENCH},
+    {1, 154, 768, 320, AT_F32, AT_F16, AT_F32, PACK | BENCH},
+    {1, 8192, 320, 320, AT_F32, AT_F16, AT_F32, BIAS | RESIDUAL | PACK | BENCH | INT8},
+    {1, 2048, 640, 640, AT_F32, AT_F16, AT_F32, BIAS | RESIDUAL | PACK | BENCH | INT8},
+    {1, 512, 1280, 1280, AT_F32, AT_F16, AT_F32, BIAS | RESIDUAL | PACK | BENCH | INT8},
+    {1, 8192, 320, 320, AT_BF16, AT_F16, AT_BF16, BIAS | RESIDUAL | PACK | BENCH},
+    {1, 2048, 640, 640, AT_BF16, AT_F16, AT_BF16, BIAS | RESIDUAL | PACK | BENCH},
+    {1, 512, 1280, 1280, AT_BF16, AT_F16, AT_BF16, BIAS | RESIDUAL | PACK | BENCH},
+    {1, 512, 1280, 1280, AT_BF16, AT_F16, AT_BF16, BIAS | RESIDUAL | PACK | BENCH | INT8},
+    {1, 154, 768, 3072, AT_F32, AT_F16, AT_F32, BIAS | PACK | BENCH, AT_ACT_QUICK_GELU},
     {1, 4608, 3072, 3072, AT_F32, AT_F32, AT_F32, BIAS | PACK | BENCH},
     {1, 4608, 3072, 3072, AT_F32, AT_BF16, AT_F32, BIAS | PACK | BENCH},
     {1, 4608, 3072, 3072, AT_BF16, AT_BF16, AT_BF16, BIAS | PACK | BENCH},
@@ -86,11 +108,11 @@ static const linear_row rows[] = {
 static const char *label(int row, char out[160])
 {
     const linear_row *r = &rows[row];
-    snprintf(out, 160, "[%lld,%lld,%lld]x%lld %s*%s->%s%s%s%s%s act%d", (long long)r->b,
+    snprintf(out, 160, "[%lld,%lld,%lld]x%lld %s*%s->%s%s%s%s%s%s act%d", (long long)r->b,
              (long long)r->t, (long long)r->k, (long long)r->n, ck_dtype_name(r->x),
              ck_dtype_name(r->w), ck_dtype_name(r->out), r->flags & GATE ? " gate" : "",
              r->flags & RESIDUAL ? " res" : "", r->flags & STRIDED ? " strided" : "",
-             r->flags & PACK ? " pack" : "", (int)r->act);
+             r->flags & PACK ? " pack" : "", r->flags & INT8 ? " int8" : "", (int)r->act);
     return out;
 }
 
@@ -122,6 +144,7 @@ static void build(ck_run *r, int row)
         a->residual = ck_make(r, c->out, CK_SHAPE(c->b, c->t, c->n), l, CK_UNIT);
     }
     a->act = c->act;
+    a->int8 = c->flags & INT8;
     r->flops = 2.0 * (double)(c->b * c->t * c->k) * (double)c->n;
 }
 
@@ -138,12 +161,15 @@ static void truth(ck_run *r)
     for (int64_t i = 0; i < ck_count(&a->out); i++) {
         int64_t row = i / n, col = i % n;
         double sum = 0, mag = 0;
+        ck_q8 q = {0};
         for (int64_t k = 0; k < kk; k++) {
-            double p = ck_value(&a->x, ck_offset(&a->x, row * kk + k)) *
-                       ck_value(&a->w.v, col * kk + k) * (double)a->w.scale;
-            sum += p;
-            mag += fabs(p);
+            double x = ck_value(&a->x, ck_offset(&a->x, row * kk + k));
+            double w = ck_value(&a->w.v, col * kk + k) * (double)a->w.scale;
+            sum += x * w;
+            mag += fabs(x * w);
+            ck_q8_add(&q, x, w);
         }
+        if (a->int8) mag += ck_q8_error(&q) / ck_linear.sum;
         if (a->bias.v.data) {
             double bias = ck_value(&a->bias.v, col) * (double)a->bias.scale;
             sum += bias;

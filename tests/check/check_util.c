@@ -245,3 +245,18 @@ const char *ck_dtype_name(at_dtype t)
     static const char *const names[AT_DTYPE_COUNT] = {"f32", "f16", "bf16", "e4m3", "e5m2", "f64"};
     return t <= AT_F64 ? names[t] : "int";
 }
+
+void ck_q8_add(ck_q8 *q, double x, double w)
+{
+    q->most_x = fmax(q->most_x, fabs(x));
+    q->most_w = fmax(q->most_w, fabs(w));
+    q->x2 += x * x;
+    q->w2 += w * w;
+    q->n++;
+}
+
+double ck_q8_error(const ck_q8 *q)
+{
+    double sx = q->most_x / 127, sw = q->most_w / 127;
+    return 6 * sqrt((sx * sx * q->w2 + sw * sw * q->x2) / 12 + q->n * sx * sx * sw * sw / 144);
+}

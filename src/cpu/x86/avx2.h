@@ -37,5 +37,13 @@ void at_avx2_dots(float *out, int64_t ldo, const float *x, int64_t ldx, int m, c
 void at_avx2_wino_input(float *v, int64_t step, const float *const px[36], int64_t n);
 void at_avx2_wino_output(float *y, int64_t ld, const float *m, int64_t step, int64_t n);
 void at_avx2_wino_filter(float *u, int64_t step, const float *g, int nr);
+float at_avx2_absmax(const float *x, int64_t n);
+void at_avx2_quantise(int8_t *q, const float *x, float inverse, int64_t n);
+void at_avx2_quantise_words(int16_t *q, const float *x, float inverse, int64_t n);
+void at_avx2_from_s32(float *y, const int32_t *x, float scale, const float *scales, int64_t n);
+// Elements of a and b are pairs of int16 along K, c holds int32.
+void at_avx2_int8_tile(int rows, int segments, const int64_t *off, int64_t k_len, const float *a,
+                       int64_t lda, const float *b, float *c, int64_t ldc, bool add);
+void at_avx2_int8_pack(float *dst, const int8_t *w, int64_t ldw, int n, int64_t k);
 
 #endif

@@ -9,7 +9,9 @@
 
 #define COMMON_LEAVES                                                                              \
     .mr = 14, .nr = 32, .kc = 256, .tile = at_avx512_tile, .pack = at_avx512_pack,                 \
-    .dots = at_avx512_dots, .wino_input = at_avx2_wino_input, .wino_output = at_avx2_wino_output,  \
+    .dots = at_avx512_dots, .absmax = at_avx2_absmax, .quantise = at_avx2_quantise,                \
+    .quantise_words = at_avx2_quantise_words, .from_s32 = at_avx2_from_s32,                        \
+    .wino_input = at_avx2_wino_input, .wino_output = at_avx2_wino_output,                          \
     .wino_filter = at_avx2_wino_filter, .load = at_avx2_load, .store = at_avx2_store,              \
     .finish = at_avx2_finish, .binary = at_avx2_binary, .mul_add = at_avx2_mul_add,                \
     .axpy = at_avx2_axpy, .sum = at_avx2_sum, .squares = at_avx2_squares, .norm = at_avx2_norm,    \
