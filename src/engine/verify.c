@@ -25,7 +25,7 @@ static const component_row components[] = {
     {"denoiser", at_case_denoiser},     {"text_encoder", at_case_text_encoder},
     {"vae_decode", at_case_vae_decode}, {"vae_encode", at_case_vae_encode},
     {"tokenizer", at_case_tokenizer},   {"sampler", at_case_sampler},
-    {"noise", at_case_noise},
+    {"noise", at_case_noise},           {"controlnet", at_case_controlnet},
 };
 
 // --- reading a case ----------------------------------------------------------------------------

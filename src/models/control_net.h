@@ -21,17 +21,19 @@ typedef struct at_control_facts {
     const at_latent_format *latent;
     bool concat_mask; // latent hints: one more channel behind, the mask of what stays
     bool once;        // residuals depend on the hint alone (T2I adapters)
-    bool needs_base;  // a control-LoRA or a difference: at_control_net_over
+    bool needs_base;  // a control-LoRA: at_control_net_over
     int types;        // union nets: how many kinds of hint; 0: no union
 } at_control_facts;
 
 // AT_EFORMAT if the file holds no ControlNet of a known kind, AT_EUNSUPPORTED with its name if it is
-// one that is not built. The store is retained.
-at_status at_control_net_load(at_store *s, const char *label, at_control_net **out);
+// one that is not built. The store is retained. add_to: the model whose weights a "difference" file
+// is added to (DiffControlNetLoader), NULL: taken as it is.
+at_status at_control_net_load(at_store *s, const char *label, const at_model *add_to,
+                              at_control_net **out);
 // The net over the weights of the model that it will steer; `net` itself where it needs none.
 at_status at_control_net_over(const at_control_net *net, const at_model *base,
                               at_control_net **out);
-at_control_net *at_control_net_retain(const at_control_net *n);
+at_control_net *at_control_net_retain(at_control_net *n);
 void at_control_net_release(at_control_net **n); // nulls it; NULL is fine
 const char *at_control_net_label(const at_control_net *n);
 const at_control_facts *at_control_net_facts(const at_control_net *n);

@@ -35,8 +35,8 @@ typedef struct at_found {
 } at_found;
 // All components of a file, at most `max`. 0 found is no failure here.
 size_t at_detect(at_store *s, at_found *out, size_t max);
-// The first component of that part; false: none.
-bool at_detect_part(at_store *s, at_part part, at_found *out);
+// The first component of that part, under this prefix or (NULL) any; false: none.
+bool at_detect_part(at_store *s, at_part part, const char *prefix, at_found *out);
 
 // The config of a found component as rows for people ("hidden", "3072"): what `inspect` prints.
 typedef struct at_fact {
@@ -51,7 +51,7 @@ at_status at_found_missing(at_store *s, const at_found *f, char **out, size_t *c
 typedef struct at_latent_format {
     const char *name; // "flux", "sd15"
     int channels, downscale;
-    float scale, shift;    // process_in: (z - shift) * scale
+    float scale, shift; // process_in: (z - shift) * scale
     // [channels] each or NULL: process_in is (z - mean) * scale / std.
     const float *mean, *std;
     const float *rgb;      // [channels][3] for previews, NULL if none
@@ -151,6 +151,7 @@ void at_encoder_release(at_encoder **e);
 const at_arch *at_encoder_arch(const at_encoder *e);
 int64_t at_encoder_vocab(const at_encoder *e);
 int64_t at_encoder_width(const at_encoder *e);
+int64_t at_encoder_layers(const at_encoder *e);
 int64_t at_encoder_max_tokens(const at_encoder *e); // 77 for CLIP; 0: unbounded
 
 typedef struct at_encode_in {

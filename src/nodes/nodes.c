@@ -27,6 +27,8 @@ static const at_node *const *const families[] = {
     at_nodes_latent_rebatch,
     at_nodes_latent_composite,
     at_nodes_latent_operation,
+    at_nodes_control,
+    at_nodes_control_apply,
 };
 
 at_status at_nodes_register(at_registry *r)

@@ -31,6 +31,8 @@ extern const at_node *const at_nodes_latent_batch[];
 extern const at_node *const at_nodes_latent_rebatch[];
 extern const at_node *const at_nodes_latent_composite[];
 extern const at_node *const at_nodes_latent_operation[];
+extern const at_node *const at_nodes_control[];
+extern const at_node *const at_nodes_control_apply[];
 
 // Put every family into a registry.
 at_status at_nodes_register(at_registry *r);

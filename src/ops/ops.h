@@ -93,6 +93,8 @@ at_tensor *at_gate_add(at_ops *o, const at_tensor *x, const at_tensor *y, const 
 // sum of coef[i] * in[i], n <= AT_LINCOMB_MAX, same shapes; f32 in, f32 out.
 at_tensor *at_lincomb(at_ops *o, int n, const float *coef, const at_tensor *const *in);
 at_tensor *at_concat(at_ops *o, int dim, int n, const at_tensor *const *in);
+// The mean over dimension 1, which stays as 1: x [b, t, d] -> [b, 1, d] of x's dtype, summed in f32.
+at_tensor *at_mean_tokens(at_ops *o, const at_tensor *x);
 
 // --- layers ----------------------------------------------------------------------------------
 // Extras of a linear layer; a zeroed struct means none.

@@ -17,7 +17,7 @@ import sys
 import torch
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-FAMILIES = ["flux", "unet", "clip", "t5", "vae", "tokens", "prompt"]
+FAMILIES = ["flux", "unet", "clip", "t5", "vae", "tokens", "prompt", "lora", "control"]
 
 
 def main():
