@@ -34,8 +34,8 @@ static const at_arg bench_args[] = {
     {"--single", "N", AT_ARG_INT, offsetof(bench_options, singles), 0, 100,
      .help = "single blocks; default: the true count"},
     {"--device", "NAME", AT_ARG_TEXT, offsetof(bench_options, device), .help = "cpu"},
-    {"--dtype", "TYPE", AT_ARG_CHOICE, offsetof(bench_options, dtype), .choices = "auto|f32|bf16",
-     .help = "compute type"},
+    {"--dtype", "TYPE", AT_ARG_CHOICE, offsetof(bench_options, dtype),
+     .choices = "auto|f32|bf16|int8", .help = "compute type"},
     {"--weights", "TYPE", AT_ARG_CHOICE, offsetof(bench_options, weights),
      .choices = "f32|f16|bf16|fp8_e4m3|fp8_e5m2", .help = "storage type (bf16)"},
     {"--threads", "N", AT_ARG_INT, offsetof(bench_options, threads), 1, 1024,
@@ -70,8 +70,9 @@ static void print_report(const at_bench_options *b, const at_bench_report *r)
     at_human_bytes((double)r->peak_bytes, peak);
     printf("%s (%s)\n", b->shape->name, b->shape->title);
     printf("  device     %s, %s\n", b->device->name, b->device->description);
-    printf("  run        %d x %d, %d text tokens, weights %s, compute %s\n", b->width, b->height,
-           b->text_tokens, at_dtype_name(b->storage), at_dtype_name(b->compute));
+    printf("  run        %d x %d, %d text tokens, weights %s, compute %s%s\n", b->width, b->height,
+           b->text_tokens, at_dtype_name(b->storage), at_dtype_name(b->compute),
+           b->int8 ? ", int8 where faster" : "");
     printf("  ceiling    %9.1f GFLOP/s, one 2048x3072x3072 linear layer, same types, same run\n",
            r->ceiling / 1e9);
     printf("  step       %9.1f ms median of %d (first %.1f ms), %.1f GFLOP/s, %.2f TFLOP of work\n",
@@ -131,11 +132,11 @@ static at_status bench(void *options, const at_arg_list *operands)
                        "--arch %s: known are flux1-dev, flux1-schnell, clip-l, t5-xxl, "
                        "flux-vae",
                        o->arch);
-    env.device = b.device = o->device ? at_device_find(o->device) : at_device_cpu();
-    if (!b.device)
-        return at_fail(AT_EDEVICE, "--device %s: no such device here; `atelier devices` lists them",
-                       o->device);
-    if (strcmp(o->dtype, "auto") == 0)
+    at_status found = at_engine_device(o->device, &b.device);
+    if (found != AT_OK) return found;
+    env.device = b.device;
+    b.int8 = strcmp(o->dtype, "int8") == 0;
+    if (b.int8 || strcmp(o->dtype, "auto") == 0)
         b.compute = at_env_compute(&env);
     else
         at_dtype_parse(o->dtype, &b.compute);

@@ -43,8 +43,9 @@ typedef struct at_common_options {
          "TYPE",                                                                                   \
          AT_ARG_CHOICE,                                                                            \
          offsetof(T, f.dtype),                                                                     \
-         .choices = "auto|f32|bf16",                                                               \
-         .help = "compute type (default auto: what the device does best)"},                        \
+         .choices = "auto|f32|bf16|int8",                                                          \
+         .help = "compute type (default auto: what the device does best; int8: auto, with wide "   \
+                 "layers rounded to int8 where that is faster)"},                                  \
         {"--threads",                                                                              \
          "N",                                                                                      \
          AT_ARG_INT,                                                                               \

@@ -8,7 +8,7 @@
 int at_common_dtype(const at_common_options *o)
 {
     if (!o->dtype || strcmp(o->dtype, "auto") == 0) return AT_DTYPE_COUNT;
-    return strcmp(o->dtype, "f32") == 0 ? AT_F32 : AT_BF16;
+    return strcmp(o->dtype, "f32") == 0 ? AT_F32 : strcmp(o->dtype, "int8") == 0 ? AT_I8 : AT_BF16;
 }
 
 at_status at_common_open(const at_common_options *o, at_engine **out)

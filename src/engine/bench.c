@@ -155,7 +155,8 @@ at_status at_bench_run(const at_bench_options *b, at_bench_report *out)
     *out = (at_bench_report){0};
     at_mem_reset_peak();
     double start = at_now();
-    AT_TRY(at_ops_new(&(at_ops_config){.device = b->device, .compute = b->compute}, &o));
+    at_ops_config config = {.device = b->device, .compute = b->compute, .int8 = b->int8};
+    AT_TRY(at_ops_new(&config, &o));
     AT_TRY(at_store_new(b->shape->name, &s));
     AT_TRY(b->shape->fill(s, b->storage, b->doubles, b->singles));
     AT_TRY(prepare(b, o, s, &u));

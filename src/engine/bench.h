@@ -26,6 +26,7 @@ typedef struct at_bench_options {
     const at_bench_shape *shape;
     at_device *device;
     at_dtype compute, storage;
+    bool int8; // wide layers may multiply in int8
     int width, height, steps, text_tokens, doubles, singles;
 } at_bench_options;
 

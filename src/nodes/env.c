@@ -8,7 +8,7 @@
 
 at_dtype at_env_compute(const at_env *e)
 {
-    if (e->dtype != AT_DTYPE_COUNT) return e->dtype;
+    if (e->dtype != AT_DTYPE_COUNT && e->dtype != AT_I8) return e->dtype;
     // bf16 pays where the chip multiplies it natively; elsewhere f32 activations are faster and exact.
     bool native = !e->device->host || strstr(e->device->description, "BF16") != NULL;
     return native ? AT_BF16 : AT_F32;
@@ -17,8 +17,10 @@ at_dtype at_env_compute(const at_env *e)
 at_status at_env_ops(const at_node_ctx *c, at_ops **out)
 {
     const at_env *e = at_env_of(c);
-    at_ops_config config = {
-        .device = e->device, .compute = at_env_compute(e), .sink = at_node_sink(c)};
+    at_ops_config config = {.device = e->device,
+                            .compute = at_env_compute(e),
+                            .sink = at_node_sink(c),
+                            .int8 = e->dtype == AT_I8};
     return at_ops_new(&config, out);
 }
 

@@ -13,7 +13,9 @@
 typedef struct at_env at_env;
 struct at_env {
     at_device *device;
-    at_dtype dtype; // compute dtype; AT_DTYPE_COUNT: the device's best ("auto")
+    at_dtype
+        dtype; // compute dtype; AT_DTYPE_COUNT: the device's best ("auto"); AT_I8: that, and wide
+               // layers may multiply in int8
     const char *input_dir, *output_dir, *temp_dir;
     bool disable_metadata;
     void *engine; // for the slots below

@@ -149,6 +149,7 @@ static at_status copy_unaligned(at_store *s, size_t *copied)
                            r->w.name, r->w.bytes);
         memcpy(r->own, r->w.data, r->w.bytes);
         r->w.data = r->own;
+        r->w.mapped = false;
         *copied += r->w.bytes;
     }
     return AT_OK;
@@ -174,6 +175,7 @@ static at_status fill_from_file(at_store *s)
                            .bytes = row->bytes,
                            .scale = 1,
                            .packed = &r->packed,
+                           .mapped = true,
                            .store = s};
         memcpy(r->w.shape, row->shape, sizeof row->shape);
         s->order[i] = s->sorted[i] = r;

@@ -34,6 +34,7 @@ typedef struct at_weight {
     size_t bytes;
     float scale; // multiply by it; 1 unless scaled fp8
     at_packed *packed;
+    bool mapped; // data lies in the file's mapping
     at_store *store;
     at_lazy *lazy; // NULL: the bytes are there
 } at_weight;

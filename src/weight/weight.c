@@ -29,6 +29,7 @@ at_wview at_weight_view(const at_weight *w)
     }
     v.scale = w->scale;
     v.packed = w->packed;
+    v.mapped = w->mapped;
     return v;
 }
 
