@@ -73,7 +73,7 @@ static at_status bind_net(at_control_net *n, const char *prefix)
                        "tensors; `atelier inspect` shows what it holds",
                        n->label, at_store_count(s));
     at_status st = at_bound_new(found.arch, s, found.prefix, &n->bound);
-    if (st == AT_OK) found.arch->control->facts(n->bound, &n->facts);
+    if (st == AT_OK) n->bound->arch->control->facts(n->bound, &n->facts);
     return st;
 }
 

@@ -93,7 +93,7 @@ static at_tensor *prologue(at_ops *o, const at_bound *m, void *state, const at_m
     if (!check_inputs(o, m, in)) return NULL;
     p->in = in;
     p->site = (at_site){.in = in};
-    p->emb = at_unet_embed(o, &w->embedding, s, in->timestep, in->pooled, in->x->shape[0]);
+    p->emb = at_unet_embed(o, &w->embedding, s, in->timestep, in->pooled, NULL, in->x->shape[0]);
     p->context = at_cast(o, in->context, at_ops_compute(o));
     return at_unet_pixels(o, in->x, in->concat);
 }

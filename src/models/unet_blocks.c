@@ -22,7 +22,8 @@ static at_tensor *linear(at_ops *o, const at_tensor *x, at_lin l, const at_linea
 }
 
 at_tensor *at_unet_embed(at_ops *o, const at_unet_embedding *e, const at_unet_shape *s,
-                         const float *timestep, const at_tensor *y, int64_t batch)
+                         const float *timestep, const at_tensor *y, const at_tensor *more,
+                         int64_t batch)
 {
     const at_linear_extra silu = {.act = AT_ACT_SILU};
     at_tensor *t = at_timestep_embedding(o, timestep, batch, (int)s->channels, 10000.0, true);
@@ -38,6 +39,7 @@ at_tensor *at_unet_embed(at_ops *o, const at_unet_embedding *e, const at_unet_sh
         at_tensor *label = linear(o, linear(o, y, e->label1, &silu), e->label2, NULL);
         emb = at_add(o, emb, label);
     }
+    if (more) emb = at_add(o, emb, more);
     return at_unary(o, emb, AT_ACT_SILU);
 }
 

@@ -99,9 +99,10 @@ typedef struct at_unet_pass {
     at_site site;             // part and block are set by the caller; index counts transformers
 } at_unet_pass;
 
-// silu(time + label): y NULL without a vector input.
+// silu(time + label + more): y NULL without a vector input; more [b or 1, emb] or NULL.
 at_tensor *at_unet_embed(at_ops *o, const at_unet_embedding *e, const at_unet_shape *s,
-                         const float *timestep, const at_tensor *y, int64_t batch);
+                         const float *timestep, const at_tensor *y, const at_tensor *more,
+                         int64_t batch);
 // x [b, c, h, w] (and what goes behind it, or NULL) as a feature map in the compute dtype.
 at_tensor *at_unet_pixels(at_ops *o, const at_tensor *x, const at_tensor *behind);
 at_tensor *at_unet_res_forward(at_ops *o, const at_unet_res *w, const at_unet_pass *p,
