@@ -82,6 +82,9 @@ typedef struct at_cpu_kernels {
     void (*from_s32)(float *y, const int32_t *x, float scale, const float *scales, int64_t n);
     float (*exp_sum)(float *x, float minus, int64_t n); // x = exp(x - minus), returns the sum
     void (*scale)(float *x, float by, int64_t n);
+    // p: n bf16, exp(x * scale - minus), with a zero behind an odd n; returns their sum before rounding. NULL if
+    // there is no pair_tile.
+    float (*exp_pairs)(float *p, const float *x, float scale, float minus, int64_t n);
 } at_cpu_kernels;
 
 // The drivers: the slots' work on top of a table.

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // check.c - the check program: every slot, plain C against double and every twin against plain C.
 //   check_ops [--op NAME] [--filter TEXT] [--variant NAME] [--bench] [--cpu] [--threads N]
+//             [--device cuda:0 --plugin PATH/libat_cuda.so]
+// --device runs the rows on another device's slots, judged by the same truth.
 // --cpu measures processor time: with --threads 1 it is steady even on a busy machine.
 // Idea: the table of ops is below, the rows are in check_*.c; --bench times the same calls.
 // Exit status 0 only if every row passes.
@@ -13,6 +15,7 @@
 #include "base/status.h"
 #include "base/thread.h"
 #include "check.h"
+#include "check_device.h"
 #include "cpu/cpu.h"
 
 static const ck_op *const ops[] = {
@@ -21,8 +24,9 @@ static const ck_op *const ops[] = {
 };
 
 typedef struct options {
-    const char *op, *filter, *variant;
+    const char *op, *filter, *variant, *device, *plugin;
     bool bench;
+    at_device *dev; // of --device
 } options;
 
 static clockid_t g_clock = CLOCK_MONOTONIC; // --cpu changes it
@@ -142,6 +146,41 @@ static bool check_twin(ck_run *r, const char *row, const at_cpu_variant *v, cons
     return ok;
 }
 
+// The row on another device: twice, the second time on the weight's form that the first made.
+static bool check_on_device(ck_run *r, const char *row, at_device *dev)
+{
+    ck_mirror m;
+    bool ok = true;
+
+    r->truth = calloc((size_t)ck_count(&r->t[0].v) + 1, sizeof *r->truth);
+    r->mag = calloc((size_t)ck_count(&r->t[0].v) + 1, sizeof *r->mag);
+    if (!r->truth || !r->mag || !ck_mirror_make(&m, dev, r)) exit(2);
+    r->op->truth(r);
+    for (int i = 0; i < 2 && ok; i++) {
+        const char *wrong = NULL;
+        restore(r);
+        ok = ck_mirror_run(&m) == AT_OK;
+        if (!ok)
+            printf("FAIL %s %s [%s]: %s\n", r->op->name, row, dev->name, at_error_text());
+        else if ((wrong = intact(r)))
+            printf("FAIL %s %s [%s]: %s\n", r->op->name, row, dev->name, wrong);
+        ok = ok && !wrong && compare(r, dev->name, row, r->truth, 1);
+    }
+    ck_mirror_drop(&m);
+    return ok;
+}
+
+static void bench_on_device(ck_run *r, const char *row, at_device *dev)
+{
+    ck_mirror m;
+    double work = r->flops > 0 ? r->flops : r->bytes;
+    if (!ck_mirror_make(&m, dev, r)) return;
+    double ms = ck_mirror_time(&m);
+    printf("%-10s %-52s %s %9.4f ms %9.1f %s\n", r->op->name, row, dev->name, ms, work / ms * 1e-6,
+           r->flops > 0 ? "GFLOP/s" : "GB/s");
+    ck_mirror_drop(&m);
+}
+
 static bool check_row(ck_run *r, const char *row, const options *opt)
 {
     const at_view *o = &r->t[0].v;
@@ -230,8 +269,12 @@ static void run_op(const ck_op *op, const options *opt, tally *sum)
         op->build(&r, row);
         for (int i = 0; i < r.n; i++)
             memcpy(r.t[i].pristine, r.t[i].block, r.t[i].bytes);
-        if (opt->bench) {
+        if (opt->bench && opt->dev) {
+            bench_on_device(&r, text, opt->dev);
+        } else if (opt->bench) {
             bench_row(&r, text, opt);
+        } else if (opt->dev) {
+            sum->failed += !check_on_device(&r, text, opt->dev);
         } else {
             sum->failed += !check_row(&r, text, opt);
         }
@@ -246,6 +289,8 @@ static bool parse(int argc, char **argv, options *o)
         const char **to = strcmp(argv[i], "--op") == 0        ? &o->op
                           : strcmp(argv[i], "--filter") == 0  ? &o->filter
                           : strcmp(argv[i], "--variant") == 0 ? &o->variant
+                          : strcmp(argv[i], "--device") == 0  ? &o->device
+                          : strcmp(argv[i], "--plugin") == 0  ? &o->plugin
                                                               : NULL;
         if (strcmp(argv[i], "--bench") == 0) {
             o->bench = true;
@@ -270,10 +315,14 @@ int main(int argc, char **argv)
     if (!parse(argc, argv, &opt)) {
         fprintf(stderr,
                 "usage: check_ops [--op NAME] [--filter TEXT] [--variant NAME] [--bench] [--cpu] "
-                "[--threads N]\n");
+                "[--threads N] [--device NAME --plugin FILE]\n");
         return 2;
     }
     printf("%s\n", at_cpu_describe());
+    if (opt.device) {
+        opt.dev = ck_device_open(opt.plugin ? opt.plugin : "libat_cuda.so", opt.device);
+        if (!opt.dev) return 2;
+    }
     for (size_t i = 0; i < sizeof ops / sizeof *ops; i++) {
         if (opt.op && strcmp(opt.op, ops[i]->name) != 0) continue;
         run_op(ops[i], &opt, &sum);

@@ -46,6 +46,7 @@ typedef struct ck_run {
     ck_tensor t[CK_TENSORS]; // t[0] is the output
     int n;
     at_packed packed;
+    void *stream; // what every slot is called with: the CPU's is NULL
     union {
         at_linear_args linear;
         at_geglu_args geglu;

@@ -49,6 +49,23 @@ static const attention_row rows[] = {
     {1, 33, 77, 2, 40, AT_BF16, AT_BF16, BIAS | STRIDED | CAUSAL},
     {1, 70, 130, 1, 512, AT_BF16, AT_BF16},
     {1, 33, 40, 2, 64, AT_F16, AT_F16, MASK},
+    {2, 70, 77, 2, 80, AT_BF16, AT_BF16},
+    {2, 64, 77, 3, 160, AT_F32, AT_F32},
+    {1, 130, 300, 2, 40, AT_BF16, AT_BF16, MASK},
+    {1, 40, 300, 2, 64, AT_BF16, AT_BF16, 0, CK_WIDE},
+    // Stable Diffusion at 512x512, two images
+    {2, 4096, 4096, 8, 40, AT_F32, AT_F32, BENCH},
+    {2, 1024, 1024, 8, 80, AT_F32, AT_F32, BENCH},
+    {2, 256, 256, 8, 160, AT_F32, AT_F32, BENCH},
+    {2, 4096, 77, 8, 40, AT_F32, AT_F32, BENCH},
+    {2, 1024, 77, 8, 80, AT_F32, AT_F32, BENCH},
+    {2, 1024, 1024, 10, 64, AT_F32, AT_F32, BENCH},
+    {2, 4096, 4096, 8, 40, AT_BF16, AT_BF16, BENCH},
+    {2, 1024, 1024, 8, 80, AT_BF16, AT_BF16, BENCH},
+    {2, 256, 256, 8, 160, AT_BF16, AT_BF16, BENCH},
+    {2, 4096, 77, 8, 40, AT_BF16, AT_BF16, BENCH},
+    {1, 4096, 4096, 1, 512, AT_F32, AT_F32, BENCH},
+    {1, 4096, 4096, 1, 512, AT_BF16, AT_BF16, BENCH},
     {1, 320, 320, 4, 64, AT_F32, AT_F32, BENCH | FUSED_QKV},
     {1, 320, 320, 4, 64, AT_BF16, AT_BF16, BENCH | FUSED_QKV},
     {1, 4608, 4608, 4, 128, AT_BF16, AT_BF16, BENCH | FUSED_QKV},
@@ -124,7 +141,7 @@ static void build(ck_run *r, int row)
 
 static at_status call(const at_backend *b, ck_run *r)
 {
-    return b->attention(NULL, &r->a.attention);
+    return b->attention(r->stream, &r->a.attention);
 }
 
 static double at4(const at_view *v, int64_t i, int64_t j, int64_t k, int64_t l)
@@ -158,6 +175,13 @@ static double scores(const at_attention_args *a, int64_t b, int64_t h, int64_t i
     return big;
 }
 
+// bf16 heads may have their probabilities rounded to bf16: each errs by up to 2^-9 of itself, uniformly, so six
+// deviations of the sum are 6 * 2^-9 / sqrt(3) times the root of the squared terms.
+static double rounded(double squares)
+{
+    return 6 * 0x1p-9 / sqrt(3) * sqrt(squares);
+}
+
 static void truth(ck_run *r)
 {
     const at_attention_args *a = &r->a.attention;
@@ -172,14 +196,16 @@ static void truth(ck_run *r)
         for (int64_t t = 0; t < tk; t++)
             total += s[t] = max == -INFINITY ? 0 : exp(s[t] - max);
         for (int64_t c = 0; c < d; c++) {
-            double sum = 0, mag = 0;
+            double sum = 0, mag = 0, squares = 0;
             for (int64_t t = 0; t < tk; t++) {
                 double v = total > 0 ? s[t] / total * at4(&a->v, b, t, h, c) : 0;
                 sum += v;
                 mag += fabs(v);
+                squares += v * v;
             }
             r->truth[row * d + c] = sum;
             r->mag[row * d + c] = mag * (1 + big); // an error e of a score is a factor 1 + e
+            if (a->q.dtype == AT_BF16) r->mag[row * d + c] += rounded(squares) / ck_attention.sum;
         }
     }
     free(s);

@@ -153,7 +153,7 @@ static void build(ck_run *r, int row)
 
 static at_status call(const at_backend *b, ck_run *r)
 {
-    return b->conv2d(NULL, &r->a.conv2d);
+    return b->conv2d(r->stream, &r->a.conv2d);
 }
 
 static void pixel(const at_conv2d_args *a, const int64_t p[4], double *sum, double *mag, ck_q8 *q)

@@ -89,7 +89,7 @@ static void build(ck_run *r, int row)
 
 static at_status call(const at_backend *b, ck_run *r)
 {
-    return b->copy(NULL, &r->a.simple.x, &r->a.simple.out);
+    return b->copy(r->stream, &r->a.simple.x, &r->a.simple.out);
 }
 
 static double as_stored(double x, at_dtype t)
@@ -176,7 +176,7 @@ static void fill_build(ck_run *r, int row)
 
 static at_status fill_call(const at_backend *b, ck_run *r)
 {
-    return b->fill(NULL, &r->a.simple.out, r->a.simple.value);
+    return b->fill(r->stream, &r->a.simple.out, r->a.simple.value);
 }
 
 static void fill_truth(ck_run *r)

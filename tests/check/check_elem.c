@@ -76,7 +76,7 @@ static void unary_build(ck_run *r, int row)
 
 static at_status unary_call(const at_backend *b, ck_run *r)
 {
-    return b->unary(NULL, &r->a.simple.x, &r->a.simple.out, r->a.simple.act);
+    return b->unary(r->stream, &r->a.simple.x, &r->a.simple.out, r->a.simple.act);
 }
 
 static void unary_truth(ck_run *r)
@@ -162,7 +162,7 @@ static void binary_build(ck_run *r, int row)
 
 static at_status binary_call(const at_backend *b, ck_run *r)
 {
-    return b->binary(NULL, &r->a.binary);
+    return b->binary(r->stream, &r->a.binary);
 }
 
 static void binary_truth(ck_run *r)
@@ -234,7 +234,7 @@ static void gate_build(ck_run *r, int row)
 
 static at_status gate_call(const at_backend *b, ck_run *r)
 {
-    return b->gate_add(NULL, &r->a.gate_add);
+    return b->gate_add(r->stream, &r->a.gate_add);
 }
 
 static void gate_truth(ck_run *r)
@@ -299,7 +299,7 @@ static void sum_build(ck_run *r, int row)
 
 static at_status sum_call(const at_backend *b, ck_run *r)
 {
-    return b->lincomb(NULL, &r->a.lincomb);
+    return b->lincomb(r->stream, &r->a.lincomb);
 }
 
 static void sum_truth(ck_run *r)

@@ -66,7 +66,7 @@ static void build(ck_run *r, int row)
 
 static at_status call(const at_backend *b, ck_run *r)
 {
-    return b->geglu(NULL, &r->a.geglu);
+    return b->geglu(r->stream, &r->a.geglu);
 }
 
 // One sum and its magnitude: row i of x with row j of w.

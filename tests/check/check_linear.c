@@ -150,7 +150,7 @@ static void build(ck_run *r, int row)
 
 static at_status call(const at_backend *b, ck_run *r)
 {
-    return b->linear(NULL, &r->a.linear);
+    return b->linear(r->stream, &r->a.linear);
 }
 
 static void truth(ck_run *r)

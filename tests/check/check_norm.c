@@ -78,7 +78,7 @@ static void build(ck_run *r, int row)
 
 static at_status call(const at_backend *b, ck_run *r)
 {
-    return b->norm(NULL, &r->a.norm);
+    return b->norm(r->stream, &r->a.norm);
 }
 
 static void add_to_mean(double *mean, double *size, double x, double n)
@@ -193,7 +193,7 @@ static void group_build(ck_run *r, int row)
 
 static at_status group_call(const at_backend *b, ck_run *r)
 {
-    return b->group_norm(NULL, &r->a.group_norm);
+    return b->group_norm(r->stream, &r->a.group_norm);
 }
 
 static void group_truth(ck_run *r)

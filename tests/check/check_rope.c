@@ -80,7 +80,7 @@ static void build(ck_run *r, int row)
 
 static at_status call(const at_backend *b, ck_run *r)
 {
-    return b->rope(NULL, &r->a.rope);
+    return b->rope(r->stream, &r->a.rope);
 }
 
 static void truth(ck_run *r)
@@ -165,7 +165,7 @@ static void lookup_build(ck_run *r, int row)
 
 static at_status lookup_call(const at_backend *b, ck_run *r)
 {
-    return b->embedding(NULL, &r->a.embedding);
+    return b->embedding(r->stream, &r->a.embedding);
 }
 
 static void lookup_truth(ck_run *r)

@@ -12,6 +12,8 @@ void at_avx512_pack(float *dst, const void *w, at_dtype t, int64_t first, int64_
 void at_avx512_dots(float *out, int64_t ldo, const float *x, int64_t ldx, int m, const void *w,
                     at_dtype t, int64_t first, int64_t ldw, int64_t n, int64_t k);
 float at_avx512_exp_sum(float *x, float minus, int64_t n);
+float at_avx512_max(const float *x, int64_t n);
+float at_avx512bf16_exp_pairs(float *p, const float *x, float scale, float minus, int64_t n);
 // Elements of a and b are pairs of bf16 along K.
 void at_avx512bf16_tile(int rows, int segments, const int64_t *off, int64_t k_len, const float *a,
                         int64_t lda, const float *b, float *c, int64_t ldc, bool add);

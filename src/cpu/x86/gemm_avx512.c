@@ -2,6 +2,8 @@
 // gemm_avx512.c - the 14x32 register tile, its packer, and the few-rows dot products, AVX-512.
 // Idea: 28 accumulators, two vectors of b and one broadcast of a: 31 of 32 registers.
 // Owns nothing.
+#include <math.h>
+
 #include "cpu/x86/avx512.h"
 #include "cpu/x86/pack_avx2.h"
 
@@ -175,6 +177,23 @@ INLINE __m512 exp16(__m512 x)
     p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0x1.fffffcp-2f));
     p = _mm512_fmadd_ps(_mm512_mul_ps(r, r), p, _mm512_add_ps(r, _mm512_set1_ps(1.0f)));
     return _mm512_scalef_ps(p, n);
+}
+
+float at_avx512_max(const float *x, int64_t n)
+{
+    const __m512 least = _mm512_set1_ps(-INFINITY);
+    __m512 m0 = least, m1 = least;
+    int64_t i = 0;
+
+    for (; i + 32 <= n; i += 32) {
+        m0 = _mm512_max_ps(m0, _mm512_loadu_ps(x + i));
+        m1 = _mm512_max_ps(m1, _mm512_loadu_ps(x + i + 16));
+    }
+    for (; i < n; i += 16) {
+        __mmask16 mask = n - i >= 16 ? 0xffff : (__mmask16)((1u << (n - i)) - 1);
+        m0 = _mm512_max_ps(m0, _mm512_mask_loadu_ps(least, mask, x + i));
+    }
+    return _mm512_reduce_max_ps(_mm512_max_ps(m0, m1));
 }
 
 float at_avx512_exp_sum(float *x, float minus, int64_t n)

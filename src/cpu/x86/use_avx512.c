@@ -16,12 +16,14 @@
     .finish = at_avx2_finish, .binary = at_avx2_binary, .mul_add = at_avx2_mul_add,                \
     .axpy = at_avx2_axpy, .sum = at_avx2_sum, .squares = at_avx2_squares, .norm = at_avx2_norm,    \
     .channel_sum = at_avx2_channel_sum, .channel_squares = at_avx2_channel_squares,                \
-    .channel_affine = at_avx2_channel_affine, .rotate = at_avx2_rotate, .max = at_avx2_max,        \
+    .channel_affine = at_avx2_channel_affine, .rotate = at_avx2_rotate, .max = at_avx512_max,      \
     .exp_sum = at_avx512_exp_sum, .scale = at_avx2_scale
 
 const at_cpu_kernels at_cpu_avx512_table = {.name = "avx512", COMMON_LEAVES};
-const at_cpu_kernels at_cpu_avx512bf16_table = {
-    .name = "avx512bf16", COMMON_LEAVES, .pair_tile = at_avx512bf16_tile};
+const at_cpu_kernels at_cpu_avx512bf16_table = {.name = "avx512bf16",
+                                                COMMON_LEAVES,
+                                                .pair_tile = at_avx512bf16_tile,
+                                                .exp_pairs = at_avx512bf16_exp_pairs};
 
 // Slots carry no context: one small function each names the table.
 #define SLOT(name, args, driver, table)                                                            \
@@ -35,6 +37,7 @@ SLOT(linear_pairs, at_linear_args, at_cpu_gemm_linear, at_cpu_avx512bf16_table)
 SLOT(geglu_wide, at_geglu_args, at_cpu_gemm_geglu, at_cpu_avx512_table)
 SLOT(geglu_pairs, at_geglu_args, at_cpu_gemm_geglu, at_cpu_avx512bf16_table)
 SLOT(attention_wide, at_attention_args, at_cpu_flash_attention, at_cpu_avx512_table)
+SLOT(attention_pairs, at_attention_args, at_cpu_flash_attention, at_cpu_avx512bf16_table)
 SLOT(conv2d_wide, at_conv2d_args, at_cpu_gemm_conv2d, at_cpu_avx512_table)
 
 void at_cpu_use_avx512(at_backend *b)
@@ -51,4 +54,5 @@ void at_cpu_use_avx512bf16(at_backend *b)
     at_cpu_use_avx512(b);
     b->linear = linear_pairs;
     b->geglu = geglu_pairs;
+    b->attention = attention_pairs;
 }
