@@ -7,6 +7,7 @@
 #include "base/str.h"
 #include "cli/commands.h"
 #include "engine/engine.h"
+#include "engine/plugins.h"
 
 typedef struct devices_options {
     bool json;
@@ -24,6 +25,7 @@ static at_status devices(void *options, const at_arg_list *operands)
     json_t *list = json_array();
 
     at_engine_setup_devices();
+    at_plugins_load();
     for (int i = 0; i < at_device_count(); i++) {
         at_device *d = at_device_at(i);
         uint64_t free_bytes = 0, total = 0;
@@ -44,6 +46,8 @@ static at_status devices(void *options, const at_arg_list *operands)
         if (!text) AT_TRY(at_fail(AT_ENOMEM, "devices: no memory"));
         puts(text);
         at_free(text);
+    } else if (*at_plugins_reason()) {
+        printf("no GPU: %s\n", at_plugins_reason());
     }
 out:
     json_decref(list);

@@ -42,12 +42,9 @@ static at_status verify(void *options, const at_arg_list *operands)
     size_t failed = 0;
 
     if (o->threads) at_threads_set((int)o->threads);
-    at_engine_setup_devices();
     if (o->dtype && strcmp(o->dtype, "case") != 0) v.dtype = o->dtype;
-    v.device = o->device ? at_device_find(o->device) : NULL;
-    if (o->device && !v.device)
-        return at_fail(AT_EDEVICE, "--device %s: no such device here; `atelier devices` lists them",
-                       o->device);
+    at_status found = at_engine_device(o->device, &v.device);
+    if (found != AT_OK) return found;
     for (size_t i = 0; i < operands->count; i++) {
         at_verify_report r = {0};
         at_status st = at_verify_case(operands->items[i], &v, &r);

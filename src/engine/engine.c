@@ -13,6 +13,7 @@
 #include "base/str.h"
 #include "cpu/cpu.h"
 #include "engine/extra.h"
+#include "engine/plugins.h"
 #include "engine/stores.h"
 #include "json/json.h"
 #include "nodes/nodes.h"
@@ -31,6 +32,21 @@ struct at_engine {
 void at_engine_setup_devices(void)
 {
     if (!at_device_cpu()->backend) at_device_set_cpu_backend(at_cpu_backend(), at_cpu_describe());
+}
+
+at_status at_engine_device(const char *name, at_device **out)
+{
+    at_engine_setup_devices();
+    *out = at_device_cpu();
+    if (!name || strcmp(name, "cpu") == 0) return AT_OK;
+    at_plugins_load();
+    *out = at_device_find(strcmp(name, "cuda") == 0 ? "cuda:0" : name);
+    if (*out) return AT_OK;
+    if (at_starts_with(name, "cuda") && *at_plugins_reason())
+        return at_fail(AT_EDEVICE, "--device %s: %s; `--device cpu` works", name,
+                       at_plugins_reason());
+    return at_fail(AT_EDEVICE, "--device %s: no such device here; `atelier devices` lists them",
+                   name);
 }
 
 char *at_program_root(void)
@@ -145,10 +161,9 @@ static char *working_dir(const char *given, const char *base, const char *name)
 
 static at_status open_env(at_engine *e, const at_engine_config *c)
 {
-    at_device *d = c->device ? at_device_find(c->device) : at_device_cpu();
-    if (!d)
-        return at_fail(AT_EDEVICE, "--device %s: no such device here; `atelier devices` lists them",
-                       c->device);
+    at_device *d = NULL;
+    at_status st = at_engine_device(c->device, &d);
+    if (st != AT_OK) return st;
     e->input_dir = working_dir(c->input_dir, c->base_dir, "input");
     e->output_dir = working_dir(c->output_dir, c->base_dir, "output");
     e->temp_dir = working_dir(c->temp_dir, c->base_dir, "temp");

@@ -11,6 +11,9 @@
 
 // Put the CPU backend into the CPU device; once per process, again does nothing.
 void at_engine_setup_devices(void);
+// The device of --device: NULL or "cpu", "cuda" (the first), "cuda:1". Loads the plug-ins where a GPU
+// is asked for. AT_EDEVICE says why there is none.
+at_status at_engine_device(const char *name, at_device **out);
 
 at_env *at_engine_env(at_engine *e);                 // borrowed
 const at_registry *at_engine_registry(at_engine *e); // borrowed

@@ -229,10 +229,6 @@ at_status op_takes_weight(const op_pass *p, const char *what, const at_weight *w
         return at_fail(AT_EUNSUPPORTED, "%s %s is a shape without bytes", what,
                        op_weight_text(w, text));
     }
-    if (!p->o->dev->host) {
-        return at_fail(AT_EUNSUPPORTED, "%s %s is not resident on %s", what,
-                       op_weight_text(w, text), p->o->dev->name);
-    }
     *out = at_weight_view(w);
     return AT_OK;
 }

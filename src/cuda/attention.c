@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: Apache-2.0
+// attention.c - scaled dot product attention by cuDNN's single forward operation.
+// Idea: cuDNN (9.13 and later) takes [b, h, t, d] with any strides, so q, k and v are read where they
+// lie, in token-major buffers with heads interleaved. What it does not take (f32, a bias, causal
+// masks, odd head sizes) goes to our own kernel.
+#include <string.h>
+
+#include "base/mem.h"
+#include "cuda/cuda.h"
+
+typedef struct problem {
+    int64_t b, h, tq, tk, d;
+    int64_t q[3], k[3], v[3], o[3];
+    int type;
+} problem;
+
+typedef struct plan {
+    at_dnn_plan p; // plan NULL: cuDNN refused
+} plan;
+
+enum { UID_Q = 1, UID_K, UID_V, UID_O, UID_SCALE };
+
+static void *tensor(at_dnn_build *b, int64_t uid, int type, int64_t batch, int64_t heads,
+                    int64_t tokens, int64_t dim, const int64_t s[3])
+{
+    int64_t dims[] = {batch, heads, tokens, dim}, strides[] = {s[0], s[2], s[1], 1};
+    return at_dnn_tensor(b, uid, type, 4, dims, strides, 0, 0);
+}
+
+static void plan_make(at_cuda *g, const problem *p, plan *out)
+{
+    at_dnn_build b = {.dnn = g->dnn};
+    const int64_t one[] = {1, 1, 1, 1};
+    void *op = at_dnn_desc(&b, DNN_OP_SDPA);
+    at_dnn_set_desc(&b, op, DNN_A_SDPA_Q,
+                    tensor(&b, UID_Q, p->type, p->b, p->h, p->tq, p->d, p->q));
+    at_dnn_set_desc(&b, op, DNN_A_SDPA_K,
+                    tensor(&b, UID_K, p->type, p->b, p->h, p->tk, p->d, p->k));
+    at_dnn_set_desc(&b, op, DNN_A_SDPA_V,
+                    tensor(&b, UID_V, p->type, p->b, p->h, p->tk, p->d, p->v));
+    at_dnn_set_desc(&b, op, DNN_A_SDPA_O,
+                    tensor(&b, UID_O, p->type, p->b, p->h, p->tq, p->d, p->o));
+    at_dnn_set_desc(&b, op, DNN_A_SDPA_SCALE,
+                    at_dnn_tensor(&b, UID_SCALE, DNN_FLOAT, 4, one, one, 0, 1));
+    at_dnn_finish(&b, op);
+    if (b.status || at_dnn_plan_make(&b, g->dnn_handle, &op, 1, &out->p)) {
+        at_dnn_build_drop(&b);
+        out->p.plan = NULL;
+        return;
+    }
+    static const int64_t uids[] = {UID_Q, UID_K, UID_V, UID_O, UID_SCALE};
+    memcpy(out->p.uids, uids, sizeof uids);
+    out->p.n = 5;
+    if (out->p.workspace > g->workspace_bytes) out->p.plan = NULL;
+}
+
+static bool suits(const at_cuda *g, const at_attention_args *a)
+{
+    const at_view *v[] = {&a->q, &a->k, &a->v, &a->out};
+    if (!g->dnn || a->bias.data || a->causal || a->q.shape[3] % 8 || a->q.shape[3] > 256)
+        return false;
+    if (a->q.dtype != AT_BF16 && a->q.dtype != AT_F16) return false;
+    for (int i = 0; i < 4; i++) {
+        if (v[i]->dtype != a->q.dtype || (uintptr_t)v[i]->data % 16) return false;
+        for (int d = 0; d < 3; d++)
+            if (v[i]->shape[d] > 1 && (v[i]->stride[d] % 8 || v[i]->stride[d] <= 0)) return false;
+    }
+    return true;
+}
+
+// The stride of a dimension of one says nothing: a plain value keeps the key the same.
+static void strides_of(const at_view *v, int64_t out[3])
+{
+    for (int d = 0; d < 3; d++)
+        out[d] = v->shape[d] == 1 ? v->shape[3] : v->stride[d];
+}
+
+static at_status by_cudnn(at_cuda *g, const at_attention_args *a, bool *done)
+{
+    problem p;
+    memset(&p, 0, sizeof p);
+    p.b = a->q.shape[0];
+    p.tq = a->q.shape[1];
+    p.h = a->q.shape[2];
+    p.d = a->q.shape[3];
+    p.tk = a->k.shape[1];
+    strides_of(&a->q, p.q);
+    strides_of(&a->k, p.k);
+    strides_of(&a->v, p.v);
+    strides_of(&a->out, p.o);
+    p.type = a->q.dtype == AT_BF16 ? DNN_BF16 : DNN_HALF;
+    *done = false;
+    plan *chosen = at_cuda_plans_find(g->attention_plans, &p, sizeof p);
+    if (!chosen) {
+        chosen = at_calloc(1, sizeof *chosen);
+        if (!chosen) return at_fail(AT_ENOMEM, "cuda: no memory for a plan");
+        plan_make(g, &p, chosen);
+        at_status st = at_cuda_plans_add(g->attention_plans, &p, sizeof p, chosen);
+        if (st != AT_OK) return st;
+    }
+    if (!chosen->p.plan) return AT_OK;
+    float scale = a->scale;
+    void *addresses[] = {a->q.data, a->k.data, a->v.data, a->out.data, &scale};
+    int st = at_dnn_run(g->dnn, g->dnn_handle, &chosen->p, addresses, g->workspace);
+    if (st) chosen->p.plan = NULL;
+    *done = st == 0;
+    return AT_OK;
+}
+
+at_status at_cuda_attention(void *stream, const at_attention_args *a)
+{
+    at_cuda *g = stream;
+    bool done = false;
+    if (at_cuda_count(&a->out) == 0) return AT_OK;
+    cudaSetDevice(g->ordinal);
+    if (suits(g, a) && a->k.shape[1] > 0) {
+        at_status st = by_cudnn(g, a, &done);
+        if (st != AT_OK || done) return st;
+    }
+    at_k_attention_in in = {a->q, a->k, a->v, a->out, a->bias, a->scale, a->causal};
+    return at_cuda_check(g, at_k_attention(g->stream, &in), "attention");
+}

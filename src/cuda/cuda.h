@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: Apache-2.0
+// cuda.h - one GPU of the plug-in: its stream, its memory, its libraries and their plan caches.
+// Idea: libat_cuda.so is loaded at run time and links only the CUDA runtime (statically); cublasLt
+// and cuDNN are opened by name, so a machine without them still runs on our own kernels, and a
+// machine without a GPU never notices. Everything runs on one stream per device, in order: a tensor
+// may be freed and its bytes handed out again while a kernel that reads it is still queued.
+// Ownership: one at_cuda per device for the life of the process. One thread at a time.
+#ifndef AT_CUDA_CUDA_H
+#define AT_CUDA_CUDA_H
+
+#include <cuda_runtime_api.h>
+
+#include "cuda/cublaslt.h"
+#include "cuda/cudnn.h"
+#include "cuda/kernels.h"
+#include "tensor/device.h"
+
+typedef struct at_cuda_pool at_cuda_pool;
+typedef struct at_cuda_plans at_cuda_plans;
+
+typedef struct at_cuda {
+    at_device dev; // first: the registry hands out &dev; dev.stream points back here
+    int ordinal;
+    int capability; // 90 for sm_90
+    cudaStream_t stream;
+    at_cuda_pool *pool;
+    const at_cublaslt *lt; // NULL: absent
+    const at_cudnn *dnn;   // NULL: absent
+    void *lt_handle, *dnn_handle;
+    void *workspace; // of both libraries
+    size_t workspace_bytes;
+    at_cuda_plans *linear_plans, *attention_plans, *conv_plans;
+    char *staging; // pinned, for uploads
+    cudaEvent_t staged[2];
+} at_cuda;
+
+// AT_OK, or AT_EDEVICE (AT_ENOMEM for cudaErrorMemoryAllocation) with "cuda:0: WHAT: reason".
+at_status at_cuda_check(const at_cuda *g, cudaError_t e, const char *what);
+
+// --- memory.c ----------------------------------------------------------------------------------
+// Blocks are kept by size and handed out again (stream order makes that safe); when the device is
+// full, what is kept goes back first.
+extern const at_device_ops at_cuda_device_ops;
+at_status at_cuda_pool_new(at_cuda_pool **out);
+at_status at_cuda_alloc(at_cuda *g, size_t bytes, void **out);
+void at_cuda_free(at_cuda *g, void *p);
+// Scratch of the current slot call: freed by the caller when the kernels are queued.
+// Host bytes to the device through pinned staging; returns when the host bytes may be reused.
+at_status at_cuda_upload(at_cuda *g, void *dst, const void *src, size_t bytes);
+
+// --- weights.c ---------------------------------------------------------------------------------
+// The device form of a weight: `dtype` AT_DTYPE_COUNT keeps the stored format. `filter`: a
+// convolution's [o, i, kh, kw] becomes [o, kh, kw, i]. Forms are made once and live with the weight.
+// A weight without a packed slot gets a form that *owned tells the caller to free.
+at_status at_cuda_weight(at_cuda *g, const at_wview *w, at_dtype dtype, bool filter, at_view *out,
+                         void **owned);
+// A vector (bias, affine) as f32 or in `dtype`, scale folded in; NULL data gives NULL.
+at_status at_cuda_vector(at_cuda *g, const at_wview *w, at_dtype dtype, const void **out,
+                         void **owned);
+
+// --- plans.c: what a library chose for a problem, by the problem's bytes --------------------------
+at_status at_cuda_plans_new(at_cuda_plans **out);
+void *at_cuda_plans_find(at_cuda_plans *p, const void *key, size_t bytes); // NULL: not there yet
+at_status at_cuda_plans_add(at_cuda_plans *p, const void *key, size_t bytes, void *plan);
+
+// --- the slots -----------------------------------------------------------------------------------
+extern const at_backend at_cuda_backend;
+at_status at_cuda_linear(void *stream, const at_linear_args *a);
+at_status at_cuda_geglu(void *stream, const at_geglu_args *a);
+at_status at_cuda_attention(void *stream, const at_attention_args *a);
+at_status at_cuda_conv2d(void *stream, const at_conv2d_args *a);
+
+static inline size_t at_cuda_size(at_dtype t)
+{
+    static const unsigned char sizes[AT_DTYPE_COUNT] = {4, 2, 2, 1, 1, 8, 1, 1, 2, 4, 8, 1};
+    return sizes[t];
+}
+static inline int64_t at_cuda_count(const at_view *v)
+{
+    int64_t n = 1;
+    for (int i = 0; i < v->rank; i++)
+        n *= v->shape[i];
+    return n;
+}
+// A contiguous view over `data`.
+at_view at_cuda_view(void *data, at_dtype dtype, int rank, const int64_t *shape);
+
+#endif

@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: Apache-2.0
+// kernels.h - our own kernels as C functions: each launches on a stream and returns the launch's status.
+// Idea: the slots of backend.h in C check and prepare; what is left for a kernel is a plain struct of
+// device addresses. Views are backend.h's; "float" is f32, bf16 or f16, mixed freely.
+// Owns nothing. May be called while a CUDA graph is captured: no allocation, no waiting.
+#ifndef AT_CUDA_KERNELS_H
+#define AT_CUDA_KERNELS_H
+
+#include <cuda_runtime_api.h>
+#include <stdbool.h>
+
+#include "atelier/types.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+// dst = src with conversion between any two dtypes, any strides (src may have strides 0).
+cudaError_t at_k_copy(cudaStream_t s, const at_view *src, const at_view *dst);
+cudaError_t at_k_fill(cudaStream_t s, const at_view *dst, double value);
+// out = act(x), any strides, floats.
+cudaError_t at_k_unary(cudaStream_t s, const at_view *x, const at_view *out, int act);
+// out = act_a(a) op b with numpy broadcasting; op as at_binary_op.
+cudaError_t at_k_binary(cudaStream_t s, const at_view *a, const at_view *b, const at_view *out,
+                        int op, int act_a);
+// out = x + gate * (act(y)); gate [b, n] with row stride; x NULL data: nothing added; gate NULL data: 1.
+cudaError_t at_k_gate_add(cudaStream_t s, const at_view *x, const at_view *y, const at_view *gate,
+                          const at_view *out, int act);
+// out[m, j] = y[m, j] * act(y[m, n + j]); y [b, t, 2n]
+cudaError_t at_k_geglu(cudaStream_t s, const at_view *y, const at_view *out, int act);
+typedef struct at_k_lincomb_in {
+    int n;
+    float coef[8];
+    at_view in[8], out;
+} at_k_lincomb_in;
+cudaError_t at_k_lincomb(cudaStream_t s, const at_k_lincomb_in *a);
+// out[i, :] = table[ids[i], :] * scale; table [rows, dim] in any storage float format.
+cudaError_t at_k_embedding(cudaStream_t s, const at_view *table, float scale, const at_view *ids,
+                           const at_view *out);
+
+// Last dimension of [b, t, d]; weight, bias f32 [d] or NULL; mod [b, d] with data NULL if absent.
+typedef struct at_k_norm_in {
+    at_view x, out, mod_scale, mod_shift;
+    const float *weight, *bias;
+    float eps;
+    bool rms;
+} at_k_norm_in;
+cudaError_t at_k_norm(cudaStream_t s, const at_k_norm_in *a);
+
+// Group norm over [b, pixels, c]; `partial` has at_k_group_norm_scratch(..) floats.
+typedef struct at_k_group_norm_in {
+    at_view x, out;
+    const float *weight, *bias;
+    float *partial;
+    int groups, act;
+    float eps;
+} at_k_group_norm_in;
+size_t at_k_group_norm_scratch(int64_t batch, int64_t pixels, int groups);
+cudaError_t at_k_group_norm(cudaStream_t s, const at_k_group_norm_in *a);
+
+// x, out [b, t, h, d]; weight f32 [d] or NULL; cos, sin [t or b * t, d / 2] f32 or NULL.
+typedef struct at_k_rope_in {
+    at_view x, out;
+    const float *weight, *cosines, *sines;
+    float eps;
+    bool halves, per_batch;
+} at_k_rope_in;
+cudaError_t at_k_rope(cudaStream_t s, const at_k_rope_in *a);
+
+// The reference attention: f32 sums, one pass over the keys, any head size up to 512.
+typedef struct at_k_attention_in {
+    at_view q, k, v, out, bias;
+    float scale;
+    bool causal;
+} at_k_attention_in;
+cudaError_t at_k_attention(cudaStream_t s, const at_k_attention_in *a);
+
+// The reference matmul: out[m, n] = sum_k x[m, k] w[n, k] * scale + bias[n], f32 sums, any formats.
+cudaError_t at_k_linear(cudaStream_t s, const at_view *x, const at_view *w, float scale,
+                        const float *bias, const at_view *out);
+
+// NHWC windows for convolution: dst [b, h + top + bottom, w + left + right, c] with a zero frame; with
+// twice, each pixel of src stands 2x2.
+cudaError_t at_k_pad(cudaStream_t s, const at_view *src, const at_view *dst, int top, int left,
+                     bool twice);
+// Weights [o, i, kh, kw] -> [o, kh, kw, i] with conversion.
+cudaError_t at_k_filter(cudaStream_t s, const at_view *src, const at_view *dst);
+// The reference convolution, as backend.h's conv2d without act and residual; w [o, kh, kw, i].
+typedef struct at_k_conv_in {
+    at_view x, w, out;
+    const float *bias;
+    float scale;
+    int stride, top, left;
+    bool twice;
+} at_k_conv_in;
+cudaError_t at_k_conv(cudaStream_t s, const at_k_conv_in *a);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

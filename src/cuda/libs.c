@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0
+// libs.c - cublasLt and cuDNN, opened by name.
+// Idea: first where the loader finds them, then the folders of AT_CUDA_LIBS (colon-separated), for
+// people whose libraries came with a Python environment.
+#include <dlfcn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/status.h"
+#include "cuda/cublaslt.h"
+#include "cuda/cudnn.h"
+
+static void *open_in(const char *folder, size_t n, const char *name)
+{
+    char path[1024];
+    int len = snprintf(path, sizeof path, "%.*s/%s", (int)n, folder, name);
+    if (len < 0 || (size_t)len >= sizeof path) return NULL;
+    return dlopen(path, RTLD_NOW | RTLD_GLOBAL);
+}
+
+static void *open_library(const char *const *names)
+{
+    for (int i = 0; names[i]; i++) {
+        void *lib = dlopen(names[i], RTLD_NOW | RTLD_GLOBAL);
+        if (lib) return lib;
+        const char *at = getenv("AT_CUDA_LIBS");
+        while (at && *at) {
+            size_t n = strcspn(at, ":");
+            lib = n ? open_in(at, n, names[i]) : NULL;
+            if (lib) return lib;
+            at += n + (at[n] == ':');
+        }
+    }
+    at_fail(AT_ENOTFOUND, "%s is not found; set LD_LIBRARY_PATH or AT_CUDA_LIBS to its folder",
+            names[0]);
+    return NULL;
+}
+
+// A row per function: where its pointer goes and what it is called.
+typedef struct symbol {
+    size_t offset;
+    const char *name;
+} symbol;
+
+static int fill(void *lib, void *table, const symbol *rows, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        void *f = dlsym(lib, rows[i].name);
+        if (!f) {
+            at_fail(AT_EUNSUPPORTED, "%s is missing in the library found: it is too old",
+                    rows[i].name);
+            return 0;
+        }
+        memcpy((char *)table + rows[i].offset, &f, sizeof f);
+    }
+    return 1;
+}
+
+#define LT(f)                                                                                      \
+    {                                                                                              \
+        offsetof(at_cublaslt, f), "cublasLt" #f                                                    \
+    }
+const at_cublaslt *at_cublaslt_open(void)
+{
+    static at_cublaslt table;
+    static const char *const names[] = {"libcublasLt.so.13", "libcublasLt.so.12", NULL};
+    static const symbol rows[] = {
+        LT(Create),
+        LT(MatmulDescCreate),
+        LT(MatmulDescDestroy),
+        LT(MatmulDescSetAttribute),
+        LT(MatrixLayoutCreate),
+        LT(MatrixLayoutDestroy),
+        LT(MatrixLayoutSetAttribute),
+        LT(MatmulPreferenceCreate),
+        LT(MatmulPreferenceDestroy),
+        LT(MatmulPreferenceSetAttribute),
+        LT(MatmulAlgoGetHeuristic),
+        LT(Matmul),
+        LT(GetVersion),
+    };
+    void *lib = open_library(names);
+    return lib && fill(lib, &table, rows, sizeof rows / sizeof *rows) ? &table : NULL;
+}
+
+#define DNN(f)                                                                                     \
+    {                                                                                              \
+        offsetof(at_cudnn, f), "cudnn" #f                                                          \
+    }
+const at_cudnn *at_cudnn_open(void)
+{
+    static at_cudnn table;
+    static const char *const names[] = {"libcudnn.so.9", NULL};
+    static const symbol rows[] = {
+        DNN(Create),
+        DNN(SetStream),
+        DNN(GetVersion),
+        DNN(GetErrorString),
+        DNN(GetLastErrorString),
+        DNN(BackendCreateDescriptor),
+        DNN(BackendDestroyDescriptor),
+        DNN(BackendSetAttribute),
+        DNN(BackendGetAttribute),
+        DNN(BackendFinalize),
+        DNN(BackendExecute),
+    };
+    void *lib = open_library(names);
+    return lib && fill(lib, &table, rows, sizeof rows / sizeof *rows) ? &table : NULL;
+}

@@ -1,0 +1,239 @@
+// SPDX-License-Identifier: Apache-2.0
+// memory.c - device memory: blocks that are kept and handed out again, and copies to and from the host.
+// Idea: a step makes and drops the same tensors over and over; sizes are rounded (to 512 bytes, from
+// 1 MiB on to an eighth of their power of two) and free blocks wait in a list per size. One stream
+// runs everything in order, so a freed block may be handed out before the kernels that read it have
+// run. Pool bookkeeping is locked: tensors are released from any thread.
+// Easy to get wrong: pageable host memory is staged by the driver with a copy of its own; large
+// uploads (weights in a mapped file) go through two pinned halves, so that paging in and the copy
+// overlap.
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/mem.h"
+#include "cuda/cuda.h"
+
+typedef struct block {
+    struct block *next; // in its free list or hash chain
+    void *address;
+    size_t bytes;
+} block;
+
+enum { CLASSES = 512, BUCKETS = 4096, STAGE_BYTES = 16 << 20 };
+
+struct at_cuda_pool {
+    pthread_mutex_t lock;
+    block *free_lists[CLASSES];
+    block *used[BUCKETS]; // by address
+    size_t kept_bytes;
+};
+
+at_status at_cuda_pool_new(at_cuda_pool **out)
+{
+    at_cuda_pool *p = at_calloc(1, sizeof *p);
+    if (!p) return at_fail(AT_ENOMEM, "cuda: no memory for the pool");
+    pthread_mutex_init(&p->lock, NULL);
+    *out = p;
+    return AT_OK;
+}
+
+at_status at_cuda_check(const at_cuda *g, cudaError_t e, const char *what)
+{
+    if (e == cudaSuccess) return AT_OK;
+    (void)cudaGetLastError(); // what does not stick is forgotten
+    return at_fail(e == cudaErrorMemoryAllocation ? AT_ENOMEM : AT_EDEVICE, "%s: %s: %s",
+                   g->dev.name, what, cudaGetErrorString(e));
+}
+
+static size_t rounded(size_t bytes)
+{
+    if (bytes < ((size_t)1 << 20)) return (bytes + 511) / 512 * 512 + (bytes == 0) * 512;
+    size_t step = (size_t)1 << 17; // an eighth of the power of two below
+    while (step * 16 <= bytes)
+        step *= 2;
+    return (bytes + step - 1) / step * step;
+}
+
+static size_t class_of(size_t bytes)
+{
+    return (bytes / 512 * 2654435761u) % CLASSES;
+}
+
+static size_t bucket_of(const void *p)
+{
+    return ((uintptr_t)p / 512 * 2654435761u) % BUCKETS;
+}
+
+// A kept block of exactly this size, or NULL. Locked.
+static block *take(at_cuda_pool *p, size_t bytes)
+{
+    for (block **at = &p->free_lists[class_of(bytes)]; *at; at = &(*at)->next) {
+        if ((*at)->bytes != bytes) continue;
+        block *b = *at;
+        *at = b->next;
+        p->kept_bytes -= bytes;
+        return b;
+    }
+    return NULL;
+}
+
+// Give everything that is kept back to the device. Locked.
+static void flush(at_cuda_pool *p)
+{
+    for (size_t i = 0; i < CLASSES; i++) {
+        for (block *b = p->free_lists[i], *next; b; b = next) {
+            next = b->next;
+            cudaFree(b->address);
+            at_free(b);
+        }
+        p->free_lists[i] = NULL;
+    }
+    p->kept_bytes = 0;
+}
+
+at_status at_cuda_alloc(at_cuda *g, size_t bytes, void **out)
+{
+    at_cuda_pool *p = g->pool;
+    cudaError_t e = cudaSuccess;
+    size_t want = rounded(bytes);
+
+    *out = NULL;
+    pthread_mutex_lock(&p->lock);
+    block *b = take(p, want);
+    if (!b) {
+        b = at_calloc(1, sizeof *b);
+        if (b) {
+            b->bytes = want;
+            cudaSetDevice(g->ordinal);
+            e = cudaMalloc(&b->address, want);
+            if (e == cudaErrorMemoryAllocation) {
+                (void)cudaGetLastError();
+                flush(p);
+                e = cudaMalloc(&b->address, want);
+            }
+            if (e != cudaSuccess) {
+                at_free(b);
+                b = NULL;
+            }
+        }
+    }
+    if (b) {
+        block **bucket = &p->used[bucket_of(b->address)];
+        b->next = *bucket;
+        *bucket = b;
+        *out = b->address;
+    }
+    pthread_mutex_unlock(&p->lock);
+    if (e == cudaErrorMemoryAllocation) {
+        (void)cudaGetLastError();
+        return AT_ENOMEM; // the registry says how much is in use
+    }
+    if (!b && e == cudaSuccess) return at_fail(AT_ENOMEM, "cuda: no host memory for a block");
+    return b ? AT_OK : at_cuda_check(g, e, "memory");
+}
+
+void at_cuda_free(at_cuda *g, void *address)
+{
+    at_cuda_pool *p = g->pool;
+    if (!address) return;
+    pthread_mutex_lock(&p->lock);
+    for (block **at = &p->used[bucket_of(address)]; *at; at = &(*at)->next) {
+        block *b = *at;
+        if (b->address != address) continue;
+        *at = b->next;
+        block **list = &p->free_lists[class_of(b->bytes)];
+        b->next = *list;
+        *list = b;
+        p->kept_bytes += b->bytes;
+        break;
+    }
+    pthread_mutex_unlock(&p->lock);
+}
+
+// Pinned halves, filled and sent in turn.
+at_status at_cuda_upload(at_cuda *g, void *dst, const void *src, size_t bytes)
+{
+    at_status st = AT_OK;
+    cudaError_t e;
+    size_t half = STAGE_BYTES / 2;
+
+    if (!g->staging) {
+        e = cudaHostAlloc((void **)&g->staging, STAGE_BYTES, cudaHostAllocDefault);
+        for (int i = 0; i < 2 && e == cudaSuccess; i++)
+            e = cudaEventCreateWithFlags(&g->staged[i], cudaEventDisableTiming);
+        AT_TRY(at_cuda_check(g, e, "pinned staging memory"));
+    }
+    for (size_t at = 0, i = 0; at < bytes; at += half, i ^= 1) {
+        size_t n = bytes - at < half ? bytes - at : half;
+        char *stage = g->staging + i * half;
+        AT_TRY(at_cuda_check(g, cudaEventSynchronize(g->staged[i]), "waiting for an upload"));
+        memcpy(stage, (const char *)src + at, n);
+        AT_TRY(at_cuda_check(
+            g, cudaMemcpyAsync((char *)dst + at, stage, n, cudaMemcpyHostToDevice, g->stream),
+            "an upload"));
+        AT_TRY(at_cuda_check(g, cudaEventRecord(g->staged[i], g->stream), "an upload"));
+    }
+out:
+    return st;
+}
+
+// --- the registry's slots ------------------------------------------------------------------------
+static at_cuda *of(at_device *d)
+{
+    return (at_cuda *)d;
+}
+
+static at_status dev_alloc(at_device *d, size_t bytes, void **out)
+{
+    return at_cuda_alloc(of(d), bytes, out);
+}
+
+static void dev_free(at_device *d, void *p)
+{
+    at_cuda_free(of(d), p);
+}
+
+static at_status dev_from_host(at_device *d, void *dst, const void *src, size_t bytes)
+{
+    cudaSetDevice(of(d)->ordinal);
+    return bytes ? at_cuda_upload(of(d), dst, src, bytes) : AT_OK;
+}
+
+static at_status dev_synchronize(at_device *d)
+{
+    return at_cuda_check(of(d), cudaStreamSynchronize(of(d)->stream), "waiting for the device");
+}
+
+static at_status dev_to_host(at_device *d, void *dst, const void *src, size_t bytes)
+{
+    at_cuda *g = of(d);
+    if (!bytes) return AT_OK;
+    cudaSetDevice(g->ordinal);
+    at_status st = at_cuda_check(
+        g, cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDeviceToHost, g->stream), "a download");
+    return st == AT_OK ? dev_synchronize(d) : st;
+}
+
+static at_status dev_memory(at_device *d, uint64_t *free_bytes, uint64_t *total_bytes)
+{
+    at_cuda *g = of(d);
+    size_t rest = 0, all = 0;
+    cudaSetDevice(g->ordinal);
+    at_status st = at_cuda_check(g, cudaMemGetInfo(&rest, &all), "asking for free memory");
+    pthread_mutex_lock(&g->pool->lock);
+    rest += g->pool->kept_bytes;
+    pthread_mutex_unlock(&g->pool->lock);
+    *free_bytes = rest;
+    *total_bytes = all;
+    return st;
+}
+
+const at_device_ops at_cuda_device_ops = {
+    .alloc = dev_alloc,
+    .free = dev_free,
+    .from_host = dev_from_host,
+    .to_host = dev_to_host,
+    .synchronize = dev_synchronize,
+    .memory = dev_memory,
+};
