@@ -29,24 +29,13 @@ static const char *part_title(at_part p)
     return "Others";
 }
 
-static const char *prediction(const at_arch *a)
-{
-    switch (a->sampling.prediction) {
-    case AT_PRED_EPS: return "noise";
-    case AT_PRED_V: return "velocity (v)";
-    case AT_PRED_EDM: return "EDM";
-    case AT_PRED_CONST: return "rectified flow";
-    case AT_PRED_X0: return "picture (x0)";
-    case AT_PRED_IMG_TO_IMG: return "picture to picture";
-    }
-    return "";
-}
-
 static void markdown_arch(const at_arch *a)
 {
     printf("\n### %s\n\n`%s`.", a->title, a->name);
-    if (a->part == AT_PART_DENOISER) {
-        printf(" Predicts %s", prediction(a));
+    if (a->convert)
+        printf(" A layout of keys; what lies in it is asked again under its usual names.");
+    if (a->part == AT_PART_DENOISER && !a->convert) {
+        printf(" Predicts %s", at_prediction_text(a->sampling.prediction));
         if (a->latent)
             printf("; %s latents of %d channels, 1/%d of the picture", a->latent->name,
                    a->latent->channels, a->latent->downscale);

@@ -40,7 +40,7 @@ typedef struct at_denoiser_ops {
 
 typedef struct at_encoder_ops {
     at_encoded (*forward)(at_ops *o, const at_bound *e, const at_encode_in *in);
-    size_t vocab, width, max_tokens; // 1 + offset in the config; 0: none
+    size_t vocab, width, max_tokens, layers; // 1 + offset in the config; 0: none
     at_act act;                      // of the MLP
 } at_encoder_ops;
 
@@ -98,6 +98,7 @@ extern const size_t at_arch_count;
 
 // The row's probes and match hold for the tensors below prefix.
 bool at_arch_fits(const at_arch *a, at_store *s, const char *prefix);
+const char *at_prediction_text(at_prediction p); // for people
 // The sampling facts of a denoiser in this file.
 void at_arch_sampling(const at_arch *a, at_store *s, const char *prefix, at_model_sampling *out);
 

@@ -197,7 +197,7 @@ static at_encoded forward(at_ops *o, const at_bound *e, const at_encode_in *in)
 #define ENCODER(act_)                                                                              \
     {                                                                                              \
         .forward = forward, .vocab = F(vocab), .width = F(width), .max_tokens = F(positions),      \
-        .act = act_                                                                                \
+        .layers = F(layers), .act = act_                                                           \
     }
 static const at_encoder_ops ops_quick = ENCODER(AT_ACT_QUICK_GELU);
 static const at_encoder_ops ops_gelu = ENCODER(AT_ACT_GELU_ERF);

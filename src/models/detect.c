@@ -70,6 +70,21 @@ const char *at_arch_title(const at_arch *a)
     return a->title;
 }
 
+const char *at_prediction_text(at_prediction p)
+{
+    switch (p) {
+    case AT_PRED_EPS: return "noise";
+    case AT_PRED_V: return "velocity (v)";
+    case AT_PRED_EDM: return "EDM";
+    case AT_PRED_CONST: return "rectified flow";
+    case AT_PRED_X0: return "picture (x0)";
+    case AT_PRED_IMG_TO_IMG: return "picture to picture";
+    case AT_PRED_LCM: return "noise, consistent";
+    case AT_PRED_COSMOS_RFLOW: return "rectified flow (Cosmos)";
+    }
+    return "";
+}
+
 void at_arch_sampling(const at_arch *a, at_store *s, const char *prefix, at_model_sampling *out)
 {
     *out = a->sampling;
@@ -192,14 +207,10 @@ static void size_facts(const at_arch *a, at_store *s, const char *prefix, facts 
 
 static void sampling_facts(const at_arch *a, at_store *s, const char *prefix, facts *f)
 {
-    static const char *const names[] = {
-        [AT_PRED_EPS] = "noise (eps)", [AT_PRED_V] = "v",
-        [AT_PRED_EDM] = "EDM",         [AT_PRED_CONST] = "flow",
-        [AT_PRED_X0] = "picture (x0)", [AT_PRED_IMG_TO_IMG] = "picture to picture",
-    };
     at_model_sampling ms;
     at_arch_sampling(a, s, prefix, &ms);
-    snprintf(fact_new(f, "prediction")->value, sizeof f->out->value, "%s%s%s", names[ms.prediction],
+    snprintf(fact_new(f, "prediction")->value, sizeof f->out->value, "%s%s%s",
+             at_prediction_text(ms.prediction),
              ms.kind == AT_SIGMA_CONTINUOUS_EDM ? ", continuous" : "",
              ms.zsnr ? ", zero terminal SNR" : "");
     snprintf(fact_new(f, "latent")->value, sizeof f->out->value, "%s", a->latent->name);

@@ -80,6 +80,11 @@ int64_t at_encoder_width(const at_encoder *e)
     return at_size_at(e->bound->config, e->bound->arch->encoder->width);
 }
 
+int64_t at_encoder_layers(const at_encoder *e)
+{
+    return at_size_at(e->bound->config, e->bound->arch->encoder->layers);
+}
+
 int64_t at_encoder_max_tokens(const at_encoder *e)
 {
     return at_size_at(e->bound->config, e->bound->arch->encoder->max_tokens);

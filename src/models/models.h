@@ -71,6 +71,11 @@ typedef enum at_concat_kind {
 at_status at_model_load(at_store *s, const char *label, at_model **out);
 // Clone with other sampling facts (ModelSamplingFlux, ModelSamplingSD3): shares everything else.
 at_status at_model_with_sampling(const at_model *m, const at_model_sampling *ms, at_model **out);
+// Clones with another latent format (borrowed, static), and with another dtype of activations
+// (ModelComputeDtype): at_model_compute gives it, AT_DTYPE_COUNT unless one was set.
+at_status at_model_with_latent(const at_model *m, const at_latent_format *f, at_model **out);
+at_status at_model_with_compute(const at_model *m, at_dtype compute, at_model **out);
+at_dtype at_model_compute(const at_model *m);
 // The same network over other weights of the same names and shapes (a LoRA's overlay): shares
 // everything else. The store is retained.
 at_status at_model_with_store(const at_model *m, at_store *s, at_model **out);

@@ -240,6 +240,7 @@ static const at_encoder_ops ops = {
     .forward = forward,
     .vocab = F(vocab),
     .width = F(width),
+    .layers = F(layers),
     .act = AT_ACT_GELU_TANH,
 };
 

@@ -1,14 +1,27 @@
 // SPDX-License-Identifier: Apache-2.0
-// encode.h - from a prompt to a conditioning: tokens, chunks, encoders, weights.
-// Source: comfyui-contract section 6 (ComfyUI 0.3.64's sd1_clip.py and flux.py, behaviour only).
+// encode.h - from prompts to a conditioning: tokens, chunks, encoders, weights, and how the encoders
+// of a CLIP object are joined.
+// Source: comfyui-contract section 6 (ComfyUI 0.3.64's sd1_clip.py, sdxl_clip.py, sd3_clip.py and
+// flux.py, behaviour only).
 #ifndef AT_NODES_ENCODE_H
 #define AT_NODES_ENCODE_H
 
 #include "nodes/objects.h"
 
-// Encode with every encoder of the CLIP object. Texts may differ per encoder (CLIPTextEncodeFlux); pass the
-// same for one prompt. The result is a CONDITIONING of one entry.
-at_status at_encode_prompt(at_ops *o, const at_obj_clip *clip, const char *clip_l_text,
+// What each encoder reads.
+typedef struct at_prompt_texts {
+    const char *text[AT_TE_COUNT]; // NULL: ""
+    // No tokens at all, not even those of an empty prompt (SD3's empty_padding "none").
+    bool none[AT_TE_COUNT];
+    // CLIP-L and CLIP-G get equally many chunks: empty ones are put behind the shorter prompt.
+    bool same_chunks;
+} at_prompt_texts;
+
+// Encode with every encoder of the CLIP object. The result is a CONDITIONING of one entry.
+at_status at_encode_texts(at_ops *o, const at_obj_clip *clip, const at_prompt_texts *texts,
+                          at_object **out);
+// The same text for all CLIP encoders, another one for T5.
+at_status at_encode_prompt(at_ops *o, const at_obj_clip *clip, const char *clip_text,
                            const char *t5_text, at_object **out);
 
 #endif

@@ -4,7 +4,15 @@
 
 static const at_node *const *const families[] = {
     at_nodes_loaders,
+    at_nodes_loaders_clip,
+    at_nodes_clip_text,
     at_nodes_conditioning,
+    at_nodes_conditioning_mix,
+    at_nodes_conditioning_where,
+    at_nodes_conditioning_props,
+    at_nodes_conditioning_picture,
+    at_nodes_conditioning_flux,
+    at_nodes_guider,
     at_nodes_latent,
     at_nodes_sampling,
     at_nodes_custom_sampling,

@@ -8,7 +8,15 @@
 
 // NULL-terminated lists, one per file.
 extern const at_node *const at_nodes_loaders[];
+extern const at_node *const at_nodes_loaders_clip[];
+extern const at_node *const at_nodes_clip_text[];
 extern const at_node *const at_nodes_conditioning[];
+extern const at_node *const at_nodes_conditioning_mix[];
+extern const at_node *const at_nodes_conditioning_where[];
+extern const at_node *const at_nodes_conditioning_props[];
+extern const at_node *const at_nodes_conditioning_picture[];
+extern const at_node *const at_nodes_conditioning_flux[];
+extern const at_node *const at_nodes_guider[];
 extern const at_node *const at_nodes_latent[];
 extern const at_node *const at_nodes_sampling[];
 extern const at_node *const at_nodes_custom_sampling[];

@@ -35,9 +35,13 @@ at_object *at_obj_vae_new(at_vae *v);
 
 // How the encoders of a CLIP object work together: one row per ComfyUI "clip type".
 typedef enum at_clip_kind {
-    AT_CLIP_SD1,  // CLIP-L alone: its last hidden state
-    AT_CLIP_FLUX, // T5 hidden state, CLIP-L pooled
-    AT_CLIP_SD3   // CLIP-L, CLIP-G and T5 in SD3's padding
+    AT_CLIP_SD1,     // CLIP-L alone: its last hidden state
+    AT_CLIP_FLUX,    // T5 hidden state, CLIP-L pooled
+    AT_CLIP_SD3,     // CLIP-L, CLIP-G and T5 in SD3's padding
+    AT_CLIP_SD2,     // CLIP-H: the state before the last
+    AT_CLIP_SDXL,    // CLIP-L and CLIP-G side by side, CLIP-G pooled
+    AT_CLIP_REFINER, // CLIP-G alone
+    AT_CLIP_KIND_COUNT
 } at_clip_kind;
 
 // The places of a CLIP object's encoders.

@@ -172,7 +172,8 @@ static void encoders_that_do_not_fit_the_type_are_refused(void **state)
                                "'tiny_t5.safetensors','type':'stable_diffusion'}},",
                                WORLD_CAPTURE("x", "['c',0]")),
                      AT_EINVAL);
-    assert_error_has("\"stable_diffusion\" needs a CLIP-L; the file given holds T5");
+    assert_error_has("\"stable_diffusion\" needs CLIP-L, CLIP-G or CLIP-H; the file "
+                     "given holds T5");
     assert_int_equal(
         world_try(w,
                   "'c':{'class_type':'DualCLIPLoader','inputs':{'clip_name1':"

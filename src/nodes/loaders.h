@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: Apache-2.0
+// loaders.h - what loader nodes share: text encoders put into their places.
+// Ownership: a place owns one reference to its encoder and its vocabulary.
+#ifndef AT_NODES_LOADERS_H
+#define AT_NODES_LOADERS_H
+
+#include "nodes/env.h"
+#include "nodes/objects.h"
+
+// Load every text encoder of a file into its place; *loaded counts them. AT_EINVAL: a place is taken.
+at_status at_load_encoders(at_env *e, at_store *s, const char *path,
+                           at_clip_encoder enc[AT_TE_COUNT], size_t *loaded);
+void at_drop_encoders(at_clip_encoder enc[AT_TE_COUNT]);
+// The CLIP that a checkpoint's encoders make. Takes the places, also on failure.
+at_status at_checkpoint_clip(at_clip_encoder enc[AT_TE_COUNT], const char *file, at_object **out);
+// The CLIP of the named files of "text_encoders" under a loader's `type` (DualCLIPLoader ...).
+at_status at_load_clip_files(at_node_ctx *c, const char *const *names, size_t n, const char *type,
+                             at_value *out);
+// The same from paths.
+at_status at_load_clip_paths(at_node_ctx *c, const char *const *paths, size_t n, const char *type,
+                             at_value *out);
+
+#endif
