@@ -127,3 +127,43 @@ at_object *at_obj_cond_join(const at_obj_cond *a, const at_obj_cond *b)
     }
     return o;
 }
+
+const at_out at_cond_out[1] = {{.type_name = "CONDITIONING", .name = "CONDITIONING"}};
+
+at_status at_cond_give(const char *node, const at_object *list,
+                       void (*change)(at_cond *c, const void *ctx), const void *ctx, at_value *out)
+{
+    at_object *o = at_obj_cond_copy((const at_obj_cond *)list);
+    at_obj_cond *c = (at_obj_cond *)o;
+    if (!o) return at_fail(AT_ENOMEM, "%s: no memory", node);
+    for (size_t i = 0; i < c->count; i++)
+        change(&c->items[i], ctx);
+    *out = at_value_object(o);
+    return AT_OK;
+}
+
+at_status at_cond_give_joined(const char *node, const at_object *a, at_object *b, at_value *out)
+{
+    at_object *o = b ? at_obj_cond_join((const at_obj_cond *)a, (const at_obj_cond *)b) : NULL;
+    at_object_release(b);
+    if (!o) return at_fail(AT_ENOMEM, "%s: no memory", node);
+    *out = at_value_object(o);
+    return AT_OK;
+}
+
+static void range_free(at_object *self)
+{
+    at_free(self);
+}
+static const at_object_type range_type = {"TIMESTEPS_RANGE", range_free};
+
+at_object *at_obj_range_new(double start, double end)
+{
+    at_obj_range *r = at_calloc(1, sizeof *r);
+    if (!r) return NULL;
+    atomic_init(&r->base.refs, 1);
+    r->base.type = &range_type;
+    r->start = start;
+    r->end = end;
+    return &r->base;
+}

@@ -28,8 +28,8 @@ typedef struct at_cond {
     bool has_guidance;
     bool guidance_off; // FluxDisableGuidance: the embedding is left out
     float guidance;
-    float strength;                   // 1
-    float start_percent, end_percent; // 0, 1
+    float strength;                    // 1
+    double start_percent, end_percent; // 0, 1; double: a step may lie on the border
     at_area area;
     at_tensor *mask; // [b, h, w] or NULL
     float mask_strength;
@@ -69,8 +69,29 @@ at_object *at_obj_cond_join(const at_obj_cond *a, const at_obj_cond *b);
 // *to becomes a copy of *from that holds its own references. False: out of memory (to is zeroed).
 bool at_cond_copy(at_cond *to, const at_cond *from);
 void at_cond_clear(at_cond *c);
+// Give a copy of a list to an output after `change` of each entry: what most conditioning nodes do.
+at_status at_cond_give(const char *node, const at_object *list,
+                       void (*change)(at_cond *c, const void *ctx), const void *ctx, at_value *out);
+// a joined with b (taken, also on failure; NULL: out of memory).
+at_status at_cond_give_joined(const char *node, const at_object *a, at_object *b, at_value *out);
 // Put a reference (taken) into a field, releasing what was there.
 void at_cond_set_tensor(at_tensor **field, at_tensor *t);
 void at_cond_set_object(at_object **field, at_object *o);
+
+extern const at_out at_cond_out[1];
+// A node table of inputs `rows` of struct `st` and one CONDITIONING.
+#define AT_COND_NODE(cls, title, where, module, flag, rows, st, fn)                                \
+    {                                                                                              \
+        .class_type = cls, .display = title, .category = where, .python_module = module,           \
+        .flags = flag, .in = rows, .n_in = AT_COUNT(rows), .out = at_cond_out, .n_out = 1,         \
+        .in_size = sizeof(st), .run = fn,                                                          \
+    }
+
+// TIMESTEPS_RANGE: shares of the way from noise to picture.
+typedef struct at_obj_range {
+    at_object base;
+    double start, end;
+} at_obj_range;
+at_object *at_obj_range_new(double start, double end);
 
 #endif

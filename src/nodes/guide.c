@@ -351,6 +351,7 @@ void at_guide_close(at_guide *g)
     at_free(g->runs);
     for (size_t i = 0; i < AT_GUIDE_PLANS; i++)
         at_plan_clear(&g->plans[i]);
+    at_control_run_free(g->control);
     at_guide_unprepare(g);
     at_free(g);
 }

@@ -141,9 +141,20 @@ at_tensor *at_forward_next(at_ops *o, const at_forward *f)
 // Residuals of the ControlNets that all of the batch share.
 static void steer(const group *b, at_model_in *in, at_control *control)
 {
-    (void)in, (void)control;
-    if (b->items[0].e->c.control)
-        at_ops_poison(b->o, AT_EUNSUPPORTED, "ControlNets cannot be sampled with yet");
+    const at_object *chain = b->items[0].e->c.control;
+    at_guide *g = b->g;
+
+    if (!chain) return;
+    if (!g->control) {
+        at_status st = at_control_run_new(g->net, &g->control);
+        if (st != AT_OK) {
+            at_ops_poison(b->o, st, "%s", at_error_text());
+            return;
+        }
+    }
+    at_tensor *own = b->items[0].e->c.control_context ? texts(b, true) : NULL;
+    if (at_control_run_residuals(g->control, b->o, (const at_obj_control *)chain, in, own, control))
+        in->control = control;
 }
 
 static at_tensor *run(const group *b, at_model_in *in, float *timestep, float *guidance)

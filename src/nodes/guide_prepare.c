@@ -103,7 +103,7 @@ static void resolve_range(const at_guide *g, at_entry *e)
 {
     e->start = (float)at_percent_to_sigma(&g->sampling, e->c.start_percent);
     e->end = (float)at_percent_to_sigma(&g->sampling, e->c.end_percent);
-    if (e->c.start_percent == 0.0f) e->start = INFINITY; // also without a range at all
+    if (e->c.start_percent == 0) e->start = INFINITY; // also without a range at all
 }
 
 // --- latents ------------------------------------------------------------------------------------------

@@ -103,6 +103,7 @@ static at_status guidance_run(at_node_ctx *c, const void *in, at_value *out)
     at_object *o = at_obj_cond_copy((const at_obj_cond *)i->conditioning);
     for (size_t k = 0; o && k < ((at_obj_cond *)o)->count; k++) {
         ((at_obj_cond *)o)->items[k].has_guidance = true;
+        ((at_obj_cond *)o)->items[k].guidance_off = false;
         ((at_obj_cond *)o)->items[k].guidance = (float)i->guidance;
     }
     return at_give(out, o, "FluxGuidance");
