@@ -26,6 +26,7 @@ static const component_row components[] = {
     {"vae_decode", at_case_vae_decode}, {"vae_encode", at_case_vae_encode},
     {"tokenizer", at_case_tokenizer},   {"sampler", at_case_sampler},
     {"noise", at_case_noise},           {"controlnet", at_case_controlnet},
+    {"weights", at_case_weights},
 };
 
 // --- reading a case ----------------------------------------------------------------------------

@@ -23,7 +23,7 @@ typedef struct at_verify_options {
 // One expected tensor. rel_err = ||got - expected|| / ||expected|| in f64; infinite if the
 // component did not make it, or made another number of elements.
 typedef struct at_verify_row {
-    char name[64];
+    char name[160];
     double rel_err, max_abs;
     bool pass;
 } at_verify_row;

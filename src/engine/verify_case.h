@@ -8,12 +8,13 @@
 #include <jansson.h>
 
 #include "engine/verify.h"
+#include "models/lora.h"
 #include "models/models.h"
 
 enum { AT_CASE_RANKS = 16 };
 
 typedef struct at_case_out {
-    char name[64];
+    char name[160];
     float *data; // f32 holds every id below 2^24
     int64_t count;
 } at_case_out;
@@ -55,5 +56,9 @@ at_status at_case_vae_encode(at_case *c, at_verify_report *r);
 at_status at_case_tokenizer(at_case *c, at_verify_report *r);
 at_status at_case_sampler(at_case *c, at_verify_report *r);
 at_status at_case_noise(at_case *c, at_verify_report *r);
+at_status at_case_weights(at_case *c, at_verify_report *r); // verify_weights.c
+
+// `store` with the files of options.loras on it, whose layers go by `names`; a new reference.
+at_status at_case_apply_loras(at_case *c, at_store *store, at_lora_names *names, at_store **out);
 
 #endif

@@ -142,6 +142,27 @@ out:
     return st;
 }
 
+// The same network under options.loras.
+static at_status put_loras(at_case *c, at_model **model)
+{
+    at_lora_names *names = NULL;
+    at_store *edited = NULL;
+    at_model *changed = NULL;
+    at_status st = AT_OK;
+
+    if (!json_object_get(c->options, "loras")) return AT_OK;
+    AT_TRY(at_lora_names_new(&names));
+    AT_TRY(at_model_lora_names(*model, names));
+    AT_TRY(at_case_apply_loras(c, at_model_store(*model), names, &edited));
+    AT_TRY(at_model_with_store(*model, edited, &changed));
+    at_model_release(model);
+    *model = changed;
+out:
+    at_lora_names_free(names);
+    at_store_release(&edited);
+    return st;
+}
+
 at_status at_case_denoiser(at_case *c, at_verify_report *r)
 {
     at_status st = AT_OK;
@@ -150,6 +171,7 @@ at_status at_case_denoiser(at_case *c, at_verify_report *r)
 
     AT_TRY(open_model(c, &store));
     AT_TRY(at_model_load(store, c->model, &model));
+    AT_TRY(put_loras(c, &model));
     AT_TRY(c->ranks > 1 ? denoise_on_ranks(c, model, r) : denoise_alone(c, model, r));
 out:
     at_model_release(&model);
