@@ -6,8 +6,14 @@ import os
 import torch
 
 import control_flux
+import control_ldm
+import control_t2i
 import flux
+import unet
 from case import Random, agree, healthy, write_case, write_model
+
+
+E4M3 = torch.float8_e4m3fn
 
 
 def thin(out, keep):
@@ -48,8 +54,98 @@ def make_flux(root):
     flux_case(root, "control_flux_mistoline", "mistoline", small, 304, picture, ["doubles.3", "singles.5"])
 
 
+def picture(seed, b, c, h, w):
+    return torch.rand((b, c, h, w), generator=torch.Generator().manual_seed(seed))
+
+
+def ldm_case(root, name, model, sd, cfg, seed, inp, options=None, with_diffusers=True, **how):
+    """`sd`: the ControlNet that the file at `model` amounts to."""
+    results = {"comfyui": control_ldm.by_comfyui(sd, cfg, seed, inp, **how)}
+    if with_diffusers:
+        results["diffusers"] = control_ldm.by_diffusers(sd, cfg, inp, **how)
+    agree(name, results)
+    want = {k: v.float().contiguous() for k, v in results["comfyui"].items()}
+    healthy(name, want)
+    write_case(root, name, "controlnet", model, inp, want, options)
+
+
+def make_ldm(root):
+    def path(name):
+        return os.path.join(root, name, "model.safetensors")
+
+    # Weights are fp8, so that cases stay small. The original layout as published, under control_model.; one hint for a batch of two; an odd side.
+    small = unet.Config(mult=(1, 1), res=(1, 1), depth=(1, 0), depth_out=(1, 1, 0, 0))
+    sd = {k: v.to(E4M3) for k, v in control_ldm.weights(small, 401).items()}
+    inp = unet.inputs(small, 402, 2, 5, 6, 7, [601.0, 17.0])
+    inp["hint"] = picture(403, 1, 3, 40, 48)
+    write_model(path("control_sd15"), {"control_model." + k: v for k, v in sd.items()})
+    ldm_case(root, "control_sd15", "model.safetensors", {k: v.float() for k, v in sd.items()}, small, 401,
+             {**inp}, with_diffusers=True)
+
+    # diffusers' layout, a vector input, heads of 64, no transformer on the first level.
+    xl = unet.Config(mult=(1, 2), res=(1, 1), depth=(0, 1), middle=-1, depth_out=(0, 0, 1, 1), context=40, linear=True,
+                     adm=96)
+    sd = {k: v.to(E4M3) for k, v in control_ldm.weights(xl, 411).items()}
+    inp = unet.inputs(xl, 412, 1, 4, 6, 5, [333.25])
+    inp["hint"] = picture(413, 1, 3, 32, 48)
+    write_model(path("control_sdxl_diffusers"), control_ldm.to_diffusers(sd, xl, "add_embedding"))
+    ldm_case(root, "control_sdxl_diffusers", "model.safetensors", {k: v.float() for k, v in sd.items()}, xl, 411, inp)
+
+    # A union net, told a kind and not told one.
+    both = {**control_ldm.weights(small, 421), **control_ldm.union_weights(small, 421, 2)}
+    sd = {k: v.to(E4M3) for k, v in both.items()}
+    inp = unet.inputs(small, 422, 1, 4, 4, 5, [800.0])
+    inp["hint"] = picture(423, 1, 3, 32, 32)
+    write_model(path("control_union"), control_ldm.to_diffusers(sd, small))
+    full = {k: v.float() for k, v in sd.items()}
+    ldm_case(root, "control_union", "model.safetensors", full, small, 421, inp, {"type": 1}, type_=1)
+    ldm_case(root, "control_union_auto", "../control_union/model.safetensors", full, small, 421, inp,
+             with_diffusers=False)
+
+    # Low rank, and a difference, over the same small UNet.
+    base = {k: v.to(E4M3) for k, v in unet.weights(small, 431).items()}
+    write_model(os.path.join(root, "control_lora", "base.safetensors"), base)
+    file, full = control_ldm.low_rank(base, {k: v.to(E4M3) for k, v in control_ldm.weights(small, 431).items()}, 432)
+    write_model(path("control_lora"), file)
+    inp = unet.inputs(small, 433, 1, 4, 6, 5, [450.0])
+    inp["hint"] = picture(434, 1, 3, 32, 48)
+    # Sums over fp8 are kept in bf16.
+    full = {k: v.float() if k in file else v.bfloat16().float() for k, v in full.items()}
+    ldm_case(root, "control_lora", "model.safetensors", full, small, 431, inp, {"base": "base.safetensors"})
+    sd = {k: (v * (0.1 if k in base else 1)).to(E4M3) for k, v in control_ldm.weights(small, 441).items()}
+    full = {k: (v.float() + base[k].float()).bfloat16().float() if k in base else v.float() for k, v in sd.items()}
+    write_model(path("control_difference"), {"difference": torch.zeros(1),
+                                             **{"control_model." + k: v for k, v in sd.items()}})
+    ldm_case(root, "control_difference", "model.safetensors", full, small, 431, inp,
+             {"add_to": "../control_lora/base.safetensors"})
+
+
+def t2i_case(root, name, kind, channels, cin, seed, hint, diffusers=False):
+    net = control_t2i.net_of(kind, channels, cin)
+    sd = {k: v.half() for k, v in control_t2i.weights(net, seed).items()}
+    results = {"comfyui": control_t2i.by_comfyui(net, sd, hint)}
+    if diffusers:
+        results["diffusers"] = control_t2i.by_diffusers(sd, channels, cin, hint)
+    agree(name, results)
+    want = {k: v.float().contiguous() for k, v in results["comfyui"].items()}
+    healthy(name, want)
+    write_model(os.path.join(root, name, "model.safetensors"), control_t2i.to_diffusers(sd) if diffusers else sd)
+    inp = {"x": torch.zeros(1, 4, 1, 1), "timestep": torch.zeros(1), "context": torch.zeros(1, 1, 1), "hint": hint}
+    write_case(root, name, "controlnet", "model.safetensors", inp, want)
+
+
+def make_t2i(root):
+    t2i_case(root, "control_t2i", "pool", (8, 16, 32, 32), 64, 451, picture(452, 1, 1, 40, 56))
+    t2i_case(root, "control_t2i_conv", "conv", (8, 16, 32, 32), 64, 453, picture(454, 1, 1, 40, 56))
+    t2i_case(root, "control_t2i_diffusers", "pool", (8, 16, 32, 32), 192, 455, picture(456, 2, 3, 64, 128), True)
+    t2i_case(root, "control_t2i_light", "light", (32, 32, 64, 64), 192, 457, picture(458, 1, 3, 40, 64))
+    t2i_case(root, "control_t2i_xl", "pool", (8, 16, 32, 32), 256, 459, picture(460, 1, 1, 80, 48))
+
+
 def make(root, comfyui):
     if not comfyui:
         print("  ControlNets are written with --comfyui only")
         return
     make_flux(root)
+    make_ldm(root)
+    make_t2i(root)
