@@ -4,7 +4,7 @@
 // caller holds, and each step runs under its own setjmp in guarded().
 // Pixels as ComfyUI gets them from Pillow: no gamma, 16-bit channels keep their high byte; alpha counts
 // only where the file has an alpha channel or a palette with transparency, not for a transparent colour.
-// Source: PNG specification (third edition), libpng 1.6 manual; EXIF 2.32 for the orientation.
+// Source: PNG specification (third edition), libpng 1.6 manual.
 #include <png.h>
 #include <setjmp.h>
 #include <string.h>
@@ -12,10 +12,9 @@
 #include "base/file.h"
 #include "base/mem.h"
 #include "image/image.h"
+#include "image/orient.h"
 
-#define MAX_SIDE   65535
-#define MAX_PIXELS ((uint64_t)1 << 28) // 1 GiB as 8-bit RGBA
-#define MAX_TEXT   (16u << 20)         // bytes of one text chunk
+#define MAX_TEXT   (16u << 20) // bytes of one text chunk
 #define MAX_CHUNKS 1000
 #define MAX_RATIO  1032 // deflate expands no further (zlib technical details)
 
@@ -92,7 +91,7 @@ static at_status failed(const decoder *d)
 static void read_header(decoder *d)
 {
     png_set_read_fn(d->png, d, on_read);
-    png_set_user_limits(d->png, MAX_SIDE, MAX_SIDE);
+    png_set_user_limits(d->png, AT_PICTURE_SIDE, AT_PICTURE_SIDE);
     png_set_chunk_malloc_max(d->png, MAX_TEXT);
     png_set_chunk_cache_max(d->png, MAX_CHUNKS);
     png_read_info(d->png, d->info);
@@ -106,6 +105,7 @@ static void set_transforms(decoder *d)
     bool trns = png_get_valid(d->png, d->info, PNG_INFO_tRNS) != 0;
 
     d->interlaced = png_get_interlace_type(d->png, d->info) != PNG_INTERLACE_NONE;
+    d->out.frames = 1;
     d->has_alpha = (type & PNG_COLOR_MASK_ALPHA) || (type == PNG_COLOR_TYPE_PALETTE && trns);
     png_set_expand(d->png);
     png_set_strip_16(d->png);
@@ -144,7 +144,7 @@ static void read_rest(decoder *d)
 
 static at_status allocate(decoder *d)
 {
-    size_t pixels = (size_t)d->out.width * (size_t)d->out.height; // at most MAX_PIXELS
+    size_t pixels = (size_t)d->out.width * (size_t)d->out.height; // at most AT_PICTURE_PIXELS
     size_t row = (size_t)d->out.width * (size_t)d->channels;
     size_t rows = d->interlaced ? (size_t)d->out.height : 1;
 
@@ -159,17 +159,15 @@ static at_status allocate(decoder *d)
     return AT_OK;
 }
 
-// Refuse sizes beyond the limit, and headers that the few bytes behind them cannot possibly fill.
+// Refuse sizes beyond the limits, and headers that the few bytes behind them cannot possibly fill.
 static at_status check_size(const decoder *d)
 {
     uint64_t w = (uint64_t)d->out.width, h = (uint64_t)d->out.height;
     uint64_t bits =
         (uint64_t)png_get_bit_depth(d->png, d->info) * (uint64_t)png_get_channels(d->png, d->info);
 
-    if (w * h > MAX_PIXELS)
-        return at_fail(AT_EFORMAT, "%s: %llu x %llu pixels are above the limit of %llu in all",
-                       d->label, (unsigned long long)w, (unsigned long long)h,
-                       (unsigned long long)MAX_PIXELS);
+    at_status st = at_picture_check_size(d->label, w, h);
+    if (st != AT_OK) return st;
     if ((w * bits / 8) * h / MAX_RATIO > d->size)
         return at_fail(AT_EFORMAT,
                        "%s: %zu bytes cannot hold %llu x %llu pixels: the file is "
@@ -220,36 +218,6 @@ static at_status copy_text(decoder *d)
     return AT_OK;
 }
 
-// --- orientation -------------------------------------------------------------------------------------
-
-static uint32_t tiff_number(const uint8_t *p, int n, bool little)
-{
-    uint32_t v = 0;
-
-    for (int i = 0; i < n; i++)
-        v = v << 8 | p[little ? n - 1 - i : i];
-    return v;
-}
-
-// Tag 0x0112 of the first directory, 1 if there is none that makes sense.
-static int exif_orientation(const uint8_t *e, size_t n)
-{
-    bool little;
-    uint32_t dir, count;
-
-    if (n < 8 || (memcmp(e, "II*", 4) != 0 && memcmp(e, "MM\0*", 4) != 0)) return 1;
-    little = e[0] == 'I';
-    dir = tiff_number(e + 4, 4, little);
-    if (dir > n - 2) return 1;
-    count = tiff_number(e + dir, 2, little);
-    for (size_t at = dir + 2; count-- && at + 12 <= n; at += 12) {
-        if (tiff_number(e + at, 2, little) != 0x0112) continue;
-        uint32_t v = tiff_number(e + at + 8, 2, little);
-        return v >= 1 && v <= 8 ? (int)v : 1;
-    }
-    return 1;
-}
-
 static void read_orientation(decoder *d)
 {
     png_uint_32 n = 0;
@@ -258,73 +226,11 @@ static void read_orientation(decoder *d)
     d->orientation = 1;
 #ifdef PNG_eXIf_SUPPORTED
     if (png_get_eXIf_1(d->png, d->info, &n, &exif) && exif)
-        d->orientation = exif_orientation(exif, n);
+        d->orientation = at_exif_orientation(exif, n);
 #endif
 }
 
-// Values 5 to 8 swap the sides; then each is a pair of flips.
-static float *turned(const float *in, int64_t w, int64_t h, int channels, int orientation)
-{
-    bool swap = orientation >= 5;
-    bool flip_x = orientation == 2 || orientation == 3 || orientation == 7 || orientation == 8;
-    bool flip_y = orientation == 3 || orientation == 4 || orientation == 6 || orientation == 7;
-    int64_t ow = swap ? h : w, oh = swap ? w : h;
-    float *out = at_alloc((size_t)(w * h * channels) * sizeof *out);
-
-    if (!out) return NULL;
-    for (int64_t y = 0; y < oh; y++)
-        for (int64_t x = 0; x < ow; x++) {
-            int64_t sx = swap ? y : x, sy = swap ? x : y;
-            if (flip_x) sx = w - 1 - sx;
-            if (flip_y) sy = h - 1 - sy;
-            memcpy(out + (y * ow + x) * channels, in + (sy * w + sx) * channels,
-                   (size_t)channels * sizeof *out);
-        }
-    return out;
-}
-
-static at_status turn(decoder *d)
-{
-    at_picture *p = &d->out;
-    float *rgb, *alpha = NULL;
-    int64_t w = p->width;
-
-    if (d->orientation == 1) return AT_OK;
-    rgb = turned(p->rgb, p->width, p->height, 3, d->orientation);
-    if (p->alpha) alpha = turned(p->alpha, p->width, p->height, 1, d->orientation);
-    if (!rgb || (p->alpha && !alpha)) {
-        at_free(rgb);
-        at_free(alpha);
-        return at_fail(AT_ENOMEM, "%s: no memory to turn the picture", d->label);
-    }
-    at_free(p->rgb);
-    at_free(p->alpha);
-    p->rgb = rgb;
-    p->alpha = alpha;
-    if (d->orientation >= 5) {
-        p->width = p->height;
-        p->height = w;
-    }
-    return AT_OK;
-}
-
 // --- the whole ---------------------------------------------------------------------------------------
-
-static at_status refuse_other_kinds(const char *label, const uint8_t *bytes, size_t n)
-{
-    static const struct {
-        const char *magic, *name;
-        size_t n;
-    } kinds[] = {{"\xff\xd8\xff", "a JPEG", 3}, {"RIFF", "a WebP", 4},
-                 {"GIF8", "a GIF", 4},          {"BM", "a BMP", 2},
-                 {"II*", "a TIFF", 4},          {"MM\0*", "a TIFF", 4}};
-
-    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
-        if (n >= kinds[i].n && !memcmp(bytes, kinds[i].magic, kinds[i].n))
-            return at_fail(AT_EUNSUPPORTED, "%s: this is %s file; atelier reads PNG: convert it",
-                           label, kinds[i].name);
-    return at_fail(AT_EFORMAT, "%s: not a PNG file", label);
-}
 
 static at_status decode(decoder *d)
 {
@@ -345,7 +251,7 @@ static at_status decode(decoder *d)
     if (!guarded(d, read_rest)) AT_TRY(failed(d));
     AT_TRY(copy_text(d));
     read_orientation(d);
-    AT_TRY(turn(d));
+    AT_TRY(at_picture_turn(d->label, &d->out, d->orientation));
 out:
     return st;
 }
@@ -356,7 +262,7 @@ at_status at_png_decode(const char *label, const void *bytes, size_t n, at_pictu
     at_status st;
 
     *out = (at_picture){0};
-    if (n < 8 || png_sig_cmp(bytes, 0, 8)) return refuse_other_kinds(label, bytes, n);
+    if (n < 8 || png_sig_cmp(bytes, 0, 8)) return at_fail(AT_EFORMAT, "%s: not a PNG file", label);
     st = decode(&d);
     png_destroy_read_struct(&d.png, &d.info, NULL);
     at_free(d.pixels);
@@ -379,17 +285,4 @@ at_status at_png_load(const char *path, at_picture *out)
 out:
     at_map_close(&map);
     return st;
-}
-
-void at_picture_free(at_picture *p)
-{
-    if (!p) return;
-    for (size_t i = 0; i < p->text_count; i++) {
-        at_free((char *)(uintptr_t)p->text[i].key);
-        at_free((char *)(uintptr_t)p->text[i].value);
-    }
-    at_free(p->text);
-    at_free(p->rgb);
-    at_free(p->alpha);
-    *p = (at_picture){0};
 }

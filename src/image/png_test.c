@@ -339,20 +339,6 @@ static void impossible_sizes_are_refused_without_memory(void **state)
     refused(&b, b.n, AT_EFORMAT, "");
 }
 
-static void other_kinds_of_pictures_are_named(void **state)
-{
-    static blob b;
-    (void)state;
-
-    memcpy(b.data, "\xff\xd8\xff\xe0....", 8);
-    refused(&b, 8, AT_EUNSUPPORTED, "a JPEG");
-    memcpy(b.data, "RIFF....WEBP", 12);
-    refused(&b, 12, AT_EUNSUPPORTED, "a WebP");
-    memcpy(b.data, "\x89PNG\r\n\x1a\r", 8);
-    refused(&b, 8, AT_EFORMAT, "not a PNG");
-    refused(&b, 0, AT_EFORMAT, "not a PNG");
-}
-
 // A chunk of our own between IHDR and the next one.
 static void insert(blob *b, const char *name, const void *data, size_t n)
 {
@@ -490,7 +476,6 @@ int main(void)
         cmocka_unit_test(every_truncation_is_refused),
         cmocka_unit_test(damaged_bytes_never_pass_unnoticed_in_what_matters),
         cmocka_unit_test(impossible_sizes_are_refused_without_memory),
-        cmocka_unit_test(other_kinds_of_pictures_are_named),
         cmocka_unit_test(exif_orientation_turns_the_picture),
         cmocka_unit_test(latin1_texts_become_utf8),
         cmocka_unit_test(failed_allocations_leak_nothing),

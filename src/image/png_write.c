@@ -87,14 +87,6 @@ static at_status failed(const encoder *e)
                    (long long)e->height, e->message);
 }
 
-// uint8(clip(255 * x, 0, 255)): truncated; NaN becomes 0.
-static uint8_t quantize(float x)
-{
-    float v = 255.0f * x;
-
-    return v >= 255.0f ? 255 : v > 0.0f ? (uint8_t)v : 0;
-}
-
 static void write_all(encoder *e)
 {
     int64_t n = e->width * e->channels;
@@ -110,7 +102,7 @@ static void write_all(encoder *e)
     for (int64_t y = 0; y < e->height; y++) {
         const float *in = e->pixels + y * n;
         for (int64_t i = 0; i < n; i++)
-            e->row[i] = quantize(in[i]);
+            e->row[i] = at_pixel_byte(in[i]);
         png_write_row(e->png, e->row);
     }
     png_write_end(e->png, NULL);
