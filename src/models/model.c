@@ -13,6 +13,8 @@ struct at_model {
     char *label;
     at_bound *bound;
     at_model_sampling sampling;
+    const at_latent_format *latent; // the architecture's, or what a node put in its place
+    at_dtype compute;               // AT_DTYPE_COUNT: the device's best
 };
 
 static void model_free(at_model *m)
@@ -38,6 +40,8 @@ static at_status model_new(at_bound *bound, const char *label, const at_model_sa
     m->label = copy;
     m->bound = bound;
     m->sampling = *sampling;
+    m->latent = bound->arch->latent;
+    m->compute = AT_DTYPE_COUNT;
     *out = m;
     return AT_OK;
 }
@@ -68,15 +72,37 @@ out:
     return st;
 }
 
+// The clone of m over other weights (taken, also on failure): what nodes changed stays changed.
+static at_status model_clone(const at_model *m, at_bound *bound, at_model **out)
+{
+    at_status st = model_new(bound, m->label, &m->sampling, out);
+    if (st != AT_OK) {
+        at_bound_release(&bound);
+        return st;
+    }
+    (*out)->latent = m->latent;
+    (*out)->compute = m->compute;
+    return AT_OK;
+}
+
 at_status at_model_with_sampling(const at_model *m, const at_model_sampling *ms, at_model **out)
 {
-    at_status st = AT_OK;
-    at_bound *bound = at_bound_retain(m->bound);
+    at_status st = model_clone(m, at_bound_retain(m->bound), out);
+    if (st == AT_OK) (*out)->sampling = *ms;
+    return st;
+}
 
-    AT_TRY(model_new(bound, m->label, ms, out));
-    bound = NULL;
-out:
-    at_bound_release(&bound);
+at_status at_model_with_latent(const at_model *m, const at_latent_format *f, at_model **out)
+{
+    at_status st = model_clone(m, at_bound_retain(m->bound), out);
+    if (st == AT_OK) (*out)->latent = f;
+    return st;
+}
+
+at_status at_model_with_compute(const at_model *m, at_dtype compute, at_model **out)
+{
+    at_status st = model_clone(m, at_bound_retain(m->bound), out);
+    if (st == AT_OK) (*out)->compute = compute;
     return st;
 }
 
@@ -86,10 +112,8 @@ at_status at_model_with_store(const at_model *m, at_store *s, at_model **out)
     at_bound *bound = NULL;
 
     AT_TRY(at_bound_new(m->bound->arch, s, m->bound->prefix, &bound));
-    AT_TRY(model_new(bound, m->label, &m->sampling, out));
-    bound = NULL;
+    AT_TRY(model_clone(m, bound, out));
 out:
-    at_bound_release(&bound);
     return st;
 }
 
@@ -122,7 +146,12 @@ const at_model_sampling *at_model_get_sampling(const at_model *m)
 
 const at_latent_format *at_model_latent(const at_model *m)
 {
-    return m->bound->arch->latent;
+    return m->latent;
+}
+
+at_dtype at_model_compute(const at_model *m)
+{
+    return m->compute;
 }
 
 const char *at_model_label(const at_model *m)

@@ -16,9 +16,16 @@ at_dtype at_env_compute(const at_env *e)
 
 at_status at_env_ops(const at_node_ctx *c, at_ops **out)
 {
+    return at_env_ops_in(c, AT_DTYPE_COUNT, out);
+}
+
+at_status at_env_ops_in(const at_node_ctx *c, at_dtype compute, at_ops **out)
+{
     const at_env *e = at_env_of(c);
+    // A CPU does not compute in f16; f32 holds all of its values.
+    if (compute == AT_F16 && e->device->host) compute = AT_F32;
     at_ops_config config = {.device = e->device,
-                            .compute = at_env_compute(e),
+                            .compute = compute == AT_DTYPE_COUNT ? at_env_compute(e) : compute,
                             .sink = at_node_sink(c),
                             .int8 = e->dtype == AT_I8};
     return at_ops_new(&config, out);

@@ -37,6 +37,8 @@ static inline at_env *at_env_of(const at_node_ctx *c)
 
 // A fresh op context on the env's device that watches the job's cancel flag. at_ops_free.
 at_status at_env_ops(const at_node_ctx *c, at_ops **out);
+// The same with activations of `compute` (at_model_compute); AT_DTYPE_COUNT: the env's own.
+at_status at_env_ops_in(const at_node_ctx *c, at_dtype compute, at_ops **out);
 // Find `name` among the files of `kind` ("vae", "controlnet" ...) and map it. *path (may be NULL) gets
 // the caller's copy of the path.
 at_status at_env_open(at_env *e, const char *kind, const char *name, char **path, at_store **store);

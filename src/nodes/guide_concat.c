@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "models/latent_format.h"
 #include "image/resize.h"
 #include "nodes/guide_impl.h"
 
@@ -30,9 +31,7 @@ static at_status make(int64_t n, int64_t c, int64_t h, int64_t w, float fill, at
 
 void at_guide_process_in(const at_guide *g, at_tensor *z)
 {
-    const at_latent_format *f = at_model_latent(g->net);
-    for (int64_t i = 0, n = at_tensor_count(z); i < n; i++)
-        floats(z)[i] = (floats(z)[i] - f->shift) * f->scale;
+    at_latent_to_model_host(at_model_latent(g->net), z);
 }
 
 // Item `from[i]` of t becomes item i.

@@ -6,6 +6,7 @@
 
 #include "base/mem.h"
 #include "image/resize.h"
+#include "models/latent_format.h"
 
 static bool all_zero(const at_tensor *t)
 {
@@ -61,7 +62,7 @@ static at_status finish(at_ops *o, const at_latent_format *f, const at_obj_laten
 {
     at_status st = AT_OK;
     at_tensor *host = NULL;
-    at_tensor *t = at_contiguous(o, at_affine(o, x, 1.0f / f->scale, f->shift));
+    at_tensor *t = at_contiguous(o, at_latent_from_model(o, f, x));
     AT_TRY(at_ops_status(o));
     AT_TRY(at_tensor_new(at_device_cpu(), AT_F32, t->rank, t->shape, &host));
     AT_TRY(at_tensor_to_host(t, AT_F32, at_tensor_data(host), at_tensor_bytes(host)));
@@ -140,7 +141,10 @@ static at_status open_guide(work *k)
                               .latent = k->empty ? NULL : k->samples,
                               .mask = k->mask,
                               .sigmas = job->sigmas,
-                              .n_sigmas = job->n_sigmas};
+                              .n_sigmas = job->n_sigmas,
+                              .seed = job->seed,
+                              .noised = job->add_noise,
+                              .batch_index = job->latent->batch_index};
     return at_guide_open(k->o, &config, &k->guide);
 }
 
@@ -155,7 +159,7 @@ static at_status solve(work *k, at_object **out, at_object **denoised)
     AT_TRY(open_guide(k));
     at_denoiser d = at_guide_denoiser(k->guide);
     at_tensor *x = at_from_host(k->o, AT_F32, s->rank, s->shape, at_tensor_data(s));
-    if (!k->empty) x = at_affine(k->o, x, f->scale, -f->shift * f->scale);
+    if (!k->empty) x = at_latent_to_model(k->o, f, x);
     AT_TRY(make_noise(k->o, job, s, &noise));
     if (k->mask) mask = at_from_host(k->o, AT_F32, 4, k->mask->shape, at_tensor_data(k->mask));
     at_sample_args args = {.sampler = job->sampler,
@@ -192,7 +196,7 @@ at_status at_sample_run(at_node_ctx *c, const at_sample_job *job, at_object **ou
     work k = {.node = c, .job = job, .p = {.node = c}};
     at_tensor *samples = NULL;
 
-    AT_TRY(at_env_ops(c, &k.o));
+    AT_TRY(at_env_ops_in(c, at_model_compute(job->model->model), &k.o));
     k.p.o = k.o;
     AT_TRY(fit_channels(job->latent, at_model_latent(job->model->model), &k.empty, &samples));
     if (job->n_sigmas == 0) { // nothing to do: the latent comes back as it was

@@ -2,7 +2,7 @@
 // guidance.c - prediction types and classifier-free guidance.
 // Idea: every prediction type is a pair of numbers, x0 = a * x + b * out, and noising another pair.
 // Source: comfyui-contract section 5.2; Karras et al. 2022 (preconditioning); Salimans & Ho 2022
-// (v).
+// (v); Luo et al. 2023, arXiv:2310.04378 (lcm).
 // Owns nothing.
 #include <math.h>
 
@@ -50,9 +50,21 @@ at_tensor *at_model_input(at_ops *o, const at_model_sampling *m, const at_tensor
     case AT_PRED_EPS:
     case AT_PRED_V:
     case AT_PRED_EDM:
+    case AT_PRED_LCM:
     case AT_PRED_X0: return scaled(o, 1 / sqrt(s * s + d * d), x);
+    case AT_PRED_COSMOS_RFLOW: return scaled(o, 1 / (s + 1), x);
     }
     return at_ops_poison(o, AT_EINVAL, "unknown prediction type %d", (int)m->prediction);
+}
+
+// Between x and the picture that eps gives: at small timesteps x itself (Luo et al. 2023).
+static at_tensor *lcm_x0(at_ops *o, const at_model_sampling *m, const at_tensor *x,
+                         const at_tensor *out, float sigma)
+{
+    const double data = 0.5;
+    double t = (double)at_sigma_to_timestep(m, sigma) * 10, power = t * t + data * data;
+    double keep = data * data / power, give = t / sqrt(power);
+    return mix2(o, keep + give, x, -give * (double)sigma, out);
 }
 
 at_tensor *at_model_x0(at_ops *o, const at_model_sampling *m, const at_tensor *x,
@@ -67,6 +79,8 @@ at_tensor *at_model_x0(at_ops *o, const at_model_sampling *m, const at_tensor *x
     case AT_PRED_EDM: return mix2(o, d * d / power, x, s * d / sqrt(power), out);
     case AT_PRED_X0:
     case AT_PRED_IMG_TO_IMG: return (at_tensor *)out;
+    case AT_PRED_LCM: return lcm_x0(o, m, x, out, sigma);
+    case AT_PRED_COSMOS_RFLOW: return mix2(o, 1 / (s + 1), x, -s / (s + 1), out);
     }
     return at_ops_poison(o, AT_EINVAL, "unknown prediction type %d", (int)m->prediction);
 }
@@ -77,6 +91,7 @@ at_tensor *at_add_noise(at_ops *o, const at_model_sampling *m, float sigma, cons
     double s = sigma;
 
     if (m->prediction == AT_PRED_CONST) return mix2(o, s, noise, 1 - s, latent);
+    if (m->prediction == AT_PRED_COSMOS_RFLOW) all_noise = false;
     return mix2(o, all_noise ? sqrt(1 + s * s) : s, noise, 1, latent);
 }
 

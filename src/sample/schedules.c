@@ -5,6 +5,7 @@
 // that simple, ddim_uniform and beta index exactly what ComfyUI indexes.
 // Source: comfyui-contract section 5.4; Karras et al. 2022; arXiv:2407.12173 (beta); Mochi
 // (linear_quadratic). Owns: the list is the caller's on success.
+#include <float.h>
 #include <math.h>
 #include <string.h>
 
@@ -91,13 +92,18 @@ static void karras(plan *p)
     karras_between(p, at_sigma_min(p->m), at_sigma_max(p->m), 7);
 }
 
-static void exponential(plan *p)
+static void exponential_between(plan *p, double low, double high)
 {
-    float a = (float)log((double)at_sigma_max(p->m)), b = (float)log((double)at_sigma_min(p->m));
+    float a = (float)log(high), b = (float)log(low);
 
     for (int i = 0; i < p->steps; i++)
         push(p, exp((double)at_linspace_f32(a, b, p->steps, i)));
     push(p, 0);
+}
+
+static void exponential(plan *p)
+{
+    exponential_between(p, at_sigma_min(p->m), at_sigma_max(p->m));
 }
 
 static void beta(plan *p)
@@ -271,10 +277,12 @@ size_t at_sigmas_window(float *sigmas, size_t n, int64_t start, int64_t last, bo
 }
 
 // --- schedules with numbers of their own ---------------------------------------------------------
-static at_status begin_between(plan *p, int steps, double low, double high)
+// `least`: the lowest sigma that the formula can take.
+static at_status begin_between(plan *p, int steps, double low, double high, double least)
 {
-    if (!(low > 0) || !(high > 0) || !isfinite(low) || !isfinite(high))
-        return at_fail(AT_EINVAL, "schedule: sigmas %g..%g, expected positive", low, high);
+    if (!(low >= least) || !(high >= least) || !isfinite(low) || !isfinite(high))
+        return at_fail(AT_EINVAL, "schedule: sigmas %g..%g, expected finite and %s", low, high,
+                       least > 0 ? "above 0" : "at least 0");
     return begin(p, steps, (size_t)(steps < 0 ? 0 : steps) + 1);
 }
 
@@ -289,12 +297,27 @@ at_status at_schedule_karras(int steps, double sigma_min, double sigma_max, doub
                              float **sigmas, size_t *n)
 {
     plan p = {0};
-    at_status st = begin_between(&p, steps, sigma_min, sigma_max);
+    at_status st = AT_OK;
+
+    *sigmas = NULL;
+    *n = 0;
+    if (!(rho > 0)) return at_fail(AT_EINVAL, "Karras' schedule: rho %g, expected above 0", rho);
+    st = begin_between(&p, steps, sigma_min, sigma_max, 0);
+    if (st != AT_OK) return st;
+    karras_between(&p, sigma_min, sigma_max, rho);
+    return finish(&p, sigmas, n);
+}
+
+at_status at_schedule_exponential(int steps, double sigma_min, double sigma_max, float **sigmas,
+                                  size_t *n)
+{
+    plan p = {0};
+    at_status st = begin_between(&p, steps, sigma_min, sigma_max, DBL_TRUE_MIN);
 
     *sigmas = NULL;
     *n = 0;
     if (st != AT_OK) return st;
-    karras_between(&p, sigma_min, sigma_max, rho);
+    exponential_between(&p, sigma_min, sigma_max);
     return finish(&p, sigmas, n);
 }
 
@@ -302,7 +325,7 @@ at_status at_schedule_polyexponential(int steps, double sigma_min, double sigma_
                                       float **sigmas, size_t *n)
 {
     plan p = {0};
-    at_status st = begin_between(&p, steps, sigma_min, sigma_max);
+    at_status st = begin_between(&p, steps, sigma_min, sigma_max, DBL_TRUE_MIN);
 
     *sigmas = NULL;
     *n = 0;
@@ -320,7 +343,7 @@ at_status at_schedule_laplace(int steps, double sigma_min, double sigma_max, dou
                               float **sigmas, size_t *n)
 {
     plan p = {0};
-    at_status st = begin_between(&p, steps, sigma_min, sigma_max);
+    at_status st = begin_between(&p, steps, sigma_min, sigma_max, 0);
 
     *sigmas = NULL;
     *n = 0;
@@ -330,7 +353,7 @@ at_status at_schedule_laplace(int steps, double sigma_min, double sigma_max, dou
         float sign = x > 0 ? 1.0f : x < 0 ? -1.0f : 0.0f;
         float lambda = (float)mu - (float)b * sign * logf(1.0f - 2.0f * fabsf(x) + 1e-5f);
         double s = exp((double)lambda);
-        push(&p, s < sigma_min ? sigma_min : s > sigma_max ? sigma_max : s);
+        push(&p, fmin(fmax(s, sigma_min), sigma_max));
     }
     return finish(&p, sigmas, n);
 }

@@ -14,6 +14,8 @@
 #define FLUX_POINTS       10000
 #define FLOW_POINTS       1000
 #define CONTINUOUS_POINTS 1000
+#define LCM_STEPS         50          // of a model distilled for latent consistency
+#define COSINE_S          8e-3        // Nichol & Dhariwal 2021
 #define BEYOND_ALL_NOISE  999999999.9 // ComfyUI's "before the first step"
 
 static int discrete_count(const at_model_sampling *m)
@@ -35,18 +37,67 @@ static void rescale_zero_snr(double *sigma, int n)
     }
 }
 
-// sigma[discrete_count(m)] in f64, from betas linear in their square root.
+static void discrete_betas(const at_model_sampling *m, int n, double *beta)
+{
+    bool rooted = m->beta_schedule == AT_BETA_LINEAR;
+    double a = rooted ? sqrt(m->beta_start) : m->beta_start;
+    double b = rooted ? sqrt(m->beta_end) : m->beta_end, step = (b - a) / (n - 1), last = 1;
+
+    for (int i = 0; i < n; i++) {
+        double v = i < n / 2 ? a + step * i : b - step * (n - 1 - i);
+        switch (m->beta_schedule) {
+        case AT_BETA_LINEAR: beta[i] = v * v; break;
+        case AT_BETA_SQRT_LINEAR: beta[i] = v; break;
+        case AT_BETA_SQRT: beta[i] = sqrt(v); break;
+        case AT_BETA_COSINE: {
+            double first = cos(COSINE_S / (1 + COSINE_S) * M_PI / 2);
+            double now = cos(((double)(i + 1) / n + COSINE_S) / (1 + COSINE_S) * M_PI / 2);
+            now = now * now / (first * first);
+            beta[i] = fmin(fmax(1 - now / last, 0), 0.999);
+            last = now;
+            break;
+        }
+        }
+    }
+}
+
+// sigma[discrete_count(m)] in f64.
 static void discrete_sigmas(const at_model_sampling *m, double *sigma)
 {
     int n = discrete_count(m);
-    double a = sqrt(m->beta_start), b = sqrt(m->beta_end), step = (b - a) / (n - 1), bar = 1;
+    double bar = 1;
 
+    discrete_betas(m, n, sigma);
     for (int i = 0; i < n; i++) {
-        double root = i < n / 2 ? a + step * i : b - step * (n - 1 - i);
-        bar *= 1 - root * root;
+        bar *= 1 - sigma[i];
         sigma[i] = sqrt((1 - bar) / bar);
     }
     if (m->zsnr) rescale_zero_snr(sigma, n);
+}
+
+// What a discrete model steps through: sigmas and their logarithms; the distilled kind keeps every
+// skip-th of the f32 values, from the end.
+typedef struct steps {
+    int n, skip;
+    double sigma[AT_TIMESTEPS_MAX];
+    float log_sigma[AT_TIMESTEPS_MAX];
+} steps;
+
+static void discrete_steps(const at_model_sampling *m, steps *s)
+{
+    s->n = discrete_count(m);
+    s->skip = 1;
+    discrete_sigmas(m, s->sigma);
+    if (m->kind == AT_SIGMA_DISCRETE_LCM) {
+        int first = s->n - 1;
+        s->skip = s->n / LCM_STEPS > 0 ? s->n / LCM_STEPS : 1;
+        s->n = s->n < LCM_STEPS ? s->n : LCM_STEPS;
+        first -= (s->n - 1) * s->skip;
+        for (int i = 0; i < s->n; i++)
+            s->sigma[i] = (float)s->sigma[first + i * s->skip];
+    }
+    for (int i = 0; i < s->n; i++)
+        s->log_sigma[i] = (float)log(s->sigma[i]);
 }
 
 static float flow_shift(double shift, float t)
@@ -73,25 +124,35 @@ static size_t table_size(const at_model_sampling *m)
 {
     switch (m->kind) {
     case AT_SIGMA_DISCRETE: return (size_t)m->timesteps;
+    case AT_SIGMA_DISCRETE_LCM: return LCM_STEPS;
     case AT_SIGMA_DISCRETE_FLOW: return FLOW_POINTS;
     case AT_SIGMA_FLUX: return FLUX_POINTS;
     case AT_SIGMA_CONTINUOUS_EDM:
+    case AT_SIGMA_COSMOS_RFLOW:
     case AT_SIGMA_CONTINUOUS_V: return CONTINUOUS_POINTS;
     }
     return 0;
 }
 
-static at_status check(const at_model_sampling *m)
+static bool is_discrete(const at_model_sampling *m)
+{
+    return m->kind == AT_SIGMA_DISCRETE || m->kind == AT_SIGMA_DISCRETE_LCM;
+}
+
+at_status at_sigma_check(const at_model_sampling *m)
 {
     switch (m->kind) {
     case AT_SIGMA_DISCRETE:
-        if (m->timesteps < 2 || m->timesteps > AT_TIMESTEPS_MAX)
-            return at_fail(AT_EINVAL, "model sampling: %d timesteps, expected 2..%d", m->timesteps,
-                           AT_TIMESTEPS_MAX);
+    case AT_SIGMA_DISCRETE_LCM: {
+        int least = m->kind == AT_SIGMA_DISCRETE ? 2 : LCM_STEPS;
+        if (m->timesteps < least || m->timesteps > AT_TIMESTEPS_MAX)
+            return at_fail(AT_EINVAL, "model sampling: %d timesteps, expected %d..%d", m->timesteps,
+                           least, AT_TIMESTEPS_MAX);
         if (!(m->beta_start > 0) || !(m->beta_end >= m->beta_start) || !(m->beta_end < 1))
             return at_fail(AT_EINVAL, "model sampling: betas %g..%g, expected 0 < start <= end < 1",
                            m->beta_start, m->beta_end);
         return AT_OK;
+    }
     case AT_SIGMA_DISCRETE_FLOW:
         if (!(m->multiplier > 0) || !(m->shift > 0))
             return at_fail(AT_EINVAL, "model sampling: shift %g, multiplier %g, expected positive",
@@ -103,6 +164,7 @@ static at_status check(const at_model_sampling *m)
         return AT_OK;
     case AT_SIGMA_CONTINUOUS_EDM:
     case AT_SIGMA_CONTINUOUS_V:
+    case AT_SIGMA_COSMOS_RFLOW:
         if (!(m->sigma_min > 0) || !(m->sigma_max >= m->sigma_min) || !isfinite(m->sigma_max))
             return at_fail(AT_EINVAL, "model sampling: sigmas %g..%g, expected 0 < min <= max",
                            m->sigma_min, m->sigma_max);
@@ -114,25 +176,27 @@ static at_status check(const at_model_sampling *m)
 at_status at_sigma_table(const at_model_sampling *m, float **out, size_t *n)
 {
     at_status st = AT_OK;
-    double sigma[AT_TIMESTEPS_MAX];
+    steps s;
     float *t = NULL;
 
     *out = NULL;
     *n = 0;
-    AT_TRY(check(m));
+    AT_TRY(at_sigma_check(m));
     size_t count = table_size(m);
     t = at_calloc(count, sizeof *t);
     if (!t) AT_TRY(at_fail(AT_ENOMEM, "no memory for a table of %zu sigmas", count));
-    if (m->kind == AT_SIGMA_DISCRETE) discrete_sigmas(m, sigma);
+    if (is_discrete(m)) discrete_steps(m, &s);
     for (size_t i = 0; i < count; i++) {
         float share = (float)(i + 1) / (float)count;
         switch (m->kind) {
-        case AT_SIGMA_DISCRETE: t[i] = (float)sigma[i]; break;
+        case AT_SIGMA_DISCRETE:
+        case AT_SIGMA_DISCRETE_LCM: t[i] = (float)s.sigma[i]; break;
         case AT_SIGMA_DISCRETE_FLOW:
             t[i] = at_timestep_to_sigma(m, share * (float)m->multiplier);
             break;
         case AT_SIGMA_FLUX: t[i] = flux_shift(m->shift, share); break;
         case AT_SIGMA_CONTINUOUS_EDM:
+        case AT_SIGMA_COSMOS_RFLOW:
         case AT_SIGMA_CONTINUOUS_V: t[i] = continuous_sigma(m, (int)i); break;
         }
     }
@@ -145,42 +209,49 @@ out:
 // Index of the nearest log sigma, the first of equals.
 static float discrete_timestep(const at_model_sampling *m, float sigma)
 {
-    double table[AT_TIMESTEPS_MAX];
-    int n = discrete_count(m), best = 0;
+    steps s;
+    int best = 0;
     float x = (float)log((double)sigma), nearest = INFINITY;
 
-    discrete_sigmas(m, table);
-    for (int i = 0; i < n; i++) {
-        float d = fabsf(x - (float)log(table[i]));
+    discrete_steps(m, &s);
+    for (int i = 0; i < s.n; i++) {
+        float d = fabsf(x - s.log_sigma[i]);
         if (d < nearest) {
             nearest = d;
             best = i;
         }
     }
-    return (float)best;
+    return (float)(best * s.skip + s.skip - 1);
 }
 
 static float discrete_sigma(const at_model_sampling *m, float timestep)
 {
-    double table[AT_TIMESTEPS_MAX];
-    int n = discrete_count(m);
-    float t = !(timestep > 0) ? 0 : timestep > (float)(n - 1) ? (float)(n - 1) : timestep;
-    int low = (int)floorf(t), high = (int)ceilf(t);
-    float w = t - (float)low;
+    steps s;
 
-    discrete_sigmas(m, table);
-    float x = (1.0f - w) * (float)log(table[low]) + w * (float)log(table[high]);
+    discrete_steps(m, &s);
+    float t = (timestep - (float)(s.skip - 1)) / (float)s.skip;
+    t = !(t > 0) ? 0 : t > (float)(s.n - 1) ? (float)(s.n - 1) : t;
+    int low = (int)floorf(t), high = (int)ceilf(t);
+    float w = t - (float)low, x = (1.0f - w) * s.log_sigma[low] + w * s.log_sigma[high];
     return (float)exp((double)x);
+}
+
+static float cosmos_sigma(const at_model_sampling *m, float t)
+{
+    float most = at_sigma_max(m);
+    return t >= most / (most + 1) ? most : t / (1 - t);
 }
 
 float at_sigma_to_timestep(const at_model_sampling *m, float sigma)
 {
     switch (m->kind) {
-    case AT_SIGMA_DISCRETE: return discrete_timestep(m, sigma);
+    case AT_SIGMA_DISCRETE:
+    case AT_SIGMA_DISCRETE_LCM: return discrete_timestep(m, sigma);
     case AT_SIGMA_DISCRETE_FLOW: return sigma * (float)m->multiplier;
     case AT_SIGMA_FLUX: return sigma;
     case AT_SIGMA_CONTINUOUS_EDM: return 0.25f * (float)log((double)sigma);
     case AT_SIGMA_CONTINUOUS_V: return (float)atan((double)sigma) / (float)M_PI * 2.0f;
+    case AT_SIGMA_COSMOS_RFLOW: return sigma / (sigma + 1);
     }
     return sigma;
 }
@@ -188,11 +259,13 @@ float at_sigma_to_timestep(const at_model_sampling *m, float sigma)
 float at_timestep_to_sigma(const at_model_sampling *m, float timestep)
 {
     switch (m->kind) {
-    case AT_SIGMA_DISCRETE: return discrete_sigma(m, timestep);
+    case AT_SIGMA_DISCRETE:
+    case AT_SIGMA_DISCRETE_LCM: return discrete_sigma(m, timestep);
     case AT_SIGMA_DISCRETE_FLOW: return flow_shift(m->shift, timestep / (float)m->multiplier);
     case AT_SIGMA_FLUX: return flux_shift(m->shift, timestep);
     case AT_SIGMA_CONTINUOUS_EDM: return (float)exp((double)(timestep / 0.25f));
     case AT_SIGMA_CONTINUOUS_V: return (float)tan((double)(timestep * (float)M_PI / 2.0f));
+    case AT_SIGMA_COSMOS_RFLOW: return cosmos_sigma(m, timestep);
     }
     return timestep;
 }
@@ -205,11 +278,13 @@ double at_percent_to_sigma(const at_model_sampling *m, double percent)
     if (percent <= 0) return flow ? 1.0 : BEYOND_ALL_NOISE;
     if (percent >= 1) return 0;
     switch (m->kind) {
-    case AT_SIGMA_DISCRETE: return discrete_sigma(m, (float)(t * 999.0));
+    case AT_SIGMA_DISCRETE:
+    case AT_SIGMA_DISCRETE_LCM: return discrete_sigma(m, (float)(t * 999.0));
     case AT_SIGMA_DISCRETE_FLOW:
         return m->shift == 1.0 ? t : m->shift * t / (1 + (m->shift - 1) * t);
     case AT_SIGMA_FLUX: return exp(m->shift) / (exp(m->shift) + (1 / t - 1));
     case AT_SIGMA_CONTINUOUS_EDM:
+    case AT_SIGMA_COSMOS_RFLOW:
     case AT_SIGMA_CONTINUOUS_V: {
         double low = log((double)at_sigma_min(m)), high = log((double)at_sigma_max(m));
         return exp((high - low) * t + low);
@@ -220,18 +295,18 @@ double at_percent_to_sigma(const at_model_sampling *m, double percent)
 
 static float table_end(const at_model_sampling *m, bool last)
 {
-    double table[AT_TIMESTEPS_MAX];
+    steps s;
     float share;
 
     switch (m->kind) {
     case AT_SIGMA_DISCRETE:
-        discrete_sigmas(m, table);
-        return (float)table[last ? discrete_count(m) - 1 : 0];
+    case AT_SIGMA_DISCRETE_LCM: discrete_steps(m, &s); return (float)s.sigma[last ? s.n - 1 : 0];
     case AT_SIGMA_DISCRETE_FLOW:
         share = last ? 1.0f : 1.0f / FLOW_POINTS;
         return at_timestep_to_sigma(m, share * (float)m->multiplier);
     case AT_SIGMA_FLUX: return flux_shift(m->shift, last ? 1.0f : 1.0f / FLUX_POINTS);
     case AT_SIGMA_CONTINUOUS_EDM:
+    case AT_SIGMA_COSMOS_RFLOW:
     case AT_SIGMA_CONTINUOUS_V: return continuous_sigma(m, last ? CONTINUOUS_POINTS - 1 : 0);
     }
     return 0;

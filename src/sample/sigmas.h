@@ -8,6 +8,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "base/status.h"
 #include "models/sampling.h" // at_model_sampling
@@ -15,8 +16,10 @@
 #define AT_TIMESTEPS_MAX 4096    // of a discrete model
 #define AT_STEPS_MAX     1000000 // of a schedule, before denoise cuts it
 
-// The table of sigmas, ascending, f32 values: ComfyUI's model_sampling.sigmas. AT_EINVAL if m makes
-// no sense (timesteps, sigma range), AT_ENOMEM.
+// AT_EINVAL with the reason if m makes no sense (timesteps, betas, sigma range).
+at_status at_sigma_check(const at_model_sampling *m);
+// The table of sigmas, ascending, f32 values: ComfyUI's model_sampling.sigmas. As
+// at_sigma_check, AT_ENOMEM.
 at_status at_sigma_table(const at_model_sampling *m, float **out, size_t *n);
 // What the network is told at this sigma, and back.
 float at_sigma_to_timestep(const at_model_sampling *m, float sigma);
@@ -45,9 +48,12 @@ at_status at_ksampler_sigmas(const char *sampler, const char *scheduler, const a
 // start < 0: none was given.
 size_t at_sigmas_window(float *sigmas, size_t n, int64_t start, int64_t last, bool leave_noise);
 
-// Schedules that nodes offer with their own numbers (all as at_schedule; sigmas > 0).
+// Schedules that nodes offer with their own numbers (all as at_schedule). Sigmas above 0; Karras' and
+// Laplace's may be 0.
 at_status at_schedule_karras(int steps, double sigma_min, double sigma_max, double rho,
                              float **sigmas, size_t *n);
+at_status at_schedule_exponential(int steps, double sigma_min, double sigma_max, float **sigmas,
+                                  size_t *n);
 // rho 1 is ComfyUI's exponential scheduler up to rounding.
 at_status at_schedule_polyexponential(int steps, double sigma_min, double sigma_max, double rho,
                                       float **sigmas, size_t *n);

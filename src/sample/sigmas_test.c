@@ -313,7 +313,10 @@ static void bad_requests_are_refused(void **state)
     assert_int_equal(at_schedule("simple", &eps, -1, &s, &n), AT_EINVAL);
     assert_int_equal(at_schedule("simple", &eps, AT_STEPS_MAX + 1, &s, &n), AT_EINVAL);
     assert_int_equal(at_ksampler_sigmas("euler", "simple", &eps, 10000, 1e-6, &s, &n), AT_EINVAL);
-    assert_int_equal(at_schedule_karras(5, 0, 10, 7, &s, &n), AT_EINVAL);
+    assert_int_equal(at_schedule_karras(5, -1, 10, 7, &s, &n), AT_EINVAL);
+    assert_int_equal(at_schedule_karras(5, 1, 10, 0, &s, &n), AT_EINVAL);
+    assert_int_equal(at_schedule_exponential(5, 0, 10, &s, &n), AT_EINVAL);
+    assert_int_equal(at_schedule_polyexponential(5, 0, 10, 1, &s, &n), AT_EINVAL);
     assert_int_equal(at_schedule_beta(&eps, 5, 0, 1, &s, &n), AT_EINVAL);
     broken.timesteps = 1 << 20;
     assert_int_equal(at_schedule("simple", &broken, 5, &s, &n), AT_EINVAL);
