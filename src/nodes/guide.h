@@ -22,7 +22,11 @@ typedef struct at_guide_config {
     const at_tensor *mask;   // denoise mask f32 [b, 1, h, w] on the host, 1: paint; or NULL
     const float *sigmas;     // the schedule
     size_t n_sigmas;
-    double memory; // bytes that one forward may take; 0: what the device has free
+    // What the noise was drawn from, if it was (at_guide_random).
+    uint64_t seed;
+    bool noised;
+    const int64_t *batch_index; // of the latent, or NULL
+    double memory;              // bytes that one forward may take; 0: what the device has free
 } at_guide_config;
 // AT_EINVAL for conditionings that this model or size cannot take.
 at_status at_guide_open(at_ops *o, const at_guide_config *config, at_guide **out);

@@ -75,6 +75,9 @@ struct at_guide {
     const float *sigmas;            // borrowed
     size_t n_sigmas;
     double memory;
+    uint64_t seed;
+    bool noised;
+    const int64_t *batch_index; // borrowed
     at_device *device;
     at_dtype compute;
     at_list lists[AT_GUIDE_LISTS]; // by at_list_id

@@ -12,6 +12,7 @@
 #define AT_NODES_HOOKS_H
 
 #include "atelier/node.h"
+#include "base/rng.h"
 #include "models/models.h"
 
 typedef struct at_guide at_guide; // one sampling run's guidance: nodes/guide.h
@@ -113,5 +114,7 @@ void at_guide_estimate(at_guide *g, at_ops *o, const at_tensor *x, float sigma, 
 const at_patches *at_guide_patches(const at_guide *g); // borrowed for the run
 const at_model_sampling *at_guide_sampling(const at_guide *g);
 const float *at_guide_sigmas(const at_guide *g, size_t *n); // the whole schedule
+// torch's default generator as it stands when sampling begins: behind the noise. AT_ENOMEM.
+at_status at_guide_random(const at_guide *g, at_mt19937 *out);
 
 #endif
