@@ -89,6 +89,34 @@ static bool is_picture(const char *name)
     return false;
 }
 
+// A tiny autoencoder is two files among vae_approx; both there: it is listed by its name.
+enum { TINY_VAES = 4 };
+static const char *const tiny_vaes[TINY_VAES] = {"taesd", "taesdxl", "taesd3", "taef1"};
+typedef struct tiny_halves {
+    bool decoder[TINY_VAES], encoder[TINY_VAES];
+} tiny_halves;
+
+static void see_half(void *ctx, const char *name)
+{
+    tiny_halves *seen = ctx;
+    for (int i = 0; i < TINY_VAES; i++) {
+        size_t n = strlen(tiny_vaes[i]);
+        if (strncmp(name, tiny_vaes[i], n) != 0) continue;
+        seen->decoder[i] = seen->decoder[i] || at_starts_with(name + n, "_decoder.");
+        seen->encoder[i] = seen->encoder[i] || at_starts_with(name + n, "_encoder.");
+    }
+}
+
+static at_status list_tiny_vaes(at_engine *e, void (*each)(void *each_ctx, const char *name),
+                                void *each_ctx)
+{
+    tiny_halves seen = {0};
+    at_status st = at_paths_list(e->paths, "vae_approx", see_half, &seen);
+    for (int i = 0; i < TINY_VAES && st == AT_OK; i++)
+        if (seen.decoder[i] && seen.encoder[i]) each(each_ctx, tiny_vaes[i]);
+    return st;
+}
+
 // The combo over input files lists the input folder; all others are kinds of models.
 static at_status list_files(void *ctx, const char *kind,
                             void (*each)(void *each_ctx, const char *name), void *each_ctx)
@@ -96,6 +124,7 @@ static at_status list_files(void *ctx, const char *kind,
     at_engine *e = ctx;
     if (strcmp(kind, "input") != 0) {
         at_status st = at_paths_list(e->paths, kind, each, each_ctx);
+        if (st == AT_OK && strcmp(kind, "vae") == 0) st = list_tiny_vaes(e, each, each_ctx);
         if (st == AT_OK && strcmp(kind, "vae") == 0) each(each_ctx, "pixel_space");
         return st;
     }

@@ -180,6 +180,24 @@ static bool wanted_extension(const kind *k, const char *name)
     return false;
 }
 
+// The name under which a file of a folder is listed, at_free; NULL: it is not. *ok: memory sufficed.
+static char *listed_name(const kind *k, const char *name, bool *ok)
+{
+    char *listed = NULL;
+    if (strcmp(k->key, "diffusers") == 0) { // a folder that holds the parts of one model
+        if (strcmp(at_path_base(name), "model_index.json") != 0) return NULL;
+        listed = at_path_dir(name);
+    } else if (strcmp(k->key, "configs") == 0 && !k->any_extension) {
+        if (!at_equal_nocase(at_path_ext(name), ".yaml")) return NULL;
+        listed = at_strdup(name);
+    } else {
+        if (!wanted_extension(k, name)) return NULL;
+        listed = at_strdup(name);
+    }
+    *ok = listed != NULL;
+    return listed;
+}
+
 static int by_bytes(const void *a, const void *b)
 {
     return strcmp(*(char *const *)a, *(char *const *)b);
@@ -205,9 +223,10 @@ at_status at_paths_list(const at_paths *p, const char *key,
         }
         AT_TRY(st);
         bool ok = true;
-        for (size_t j = 0; j < l.count && ok; j++)
-            if (wanted_extension(k, l.items[j]))
-                ok = push(&names, &n, at_strdup(l.items[j]), false);
+        for (size_t j = 0; j < l.count && ok; j++) {
+            char *name = listed_name(k, l.items[j], &ok);
+            if (name) ok = push(&names, &n, name, false);
+        }
         at_list_free(&l);
         if (!ok) AT_TRY(no_memory());
     }

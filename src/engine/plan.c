@@ -61,9 +61,13 @@ typedef struct file_input {
     const char *input, *kind;
 } file_input;
 static const file_input file_inputs[] = {
-    {"ckpt_name", "checkpoints"},    {"unet_name", "diffusion_models"},
-    {"clip_name", "text_encoders"},  {"clip_name1", "text_encoders"},
-    {"clip_name2", "text_encoders"}, {"vae_name", "vae"},
+    {"ckpt_name", "checkpoints"},
+    {"unet_name", "diffusion_models"},
+    {"clip_name", "text_encoders"},
+    {"clip_name1", "text_encoders"},
+    {"clip_name2", "text_encoders"},
+    {"clip_name3", "text_encoders"},
+    {"vae_name", "vae"},
 };
 
 static at_status no_memory(void)
@@ -117,7 +121,9 @@ static at_status add_models(at_engine *e, at_plan *p, const json_t *prompt)
         for (size_t i = 0; i < AT_COUNT(file_inputs); i++) {
             const char *name =
                 json_string_value(json_object_get(node_inputs(prompt, id), file_inputs[i].input));
+            // The names of tiny autoencoders are no files.
             if (!name || strcmp(name, "pixel_space") == 0) continue;
+            if (at_starts_with(name, "tae") && !strchr(name, '.')) continue;
             at_status st = add_model(e, p, id, node_class(prompt, id), &file_inputs[i], name);
             if (st != AT_OK) return at_fail_context(st, "node %s: ", id);
         }

@@ -7,6 +7,9 @@
 #include "nodes/env.h"
 #include "nodes/objects.h"
 
+// MODEL, CLIP and VAE of a checkpoint into out[0..2]; CLIP and VAE stay empty if it holds none.
+at_status at_load_checkpoint(at_env *e, const char *name, at_value *out);
+
 // Load every text encoder of a file into its place; *loaded counts them. AT_EINVAL: a place is taken.
 at_status at_load_encoders(at_env *e, at_store *s, const char *path,
                            at_clip_encoder enc[AT_TE_COUNT], size_t *loaded);

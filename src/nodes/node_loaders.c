@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// node_loaders.c - CheckpointLoaderSimple, UNETLoader, VAELoader.
+// node_loaders.c - CheckpointLoaderSimple, UNETLoader.
 // Idea: a loader finds a file by its ComfyUI name, maps it and lets the detection tables say what is in it.
 #include "nodes/loaders.h"
 #include "nodes/nodes.h"
@@ -45,15 +45,14 @@ out:
     return st;
 }
 
-static at_status checkpoint_run(at_node_ctx *c, const void *in, at_value *out)
+at_status at_load_checkpoint(at_env *e, const char *name, at_value *out)
 {
     at_status st = AT_OK;
-    at_env *e = at_env_of(c);
     at_store *s = NULL;
     char *path = NULL;
     at_model *m = NULL;
 
-    AT_TRY(at_env_open(e, "checkpoints", ((const checkpoint_in *)in)->ckpt_name, &path, &s));
+    AT_TRY(at_env_open(e, "checkpoints", name, &path, &s));
     AT_TRY(at_model_load(s, at_path_base(path), &m));
     AT_TRY(at_give(&out[0], at_obj_model_new(m), "MODEL"));
     AT_TRY(checkpoint_parts(e, s, path, out));
@@ -61,6 +60,11 @@ out:
     at_free(path);
     at_store_release(&s);
     return st;
+}
+
+static at_status checkpoint_run(at_node_ctx *c, const void *in, at_value *out)
+{
+    return at_load_checkpoint(at_env_of(c), ((const checkpoint_in *)in)->ckpt_name, out);
 }
 static const at_node node_checkpoint = {
     .class_type = "CheckpointLoaderSimple",
@@ -125,39 +129,4 @@ static const at_node node_unet = {.class_type = "UNETLoader",
                                   .in_size = sizeof(unet_in),
                                   .run = unet_run};
 
-// --- VAELoader ---------------------------------------------------------------------------------------
-typedef struct vae_in {
-    const char *vae_name;
-} vae_in;
-static const at_in vae_rows[] = {
-    AT_ROW(vae_in, vae_name, AT_IN_COMBO, .list = "vae", .flags = AT_INF_NO_OPTIONS)};
-static const at_out vae_out[] = {AT_OUT("VAE")};
-static at_status vae_run(at_node_ctx *c, const void *in, at_value *out)
-{
-    at_status st = AT_OK;
-    const char *name = ((const vae_in *)in)->vae_name;
-    at_store *s = NULL;
-    at_vae *v = NULL;
-
-    if (strcmp(name, "pixel_space") == 0)
-        AT_TRY(
-            at_fail(AT_EUNSUPPORTED, "pixel_space: models that work on pixels are not built yet"));
-    AT_TRY(at_env_open(at_env_of(c), "vae", name, NULL, &s));
-    AT_TRY(at_vae_load(s, name, &v));
-    AT_TRY(at_give(&out[0], at_obj_vae_new(v), "VAE"));
-out:
-    at_store_release(&s);
-    return st;
-}
-static const at_node node_vae = {.class_type = "VAELoader",
-                                 .display = "Load VAE",
-                                 .category = "loaders",
-                                 .python_module = "nodes",
-                                 .in = vae_rows,
-                                 .n_in = AT_COUNT(vae_rows),
-                                 .out = vae_out,
-                                 .n_out = 1,
-                                 .in_size = sizeof(vae_in),
-                                 .run = vae_run};
-
-const at_node *const at_nodes_loaders[] = {&node_checkpoint, &node_unet, &node_vae, NULL};
+const at_node *const at_nodes_loaders[] = {&node_checkpoint, &node_unet, NULL};

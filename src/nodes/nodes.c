@@ -5,6 +5,8 @@
 static const at_node *const *const families[] = {
     at_nodes_loaders,
     at_nodes_loaders_clip,
+    at_nodes_loaders_vae,
+    at_nodes_loaders_folder,
     at_nodes_clip_text,
     at_nodes_conditioning,
     at_nodes_conditioning_mix,
@@ -33,6 +35,8 @@ static const at_node *const *const families[] = {
     at_nodes_post_edges,
     at_nodes_primitive,
     at_nodes_lora,
+    at_nodes_merge,
+    at_nodes_merge_blocks,
     at_nodes_latent_math,
     at_nodes_latent_shape,
     at_nodes_latent_batch,
@@ -41,8 +45,6 @@ static const at_node *const *const families[] = {
     at_nodes_latent_operation,
     at_nodes_control,
     at_nodes_control_apply,
-    at_nodes_schedulers,
-    at_nodes_custom_sampling_sigmas,
 };
 
 at_status at_nodes_register(at_registry *r)

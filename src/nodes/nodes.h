@@ -9,6 +9,8 @@
 // NULL-terminated lists, one per file.
 extern const at_node *const at_nodes_loaders[];
 extern const at_node *const at_nodes_loaders_clip[];
+extern const at_node *const at_nodes_loaders_vae[];
+extern const at_node *const at_nodes_loaders_folder[];
 extern const at_node *const at_nodes_clip_text[];
 extern const at_node *const at_nodes_conditioning[];
 extern const at_node *const at_nodes_conditioning_mix[];
@@ -37,6 +39,8 @@ extern const at_node *const at_nodes_post[];
 extern const at_node *const at_nodes_post_edges[];
 extern const at_node *const at_nodes_primitive[];
 extern const at_node *const at_nodes_lora[];
+extern const at_node *const at_nodes_merge[];
+extern const at_node *const at_nodes_merge_blocks[];
 extern const at_node *const at_nodes_latent_math[];
 extern const at_node *const at_nodes_latent_shape[];
 extern const at_node *const at_nodes_latent_batch[];
@@ -45,8 +49,6 @@ extern const at_node *const at_nodes_latent_composite[];
 extern const at_node *const at_nodes_latent_operation[];
 extern const at_node *const at_nodes_control[];
 extern const at_node *const at_nodes_control_apply[];
-extern const at_node *const at_nodes_schedulers[];
-extern const at_node *const at_nodes_custom_sampling_sigmas[];
 
 // Put every family into a registry.
 at_status at_nodes_register(at_registry *r);
