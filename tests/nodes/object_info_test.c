@@ -78,7 +78,8 @@ static void empty_file_lists(const at_node *n, json_t *info)
         const char *kind = row->flags & AT_INF_OPTIONAL ? "optional" : "required";
         json_t *input =
             json_object_get(json_object_get(json_object_get(info, "input"), kind), row->name);
-        json_t *names = json_array_get(input, 0);
+        json_t *names = json_array_get(input, 0); // newer nodes: ["COMBO", {"options": [...]}]
+        if (!json_is_array(names)) names = json_object_get(json_array_get(input, 1), "options");
         assert_true(json_is_array(names));
         for (size_t k = json_array_size(names); k-- > 0;)
             if (strcmp(json_string_value(json_array_get(names, k)), "pixel_space") != 0)
