@@ -45,6 +45,8 @@ static const at_node *const *const families[] = {
     at_nodes_latent_operation,
     at_nodes_control,
     at_nodes_control_apply,
+    at_nodes_schedulers,
+    at_nodes_custom_sampling_sigmas,
 };
 
 at_status at_nodes_register(at_registry *r)

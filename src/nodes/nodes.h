@@ -49,6 +49,8 @@ extern const at_node *const at_nodes_latent_composite[];
 extern const at_node *const at_nodes_latent_operation[];
 extern const at_node *const at_nodes_control[];
 extern const at_node *const at_nodes_control_apply[];
+extern const at_node *const at_nodes_schedulers[];
+extern const at_node *const at_nodes_custom_sampling_sigmas[];
 
 // Put every family into a registry.
 at_status at_nodes_register(at_registry *r);
