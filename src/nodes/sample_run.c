@@ -141,7 +141,10 @@ static at_status open_guide(work *k)
                               .latent = k->empty ? NULL : k->samples,
                               .mask = k->mask,
                               .sigmas = job->sigmas,
-                              .n_sigmas = job->n_sigmas};
+                              .n_sigmas = job->n_sigmas,
+                              .seed = job->seed,
+                              .noised = job->add_noise,
+                              .batch_index = job->latent->batch_index};
     return at_guide_open(k->o, &config, &k->guide);
 }
 
