@@ -22,10 +22,16 @@ typedef struct component_row {
 } component_row;
 
 static const component_row components[] = {
-    {"denoiser", at_case_denoiser},     {"text_encoder", at_case_text_encoder},
-    {"vae_decode", at_case_vae_decode}, {"vae_encode", at_case_vae_encode},
-    {"tokenizer", at_case_tokenizer},   {"sampler", at_case_sampler},
-    {"noise", at_case_noise},           {"controlnet", at_case_controlnet},
+    {"denoiser", at_case_denoiser},
+    {"text_encoder", at_case_text_encoder},
+    {"vae_decode", at_case_vae_decode},
+    {"vae_encode", at_case_vae_encode},
+    {"tokenizer", at_case_tokenizer},
+    {"sampler", at_case_sampler},
+    {"noise", at_case_noise},
+    {"controlnet", at_case_controlnet},
+    {"clip_vision", at_case_clip_vision},
+    {"style_model", at_case_style_model},
     {"weights", at_case_weights},
 };
 

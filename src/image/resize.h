@@ -35,4 +35,8 @@ typedef enum at_pixel_order {
 at_status at_resize(const at_tensor *in, at_pixel_order order, int64_t width, int64_t height,
                     at_resize_how how, bool centre, at_tensor **out);
 
+// f32 [b, h, w, c] contiguous on the host, in and out: bicubic whose filter grows with the reduction,
+// as torch's interpolate(mode="bicubic", antialias=True). AT_EINVAL as above.
+at_status at_resize_antialias(const at_tensor *in, int64_t width, int64_t height, at_tensor **out);
+
 #endif

@@ -11,6 +11,7 @@
 #include "models/bind.h"
 #include "models/control_net.h"
 #include "models/models.h"
+#include "models/vision.h"
 
 // A tensor that must (or must not) be there, below the prefix.
 typedef struct at_probe {
@@ -23,9 +24,10 @@ typedef struct at_probe {
 // tensors that must outlive a block are made in the prologue (the runner closes a scope around each
 // block). `in` is valid for the whole forward.
 typedef struct at_denoiser_ops {
-    size_t state_size; // zeroed before the prologue
-    size_t channels;   // 1 + offset in the config: of x and concat together; 0: of x alone
-    bool text_repeats; // see at_model_text_repeats
+    size_t state_size;      // zeroed before the prologue
+    size_t channels;        // 1 + offset in the config: of x and concat together; 0: of x alone
+    size_t context, vector; // 1 + offset in the config: widths of text and of the vector; 0: none
+    bool text_repeats;      // see at_model_text_repeats
     int (*blocks)(const void *config);
     at_tensor *(*prologue)(at_ops *o, const at_bound *m, void *state, const at_model_in *in);
     at_tensor *(*block)(at_ops *o, const at_bound *m, void *state, int i, at_tensor *hidden);
@@ -41,7 +43,7 @@ typedef struct at_denoiser_ops {
 typedef struct at_encoder_ops {
     at_encoded (*forward)(at_ops *o, const at_bound *e, const at_encode_in *in);
     size_t vocab, width, max_tokens, layers; // 1 + offset in the config; 0: none
-    at_act act;                      // of the MLP
+    at_act act;                              // of the MLP
 } at_encoder_ops;
 
 typedef struct at_vae_ops {
@@ -56,6 +58,13 @@ typedef struct at_control_ops {
     void (*forward)(at_ops *o, const at_bound *m, const at_control_in *in, at_control *out);
     void (*facts)(const at_bound *m, at_control_facts *out);
 } at_control_ops;
+
+// The table of an AT_PART_VISION row (the first two) or an AT_PART_STYLE row (the last).
+typedef struct at_vision_ops {
+    at_seen (*look)(at_ops *o, const at_bound *v, const at_tensor *pixels);
+    void (*facts)(const at_bound *v, at_vision_facts *out);
+    at_tensor *(*style)(at_ops *o, const at_bound *v, const at_tensor *seen);
+} at_vision_ops;
 
 struct at_arch {
     const char *name, *title;
@@ -90,7 +99,7 @@ struct at_arch {
     const at_encoder_ops *encoder;
     const at_vae_ops *vae;
     const at_control_ops *control;
-    const struct at_vision_ops *vision; // AT_PART_VISION and AT_PART_STYLE: vision.h
+    const at_vision_ops *vision;
 };
 
 extern const at_arch *const at_arch_table[]; // in the order of detection

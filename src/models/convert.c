@@ -6,6 +6,7 @@
 
 #include "base/mem.h"
 #include "base/str.h"
+#include "weight/overlay.h"
 
 at_status at_convert_names(at_store *s, const char *prefix, at_rename_fn *fn, const void *ctx,
                            at_store **out)
@@ -28,6 +29,56 @@ at_status at_convert_names(at_store *s, const char *prefix, at_rename_fn *fn, co
     AT_TRY(at_store_alias(s, rows, n, out));
 out:
     at_free(rows);
+    return st;
+}
+
+// --- a matrix on its side ------------------------------------------------------------------------
+typedef struct turned {
+    at_store *store; // counted
+    const at_weight *from;
+} turned;
+
+static at_status turn(void *ctx, size_t row, const at_weight *w, void *bytes)
+{
+    const at_weight *from = ((turned *)ctx)->from;
+    size_t size = at_dtype_size(w->dtype);
+    int64_t rows = w->shape[0], cols = w->shape[1];
+    at_status st = AT_OK;
+
+    (void)row;
+    AT_TRY(at_weight_ready(from));
+    for (int64_t i = 0; i < rows; i++)
+        for (int64_t j = 0; j < cols; j++)
+            memcpy((char *)bytes + (size_t)(i * cols + j) * size,
+                   (const char *)from->data + (size_t)(j * rows + i) * size, size);
+out:
+    return st;
+}
+
+static void free_turned(void *ctx)
+{
+    at_store_release(&((turned *)ctx)->store);
+    at_free(ctx);
+}
+
+at_status at_convert_turned(at_store **s, const char *name, at_store *base, const at_weight *from)
+{
+    at_status st = AT_OK;
+    at_overlay_row row = {.name = name, .dtype = from->dtype, .rank = 2};
+    turned *t = NULL;
+    at_store *over = NULL;
+
+    if (from->rank != 2 || (!from->data && !from->lazy)) return AT_OK;
+    row.shape[0] = from->shape[1];
+    row.shape[1] = from->shape[0];
+    t = at_calloc(1, sizeof *t);
+    if (!t) AT_TRY(at_fail(AT_ENOMEM, "%s: no memory for %s", at_store_path(base), name));
+    *t = (turned){at_store_retain(base), from};
+    at_overlay_maker maker = {turn, free_turned, t};
+    AT_TRY(at_store_overlay(*s, &row, 1, &maker, &over));
+    at_store_release(s);
+    *s = over;
+out:
     return st;
 }
 

@@ -18,6 +18,10 @@ typedef size_t at_rename_fn(const void *ctx, const at_weight *w, const char *nam
 at_status at_convert_names(at_store *s, const char *prefix, at_rename_fn *fn, const void *ctx,
                            at_store **out);
 
+// Lay `from`, a matrix of base that is multiplied from the right, over *s as `name`, turned on its
+// side when it is first wanted. Nothing happens if it is no matrix or has no bytes.
+at_status at_convert_turned(at_store **s, const char *name, at_store *base, const at_weight *from);
+
 // The row that binds what `*arch` found under `*prefix`, the prefix it has in *out, and the store
 // (counted; s itself for plain rows). AT_EFORMAT: no network has these tensors.
 at_status at_arch_resolve(const at_arch **arch, at_store *s, const char **prefix, at_store **out);

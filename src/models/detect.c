@@ -54,7 +54,6 @@ static const prefix_row prefixes[] = {
     {AT_PART_VAE, ""},
     {AT_PART_VISION, "visual."},
     {AT_PART_VISION, "embedder.model.visual."},
-    {AT_PART_VISION, "vision_model."},
     {AT_PART_VISION, ""},
     {AT_PART_STYLE, ""},
     {AT_PART_GLIGEN, ""},
