@@ -47,6 +47,7 @@ static const at_node *const *const families[] = {
     at_nodes_control_apply,
     at_nodes_schedulers,
     at_nodes_custom_sampling_sigmas,
+    at_nodes_samplers,
 };
 
 at_status at_nodes_register(at_registry *r)

@@ -51,6 +51,7 @@ extern const at_node *const at_nodes_control[];
 extern const at_node *const at_nodes_control_apply[];
 extern const at_node *const at_nodes_schedulers[];
 extern const at_node *const at_nodes_custom_sampling_sigmas[];
+extern const at_node *const at_nodes_samplers[];
 
 // Put every family into a registry.
 at_status at_nodes_register(at_registry *r);

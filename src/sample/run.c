@@ -118,16 +118,35 @@ at_tensor *at_run_noise(at_run *r)
     return upload(r);
 }
 
+// manual_seed(seed), then the initial noise
+static bool global_ready(at_run *r)
+{
+    if (!host_ready(r)) return false;
+    if (r->global_seeded) return true;
+    at_generator_seed(&r->global, r->args->seed);
+    at_generator_randn(&r->global, r->host, r->count);
+    r->global_seeded = true;
+    return true;
+}
+
 at_tensor *at_run_global_noise(at_run *r)
 {
-    if (!host_ready(r)) return NULL;
-    if (!r->global_seeded) { // manual_seed(seed), then the initial noise
-        at_generator_seed(&r->global, r->args->seed);
-        at_generator_randn(&r->global, r->host, r->count);
-        r->global_seeded = true;
-    }
+    if (!global_ready(r)) return NULL;
     at_generator_randn(&r->global, r->host, r->count);
     return upload(r);
+}
+
+at_tensor *at_run_global_noise_like(at_run *r, const at_tensor *t)
+{
+    if (!t || !global_ready(r)) return NULL;
+    size_t n = (size_t)at_tensor_count(t);
+    float *values = at_calloc(n ? n : 1, sizeof *values);
+    if (!values)
+        return at_ops_poison(r->o, AT_ENOMEM, "sampler: no memory for %zu values of noise", n);
+    at_generator_randn(&r->global, values, (int64_t)n);
+    at_tensor *noise = at_from_host(r->o, AT_F32, t->rank, t->shape, values);
+    at_free(values);
+    return noise;
 }
 
 at_tensor *at_run_path(at_run *r, double from, double to)

@@ -36,6 +36,12 @@ typedef struct at_sampler_options {
     double sde_start_percent, sde_end_percent;
     int predictor_order, corrector_order;
     bool use_pece, simple_order_2;
+    // In place of the shares, where a node asked another model: sigmas from and to; -1: not asked.
+    double sde_from, sde_to;
+    // lcm_upscale: the whole growth, over how many steps (-1: half of them), and how
+    double total_upscale;
+    int upscale_steps;
+    char upscale_method[16];
 } at_sampler_options;
 void at_sampler_defaults(const char *sampler, at_sampler_options *out); // unknown name: euler's
 
@@ -62,7 +68,8 @@ typedef struct at_sample_args {
 
 extern const char *const at_sampler_names[]; // ComfyUI's 42, in its order; then NULL, for combos
 extern const size_t at_sampler_count;
-int at_sampler_find(const char *name); // -1 if unknown
+// -1 if unknown. Beyond the 42 there are solvers that only nodes give: "euler_pp", "lcm_upscale".
+int at_sampler_find(const char *name);
 // KSampler plans one step more for these and drops the second last sigma.
 bool at_sampler_drops_penultimate(const char *name);
 // True for the cfg_pp solvers: they read x0 of the negative prompt, also at cfg 1.

@@ -30,7 +30,7 @@ typedef struct at_solver {
     const char *solver_type;
 } at_solver;
 
-extern const at_solver at_solvers[]; // at_sampler_count rows
+extern const at_solver at_solvers[]; // at_sampler_count rows, then those that only nodes give
 
 enum { AT_RUN_SLOTS = 4, AT_RUN_NUMBERS = 8 };
 
@@ -72,7 +72,9 @@ void at_run_report(at_run *r, int i, const at_tensor *x, const at_tensor *denois
 // --- noise: standard normal, shape of x ----------------------------------------------------------
 at_tensor *at_run_noise(at_run *r);                        // the sampler's own generator
 at_tensor *at_run_path(at_run *r, double from, double to); // Brownian step
-at_tensor *at_run_global_noise(at_run *r); // torch's global generator after the initial noise
+// torch's global generator after the initial noise; shape of x, or of t.
+at_tensor *at_run_global_noise(at_run *r);
+at_tensor *at_run_global_noise_like(at_run *r, const at_tensor *t);
 
 // --- memory --------------------------------------------------------------------------------------
 void at_run_push(at_run *r, at_tensor *t);          // into past, dropping the oldest
@@ -119,6 +121,7 @@ double at_alpha(const at_run *r, double sigma);
 at_tensor *at_step_euler(at_run *r, int i);
 at_tensor *at_step_euler_ancestral(at_run *r, int i);
 at_tensor *at_step_euler_cfg_pp(at_run *r, int i);
+at_tensor *at_step_euler_pp(at_run *r, int i);
 at_tensor *at_step_heun(at_run *r, int i);
 at_tensor *at_step_heunpp2(at_run *r, int i);
 at_tensor *at_step_ddpm(at_run *r, int i);
@@ -136,6 +139,7 @@ at_tensor *at_step_dpmpp_2s_ancestral(at_run *r, int i);
 at_tensor *at_step_dpmpp_2s_cfg_pp(at_run *r, int i);
 at_tensor *at_step_dpmpp_2m(at_run *r, int i);
 at_tensor *at_step_dpmpp_2m_cfg_pp(at_run *r, int i);
+at_status at_begin_dpmpp_sde(at_run *r);
 at_tensor *at_step_dpmpp_sde(at_run *r, int i);
 at_tensor *at_step_dpmpp_2m_sde(at_run *r, int i);
 at_tensor *at_step_dpmpp_3m_sde(at_run *r, int i);
@@ -156,5 +160,8 @@ at_status at_begin_sa(at_run *r);
 at_tensor *at_step_sa(at_run *r, int i);
 at_status at_begin_unipc(at_run *r);
 at_tensor *at_step_unipc(at_run *r, int i);
+
+at_status at_begin_lcm_upscale(at_run *r);
+at_tensor *at_step_lcm_upscale(at_run *r, int i);
 
 #endif

@@ -25,8 +25,8 @@ const at_solver at_solvers[] = {
     {"dpm_adaptive", at_step_dpm_adaptive, at_begin_dpm_adaptive, 0, ETA(0)},
     {"dpmpp_2s_ancestral", at_step_dpmpp_2s_ancestral, NULL, 0, COMMON},
     {"dpmpp_2s_ancestral_cfg_pp", at_step_dpmpp_2s_cfg_pp, NULL, AT_SOLVER_UNCOND, COMMON},
-    {"dpmpp_sde", at_step_dpmpp_sde, NULL, AT_SOLVER_OFFSET, COMMON},
-    {"dpmpp_sde_gpu", at_step_dpmpp_sde, NULL, AT_SOLVER_OFFSET, COMMON},
+    {"dpmpp_sde", at_step_dpmpp_sde, at_begin_dpmpp_sde, AT_SOLVER_OFFSET, COMMON},
+    {"dpmpp_sde_gpu", at_step_dpmpp_sde, at_begin_dpmpp_sde, AT_SOLVER_OFFSET, COMMON},
     {"dpmpp_2m", at_step_dpmpp_2m, NULL, 0, COMMON},
     {"dpmpp_2m_cfg_pp", at_step_dpmpp_2m_cfg_pp, NULL, AT_SOLVER_UNCOND, COMMON},
     {"dpmpp_2m_sde", at_step_dpmpp_2m_sde, NULL, AT_SOLVER_OFFSET, COMMON},
@@ -54,8 +54,12 @@ const at_solver at_solvers[] = {
     {"ddim", at_step_euler, NULL, AT_SOLVER_FRESH_MASK, COMMON},
     {"uni_pc", at_step_unipc, at_begin_unipc, AT_SOLVER_DROP, -1, -1, 3, "bh1"},
     {"uni_pc_bh2", at_step_unipc, at_begin_unipc, AT_SOLVER_DROP, -1, -1, 3, "bh2"},
+    // Of nodes alone, in no list of names.
+    {"euler_pp", at_step_euler_pp, NULL, AT_SOLVER_UNCOND, COMMON},
+    {"lcm_upscale", at_step_lcm_upscale, at_begin_lcm_upscale, 0, COMMON},
 };
-const size_t at_sampler_count = sizeof at_solvers / sizeof *at_solvers;
+enum { SOLVERS = sizeof at_solvers / sizeof *at_solvers, SECRET = 2 };
+const size_t at_sampler_count = SOLVERS - SECRET;
 
 const char *const at_sampler_names[] = {
     "euler",
@@ -102,13 +106,12 @@ const char *const at_sampler_names[] = {
     "uni_pc_bh2",
     NULL,
 };
-_Static_assert(sizeof at_sampler_names / sizeof *at_sampler_names - 1 ==
-                   sizeof at_solvers / sizeof *at_solvers,
+_Static_assert(sizeof at_sampler_names / sizeof *at_sampler_names - 1 == SOLVERS - SECRET,
                "one name per row");
 
 int at_sampler_find(const char *name)
 {
-    for (size_t i = 0; name && i < at_sampler_count; i++)
+    for (size_t i = 0; name && i < SOLVERS; i++)
         if (strcmp(at_solvers[i].name, name) == 0) return (int)i;
     return -1;
 }
@@ -154,6 +157,11 @@ void at_sampler_defaults(const char *sampler, at_sampler_options *out)
         .predictor_order = 3,
         .corrector_order = 4,
         .use_pece = strcmp(type, "pece") == 0,
+        .sde_from = -1,
+        .sde_to = -1,
+        .total_upscale = 2,
+        .upscale_steps = -1,
+        .upscale_method = "bislerp",
     };
     memcpy(out->solver_type, type, strlen(type) + 1);
 }

@@ -102,6 +102,13 @@ static double middle_sigma(const at_run *r, double lambda_s, double lambda_t, do
     return at_sigma_of(r, m);
 }
 
+// r is where the middle evaluation lies, as a share of the step.
+at_status at_begin_dpmpp_sde(at_run *r)
+{
+    if (r->opt.r > 0) return AT_OK;
+    return at_fail(AT_EINVAL, "%s: r %g, expected above 0", r->solver->name, r->opt.r);
+}
+
 at_tensor *at_step_dpmpp_sde(at_run *r, int i)
 {
     double s = r->s[i], t = r->s[i + 1], eta = r->opt.eta, share = r->opt.r, fac = 1 / (2 * share);

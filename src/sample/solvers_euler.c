@@ -55,6 +55,16 @@ at_tensor *at_step_euler_cfg_pp(at_run *r, int i)
                   {noisy ? alpha_t * a.up * r->opt.s_noise : 0, noisy ? at_run_noise(r) : NULL});
 }
 
+// SamplerEulerCFGpp's other version: x moves on as if its noise were that of both prompts together.
+at_tensor *at_step_euler_pp(at_run *r, int i)
+{
+    double s = r->s[i], q = (r->s[i + 1] - s) / s;
+    at_denoised d = at_run_eval(r, r->x, s);
+
+    at_run_report(r, i, r->x, d.out);
+    return at_mix(r->o, {1 + q, r->x}, {-2 * q, d.out}, {q, d.uncond});
+}
+
 at_tensor *at_step_heun(at_run *r, int i)
 {
     const at_tensor *x = r->x;

@@ -22,8 +22,9 @@ at_status at_begin_sa(at_run *r)
         return at_fail(AT_EINVAL, "sa_solver: orders %d and %d, expected 1..%d and 0..%d",
                        p->predictor_order, p->corrector_order, SA_MAX, SA_MAX);
     r->past_max = p->predictor_order > p->corrector_order ? p->predictor_order : p->corrector_order;
-    r->num[TAU_FROM] = at_percent_to_sigma(r->ms, p->sde_start_percent);
-    r->num[TAU_TO] = at_percent_to_sigma(r->ms, p->sde_end_percent);
+    bool given = p->sde_from >= 0 && p->sde_to >= 0;
+    r->num[TAU_FROM] = given ? p->sde_from : at_percent_to_sigma(r->ms, p->sde_start_percent);
+    r->num[TAU_TO] = given ? p->sde_to : at_percent_to_sigma(r->ms, p->sde_end_percent);
     return AT_OK;
 }
 

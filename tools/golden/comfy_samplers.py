@@ -23,6 +23,7 @@ VERSION = comfyui.enable(sys.argv[1])
 import comfy.k_diffusion.sampling as kd  # noqa: E402
 import comfy.model_sampling as ms  # noqa: E402
 import comfy.samplers as cs  # noqa: E402
+import comfy_extras.nodes_advanced_samplers as adv  # noqa: E402
 import torch  # noqa: E402
 
 SHAPE, SEED, CFG = [1, 4, 2, 2], 1234, 2.0
@@ -78,7 +79,7 @@ def record(name, kind, sigmas, options=None, latent=False, mask=False):
     if name.startswith("sa_solver") and "eta" in native:
         start, end = (sampling.percent_to_sigma(native.pop(k)) for k in ("sde_start_percent", "sde_end_percent"))
         native["tau_func"] = kd.sa_solver.get_tau_interval_func(start, end, eta=native.pop("eta"))
-    sampler = cs.sampler_object(name)
+    sampler = cs.KSAMPLER(adv.sample_euler_pp) if name == "euler_pp" else cs.sampler_object(name)
     sampler.extra_options = native
     torch.manual_seed(SEED)
     noise = torch.randn(SHAPE)
@@ -126,6 +127,9 @@ def cases():
             yield name, kind, sigmas, {"s_churn": 1.5, "s_noise": 1.02}
         yield "euler", kind, sigmas, {"s_churn": 9.0, "s_tmin": 0.3, "s_tmax": 5.0}
     yield "dpm_adaptive", "flow1", FLOW_PART, {"order": 2, "rtol": 0.1, "pcoeff": 0.2, "dcoeff": 0.1}
+    yield "euler_pp", "flow3", FLOW, {}, True
+    yield "euler_pp", "eps", EPS, {}
+    yield "euler_pp", "eps", EPS_OPEN, {}, True, True
     yield "dpm_adaptive", "flow1", FLOW_PART, {"eta": 0.5, "h_init": 0.1, "s_noise": 0.9}
 
 
