@@ -53,6 +53,9 @@ function(at_floor name)
         foreach(src ${sources})
             if(src MATCHES "_avx2\\.c$")
                 set_source_files_properties(${src} PROPERTIES COMPILE_OPTIONS "-mavx2;-mfma;-mf16c")
+            elseif(src MATCHES "_amx\\.c$")
+                set_source_files_properties(${src} PROPERTIES COMPILE_OPTIONS
+                    "-mavx512f;-mamx-tile;-mamx-bf16")
             elseif(src MATCHES "_avx512bf16\\.c$")
                 set_source_files_properties(${src} PROPERTIES COMPILE_OPTIONS
                     "-mavx512f;-mavx512bw;-mavx512vl;-mavx512dq;-mavx512bf16;-mfma;-mf16c")

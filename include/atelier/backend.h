@@ -51,7 +51,8 @@ typedef enum at_act {
 //   x, out, residual  [batch, tokens, features] any float, features contiguous, other strides free
 //   w                 [n, k] any storage format; bias [n]
 //   gate              [batch, n] any float, stride free (0 over batch broadcasts)
-// out may be the same view as residual (in place).
+// out may be the same view as residual (in place). Where x is bf16, w may be rounded to bf16 (here, in geglu and in
+// conv2d).
 // int8 (here and below) is leave, not an order: a backend that is faster so may round w to 127 steps a row and
 // x to 127 steps a row or block, and must sum the products exactly; where it gains nothing it computes in floats.
 typedef struct at_linear_args {

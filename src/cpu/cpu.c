@@ -95,6 +95,14 @@ static bool has_avx512bf16(void)
 {
     return has_avx512() && __builtin_cpu_supports("avx512bf16");
 }
+
+static bool has_amx(void)
+{
+    unsigned a, b, c, d;
+    const unsigned bf16 = 1u << 22, tile = 1u << 24; // leaf 7, EDX
+    return has_avx512bf16() && __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d & bf16) &&
+           (d & tile) && at_cpu_amx_allowed();
+}
 #endif
 
 #ifdef AT_HAVE_DNNL
@@ -116,6 +124,7 @@ static const twins sets[] = {
     {"avx512", "AVX-512", has_avx512, at_cpu_use_avx512, &at_cpu_avx512_table, true},
     {"avx512bf16", "AVX512-BF16", has_avx512bf16, at_cpu_use_avx512bf16, &at_cpu_avx512bf16_table,
      true},
+    {"amx", "AMX", has_amx, at_cpu_use_amx, &at_cpu_amx_table, true},
 #endif
 #ifdef AT_HAVE_DNNL
     {"onednn", "oneDNN", has_fast_onednn, at_cpu_use_onednn, NULL, false},
@@ -204,7 +213,7 @@ static void describe(const char *used)
 
 static void choose(void)
 {
-    char used[48] = "";
+    char used[64] = "";
     size_t len = 0;
     bool on = true;
 

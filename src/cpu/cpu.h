@@ -2,7 +2,7 @@
 // cpu.h - the CPU backend: plain C for every slot, faster twins where the processor has them.
 // Idea: one struct of slots is filled with C and overwritten by what this CPU can do (as dav1d
 // does); the C stays as the reference that every twin is checked against (tests/check).
-// AT_OFF=avx2,avx512,avx512bf16,onednn in the environment switches twins off, read once.
+// AT_OFF=avx2,avx512,avx512bf16,amx,onednn in the environment switches twins off, read once.
 // Owns: one chosen table for the life of the process; the returned pointers are borrowed. Any
 // thread.
 #ifndef AT_CPU_CPU_H

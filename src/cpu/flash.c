@@ -27,7 +27,8 @@ typedef struct flash {
     const at_cpu_kernels *k;
     const at_attention_args *a;
     int64_t heads, tq, tk, d, dv; // heads: batch * heads
-    bool pairs;
+    bool pairs, matrix;   // matrix: pairs in matrix registers, whole blocks of 32 rows and 16 pairs
+    int64_t mr, unit;     // rows of the tile; its steps come in multiples of unit
     int64_t k_len, v_len; // steps of the tile in a panel of keys and of values: d and tk, or half
     void (*tile)(int, int, const int64_t *, int64_t, const float *, int64_t, const float *, float *,
                  int64_t, bool);
@@ -63,14 +64,15 @@ static int64_t head_offset(const at_view *v, const flash *f, int64_t head)
 static void pack_value_pairs(const flash *f, int64_t g, int64_t t0, int64_t n)
 {
     const at_view *v = &f->a->v;
-    int64_t nr = f->k->nr;
+    int64_t nr = f->k->nr, end = f->matrix ? t0 + nr : t0 + n;
 
-    for (int64_t t = t0; t < t0 + n; t += 2) {
-        const uint16_t *low = at_cpu_at(v, head_offset(v, f, f->first + g) + t * v->stride[1]);
+    for (int64_t t = t0; t < end; t += 2) {
+        const uint16_t *low =
+            at_cpu_at(v, head_offset(v, f, f->first + g) + at_most(t, f->tk - 1) * v->stride[1]);
         const uint16_t *high = t + 1 < t0 + n ? low + v->stride[1] : NULL;
         for (int64_t p = 0; p < f->value_panels; p++) {
             float *to = f->packed_v + ((g * f->value_panels + p) * f->v_len + t / 2) * nr;
-            int64_t count = at_most(nr, f->dv - p * nr);
+            int64_t count = t < t0 + n ? at_most(nr, f->dv - p * nr) : 0;
             for (int64_t c = 0; c < nr; c++) {
                 uint32_t pair = 0;
                 if (c < count) pair = low[p * nr + c];
@@ -90,8 +92,9 @@ static void pack_pairs_range(void *ctx, int64_t begin, int64_t end)
     for (int64_t i = begin; i < end; i++) {
         int64_t g = i / f->key_panels, t0 = i % f->key_panels * nr, n = at_most(nr, f->tk - t0);
         int64_t first = head_offset(k, f, f->first + g) + t0 * k->stride[1];
-        f->k->pack(f->packed_k + i * f->k_len * nr, k->data, AT_F32, first / 2, k->stride[1] / 2,
-                   (int)n, f->k_len);
+        float *to = f->packed_k + i * f->k_len * nr;
+        f->k->pack(to, k->data, AT_F32, first / 2, k->stride[1] / 2, (int)n, f->d / 2);
+        memset(to + f->d / 2 * nr, 0, (size_t)((f->k_len - f->d / 2) * nr) * sizeof *to);
         pack_value_pairs(f, g, t0, n);
     }
 }
@@ -124,7 +127,7 @@ static void pack_range(void *ctx, int64_t begin, int64_t end)
 static void multiply(const flash *f, const state *st, const float *a, int64_t lda, int64_t len,
                      const float *b, int64_t step, int64_t count, float *c, int64_t ldc, bool add)
 {
-    int64_t mr = f->k->mr;
+    int64_t mr = f->mr;
     for (int64_t p = 0; p < count; p++)
         for (int64_t i = 0; i < st->rows; i += mr)
             f->tile((int)at_most(mr, st->rows - i), 1, NULL, len, a + i * lda, lda, b + p * step,
@@ -176,7 +179,7 @@ static void soften_pairs(const flash *f, state *st, int64_t r, int64_t n, float 
 
     if (max < st->max[r]) max = st->max[r];
     if (max == -INFINITY) { // nothing seen yet
-        memset(p, 0, (size_t)((n + 1) / 2) * sizeof *p);
+        memset(p, 0, (size_t)round_up((n + 1) / 2, f->unit) * sizeof *p);
         return;
     }
     if (max > st->max[r]) {
@@ -186,6 +189,8 @@ static void soften_pairs(const flash *f, state *st, int64_t r, int64_t n, float 
         st->max[r] = max;
     }
     st->sum[r] += f->k->exp_pairs(p, s, scale, max, n);
+    for (int64_t i = (n + 1) / 2; i < round_up((n + 1) / 2, f->unit); i++)
+        p[i] = 0;
 }
 
 static void take_keys(const flash *f, state *st, int64_t head, int64_t t0, int64_t n)
@@ -207,8 +212,8 @@ static void take_keys(const flash *f, state *st, int64_t head, int64_t t0, int64
             soften(f, st, r, n);
         }
     }
-    multiply(f, st, st->p, st->p_ld, (n + step - 1) / step, v, f->v_len * nr, f->value_panels,
-             st->o, st->o_ld, true);
+    multiply(f, st, st->p, st->p_ld, round_up((n + step - 1) / step, f->unit), v, f->v_len * nr,
+             f->value_panels, st->o, st->o_ld, true);
 }
 
 static void load_queries(const flash *f, state *st, int64_t head)
@@ -220,6 +225,7 @@ static void load_queries(const flash *f, state *st, int64_t head)
         float *row = st->q + r * st->q_ld;
         if (f->pairs) {
             memcpy(row, at_cpu_at(q, first + r * q->stride[1]), (size_t)f->d * 2);
+            memset(row + f->d / 2, 0, (size_t)(f->k_len - f->d / 2) * sizeof *row);
         } else {
             f->k->load(row, q->data, q->dtype, first + r * q->stride[1], 1, f->d);
             f->k->scale(row, f->a->scale, f->d);
@@ -250,17 +256,19 @@ static void flash_range(void *ctx, int64_t begin, int64_t end)
                 .s_ld = f->keys + PAD,
                 .p_ld = f->pairs ? f->keys / 2 + PAD : f->keys + PAD,
                 .o_ld = f->value_panels * f->k->nr + PAD};
-    int64_t p_floats = f->pairs ? f->queries * st.p_ld : 0;
-    size_t floats = (size_t)(f->queries * (st.q_ld + st.s_ld + st.o_ld + 2) + p_floats);
+    int64_t rows = round_up(f->queries, f->mr); // whole blocks may run over the last query
+    int64_t p_floats = f->pairs ? rows * st.p_ld : 0;
+    size_t floats = (size_t)(rows * (st.q_ld + st.s_ld + st.o_ld + 2) + p_floats);
     float *scratch = at_cpu_scratch(&f->oom, at_alloc(floats * sizeof *scratch));
 
     if (!scratch) return;
     st.s = scratch;
-    st.o = st.s + f->queries * st.s_ld;
-    st.q = st.o + f->queries * st.o_ld;
-    st.max = st.q + f->queries * st.q_ld;
-    st.sum = st.max + f->queries;
-    st.p = f->pairs ? st.sum + f->queries : st.s;
+    st.o = st.s + rows * st.s_ld;
+    st.q = st.o + rows * st.o_ld;
+    st.max = st.q + rows * st.q_ld;
+    st.sum = st.max + rows;
+    st.p = f->pairs ? st.sum + rows : st.s;
+    if (f->matrix) f->k->matrix_begin();
     for (int64_t task = begin; task < end; task++) {
         int64_t head = f->first + task / f->q_tasks, last;
         st.i0 = task % f->q_tasks * f->queries;
@@ -271,6 +279,7 @@ static void flash_range(void *ctx, int64_t begin, int64_t end)
             take_keys(f, &st, head, t, at_most(f->keys, f->tk - t));
         give_rows(f, &st, head);
     }
+    if (f->matrix) f->k->matrix_end();
     at_free(scratch);
 }
 
@@ -322,9 +331,12 @@ at_status at_cpu_flash_attention(const at_cpu_kernels *k, const at_attention_arg
     bool wide = f.d > WIDE || f.dv > WIDE;
 
     if (!f.heads || !f.tq || !f.tk || !f.d) return at_cpu_ref_attention(NULL, a);
-    f.tile = f.pairs ? k->pair_tile : k->tile;
-    f.k_len = f.pairs ? f.d / 2 : f.d;
-    f.v_len = f.pairs ? (f.tk + 1) / 2 : f.tk;
+    f.matrix = f.pairs && k->matrix_tile;
+    f.tile = f.matrix ? k->matrix_tile : f.pairs ? k->pair_tile : k->tile;
+    f.mr = f.matrix ? 32 : k->mr;
+    f.unit = f.matrix ? 16 : 1;
+    f.k_len = round_up(f.pairs ? f.d / 2 : f.d, f.unit);
+    f.v_len = round_up(f.pairs ? (f.tk + 1) / 2 : f.tk, f.unit);
     f.key_panels = (f.tk + k->nr - 1) / k->nr;
     f.value_panels = (f.dv + k->nr - 1) / k->nr;
     f.keys = round_up(at_most(wide ? KEYS / 2 : KEYS, f.tk), k->nr);

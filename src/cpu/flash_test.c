@@ -8,7 +8,7 @@
 #include <string.h>
 #include <cmocka.h>
 
-#include "base/mem.h"
+#include "base/thread.h"
 #include "cpu/cpu.h"
 #include "cpu/cpu_impl.h"
 #include "cpu/kernels.h"
@@ -44,6 +44,46 @@ static void tile(int rows, int segments, const int64_t *off, int64_t k_len, cons
             }
             c[i * ldc + j] = sum;
         }
+}
+
+// The matrix registers' shape: 32 rows of 32 columns, steps of 16 pairs.
+static int g_begun;
+static void matrix_tile(int rows, int segments, const int64_t *off, int64_t k_len, const float *a,
+                        int64_t lda, const float *b, float *c, int64_t ldc, bool add)
+{
+    (void)rows;
+    (void)segments;
+    (void)off;
+    assert_true(k_len % 16 == 0);
+    for (int i = 0; i < 32; i++)
+        for (int j = 0; j < 32; j++) {
+            float sum = add ? c[i * ldc + j] : 0;
+            for (int64_t k = 0; k < k_len; k++) {
+                uint32_t x, y;
+                memcpy(&x, a + i * lda + k, sizeof x);
+                memcpy(&y, b + k * 32 + j, sizeof y);
+                sum += low(x) * low(y) + high(x) * high(y);
+            }
+            c[i * ldc + j] = sum;
+        }
+}
+static void matrix_begin(void)
+{
+    g_begun++;
+}
+static void matrix_end(void)
+{
+    g_begun--;
+}
+static void pack32(float *dst, const void *w, at_dtype t, int64_t first, int64_t ldw, int n,
+                   int64_t k)
+{
+    const float zero = 0;
+
+    assert_int_equal(t, AT_F32);
+    for (int64_t i = 0; i < k; i++)
+        for (int j = 0; j < 32; j++)
+            memcpy(dst + i * 32 + j, j < n ? (const float *)w + first + j * ldw + i : &zero, 4);
 }
 
 static float exp_pairs(float *p, const float *x, float scale, float minus, int64_t n)
@@ -134,12 +174,21 @@ static void pairs_attend_as_floats_do(void **state)
     at_cpu_kernels k;
 
     (void)state;
+    at_threads_set(1); // g_begun is one counter
     if (!at_cpu_table()) skip();
     k = at_cpu_avx2_table;
     k.pair_tile = tile;
     k.exp_pairs = exp_pairs;
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
         compare(&k, &shapes[i]);
+    k.nr = 32;
+    k.pack = pack32;
+    k.matrix_tile = matrix_tile;
+    k.matrix_begin = matrix_begin;
+    k.matrix_end = matrix_end;
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
+        compare(&k, &shapes[i]);
+    assert_int_equal(g_begun, 0);
 }
 
 int main(void)

@@ -30,6 +30,12 @@ typedef struct at_cpu_kernels {
     // The same over pairs of bf16 (one float holds two neighbours along K); NULL if there is none.
     void (*pair_tile)(int rows, int segments, const int64_t *off, int64_t k_len, const float *a,
                       int64_t lda, const float *b, float *c, int64_t ldc, bool add);
+    // pair_tile in matrix registers, for whole blocks of 32 rows by nr = 32 and steps of 16 pairs; begin and end stand
+    // around a run of calls on each thread. NULL if there are none.
+    void (*matrix_tile)(int rows, int segments, const int64_t *off, int64_t k_len, const float *a,
+                        int64_t lda, const float *b, float *c, int64_t ldc, bool add);
+    void (*matrix_begin)(void);
+    void (*matrix_end)(void);
     // The same over pairs of int16 that hold int8 (int8.c), one segment, sums in int32; NULL if there is none. And
     // its packer: dst[k][nr] pairs from rows of bytes.
     void (*int8_tile)(int rows, int segments, const int64_t *off, int64_t k_len, const float *a,
@@ -113,13 +119,16 @@ static inline const float *at_cpu_row(const at_cpu_kernels *k, float *buf, const
 
 // The table of the widest instructions that this CPU has and AT_OFF allows; NULL if there is none.
 const at_cpu_kernels *at_cpu_table(void);
-extern const at_cpu_kernels at_cpu_avx2_table, at_cpu_avx512_table, at_cpu_avx512bf16_table;
+extern const at_cpu_kernels at_cpu_avx2_table, at_cpu_avx512_table, at_cpu_avx512bf16_table,
+    at_cpu_amx_table;
 
 // What each set does to a backend; to be called only if the CPU has the instructions.
 void at_cpu_use_avx2(at_backend *b);
 void at_cpu_use_avx512(at_backend *b);
 void at_cpu_use_avx512bf16(at_backend *b);
-void at_cpu_use_onednn(at_backend *b);     // where it is the faster one: bf16
+void at_cpu_use_amx(at_backend *b);
+bool at_cpu_amx_allowed(void);         // asks the kernel for the registers; the CPU must have them
+void at_cpu_use_onednn(at_backend *b); // where it is the faster one: bf16
 void at_cpu_use_onednn_all(at_backend *b); // f32 too, to compare
 
 #endif

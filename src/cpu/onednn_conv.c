@@ -13,7 +13,10 @@
 #include "cpu/int8.h"
 #include "cpu/onednn_pack.h"
 
-enum { BAND_FLOATS = 1 << 18 }; // sums of one task
+enum {
+    BAND_FLOATS = 1 << 18,    // sums of one task
+    HEAVY_BYTES = 4 * 1 << 20 // weights that leave the cache before the next task reads them again
+};
 
 typedef struct conv_job {
     conv *c;
@@ -165,7 +168,9 @@ static void conv_range(void *ctx, int64_t begin, int64_t end)
 static bool prepare(conv_job *j)
 {
     conv *c = j->c;
-    int64_t even = (c->a->out.shape[0] * c->oh + 4 * at_threads() - 1) / (4 * at_threads()), iy;
+    bool heavy = c->kk * c->cout * (int64_t)j->element > HEAVY_BYTES;
+    int64_t parts = (heavy ? 1 : 4) * at_threads(), iy;
+    int64_t even = (c->a->out.shape[0] * c->oh + parts - 1) / parts;
 
     c->band = at_most(at_most(BAND_FLOATS / (c->ow * c->cout) + 1, even), c->oh);
     c->bands = (c->oh + c->band - 1) / c->band;

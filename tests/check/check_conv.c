@@ -63,6 +63,8 @@ static const conv_row rows[] = {
     {2, 8, 8, 160, 96, 3, 1, AT_F32, AT_F16, AT_F32, BIAS | PACK},
     {2, 16, 16, 64, 64, 3, 2, AT_F32, AT_F16, AT_F32, BIAS | PACK},
     {2, 16, 16, 64, 96, 1, 1, AT_F32, AT_F16, AT_F32, BIAS | RESIDUAL | PACK},
+    {2, 16, 16, 96, 64, 3, 1, AT_BF16, AT_F16, AT_BF16, BIAS | PACK},
+    {1, 9, 7, 48, 64, 3, 1, AT_BF16, AT_F16, AT_BF16, BIAS | UP | PACK},
     {2, 10, 12, 64, 40, 3, 1, AT_F32, AT_F16, AT_F32, BIAS | PACK | INT8},
     {1, 9, 7, 96, 64, 3, 2, AT_F32, AT_F16, AT_F32, BIAS | RESIDUAL | PACK | INT8},
     {1, 9, 9, 64, 64, 3, 1, AT_BF16, AT_F16, AT_BF16, BIAS | UP | PACK | INT8, AT_ACT_SILU},
@@ -193,6 +195,7 @@ static void truth(ck_run *r)
         double sum = 0, mag = 0;
         ck_q8 q = {0};
         pixel(a, p, &sum, &mag, &q);
+        mag += ck_bf16_error(&q, a->x.dtype, a->w.v.dtype) / ck_conv2d.sum;
         if (a->int8) {
             q.most_x = most; // one step for a block of pixels, at most that of the picture
             mag += ck_q8_error(&q) / ck_conv2d.sum;

@@ -83,6 +83,7 @@ static double dot(const at_geglu_args *a, int64_t i, int64_t j, double *mag)
         *mag += fabs(x * w);
         ck_q8_add(&q, x, w);
     }
+    *mag += ck_bf16_error(&q, a->x.dtype, a->w.v.dtype) / ck_geglu.sum;
     if (a->int8) *mag += ck_q8_error(&q) / ck_geglu.sum;
     return sum;
 }

@@ -67,7 +67,9 @@ static const linear_row rows[] = {
     {1, 20, 400, 50, AT_BF16, AT_BF16, AT_F32, BIAS | PACK, AT_ACT_NONE, CK_MIXED},
     {1, 20, 400, 50, AT_F16, AT_F16, AT_F32, BIAS, AT_ACT_NONE, CK_SMALL},
     {0, 20, 8, 8, AT_F32, AT_F32, AT_F32, BIAS},
+    {1, 40, 96, 2048, AT_BF16, AT_F16, AT_BF16, ALL | PACK}, // several blocks of columns
     // int8
+    {1, 40, 96, 2048, AT_BF16, AT_F16, AT_BF16, ALL | PACK | INT8},
     {1, 30, 64, 40, AT_F32, AT_F32, AT_F32, BIAS | PACK | INT8},
     {2, 33, 320, 129, AT_F32, AT_F16, AT_F32, ALL | PACK | INT8 | STRIDED, AT_ACT_SILU},
     {1, 150, 1030, 70, AT_F32, AT_F16, AT_F32, BIAS | PACK | INT8},
@@ -169,6 +171,7 @@ static void truth(ck_run *r)
             mag += fabs(x * w);
             ck_q8_add(&q, x, w);
         }
+        mag += ck_bf16_error(&q, a->x.dtype, a->w.v.dtype) / ck_linear.sum;
         if (a->int8) mag += ck_q8_error(&q) / ck_linear.sum;
         if (a->bias.v.data) {
             double bias = ck_value(&a->bias.v, col) * (double)a->bias.scale;

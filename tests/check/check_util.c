@@ -252,6 +252,7 @@ void ck_q8_add(ck_q8 *q, double x, double w)
     q->most_w = fmax(q->most_w, fabs(w));
     q->x2 += x * x;
     q->w2 += w * w;
+    q->xw2 += x * x * w * w;
     q->n++;
 }
 
@@ -259,4 +260,10 @@ double ck_q8_error(const ck_q8 *q)
 {
     double sx = q->most_x / 127, sw = q->most_w / 127;
     return 6 * sqrt((sx * sx * q->w2 + sw * sw * q->x2) / 12 + q->n * sx * sx * sw * sw / 144);
+}
+
+double ck_bf16_error(const ck_q8 *q, at_dtype x, at_dtype w)
+{
+    bool finer = w == AT_F32 || w == AT_F16;
+    return x == AT_BF16 && finer ? 6 * 0x1p-9 / sqrt(3) * sqrt(q->xw2) : 0;
 }

@@ -17,5 +17,10 @@ float at_avx512bf16_exp_pairs(float *p, const float *x, float scale, float minus
 // Elements of a and b are pairs of bf16 along K.
 void at_avx512bf16_tile(int rows, int segments, const int64_t *off, int64_t k_len, const float *a,
                         int64_t lda, const float *b, float *c, int64_t ldc, bool add);
+// The same for whole 32x32 blocks and k_len in steps of 16, between begin and end.
+void at_amx_tile(int rows, int segments, const int64_t *off, int64_t k_len, const float *a,
+                 int64_t lda, const float *b, float *c, int64_t ldc, bool add);
+void at_amx_begin(void);
+void at_amx_end(void);
 
 #endif

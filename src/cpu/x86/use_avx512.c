@@ -3,6 +3,9 @@
 // Idea: rows are bound by memory and stay with AVX2; products and the softmax use the wide
 // registers. Nothing here needs the instructions themselves, so this file is compiled for any
 // x86-64.
+#include <sys/syscall.h>
+#include <unistd.h>
+
 #include "cpu/cpu_impl.h"
 #include "cpu/x86/avx2.h"
 #include "cpu/x86/avx512.h"
@@ -25,6 +28,25 @@ const at_cpu_kernels at_cpu_avx512bf16_table = {.name = "avx512bf16",
                                                 .pair_tile = at_avx512bf16_tile,
                                                 .exp_pairs = at_avx512bf16_exp_pairs};
 
+const at_cpu_kernels at_cpu_amx_table = {.name = "amx",
+                                         COMMON_LEAVES,
+                                         .pair_tile = at_avx512bf16_tile,
+                                         .exp_pairs = at_avx512bf16_exp_pairs,
+                                         .matrix_tile = at_amx_tile,
+                                         .matrix_begin = at_amx_begin,
+                                         .matrix_end = at_amx_end};
+
+// The kernel keeps no room for the registers' 8 KiB in a thread's saved state until it is asked.
+bool at_cpu_amx_allowed(void)
+{
+#if defined(__linux__) && defined(SYS_arch_prctl)
+    enum { ASK_PERMISSION = 0x1023, TILE_DATA = 18 }; // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+    return syscall(SYS_arch_prctl, ASK_PERMISSION, TILE_DATA) == 0;
+#else
+    return false;
+#endif
+}
+
 // Slots carry no context: one small function each names the table.
 #define SLOT(name, args, driver, table)                                                            \
     static at_status name(void *stream, const args *a)                                             \
@@ -38,6 +60,7 @@ SLOT(geglu_wide, at_geglu_args, at_cpu_gemm_geglu, at_cpu_avx512_table)
 SLOT(geglu_pairs, at_geglu_args, at_cpu_gemm_geglu, at_cpu_avx512bf16_table)
 SLOT(attention_wide, at_attention_args, at_cpu_flash_attention, at_cpu_avx512_table)
 SLOT(attention_pairs, at_attention_args, at_cpu_flash_attention, at_cpu_avx512bf16_table)
+SLOT(attention_matrix, at_attention_args, at_cpu_flash_attention, at_cpu_amx_table)
 SLOT(conv2d_wide, at_conv2d_args, at_cpu_gemm_conv2d, at_cpu_avx512_table)
 
 void at_cpu_use_avx512(at_backend *b)
@@ -55,4 +78,10 @@ void at_cpu_use_avx512bf16(at_backend *b)
     b->linear = linear_pairs;
     b->geglu = geglu_pairs;
     b->attention = attention_pairs;
+}
+
+void at_cpu_use_amx(at_backend *b)
+{
+    at_cpu_use_avx512bf16(b);
+    b->attention = attention_matrix;
 }
