@@ -20,7 +20,8 @@ typedef struct bench_options {
 #define BLOCKS_HELP "blocks of the first kind (layers of an encoder); default: the true count"
 static const at_arg bench_args[] = {
     {"--arch", "NAME", AT_ARG_TEXT, offsetof(bench_options, arch),
-     .help = "flux1-dev, flux1-schnell, clip-l, t5-xxl or flux-vae (default flux1-dev)"},
+     .help = "flux1-dev, flux1-schnell, sd15, sd21, sdxl, sdxl-refiner, clip-l, t5-xxl or "
+             "flux-vae (default flux1-dev)"},
     {"--size", "N", AT_ARG_INT, offsetof(bench_options, size), 64, 8192,
      .help = "width and height (1024)"},
     {"--width", "N", AT_ARG_INT, offsetof(bench_options, width), 64, 8192, .help = "width alone"},
@@ -129,7 +130,8 @@ static at_status bench(void *options, const at_arg_list *operands)
     at_engine_setup_devices();
     if (!b.shape)
         return at_fail(AT_EUSAGE,
-                       "--arch %s: known are flux1-dev, flux1-schnell, clip-l, t5-xxl, "
+                       "--arch %s: known are flux1-dev, flux1-schnell, sd15, sd21, "
+                       "sdxl, sdxl-refiner, clip-l, t5-xxl, "
                        "flux-vae",
                        o->arch);
     at_status found = at_engine_device(o->device, &b.device);

@@ -46,8 +46,10 @@ static at_status prepare(const at_bench_options *b, at_ops *o, at_store *s, subj
         st = at_model_load(s, b->shape->name, &u->model);
         if (st != AT_OK) return st;
         u->x = random_tensor(o, 1, 4, (int64_t[]){1, at_model_latent(u->model)->channels, h, w});
-        u->context = random_tensor(o, 2, 3, (int64_t[]){1, b->text_tokens, 4096});
-        u->pooled = random_tensor(o, 3, 2, (int64_t[]){1, 768});
+        u->context =
+            random_tensor(o, 2, 3, (int64_t[]){1, b->text_tokens, at_model_text_width(u->model)});
+        if (at_model_vector_width(u->model))
+            u->pooled = random_tensor(o, 3, 2, (int64_t[]){1, at_model_vector_width(u->model)});
         break;
     case AT_PART_VAE:
         st = at_vae_load(s, b->shape->name, &u->vae);

@@ -144,6 +144,8 @@ static void cost(const void *config, int64_t batch, int64_t latent_h, int64_t la
 // --- descriptors -------------------------------------------------------------------------------
 static const at_denoiser_ops ops = {
     .state_size = sizeof(at_flux_state),
+    .context = AT_FIELD(at_flux_config, context),
+    .vector = AT_FIELD(at_flux_config, vec),
     .blocks = blocks,
     .prologue = prologue,
     .block = block,

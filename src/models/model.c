@@ -181,6 +181,16 @@ int at_model_channels(const at_model *m)
     return n > 0 && n < INT_MAX ? (int)n : a->latent->channels;
 }
 
+int64_t at_model_text_width(const at_model *m)
+{
+    return at_size_at(m->bound->config, m->bound->arch->denoiser->context);
+}
+
+int64_t at_model_vector_width(const at_model *m)
+{
+    return at_size_at(m->bound->config, m->bound->arch->denoiser->vector);
+}
+
 bool at_model_text_repeats(const at_model *m)
 {
     return m->bound->arch->denoiser->text_repeats;

@@ -94,6 +94,9 @@ at_concat_kind at_model_concat(const at_model *m);
 int at_model_channels(const at_model *m);
 // Text is read by cross attention alone, so that repeating its tokens changes nothing.
 bool at_model_text_repeats(const at_model *m);
+// Widths of the text and of the vector beside it; 0: it takes none.
+int64_t at_model_text_width(const at_model *m);
+int64_t at_model_vector_width(const at_model *m);
 
 // Where the positions of reference latents lie: in a layer of their own, beside each other; in a layer
 // each; or behind the picture's last row and column (ComfyUI's "offset", "index", "uxo").

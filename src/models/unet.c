@@ -244,6 +244,8 @@ static void cost(const void *config, int64_t batch, int64_t latent_h, int64_t la
 const at_denoiser_ops at_unet_ops = {
     .state_size = sizeof(unet_state),
     .channels = AT_FIELD(at_unet_shape, in),
+    .context = AT_FIELD(at_unet_shape, context),
+    .vector = AT_FIELD(at_unet_shape, adm),
     .text_repeats = true,
     .blocks = blocks,
     .prologue = prologue,
