@@ -5,6 +5,7 @@
 #include <math.h>
 
 #include "cpu/x86/avx512.h"
+#include "cpu/x86/math_avx512.h"
 #include "cpu/x86/pack_avx2.h"
 
 INLINE void tile_rows(const int rows, int segments, const int64_t *off, int64_t k_len,
@@ -160,25 +161,6 @@ void at_avx512_dots(float *out, int64_t ldo, const float *x, int64_t ldx, int m,
 }
 
 // --- softmax ------------------------------------------------------------------------------------
-// As v8_exp, without the underflow care: arguments of a softmax are at most 0.
-INLINE __m512 exp16(__m512 x)
-{
-    __m512 n, r, p;
-
-    x = _mm512_max_ps(_mm512_set1_ps(-105.0f), x); // NaN is the second operand
-    n = _mm512_roundscale_ps(_mm512_mul_ps(x, _mm512_set1_ps(0x1.715476p+0f)),
-                             _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-    r = _mm512_fnmadd_ps(n, _mm512_set1_ps(0x1.62e4p-1f), x);
-    r = _mm512_fnmadd_ps(n, _mm512_set1_ps(0x1.7f7d1cp-20f), r);
-    p = _mm512_set1_ps(0x1.6a2436p-10f);
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0x1.1239e0p-7f));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0x1.5558f2p-5f));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0x1.555492p-3f));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0x1.fffffcp-2f));
-    p = _mm512_fmadd_ps(_mm512_mul_ps(r, r), p, _mm512_add_ps(r, _mm512_set1_ps(1.0f)));
-    return _mm512_scalef_ps(p, n);
-}
-
 float at_avx512_max(const float *x, int64_t n)
 {
     const __m512 least = _mm512_set1_ps(-INFINITY);
@@ -201,7 +183,7 @@ float at_avx512_exp_sum(float *x, float minus, int64_t n)
     __m512 m = _mm512_set1_ps(minus), sum = _mm512_setzero_ps();
     for (int64_t i = 0; i < n; i += 16) {
         __mmask16 mask = n - i >= 16 ? 0xffff : (__mmask16)((1u << (n - i)) - 1);
-        __m512 e = exp16(_mm512_sub_ps(_mm512_maskz_loadu_ps(mask, x + i), m));
+        __m512 e = v16_exp(_mm512_sub_ps(_mm512_maskz_loadu_ps(mask, x + i), m));
         e = _mm512_maskz_mov_ps(mask, e);
         sum = _mm512_add_ps(sum, e);
         _mm512_mask_storeu_ps(x + i, mask, e);

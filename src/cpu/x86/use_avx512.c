@@ -13,23 +13,27 @@
 #define COMMON_LEAVES                                                                              \
     .mr = 14, .nr = 32, .kc = 256, .tile = at_avx512_tile, .pack = at_avx512_pack,                 \
     .dots = at_avx512_dots, .absmax = at_avx2_absmax, .quantise = at_avx2_quantise,                \
-    .quantise_words = at_avx2_quantise_words, .from_s32 = at_avx2_from_s32,                        \
+    .quantise_words = at_avx2_quantise_words, .from_s32 = at_avx512_from_s32,                      \
     .wino_input = at_avx2_wino_input, .wino_output = at_avx2_wino_output,                          \
-    .wino_filter = at_avx2_wino_filter, .load = at_avx2_load, .store = at_avx2_store,              \
-    .finish = at_avx2_finish, .binary = at_avx2_binary, .mul_add = at_avx2_mul_add,                \
-    .axpy = at_avx2_axpy, .sum = at_avx2_sum, .squares = at_avx2_squares, .norm = at_avx2_norm,    \
-    .channel_sum = at_avx2_channel_sum, .channel_squares = at_avx2_channel_squares,                \
-    .channel_affine = at_avx2_channel_affine, .rotate = at_avx2_rotate, .max = at_avx512_max,      \
-    .exp_sum = at_avx512_exp_sum, .scale = at_avx2_scale
+    .wino_filter = at_avx2_wino_filter, .finish = at_avx512_finish, .binary = at_avx2_binary,      \
+    .mul_add = at_avx2_mul_add, .axpy = at_avx2_axpy, .sum = at_avx2_sum,                          \
+    .squares = at_avx2_squares, .norm = at_avx2_norm, .channel_sum = at_avx2_channel_sum,          \
+    .channel_squares = at_avx2_channel_squares, .channel_affine = at_avx2_channel_affine,          \
+    .rotate = at_avx2_rotate, .max = at_avx512_max, .exp_sum = at_avx512_exp_sum,                  \
+    .scale = at_avx2_scale
+#define ROWS_F32  .load = at_avx2_load, .store = at_avx2_store
+#define ROWS_BF16 .load = at_avx512bf16_load, .store = at_avx512bf16_store
 
-const at_cpu_kernels at_cpu_avx512_table = {.name = "avx512", COMMON_LEAVES};
+const at_cpu_kernels at_cpu_avx512_table = {.name = "avx512", COMMON_LEAVES, ROWS_F32};
 const at_cpu_kernels at_cpu_avx512bf16_table = {.name = "avx512bf16",
                                                 COMMON_LEAVES,
+                                                ROWS_BF16,
                                                 .pair_tile = at_avx512bf16_tile,
                                                 .exp_pairs = at_avx512bf16_exp_pairs};
 
 const at_cpu_kernels at_cpu_amx_table = {.name = "amx",
                                          COMMON_LEAVES,
+                                         ROWS_BF16,
                                          .pair_tile = at_avx512bf16_tile,
                                          .exp_pairs = at_avx512bf16_exp_pairs,
                                          .matrix_tile = at_amx_tile,
