@@ -222,16 +222,17 @@ static void answer_dual(at_ops *o, at_guided *d, bool all)
 
 // The negative direction counts only as far as it is not the positive one's. Where the positive prompt
 // is the empty one there is no such direction, and nothing is taken away.
-static at_tensor *perpendicular(at_ops *o, const at_guided *d, double cfg, double neg_scale)
+at_tensor *at_guide_perpendicular(at_ops *o, const at_tensor *positive, const at_tensor *negative,
+                                  const at_tensor *empty, double cfg, double neg_scale)
 {
-    at_tensor *pos = mix2(o, 1, d->x0[0], -1, d->x0[2]), *neg = mix2(o, 1, d->x0[1], -1, d->x0[2]);
+    at_tensor *pos = mix2(o, 1, positive, -1, empty), *neg = mix2(o, 1, negative, -1, empty);
     double dot = 0, norm = 0;
 
     if (!at_sum_dot(o, neg, pos, &dot) || !at_sum_dot(o, pos, pos, &norm)) return NULL;
     float along = norm > 0 ? (float)(dot / norm) : 0;
     at_tensor *perp = mix2(o, 1, neg, -along, pos);
     return at_lincomb(o, 3, (const float[]){1, (float)cfg, (float)(-cfg * neg_scale)},
-                      (const at_tensor *const[]){d->x0[2], pos, perp});
+                      (const at_tensor *const[]){empty, pos, perp});
 }
 
 static void answer_perp_neg(at_ops *o, at_guided *d, bool all)
@@ -247,7 +248,7 @@ static void answer_perp_neg(at_ops *o, at_guided *d, bool all)
     at_guide_estimate(g, o, d->x, d->sigma, 3, d->list, NULL, d->x0);
     before(o, d);
     if (at_ops_status(o) != AT_OK) return;
-    d->denoised = perpendicular(o, d, g->cfg, g->cfg2);
+    d->denoised = at_guide_perpendicular(o, d->x0[0], d->x0[1], d->x0[2], g->cfg, g->cfg2);
     after(o, d);
 }
 
@@ -338,6 +339,23 @@ out:
     return st;
 }
 
+// A hook's own prompt stands where the guider has none.
+static at_status take_third(at_guide *g, const at_obj_cond *lists[AT_GUIDE_LISTS])
+{
+    for (size_t i = 0; i < at_guide_hook_count(g); i++) {
+        const at_hook *h = at_guide_hook(g, i);
+        if (!h->ops->third) continue;
+        if (g->kind != AT_GUIDER_CFG)
+            return at_fail(
+                AT_EUNSUPPORTED,
+                "%s changes CFGGuider and KSampler; this guider has three prompts already",
+                h->ops->name);
+        lists[AT_LIST_THIRD] = (const at_obj_cond *)h->ops->third(h->self);
+        g->third_apart = true;
+    }
+    return AT_OK;
+}
+
 void at_guide_close(at_guide *g)
 {
     if (!g) return;
@@ -386,6 +404,7 @@ at_status at_guide_open(at_ops *o, const at_guide_config *config, at_guide **out
     g->patches = at_patches_retain(config->model->patches);
     if (g->kind != AT_GUIDER_CFG && (!config->third || !config->negative))
         AT_TRY(at_fail(AT_EINVAL, "this guider needs three prompts"));
+    AT_TRY(take_third(g, lists));
     AT_TRY(at_guide_prepare(g, lists));
     AT_TRY(begin_hooks(g));
     *out = g;

@@ -186,7 +186,7 @@ static at_tensor *run(const group *b, at_model_in *in, float *timestep, float *g
     in->chunks = (int)b->n;
     if (at_ops_status(b->o) != AT_OK) return NULL;
     steer(b, in, &control);
-    return at_forward_next(b->o, &(at_forward){.guide = b->g, .in = in, .ids = ids});
+    return at_forward_next(b->o, &(at_forward){.guide = b->g, .in = in, .ids = ids, .row = b->row});
 }
 
 void at_guide_forward(at_guide *g, at_ops *o, const at_plan *p, const at_batch *batch,

@@ -82,10 +82,11 @@ struct at_guide {
     at_dtype compute;
     at_list lists[AT_GUIDE_LISTS]; // by at_list_id
     size_t entries;                // of all lists
-    at_patches *patches;           // the model's and those of its hooks
-    at_control_run *control;       // NULL until an entry has a ControlNet
-    void **runs;                   // by hook
-    size_t begun;                  // hooks whose begin was called
+    bool third_apart;    // the third list is a hook's: it neither gives to nor takes from others
+    at_patches *patches; // the model's and those of its hooks
+    at_control_run *control; // NULL until an entry has a ControlNet
+    void **runs;             // by hook
+    size_t begun;            // hooks whose begin was called
     at_plan plans[AT_GUIDE_PLANS];
     size_t next_plan;
 };
@@ -102,6 +103,9 @@ static inline size_t at_guide_hook_count(const at_guide *g)
 // guide_prepare.c: conditionings to entries.
 at_status at_guide_prepare(at_guide *g, const at_obj_cond *const source[AT_GUIDE_LISTS]);
 void at_guide_unprepare(at_guide *g);
+// guide.c: the positive estimate guided away from what the negative one has across it.
+at_tensor *at_guide_perpendicular(at_ops *o, const at_tensor *positive, const at_tensor *negative,
+                                  const at_tensor *empty, double cfg, double neg_scale);
 // guide_concat.c: what the network wants behind x, on the host; *out NULL where it wants nothing.
 at_status at_guide_concat(const at_guide *g, const at_cond *c, at_tensor **out);
 // (z - shift) * scale of f32 host values, in place.

@@ -242,15 +242,20 @@ static at_status append(at_list *l, const at_entry *text, const at_entry *like)
     return st;
 }
 
+static bool apart(const at_guide *g, int list)
+{
+    return list == AT_LIST_THIRD && g->third_apart;
+}
+
 static at_status mirror_areas(at_guide *g)
 {
     at_status st = AT_OK;
     for (int k = 0; k < AT_GUIDE_LISTS; k++)
-        for (size_t i = 0; i < g->lists[k].count; i++) {
-            const at_entry *e = &g->lists[k].items[i];
-            for (int kk = 0; kk < AT_GUIDE_LISTS && e->has_area; kk++) {
+        for (size_t i = 0; i < g->lists[k].count && !apart(g, k); i++) {
+            for (int kk = 0; kk < AT_GUIDE_LISTS; kk++) {
+                const at_entry *e = &g->lists[k].items[i];
                 at_list *l = &g->lists[kk];
-                if (kk == k || !l->present) continue;
+                if (kk == k || !e->has_area || !l->present || apart(g, kk)) continue;
                 const at_entry *text = around(l, &e->area);
                 if (!text || (text->has_area && memcmp(&text->area, &e->area, sizeof e->area) == 0))
                     continue;
@@ -341,7 +346,7 @@ at_status at_guide_prepare(at_guide *g, const at_obj_cond *const source[AT_GUIDE
     AT_TRY(make_lists(g, source));
     AT_TRY(mirror_areas(g));
     for (int l = 0; l < AT_GUIDE_LISTS; l++) {
-        if (l == AT_LIST_POSITIVE) continue;
+        if (l == AT_LIST_POSITIVE || !g->lists[l].present || apart(g, l)) continue;
         AT_TRY(spread(positive, &g->lists[l], true));
         AT_TRY(spread(positive, &g->lists[l], false));
     }

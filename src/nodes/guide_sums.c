@@ -2,6 +2,8 @@
 // guide_sums.c - see guide_sums.h.
 #include "nodes/guide_sums.h"
 
+#include <math.h>
+
 #include "base/mem.h"
 
 float *at_sum_values(at_ops *o, const at_tensor *t)
@@ -52,6 +54,37 @@ bool at_sum_dot(at_ops *o, const at_tensor *a, const at_tensor *b, double *out)
         *out += each[i];
     at_free(each);
     return done;
+}
+
+static double deviation(const float *p, int64_t n)
+{
+    double mean = 0, sum = 0;
+    for (int64_t i = 0; i < n; i++)
+        mean += (double)p[i];
+    mean /= (double)n;
+    for (int64_t i = 0; i < n; i++)
+        sum += ((double)p[i] - mean) * ((double)p[i] - mean);
+    return sqrt(sum / (double)(n - 1));
+}
+
+bool at_sum_deviations(at_ops *o, const at_tensor *t, double *out)
+{
+    float *p = at_sum_values(o, t);
+    if (!p) return false;
+    int64_t each = t->shape[0] ? at_tensor_count(t) / t->shape[0] : 0;
+    for (int64_t i = 0; i < t->shape[0]; i++)
+        out[i] = deviation(p + i * each, each);
+    at_free(p);
+    return true;
+}
+
+bool at_sum_deviation(at_ops *o, const at_tensor *t, double *out)
+{
+    float *p = at_sum_values(o, t);
+    if (!p) return false;
+    *out = deviation(p, at_tensor_count(t));
+    at_free(p);
+    return true;
 }
 
 at_tensor *at_sum_column(at_ops *o, const double *values, int64_t n)

@@ -15,6 +15,9 @@ float *at_sum_values(at_ops *o, const at_tensor *t);
 bool at_sum_dot(at_ops *o, const at_tensor *a, const at_tensor *b, double *out);
 // Sum of a * b over each item of the batch, into out[a->shape[0]].
 bool at_sum_dots(at_ops *o, const at_tensor *a, const at_tensor *b, double *out);
+// Standard deviation (of a sample: divided by n - 1) of each item, into out[t->shape[0]]; and of all.
+bool at_sum_deviations(at_ops *o, const at_tensor *t, double *out);
+bool at_sum_deviation(at_ops *o, const at_tensor *t, double *out);
 // n numbers as a tensor [n, 1, 1, 1], to be broadcast over items.
 at_tensor *at_sum_column(at_ops *o, const double *values, int64_t n);
 

@@ -43,9 +43,9 @@ typedef struct at_guided {
 typedef struct at_forward {
     at_guide *guide;
     const at_model_in *in;
-    const size_t
-        *ids;    // in->chunks numbers: which conditioning each part is, the same in every step
-    size_t next; // hooks that were entered
+    const size_t *ids; // which conditioning each of in->chunks parts is: the same in every step
+    int64_t row;       // the first latent of the batch in it: larger batches go by parts
+    size_t next;       // hooks that were entered
 } at_forward;
 // The raw output [b, c, h, w]: the hooks that are left, then the network.
 at_tensor *at_forward_next(at_ops *o, const at_forward *f);
@@ -73,6 +73,8 @@ typedef struct at_hook_ops {
     void (*end)(void *self, void *run); // also after a begin that failed; the block is freed after
     // Added to the network's patches for the run, with `run` as its self. Its free: at_hook_patch_free.
     const at_patch_ops *patch;
+    // A CONDITIONING of its own (borrowed), to be asked for as AT_LIST_THIRD; CFGGuider only.
+    const at_object *(*third)(void *self);
     void (*asked)(void *self, void *run); // before each evaluation of lists
     // Stands for the evaluation: fills d->x0[0 .. n) for d->list. Only the last one added is called.
     void (*estimate)(void *self, void *run, at_ops *o, at_guided *d);
