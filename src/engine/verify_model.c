@@ -36,6 +36,38 @@ typedef struct rank_job {
     char error[512];
 } rank_job;
 
+// The inputs "NAME.0" .. of one list of residuals.
+static at_status residual_list(at_case *c, const char *name, const at_tensor **list, bool *any)
+{
+    at_status st = AT_OK;
+    char key[32];
+    for (int i = 0; i < AT_CONTROL_MAX && st == AT_OK; i++) {
+        at_tensor *t;
+        snprintf(key, sizeof key, "%s.%d", name, i);
+        st = at_case_input(c, key, true, &t);
+        if (t) *any = true;
+        list[i] = t;
+    }
+    return st;
+}
+
+// What a ControlNet would add: inputs named as the outputs of "controlnet" (verify_control.c).
+static at_status residuals(at_case *c, at_control *out, bool *any)
+{
+    at_status st = AT_OK;
+    at_tensor *middle = NULL;
+    *any = false;
+    AT_TRY(residual_list(c, "input", out->input, any));
+    AT_TRY(residual_list(c, "skip", out->skip, any));
+    AT_TRY(residual_list(c, "doubles", out->doubles, any));
+    AT_TRY(residual_list(c, "singles", out->singles, any));
+    AT_TRY(at_case_input(c, "middle", true, &middle));
+    out->middle = middle;
+    *any |= middle != NULL;
+out:
+    return st;
+}
+
 static at_status forward(rank_job *j)
 {
     at_status st = AT_OK;
@@ -43,11 +75,14 @@ static at_status forward(rank_job *j)
     at_tensor *x, *context, *pooled, *concat;
     float *timestep = NULL, *guidance = NULL;
     int64_t n, n_guidance;
+    at_control control = {0};
+    bool steered = false;
 
     AT_TRY(at_case_input(c, "x", false, &x));
     AT_TRY(at_case_input(c, "context", false, &context));
     AT_TRY(at_case_input(c, "y", true, &pooled));
     AT_TRY(at_case_input(c, "concat", true, &concat));
+    AT_TRY(residuals(c, &control, &steered));
     AT_TRY(at_case_values(c, "timestep", false, &timestep, &n));
     AT_TRY(at_case_values(c, "guidance", true, &guidance, &n_guidance));
     if (x->rank < 1 || n != x->shape[0] || (guidance && n_guidance != n))
@@ -58,7 +93,8 @@ static at_status forward(rank_job *j)
                       .context = context,
                       .pooled = pooled,
                       .guidance = guidance,
-                      .concat = concat};
+                      .concat = concat,
+                      .control = steered ? &control : NULL};
     for (int i = 0; i < c->repeat; i++) {
         double start = begin_timing(c);
         j->out = at_model_forward(c->ops, j->model, &in);

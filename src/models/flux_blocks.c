@@ -156,6 +156,7 @@ bool at_flux_begin(at_ops *o, const at_arch *a, const at_flux_config *c, const a
     s->width = x->shape[3];
     s->rows = (s->height + 1) / 2;
     s->cols = (s->width + 1) / 2;
+    s->all_image = s->rows * s->cols;
     s->control = in->control;
     s->vec = condition(o, c, w, in, s->batch);
     make_rope(o, c, s, text->shape[1] + more_text);
@@ -224,13 +225,19 @@ static void fused(at_ops *o, at_tensor *out, const at_tensor *x, at_lin whole, c
     }
 }
 
-// A ControlNet's residual onto image tokens, in place. It may cover fewer tokens than there are.
-static void add_control(at_ops *o, const at_tensor *residual, at_tensor *img)
+// A ControlNet's residual onto image tokens, in place. It may cover fewer tokens than there are: with
+// several ranks it is filled up first, so that the shares fall on the right tokens.
+static void add_control(at_ops *o, const at_flux_state *s, const at_tensor *add, at_tensor *img)
 {
-    if (!residual || !img) return;
-    at_tensor *add = at_split_tokens(o, residual);
-    if (add && add->shape[1] < img->shape[1]) img = at_narrow(o, img, 1, 0, add->shape[1]);
-    at_add(at_into(o, img), img, add);
+    if (!add || !img || add->rank != 3) return;
+    if (at_ops_comm(o)->size > 1 && add->shape[1] < s->all_image) {
+        int64_t rest[] = {add->shape[0], s->all_image - add->shape[1], add->shape[2]};
+        at_tensor *none = at_zeros(o, add->dtype, 3, rest);
+        add = at_concat(o, 1, 2, (const at_tensor *[]){add, none});
+    }
+    at_tensor *share = at_split_tokens(o, add);
+    if (share && share->shape[1] < img->shape[1]) img = at_narrow(o, img, 1, 0, share->shape[1]);
+    at_add(at_into(o, img), img, share);
 }
 
 // First half of a double block for one stream: its rows of the joint qkv.
@@ -269,7 +276,7 @@ at_tensor *at_flux_double_block(at_ops *o, const at_flux_config *c, const at_flu
     at_tensor *y = attend(o, c, qkv, NULL);
     stream_out(o, c, &w->txt, txt, at_narrow(o, y, 1, 0, s->text), txt_mod);
     stream_out(o, c, &w->img, img, at_narrow(o, y, 1, s->text, s->image), img_mod);
-    if (s->control && i < AT_CONTROL_MAX) add_control(o, s->control->doubles[i], img);
+    if (s->control && i < AT_CONTROL_MAX) add_control(o, s, s->control->doubles[i], img);
     return h;
 }
 
@@ -293,6 +300,6 @@ at_tensor *at_flux_single_block(at_ops *o, const at_flux_config *c, const at_flu
     linear(at_into(o, h), both, w->lin2, &add);
     if (!s->control || i >= AT_CONTROL_MAX || !s->control->singles[i]) return h;
     at_tensor *img = at_narrow(o, h, 1, s->text, s->image);
-    add_control(o, s->control->singles[i], img);
+    add_control(o, s, s->control->singles[i], img);
     return h;
 }

@@ -46,6 +46,7 @@ typedef struct at_flux_weights {
 
 typedef struct at_flux_state {
     int64_t batch, text, image; // tokens of this rank
+    int64_t all_image;          // image tokens of all ranks
     int64_t height, width;      // of the latent
     int64_t rows, cols;         // of patches
     at_tensor *vec;             // silu(time + guidance + pooled) [b, hidden]

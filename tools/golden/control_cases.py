@@ -10,7 +10,7 @@ import control_ldm
 import control_t2i
 import flux
 import unet
-from case import Random, agree, healthy, write_case, write_model
+from case import Random, agree, healthy, rel_err, write_case, write_model
 
 
 E4M3 = torch.float8_e4m3fn
@@ -142,6 +142,47 @@ def make_t2i(root):
     t2i_case(root, "control_t2i_xl", "pool", (8, 16, 32, 32), 256, 459, picture(460, 1, 1, 80, 48))
 
 
+def steered(name, plain, with_control, inp, residuals, root, model):
+    """A denoiser's case with residuals (named by place, as the denoiser gets them) added."""
+    healthy(name, with_control)
+    assert rel_err(with_control["out"], plain["out"]) > 0.1, f"{name}: the residuals hardly matter"
+    write_case(root, name, "denoiser", model, {**inp, **{k: v.contiguous() for k, v in residuals.items()}},
+               {"out": with_control["out"].float()})
+
+
+def make_steered(root):
+    """What denoisers do with residuals: by ComfyUI's own, on models that other cases have."""
+    from safetensors.torch import load_file
+    r = Random(701)
+    # Flux: a residual for each double block but one, shorter than the picture's tokens, and one single block's.
+    cfg = flux.Config(hidden=64, depth=2, single=3)
+    sd = {k: v.float() for k, v in load_file(os.path.join(root, "flux_dev", "model.safetensors")).items()}
+    inp = flux.inputs(cfg, 702, 2, 6, 7, 5, [0.4, 0.9], [3.5, 2.0])
+    res = {"doubles.0": r.normal("d", (2, 12, 64), 2.0).float(), "singles.1": r.normal("s", (1, 10, 64), 2.0).float()}
+    steered("control_into_flux", flux.by_comfyui(sd, cfg, inp),
+            flux.by_comfyui(sd, cfg, inp, control={"input": [res["doubles.0"], None],
+                                                   "output": [None, res["singles.1"]]}),
+            inp, res, root, "../flux_dev/model.safetensors")
+    # UNet: after two input blocks, into two skips, one of them of batch 1, and after the middle.
+    import unet_cases
+    cfg = unet_cases.SD15
+    sd = {k: v.float() for k, v in load_file(os.path.join(root, "unet_sd15", "model.safetensors")).items()}
+    inp = unet.inputs(cfg, 704, 2, 4, 6, 5, [500.0, 20.0])
+    res = {"input.1": r.normal("i1", (2, 4, 6, 32)), "input.3": r.normal("i3", (1, 2, 3, 32)),
+           "skip.2": r.normal("s2", (2, 4, 6, 32), 2.0), "skip.4": r.normal("s4", (1, 2, 3, 64), 2.0),
+           "middle": r.normal("m", (2, 2, 3, 64), 2.0)}
+    res = {k: v.float() for k, v in res.items()}
+
+    def listed(name, n):
+        got = [res.get(f"{name}.{i}") for i in range(n)]
+        return [None if t is None else t.permute(0, 3, 1, 2) for t in got]
+    # ComfyUI takes both lists from their ends: inputs are given backwards.
+    control = {"input": listed("input", 5)[::-1], "output": listed("skip", 5),
+               "middle": [res["middle"].permute(0, 3, 1, 2)]}
+    steered("control_into_unet", unet.by_comfyui(sd, cfg, inp), unet.by_comfyui(sd, cfg, inp, control=control), inp,
+            res, root, "../unet_sd15/model.safetensors")
+
+
 def make(root, comfyui):
     if not comfyui:
         print("  ControlNets are written with --comfyui only")
@@ -149,3 +190,4 @@ def make(root, comfyui):
     make_flux(root)
     make_ldm(root)
     make_t2i(root)
+    make_steered(root)

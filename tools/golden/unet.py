@@ -237,12 +237,12 @@ def comfy_net(sd, cfg, dtype=torch.float32):
     return net
 
 
-def by_comfyui(sd, cfg, inp, dtype=torch.float32, options=None):
+def by_comfyui(sd, cfg, inp, dtype=torch.float32, options=None, control=None):
     net = comfy_net(sd, cfg, dtype)
     x = inp["x"] if "concat" not in inp else torch.cat([inp["x"], inp["concat"]], 1)
     y = inp["y"].to(dtype) if cfg.adm else None
     return {"out": net(x.to(dtype), inp["timestep"].float(), context=inp["context"].to(dtype), y=y,
-                       transformer_options=options or {})}
+                       control=control, transformer_options=options or {})}
 
 
 def sources(sd, cfg, inp, comfyui):
