@@ -12,7 +12,7 @@ option(AT_FUZZ "Build libFuzzer targets (clang)" OFF)
 
 add_compile_definitions(_GNU_SOURCE AT_VERSION="${PROJECT_VERSION}")
 add_compile_options(-Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla
-                    -Wpointer-arith -Wwrite-strings -Wno-missing-field-initializers
+                    -Wpointer-arith -Wwrite-strings -Werror=implicit-function-declaration -Wno-missing-field-initializers
                     -fno-math-errno -ffp-contract=off)
 if(AT_WERROR)
     add_compile_options(-Werror)

@@ -53,6 +53,25 @@ static const char workflow[] =
     " \"filename_prefix\": \"fault\"}}},"
     "\"extra_data\": {\"extra_pnginfo\": {\"workflow\": {\"nodes\": [1, 2.5, \"x\"]}}}}";
 
+// A Stable Diffusion checkpoint is loaded, a prompt with a weight encoded, one step sampled and decoded.
+static const char checkpoint[] =
+    "{\"1\": {\"class_type\": \"CheckpointLoaderSimple\", \"inputs\": {\"ckpt_name\": "
+    "\"tiny_sd15.safetensors\"}},"
+    "\"2\": {\"class_type\": \"CLIPTextEncode\", \"inputs\": {\"text\": \"a (red:1.2) circle\","
+    " \"clip\": [\"1\", 1]}},"
+    "\"3\": {\"class_type\": \"CLIPTextEncode\", \"inputs\": {\"text\": \"\", \"clip\": [\"1\", "
+    "1]}},"
+    "\"4\": {\"class_type\": \"EmptyLatentImage\", \"inputs\": {\"width\": 64, \"height\": 64,"
+    " \"batch_size\": 1}},"
+    "\"5\": {\"class_type\": \"KSampler\", \"inputs\": {\"model\": [\"1\", 0], \"seed\": 5,"
+    " \"steps\": 1, \"cfg\": 7.0, \"sampler_name\": \"euler\", \"scheduler\": \"normal\","
+    " \"positive\": [\"2\", 0], \"negative\": [\"3\", 0], \"latent_image\": [\"4\", 0],"
+    " \"denoise\": 1.0}},"
+    "\"6\": {\"class_type\": \"VAEDecode\", \"inputs\": {\"samples\": [\"5\", 0], \"vae\": [\"1\", "
+    "2]}},"
+    "\"7\": {\"class_type\": \"SaveImage\", \"inputs\": {\"images\": [\"6\", 0],"
+    " \"filename_prefix\": \"fault\"}}}";
+
 static const char invalid[] =
     "{\"3\": {\"class_type\": \"VAELoader\", \"inputs\": {\"vae_name\": \"none\"}},"
     "\"7\": {\"class_type\": \"KSampler\", \"inputs\": {\"steps\": \"many\", \"cfg\": 1e9}},"
@@ -96,15 +115,24 @@ static at_status open_story(void *ctx)
     return st;
 }
 
-static at_status picture_story(void *ctx)
+static at_status draw(const char *text)
 {
     at_engine *e = NULL;
-    (void)ctx;
     forget_output();
     at_status st = open_engine(&e);
-    if (st == AT_OK) st = run(e, workflow, true);
+    if (st == AT_OK) st = run(e, text, true);
     at_engine_close(e);
     return st;
+}
+static at_status picture_story(void *ctx)
+{
+    (void)ctx;
+    return draw(workflow);
+}
+static at_status checkpoint_story(void *ctx)
+{
+    (void)ctx;
+    return draw(checkpoint);
 }
 
 // What is wrong with a workflow is told, or that there was no memory to tell it.
@@ -146,7 +174,7 @@ static void take_log(void *ctx, at_log_level level, const char *id, const char *
 static at_status unlisted_story(void *ctx)
 {
     g_told = false;
-    at_status st = picture_story(ctx);
+    at_status st = ctx ? checkpoint_story(NULL) : picture_story(NULL);
     return st == AT_EWORKFLOW && g_told ? at_fail(AT_EIO, "told") : st;
 }
 
@@ -203,6 +231,12 @@ static void a_picture_when_memory_is_gone_for_good(void **state)
     (void)state;
     assert_true(refuse_memory("picture, sticky", picture_story, NULL, true) > 1000);
 }
+static void a_checkpoint_and_one_step_without_memory(void **state)
+{
+    (void)state;
+    assert_true(refuse_memory("checkpoint", checkpoint_story, NULL, false) > 1000);
+    assert_true(refuse_memory("checkpoint, sticky", checkpoint_story, NULL, true) > 1000);
+}
 static void a_check_and_a_plan_without_memory(void **state)
 {
     at_engine *e = NULL;
@@ -218,6 +252,9 @@ static void every_read_and_write_refused(void **state)
     (void)state;
     uint64_t n = at_fault_io(unlisted_story, NULL);
     printf("picture: %llu reads and writes refused\n", (unsigned long long)n);
+    assert_true(n >= 10);
+    n = at_fault_io(unlisted_story, (void *)(uintptr_t)checkpoint);
+    printf("checkpoint: %llu reads and writes refused\n", (unsigned long long)n);
     assert_true(n >= 10);
     n = at_fault_io(open_story, NULL);
     printf("open: %llu reads refused\n", (unsigned long long)n);
@@ -301,6 +338,7 @@ int main(void)
         cmocka_unit_test(opening_without_memory),
         cmocka_unit_test(a_picture_without_one_block_of_memory),
         cmocka_unit_test(a_picture_when_memory_is_gone_for_good),
+        cmocka_unit_test(a_checkpoint_and_one_step_without_memory),
         cmocka_unit_test(a_check_and_a_plan_without_memory),
         cmocka_unit_test(every_read_and_write_refused),
         cmocka_unit_test(an_engine_outlives_its_faults),

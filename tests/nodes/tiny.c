@@ -11,6 +11,7 @@
 
 #include "base/file.h"
 #include "base/mem.h"
+#include "base/str.h"
 #include "weight/safetensors.h"
 #include "weight/store.h"
 
@@ -22,7 +23,7 @@ enum {
     FLUX_WIDTH = 64,
     VAE_WIDTH = 32,
     VAE_LEVELS = 4,
-    MAX_ROWS = 512,
+    MAX_ROWS = 1024,
     MAX_STORES = 8
 };
 
@@ -129,6 +130,31 @@ static void flux(rows *r, const char *golden, const char *name)
     matrix(r, "txt_in.weight", FLUX_WIDTH, T5_WIDTH);
     matrix(r, "vector_in.in_layer.weight", FLUX_WIDTH, CLIP_WIDTH);
 }
+// Stable Diffusion 1.5's UNet, its text width brought to that of our CLIP.
+static void unet(rows *r, const char *golden)
+{
+    static const char *const texts[] = {"attn2.to_k.weight", "attn2.to_v.weight"};
+    const char *skip[64] = {NULL};
+    int64_t out[64];
+    size_t n = 0;
+    char *path = at_strprintf("%s/unet_sd15/model.safetensors", golden);
+    at_store *s = NULL;
+    if (r->st == AT_OK) r->st = at_store_open(path, &s);
+    at_free(path);
+    if (r->st != AT_OK) return;
+    r->store[r->stores++] = s;
+    for (size_t i = 0; i < at_store_count(s); i++) {
+        const at_weight *w = at_store_at(s, i);
+        for (int k = 0; k < 2 && n < sizeof skip / sizeof *skip - 1; k++)
+            if (at_ends_with(w->name, texts[k])) {
+                skip[n] = w->name;
+                out[n++] = w->shape[0];
+            }
+    }
+    copy(r, golden, "unet_sd15", skip);
+    for (size_t i = 0; i < n; i++)
+        matrix(r, skip[i], out[i], CLIP_WIDTH);
+}
 static void clip_l(rows *r, const char *golden)
 {
     static const char table[] = "text_model.embeddings.token_embedding.weight";
@@ -210,7 +236,7 @@ static void vae(rows *r)
 }
 
 // --- the folder --------------------------------------------------------------------------------------
-typedef enum part { DEV = 1, SCHNELL = 2, CLIP = 4, T5 = 8, AE = 16, AE2 = 32 } part;
+typedef enum part { DEV = 1, SCHNELL = 2, CLIP = 4, T5 = 8, AE = 16, AE2 = 32, SD = 64 } part;
 typedef struct file_row {
     const char *path;
     unsigned parts;
@@ -225,6 +251,7 @@ static const file_row files[] = {
     {"vae/tiny_ae2.safetensors", AE2, false},
     {"checkpoints/tiny_full.safetensors", DEV | CLIP | T5 | AE, true},
     {"checkpoints/tiny_model_only.safetensors", DEV, true},
+    {"checkpoints/tiny_sd15.safetensors", SD, true},
 };
 
 static void prefix(rows *r, const file_row *f, const char *text)
@@ -245,6 +272,14 @@ static at_status write_file(const char *golden, const char *dir, const file_row 
     if (f->parts & T5) t5(r, golden);
     prefix(r, f, "vae.");
     if (f->parts & AE) vae(r);
+    if (f->parts & SD) {
+        prefix(r, f, "model.diffusion_model.");
+        unet(r, golden);
+        prefix(r, f, "cond_stage_model.transformer.");
+        clip_l(r, golden);
+        prefix(r, f, "first_stage_model.");
+        copy(r, golden, "vae_sd_decode", (const char *[]){NULL});
+    }
     if (f->parts & AE2) copy(r, golden, "vae_flux_decode", (const char *[]){NULL});
     at_status st = r->st;
     char *path = at_path_join(dir, f->path);
