@@ -16,6 +16,7 @@
 #include "weight/extent.h"
 #include "weight/scaled.h"
 #include "weight/store_impl.h"
+#include "weight/torch_file.h"
 
 int at_record_by_name(const void *a, const void *b)
 {
@@ -125,8 +126,6 @@ static at_status refuse_other_kinds(const char *path, const at_map *m)
         size_t n;
     } kinds[] = {
         {"GGUF", "a GGUF file", 4},
-        {"PK\x03\x04", "a zip archive, as PyTorch's .ckpt, .pt and .bin files are", 4},
-        {"\x80\x02", "a Python pickle", 2},
     };
 
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
@@ -202,8 +201,13 @@ at_status at_store_open(const char *path, at_store **out)
     AT_TRY(at_store_new(path, &s));
     AT_TRY(at_map_open(path, &s->map));
     AT_TRY(refuse_other_kinds(path, &s->map));
-    AT_TRY(at_st_parse(path, s->map.data, s->map.size, &s->st));
-    AT_TRY(fill_from_file(s));
+    if (at_torch_is(s->map.data, s->map.size)) {
+        AT_TRY(at_torch_fill(s));
+        AT_TRY(at_scaled_fold(s));
+    } else {
+        AT_TRY(at_st_parse(path, s->map.data, s->map.size, &s->st));
+        AT_TRY(fill_from_file(s));
+    }
     *out = s;
     s = NULL;
 out:
