@@ -64,6 +64,9 @@ static void each_kind_of_file_is_told_apart(void **state)
         {"flux_dev", "flux1"},         {"flux_schnell", "flux1_schnell"},
         {"clip_l", "clip_l"},          {"t5", "t5"},
         {"vae_flux_decode", "kl_vae"}, {"vae_sd_decode", "kl_vae_diffusers"},
+        {"vae_tiny_decode", "taesd"},  {"clip_g", "clip_g"},
+        {"clip_h", "clip_h"},          {"unet_sd15", "sd15"},
+        {"unet_sdxl", "sdxl"},         {"unet_ssd1b_diffusers", "unet_diffusers"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         at_store *s = open_golden(cases[i][0]);
@@ -73,6 +76,49 @@ static void each_kind_of_file_is_told_apart(void **state)
         assert_string_equal(f[0].prefix, "");
         at_store_release(&s);
     }
+}
+
+// In a checkpoint the place says which encoder it is, whatever its depth.
+static void encoders_of_checkpoints_are_told_by_their_place(void **state)
+{
+    (void)state;
+    static const char *const cases[][3] = {
+        {"clip_g_open", "clip_g", "conditioner.embedders.1.model."},
+        {"clip_h_open", "clip_h", "cond_stage_model.model."},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        at_store *s = open_golden(cases[i][0]);
+        at_found f[4];
+        at_encoder *e = NULL;
+        assert_int_equal(at_detect(s, f, 4), 1);
+        assert_string_equal(at_arch_name(f[0].arch), cases[i][1]);
+        assert_string_equal(f[0].prefix, cases[i][2]);
+        assert_int_equal(at_encoder_load(s, f, &e), AT_OK);
+        assert_string_equal(at_arch_name(at_encoder_arch(e)), cases[i][1]);
+        at_encoder_release(&e);
+        at_store_release(&s);
+    }
+}
+
+static void a_foreign_layout_is_said_and_its_network_named(void **state)
+{
+    (void)state;
+    at_store *s = open_golden("unet_sd15_diffusers");
+    at_found f[1];
+    at_fact facts[32];
+    char *text = NULL;
+    size_t count = 9;
+
+    assert_int_equal(at_detect(s, f, 1), 1);
+    size_t n = at_found_facts(s, f, facts, 32);
+    assert_string_equal(fact(facts, n, "architecture"), "Stable Diffusion 1");
+    assert_string_equal(fact(facts, n, "layout"), "UNet in diffusers' layout");
+    assert_string_equal(fact(facts, n, "prediction"), "noise");
+    assert_string_equal(fact(facts, n, "model channels"), "32");
+    assert_int_equal(at_found_missing(s, f, &text, &count), AT_OK);
+    assert_int_equal(count, 0);
+    at_free(text);
+    at_store_release(&s);
 }
 
 static void no_more_than_max_are_written(void **state)
@@ -316,6 +362,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_denoiser_is_found_among_fragments_of_other_models),
         cmocka_unit_test(each_kind_of_file_is_told_apart),
+        cmocka_unit_test(encoders_of_checkpoints_are_told_by_their_place),
+        cmocka_unit_test(a_foreign_layout_is_said_and_its_network_named),
         cmocka_unit_test(no_more_than_max_are_written),
         cmocka_unit_test(facts_are_read_off_the_shapes),
         cmocka_unit_test(all_missing_and_misshapen_tensors_are_named),

@@ -62,8 +62,9 @@ static family xl_family(at_store *s, const at_unet_shape *u)
     if (marked(s, "edm_mean") && marked(s, "edm_std")) return PLAYGROUND;
     if (u->in == 8) return marked(s, "edm_vpred.sigma_max") ? COSXL_EDIT : SDXL_IP2P;
     if (u->in > 4) return SDXL_INPAINT;
-    if (u->blocks == 6) return u->middle == -2 ? KOALA_700M : KOALA_1B; // one block per level
+    if (u->middle == -2) return KOALA_700M;
     if (u->middle == -1) return last_depth(u) == 2 ? VEGA : SSD1B;
+    if (u->blocks == 6) return KOALA_1B; // one residual block per level
     return SDXL;
 }
 
