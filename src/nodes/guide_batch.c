@@ -110,9 +110,11 @@ static at_tensor *texts(const group *b, bool control)
 static at_tensor *pooled(const group *b)
 {
     at_tensor *part[AT_GUIDE_ROWS] = {0};
-    if (!b->items[0].e->c.pooled) return NULL;
-    for (size_t i = 0; i < b->n; i++)
-        part[i] = rows_of(b, b->items[i].e->c.pooled);
+    for (size_t i = 0; i < b->n; i++) {
+        at_tensor *v = at_guide_vector(b->g, b->o, b->items[i].e);
+        if (!v) return NULL;
+        part[i] = rows_of(b, v);
+    }
     return joined(b, part);
 }
 
