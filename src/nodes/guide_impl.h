@@ -24,7 +24,6 @@ typedef struct at_entry {
     float start, end; // holds from sigma `start` down to `end`
     // Weight of each cell, f32 [1 or b, 1, rect.h, rect.w]; NULL: c.strength everywhere.
     at_tensor *mult_host, *mult;
-    at_tensor *vector; // beside the text, as at_model_in.pooled wants it; or NULL
     at_tensor *concat; // whole picture, f32 [b, k, h, w], or NULL
     at_tensor **refs;  // c.n_refs latents as the network takes them, or NULL
 } at_entry;
@@ -102,7 +101,7 @@ static inline size_t at_guide_hook_count(const at_guide *g)
 }
 
 // guide_prepare.c: conditionings to entries.
-at_status at_guide_prepare(at_guide *g, at_ops *o, const at_obj_cond *const source[AT_GUIDE_LISTS]);
+at_status at_guide_prepare(at_guide *g, const at_obj_cond *const source[AT_GUIDE_LISTS]);
 void at_guide_unprepare(at_guide *g);
 // guide.c: the positive estimate guided away from what the negative one has across it.
 at_tensor *at_guide_perpendicular(at_ops *o, const at_tensor *positive, const at_tensor *negative,
