@@ -32,6 +32,8 @@ static const component_row components[] = {
     {"controlnet", at_case_controlnet},
     {"clip_vision", at_case_clip_vision},
     {"style_model", at_case_style_model},
+    {"gligen", at_case_gligen},
+    {"upscaler", at_case_upscaler},
     {"weights", at_case_weights},
 };
 

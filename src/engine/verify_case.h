@@ -52,8 +52,10 @@ at_status at_case_denoiser(at_case *c, at_verify_report *r);
 at_status at_case_text_encoder(at_case *c, at_verify_report *r);
 at_status at_case_vae_decode(at_case *c, at_verify_report *r);
 at_status at_case_controlnet(at_case *c, at_verify_report *r); // verify_control.c
+at_status at_case_gligen(at_case *c, at_verify_report *r);
 at_status at_case_clip_vision(at_case *c, at_verify_report *r); // verify_vision.c
 at_status at_case_style_model(at_case *c, at_verify_report *r);
+at_status at_case_upscaler(at_case *c, at_verify_report *r); // verify_upscaler.c
 at_status at_case_vae_encode(at_case *c, at_verify_report *r);
 at_status at_case_tokenizer(at_case *c, at_verify_report *r);
 at_status at_case_sampler(at_case *c, at_verify_report *r);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // verify_control.c - ControlNets as components of a case: every residual by the name of its place
-// ("input.2", "skip.0", "middle", "doubles.5", "singles.5"), as the denoiser gets it.
+// ("input.2", "skip.0", "middle", "doubles.5", "singles.5"), as the denoiser gets it; and "gligen", a
+// UNet (options.base) with texts (input `text`, one row each) in boxes (options.boxes, [h, w, y, x]).
 // Easy to get wrong: UNet residuals are [b, h, w, c], so expected tensors are, too.
 // Owns nothing beyond a call.
 #include <stdio.h>
@@ -9,6 +10,7 @@
 #include "base/mem.h"
 #include "engine/verify_case.h"
 #include "models/control_net.h"
+#include "models/gligen.h"
 
 // The model that options.NAME names, or NULL.
 static at_status open_base(const at_case *c, const char *option, at_model **out)
@@ -99,5 +101,72 @@ out:
     at_free(timestep);
     at_free(guidance);
     at_control_net_release(&net);
+    return st;
+}
+
+// --- GLIGEN ------------------------------------------------------------------------------------
+static at_status read_boxes(at_case *c, at_gligen_box *boxes, size_t *n)
+{
+    at_status st = AT_OK;
+    const json_t *list = json_object_get(c->options, "boxes");
+    at_tensor *text;
+
+    *n = json_array_size(list);
+    AT_TRY(at_case_input(c, "text", false, &text));
+    if (*n > AT_GLIGEN_OBJECTS || text->rank != 2 || text->shape[0] != (int64_t)*n)
+        AT_TRY(at_fail(AT_EFORMAT, "%s: text needs one row for each of at most %d boxes", c->dir,
+                       AT_GLIGEN_OBJECTS));
+    for (size_t i = 0; i < *n; i++) {
+        int64_t side[4];
+        for (size_t k = 0; k < 4; k++)
+            side[k] = json_integer_value(json_array_get(json_array_get(list, i), k));
+        boxes[i] = (at_gligen_box){.text = at_narrow(c->ops, text, 0, (int64_t)i, 1),
+                                   .h = side[0],
+                                   .w = side[1],
+                                   .y = side[2],
+                                   .x = side[3]};
+    }
+    st = at_ops_status(c->ops);
+out:
+    return st;
+}
+
+at_status at_case_gligen(at_case *c, at_verify_report *r)
+{
+    at_status st = AT_OK;
+    at_store *s = NULL;
+    at_model *base = NULL;
+    at_gligen *net = NULL;
+    at_patches *set = NULL;
+    at_gligen_box boxes[AT_GLIGEN_OBJECTS];
+    at_tensor *x, *context;
+    float *timestep = NULL;
+    int64_t count;
+    size_t n;
+
+    AT_TRY(open_base(c, "base", &base));
+    if (!base || !c->model)
+        AT_TRY(at_fail(AT_EFORMAT, "%s: \"model\" and options.base are wanted", c->dir));
+    AT_TRY(at_store_open(c->model, &s));
+    AT_TRY(at_gligen_load(s, c->model, &net));
+    AT_TRY(at_case_input(c, "x", false, &x));
+    AT_TRY(at_case_input(c, "context", false, &context));
+    AT_TRY(at_case_values(c, "timestep", false, &timestep, &count));
+    AT_TRY(read_boxes(c, boxes, &n));
+    if (x->rank != 4 || count != x->shape[0])
+        AT_TRY(at_fail(AT_EFORMAT, "%s: timestep needs one value per batch entry", c->dir));
+    AT_TRY(at_gligen_patch(net, boxes, n, x->shape[2], x->shape[3], NULL, &set));
+    at_model_in in = {.x = x, .timestep = timestep, .context = context, .patches = set};
+    double start = at_now();
+    at_tensor *out = at_model_forward(c->ops, base, &in);
+    AT_TRY(at_ops_status(c->ops));
+    r->seconds = at_now() - start;
+    AT_TRY(at_case_output_tensor(c, "out", out));
+out:
+    at_patches_release(&set);
+    at_gligen_release(&net);
+    at_free(timestep);
+    at_model_release(&base);
+    at_store_release(&s);
     return st;
 }

@@ -324,7 +324,7 @@ at_status at_encode_texts(at_ops *o, const at_obj_clip *clip, const at_prompt_te
     for (int i = 0; i < AT_TE_COUNT; i++) {
         bool raw = i == AT_TE_L && kind_rules[clip->kind].l_pooled_raw;
         if (no_clip && i != AT_TE_T5) continue;
-        AT_TRY(encode_part(o, &parts[i], raw));
+        AT_TRY(encode_part(o, &parts[i], raw || texts->raw_pooled));
     }
     join(o, clip->kind, parts, &context, &pooled);
     AT_TRY(give_cond(o, context, pooled, out));
