@@ -397,6 +397,7 @@ at_status at_guide_open(at_ops *o, const at_guide_config *config, at_guide **out
     g->n_sigmas = config->n_sigmas;
     g->memory = config->memory;
     g->seed = config->seed;
+    g->seed = config->seed;
     g->noised = config->noised;
     g->batch_index = config->batch_index;
     g->device = at_ops_device(o);
@@ -405,7 +406,7 @@ at_status at_guide_open(at_ops *o, const at_guide_config *config, at_guide **out
     if (g->kind != AT_GUIDER_CFG && (!config->third || !config->negative))
         AT_TRY(at_fail(AT_EINVAL, "this guider needs three prompts"));
     AT_TRY(take_third(g, lists));
-    AT_TRY(at_guide_prepare(g, lists));
+    AT_TRY(at_guide_prepare(g, o, lists));
     AT_TRY(begin_hooks(g));
     *out = g;
     g = NULL;

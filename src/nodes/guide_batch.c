@@ -6,6 +6,8 @@
 // turn; lengths are brought to their least common multiple by repeating (see guide_plan.c).
 // Source: ComfyUI 0.3.64 comfy/samplers.py (_calc_cond_batch), comfy/conds.py. Owns nothing.
 #include "nodes/guide_impl.h"
+
+#include "nodes/boxes.h"
 #include "sample/guidance.h"
 #include "sample/sigmas.h"
 
@@ -110,11 +112,9 @@ static at_tensor *texts(const group *b, bool control)
 static at_tensor *pooled(const group *b)
 {
     at_tensor *part[AT_GUIDE_ROWS] = {0};
-    for (size_t i = 0; i < b->n; i++) {
-        at_tensor *v = at_guide_vector(b->g, b->o, b->items[i].e);
-        if (!v) return NULL;
-        part[i] = rows_of(b, v);
-    }
+    if (!b->items[0].e->vector) return NULL;
+    for (size_t i = 0; i < b->n; i++)
+        part[i] = rows_of(b, b->items[i].e->vector);
     return joined(b, part);
 }
 
@@ -155,8 +155,25 @@ static void steer(const group *b, at_model_in *in, at_control *control)
         }
     }
     at_tensor *own = b->items[0].e->c.control_context ? texts(b, true) : NULL;
-    if (at_control_run_residuals(g->control, b->o, (const at_obj_control *)chain, in, own, control))
+    at_model_in alone = *in; // ControlNets see neither references nor what stands behind x
+    alone.refs = NULL;
+    alone.n_refs = 0;
+    alone.concat = NULL;
+    if (at_control_run_residuals(g->control, b->o, (const at_obj_control *)chain, &alone, own,
+                                 control))
         in->control = control;
+}
+
+// The patches with GLIGEN's boxes behind them, counted in *own; such an entry runs alone.
+static void put_boxes(const group *b, at_model_in *in, at_patches **own)
+{
+    const at_object *boxes = b->items[0].e->c.extra[AT_COND_GLIGEN];
+    if (!boxes || !in->x) return;
+    at_status st = at_boxes_patch(boxes, in->x->shape[2], in->x->shape[3], in->patches, own);
+    if (st != AT_OK)
+        at_ops_poison(b->o, st, "%s", at_error_text());
+    else
+        in->patches = *own;
 }
 
 static at_tensor *run(const group *b, at_model_in *in, float *timestep, float *guidance)
@@ -206,7 +223,10 @@ void at_guide_forward(at_guide *g, at_ops *o, const at_plan *p, const at_batch *
                       .concat = concats(&b),
                       .patches = patches,
                       .sigma = sigma};
+    at_patches *boxed = NULL;
+    put_boxes(&b, &in, &boxed);
     at_tensor *raw = run(&b, &in, timestep, guidance);
+    at_patches_release(&boxed);
 
     for (size_t i = 0; i < b.n; i++) {
         at_tensor *of = cut(&b, rows_of(&b, (at_tensor *)x), &b.items[i].e->rect);

@@ -24,6 +24,7 @@ typedef struct at_entry {
     float start, end; // holds from sigma `start` down to `end`
     // Weight of each cell, f32 [1 or b, 1, rect.h, rect.w]; NULL: c.strength everywhere.
     at_tensor *mult_host, *mult;
+    at_tensor *vector; // beside the text, as at_model_in.pooled wants it; or NULL
     at_tensor *concat; // whole picture, f32 [b, k, h, w], or NULL
     at_tensor **refs;  // c.n_refs latents as the network takes them, or NULL
 } at_entry;
@@ -101,13 +102,13 @@ static inline size_t at_guide_hook_count(const at_guide *g)
 }
 
 // guide_prepare.c: conditionings to entries.
-at_status at_guide_prepare(at_guide *g, const at_obj_cond *const source[AT_GUIDE_LISTS]);
+at_status at_guide_prepare(at_guide *g, at_ops *o, const at_obj_cond *const source[AT_GUIDE_LISTS]);
 void at_guide_unprepare(at_guide *g);
+// guide_vector.c: fills e->vector, NULL where there is nothing to tell.
+at_status at_guide_vector(const at_guide *g, at_ops *o, at_entry *e);
 // guide.c: the positive estimate guided away from what the negative one has across it.
 at_tensor *at_guide_perpendicular(at_ops *o, const at_tensor *positive, const at_tensor *negative,
                                   const at_tensor *empty, double cfg, double neg_scale);
-// guide_vector.c: pooled text, with sizes where the network wants them; NULL: none (or a failure).
-at_tensor *at_guide_vector(const at_guide *g, at_ops *o, const at_entry *e);
 // guide_concat.c: what the network wants behind x, on the host; *out NULL where it wants nothing.
 at_status at_guide_concat(const at_guide *g, const at_cond *c, at_tensor **out);
 // (z - shift) * scale of f32 host values, in place.

@@ -210,8 +210,8 @@ static bool together(const at_guide *g, const at_entry *a, const at_entry *b)
            a->c.extra[AT_COND_HOOKS] == b->c.extra[AT_COND_HOOKS] && !a->c.extra[AT_COND_GLIGEN] &&
            !b->c.extra[AT_COND_GLIGEN] && same_text(g, a->c.context, b->c.context) &&
            same_text(g, a->c.control_context, b->c.control_context) &&
-           (!a->c.pooled) == (!b->c.pooled) &&
-           (!a->c.pooled || a->c.pooled->shape[1] == b->c.pooled->shape[1]) &&
+           (!a->vector) == (!b->vector) &&
+           (!a->vector || a->vector->shape[1] == b->vector->shape[1]) &&
            same_shape(a->concat, b->concat) && a->c.guidance_off == b->c.guidance_off &&
            same_shape(a->c.attn_bias, b->c.attn_bias) && same_refs(a, b);
 }

@@ -26,6 +26,7 @@ static void entry_clear(at_entry *e)
     at_tensor_release(&e->mult_host);
     at_tensor_release(&e->mult);
     at_tensor_release(&e->concat);
+    at_tensor_release(&e->vector);
 }
 
 void at_guide_unprepare(at_guide *g)
@@ -338,7 +339,7 @@ static at_status fit_rect(const at_guide *g, at_entry *e)
     return AT_OK;
 }
 
-at_status at_guide_prepare(at_guide *g, const at_obj_cond *const source[AT_GUIDE_LISTS])
+at_status at_guide_prepare(at_guide *g, at_ops *o, const at_obj_cond *const source[AT_GUIDE_LISTS])
 {
     at_status st = AT_OK;
     at_list *positive = &g->lists[AT_LIST_POSITIVE];
@@ -355,6 +356,7 @@ at_status at_guide_prepare(at_guide *g, const at_obj_cond *const source[AT_GUIDE
         for (size_t i = 0; i < g->lists[l].count; i++) {
             AT_TRY(fit_rect(g, &g->lists[l].items[i]));
             AT_TRY(at_guide_mult(g, &g->lists[l].items[i]));
+            AT_TRY(at_guide_vector(g, o, &g->lists[l].items[i]));
         }
     }
 out:
