@@ -11,6 +11,7 @@
 #include "models/bind.h"
 #include "models/control_net.h"
 #include "models/models.h"
+#include "models/upscaler.h"
 #include "models/vision.h"
 
 // A tensor that must (or must not) be there, below the prefix.
@@ -66,6 +67,13 @@ typedef struct at_vision_ops {
     at_tensor *(*style)(at_ops *o, const at_bound *v, const at_tensor *seen);
 } at_vision_ops;
 
+// The table of an AT_PART_UPSCALER row.
+typedef struct at_upscaler_ops {
+    // x [1, h, w, c] as at_upscaler_facts says -> [1, H, W, C]
+    at_tensor *(*forward)(at_ops *o, const at_bound *u, const at_tensor *x);
+    void (*facts)(const void *config, at_upscaler_facts *out);
+} at_upscaler_ops;
+
 struct at_arch {
     const char *name, *title;
     at_part part;
@@ -100,6 +108,7 @@ struct at_arch {
     const at_vae_ops *vae;
     const at_control_ops *control;
     const at_vision_ops *vision;
+    const at_upscaler_ops *upscaler;
 };
 
 extern const at_arch *const at_arch_table[]; // in the order of detection

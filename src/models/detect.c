@@ -57,6 +57,10 @@ static const prefix_row prefixes[] = {
     {AT_PART_VISION, ""},
     {AT_PART_STYLE, ""},
     {AT_PART_GLIGEN, ""},
+    {AT_PART_UPSCALER, ""},
+    {AT_PART_UPSCALER, "params_ema."},
+    {AT_PART_UPSCALER, "params."},
+    {AT_PART_UPSCALER, "module."},
 };
 
 const char *at_arch_name(const at_arch *a)
