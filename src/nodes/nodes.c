@@ -59,6 +59,8 @@ static const at_node *const *const families[] = {
     at_nodes_schedulers,
     at_nodes_custom_sampling_sigmas,
     at_nodes_samplers,
+    at_nodes_string,
+    at_nodes_string_regex,
 };
 
 at_status at_nodes_register(at_registry *r)

@@ -63,6 +63,8 @@ extern const at_node *const at_nodes_gligen[];
 extern const at_node *const at_nodes_schedulers[];
 extern const at_node *const at_nodes_custom_sampling_sigmas[];
 extern const at_node *const at_nodes_samplers[];
+extern const at_node *const at_nodes_string[];
+extern const at_node *const at_nodes_string_regex[];
 
 // Put every family into a registry.
 at_status at_nodes_register(at_registry *r);

@@ -99,19 +99,31 @@ static bool is_final_sigma(const at_case_rules *r, const uint32_t *word, size_t 
     return j == n || !has(r->cased, word[j], st);
 }
 
+bool at_case_is_cased(const at_case_rules *r, uint32_t c, at_status *st)
+{
+    return has(r->cased, c, st);
+}
+
+at_status at_case_lower(const at_case_rules *r, const uint32_t *word, size_t n, size_t at,
+                        at_str *out)
+{
+    at_status st = AT_OK;
+
+    if (word[at] == 0x130) // I with a dot: the one letter whose lower case is two
+        at_str_append(out, "i\xcc\x87");
+    else if (word[at] == 0x3a3)
+        at_utf8_append(out, is_final_sigma(r, word, n, at, &st) ? 0x3c2 : 0x3c3);
+    else
+        at_utf8_append(out, (uint32_t)utf8proc_tolower((utf8proc_int32_t)word[at]));
+    return st;
+}
+
 static at_status lower_word(const at_case_rules *r, const uint32_t *word, size_t n, at_str *out)
 {
     at_status st = AT_OK;
 
-    for (size_t i = 0; i < n; i++) {
-        if (word[i] == 0x130) { // I with a dot: the one letter whose lower case is two
-            at_str_append(out, "i\xcc\x87");
-        } else if (word[i] == 0x3a3) {
-            at_utf8_append(out, is_final_sigma(r, word, n, i, &st) ? 0x3c2 : 0x3c3);
-        } else {
-            at_utf8_append(out, (uint32_t)utf8proc_tolower((utf8proc_int32_t)word[i]));
-        }
-    }
+    for (size_t i = 0; i < n && st == AT_OK; i++)
+        st = at_case_lower(r, word, n, i, out);
     return st;
 }
 

@@ -17,6 +17,10 @@ typedef struct at_case_rules {
 } at_case_rules;
 at_status at_case_rules_init(at_case_rules *r);
 void at_case_rules_free(at_case_rules *r);
+bool at_case_is_cased(const at_case_rules *r, uint32_t c, at_status *st);
+// Letter `at` of `word` in lower case, as Python's str.lower: the Greek final sigma looks around.
+at_status at_case_lower(const at_case_rules *r, const uint32_t *word, size_t n, size_t at,
+                        at_str *out);
 
 at_status at_clip_clean(const at_case_rules *r, const char *text, size_t n, at_str *out);
 

@@ -14,11 +14,24 @@ struct at_regex {
     pcre2_match_context *limits;
 };
 
+static uint32_t options_of(unsigned flags)
+{
+    uint32_t o = PCRE2_UTF | PCRE2_UCP | PCRE2_NEVER_BACKSLASH_C;
+    if (flags & AT_REGEX_NOCASE) o |= PCRE2_CASELESS;
+    if (flags & AT_REGEX_MULTILINE) o |= PCRE2_MULTILINE | PCRE2_ALT_CIRCUMFLEX;
+    if (flags & AT_REGEX_DOTALL) o |= PCRE2_DOTALL;
+    return o;
+}
+
 at_status at_regex_compile(const char *label, const char *pattern, bool nocase, at_regex **out)
 {
+    return at_regex_compile_as(label, pattern, nocase ? AT_REGEX_NOCASE : 0, out);
+}
+
+at_status at_regex_compile_as(const char *label, const char *pattern, unsigned flags,
+                              at_regex **out)
+{
     at_regex *re = at_calloc(1, sizeof *re);
-    uint32_t flags =
-        PCRE2_UTF | PCRE2_UCP | PCRE2_NEVER_BACKSLASH_C | (nocase ? PCRE2_CASELESS : 0);
     int error = 0;
     PCRE2_SIZE at = 0;
     PCRE2_UCHAR text[128] = "";
@@ -26,7 +39,8 @@ at_status at_regex_compile(const char *label, const char *pattern, bool nocase, 
 
     *out = NULL;
     if (!re) AT_TRY(at_fail(AT_ENOMEM, "%s: no memory for a pattern", label));
-    re->code = pcre2_compile((PCRE2_SPTR)pattern, PCRE2_ZERO_TERMINATED, flags, &error, &at, NULL);
+    re->code = pcre2_compile((PCRE2_SPTR)pattern, PCRE2_ZERO_TERMINATED, options_of(flags), &error,
+                             &at, NULL);
     if (!re->code) {
         pcre2_get_error_message(error, text, sizeof text);
         AT_TRY(at_fail(AT_EFORMAT, "%s: pattern \"%.80s\" at %zu: %s", label, pattern, (size_t)at,
@@ -83,4 +97,41 @@ bool at_regex_next(const at_regex *re, at_regex_space *space, const char *text, 
     }
     at_regex_space_free(own);
     return rc >= 0;
+}
+
+size_t at_regex_groups(const at_regex *re)
+{
+    uint32_t n = 0;
+    pcre2_pattern_info(re->code, PCRE2_INFO_CAPTURECOUNT, &n);
+    return n;
+}
+
+size_t at_regex_group_named(const at_regex *re, const char *name)
+{
+    int n = pcre2_substring_number_from_name(re->code, (PCRE2_SPTR)name);
+    return n > 0 ? (size_t)n : 0;
+}
+
+bool at_regex_match(const at_regex *re, const char *text, size_t n, size_t from, bool not_empty,
+                    size_t *ranges, at_status *st)
+{
+    size_t groups = at_regex_groups(re);
+    pcre2_match_data *data = pcre2_match_data_create((uint32_t)groups + 1, NULL);
+    uint32_t options = PCRE2_NO_UTF_CHECK | (not_empty ? PCRE2_NOTEMPTY_ATSTART : 0);
+
+    if (!data) {
+        *st = at_fail(AT_ENOMEM, "no memory to match a pattern");
+        return false;
+    }
+    int rc = pcre2_match(re->code, (PCRE2_SPTR)text, n, from, options, data, re->limits);
+    const PCRE2_SIZE *found = pcre2_get_ovector_pointer(data);
+    for (size_t i = 0; rc > 0 && i < 2 * (groups + 1); i++)
+        ranges[i] = i < 2 * (size_t)rc ? found[i] : PCRE2_UNSET;
+    pcre2_match_data_free(data);
+    if (rc == PCRE2_ERROR_NOMEMORY)
+        *st = at_fail(AT_ENOMEM, "no memory to match a pattern");
+    else if (rc < 0 && rc != PCRE2_ERROR_NOMATCH)
+        *st = at_fail(AT_EINVAL, "a pattern takes more than %u steps on a text of %zu bytes",
+                      MATCH_LIMIT, n);
+    return rc > 0;
 }
