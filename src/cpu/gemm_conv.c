@@ -13,6 +13,7 @@
 #include "cpu/gemm_conv.h"
 
 enum {
+    PACK_ROWS = 288, // of a panel that are transposed at a time
     KC_ALL = 320, // shorter filters are multiplied in one go, all rows at once; else parts of a row
     SUMS_BYTES = 192 * 1024, // sums of a band
 };
@@ -20,49 +21,53 @@ enum {
 // --- the weight ---------------------------------------------------------------------------------
 typedef struct pack_job {
     const conv *c;
-    float *panels;
+    void *panels;
+    at_cpu_oom *oom;
 } pack_job;
 
-// Panel p: weight [cout, cin, kh, kw] as [k][nr] with zeros behind the last channel.
+// Panel p: weight [cout, cin, kh, kw] as [k][nr] in its own dtype, with zeros behind the last channel.
 static void pack_range(void *ctx, int64_t begin, int64_t end)
 {
     const pack_job *j = ctx;
     const conv *c = j->c;
-    const at_wview *w = &c->a->w;
-    int64_t nr = c->k->nr, taps = c->kh * c->kw;
+    const at_view *w = &c->a->w.v;
+    int64_t nr = c->k->nr, taps = c->kh * c->kw, step = 1 + PACK_ROWS / taps;
+    float *g = at_cpu_scratch(j->oom, at_alloc((size_t)(step * taps * nr) * sizeof *g));
 
+    if (!g) return;
     for (int64_t p = begin; p < end; p++) {
-        float *dst = j->panels + p * nr * c->kk;
-        memset(dst, 0, (size_t)(nr * c->kk) * sizeof *dst);
-        for (int64_t o = p * nr; o < at_most((p + 1) * nr, c->cout); o++) {
-            for (int64_t i = 0; i < c->cin; i++) {
-                float tap[CONV_MAX_K * CONV_MAX_K];
-                at_cpu_load(tap, w->v.data, w->v.dtype, (o * c->cin + i) * taps, 1, taps);
-                for (int64_t t = 0; t < taps; t++)
-                    dst[(t * c->cin + i) * nr + o - p * nr] = tap[t];
-            }
+        int64_t first = p * nr * c->kk, o = p * nr;
+        for (int64_t i = 0; i < c->cin; i += step) {
+            int64_t n = at_most(step, c->cin - i);
+            c->k->pack(g, w->data, w->dtype, (o * c->cin + i) * taps, c->cin * taps,
+                       (int)at_most(nr, c->cout - o), n * taps);
+            for (int64_t r = 0; r < n * taps; r++)
+                c->k->store(j->panels, w->dtype, first + (r % taps * c->cin + i + r / taps) * nr, 1,
+                            g + r * nr, nr);
         }
     }
+    at_free(g);
 }
 
 typedef struct packed_conv {
     at_cpu_packed head;
-    _Alignas(AT_ALIGN) float panels[];
+    at_dtype dtype;
+    _Alignas(AT_ALIGN) char panels[];
 } packed_conv;
 
-static at_status pack_weight(const conv *c, packed_conv **out)
+static at_status pack_weight(conv *c, packed_conv **out)
 {
     int64_t count = (c->cout + c->k->nr - 1) / c->k->nr;
-    size_t floats = (size_t)(count * c->k->nr * c->kk);
-    packed_conv *p = at_alloc(sizeof *p + floats * sizeof *p->panels);
+    size_t elements = (size_t)(count * c->k->nr * c->kk);
+    packed_conv *p = at_alloc(sizeof *p + elements * at_cpu_dtype_bytes(c->a->w.v.dtype));
     pack_job j;
 
-    if (!p) return at_fail(AT_ENOMEM, "conv2d: no memory to pack %zu weights", floats);
-    p->head = (at_cpu_packed){.owner = c->k};
-    j = (pack_job){c, p->panels};
+    if (!p) return at_fail(AT_ENOMEM, "conv2d: no memory to pack %zu weights", elements);
+    *p = (packed_conv){.head = {.owner = c->k}, .dtype = c->a->w.v.dtype};
+    j = (pack_job){c, p->panels, &c->oom};
     at_parallel_for(count, 1 + 16384 / (c->kk * c->k->nr), pack_range, &j);
     *out = p;
-    return AT_OK;
+    return at_cpu_oom_status(&c->oom, "conv2d");
 }
 
 // --- a band of the input ------------------------------------------------------------------------
@@ -124,8 +129,9 @@ typedef struct band_view {
 } band_view;
 
 // Sums of output rows [0, rows), channels [n0, n0 + panels * nr) into s [rows * ow][ld].
+// `piece`: room for a part of a panel as f32.
 static void multiply(const conv *c, const band_view *v, int64_t rows, int64_t n0, int64_t panels,
-                     float *s, int64_t ld)
+                     float *s, int64_t ld, float *piece)
 {
     int64_t nr = c->k->nr, mr = c->k->mr, step = v->pixel * c->a->stride;
     int64_t off[CONV_MAX_K], pieces = c->kk <= KC_ALL ? 1 : (c->row + c->k->kc - 1) / c->k->kc;
@@ -136,7 +142,9 @@ static void multiply(const conv *c, const band_view *v, int64_t rows, int64_t n0
     for (int64_t sweep = 0; sweep < sweeps; sweep++) {
         int64_t ky = sweep / pieces, k0 = sweep % pieces * len, n = at_most(len, c->row - k0);
         for (int64_t p = 0; p < panels; p++) {
-            const float *w = c->panels + (n0 + p * nr) * c->kk + (ky * c->row + k0) * nr;
+            int64_t first = (n0 + p * nr) * c->kk + (ky * c->row + k0) * nr;
+            const float *w = at_cpu_row(c->k, piece, c->panels, c->panel_dtype, first, 1,
+                                        (sweeps == 1 ? c->kk : n) * nr);
             for (int64_t y = 0; y < rows; y++) {
                 const float *from = v->data + (y * c->a->stride + ky) * v->row + k0;
                 float *to = s + y * c->ow * ld + p * nr;
@@ -172,7 +180,7 @@ void at_cpu_conv_finish(const conv *c, int64_t b, int64_t oy0, int64_t rows, int
         at_cpu_conv_finish_pixel(c, b, oy0 + p / c->ow, p % c->ow, n0, count, s + p * ld);
 }
 
-static void conv_task(const conv *c, int64_t task, float *band, float *sums)
+static void conv_task(const conv *c, int64_t task, float *band, float *sums, float *piece)
 {
     int64_t b = task / c->bands, oy0 = task % c->bands * c->band, nr = c->k->nr;
     int64_t rows = at_most(c->band, c->oh - oy0);
@@ -188,7 +196,7 @@ static void conv_task(const conv *c, int64_t task, float *band, float *sums)
     }
     for (int64_t n0 = 0; n0 < c->cout; n0 += CONV_NC) {
         int64_t count = at_most(CONV_NC, c->cout - n0), ld = round_up(count, nr) + CONV_PAD;
-        multiply(c, &v, rows, n0, (count + nr - 1) / nr, sums, ld);
+        multiply(c, &v, rows, n0, (count + nr - 1) / nr, sums, ld, piece);
         at_cpu_conv_finish(c, b, oy0, rows, n0, count, sums, ld);
     }
 }
@@ -204,12 +212,14 @@ static void conv_range(void *ctx, int64_t begin, int64_t end)
 {
     conv *c = ctx;
     int64_t ld = round_up(at_most(CONV_NC, c->cout), c->k->nr) + CONV_PAD;
-    size_t floats = band_floats(c), sums = (size_t)(c->band * c->ow * ld);
-    float *scratch = at_cpu_scratch(&c->oom, at_alloc((floats + sums) * sizeof *scratch));
+    size_t floats = (size_t)round_up((int64_t)band_floats(c), CONV_PAD);
+    size_t sums = (size_t)(c->band * c->ow * ld);
+    size_t piece = c->panel_dtype == AT_F32 ? 0 : (size_t)(KC_ALL + c->k->kc) * (size_t)c->k->nr;
+    float *scratch = at_cpu_scratch(&c->oom, at_alloc((floats + sums + piece) * sizeof *scratch));
 
     if (!scratch) return;
     for (int64_t t = begin; t < end; t++)
-        conv_task(c, t, scratch + sums, scratch);
+        conv_task(c, t, scratch + sums, scratch, scratch + sums + floats);
     at_free(scratch);
 }
 
@@ -313,9 +323,13 @@ at_status at_cpu_gemm_conv2d(const at_cpu_kernels *k, const at_conv2d_args *a)
     if (!kept) {
         AT_TRY(pack_weight(&c, &own));
         kept = own;
-        if (at_cpu_packed_put(a->w.packed, &own->head)) own = NULL; // moved to the weight
+        if (at_cpu_packed_put(a->w.packed, &own->head)) {
+            own = NULL; // moved to the weight
+            at_cpu_packed_drop_source(&a->w);
+        }
     }
     c.panels = kept->panels;
+    c.panel_dtype = kept->dtype;
     at_parallel_for(a->out.shape[0] * c.bands, 1, conv_range, &c);
     st = at_cpu_oom_status(&c.oom, "conv2d");
 out:

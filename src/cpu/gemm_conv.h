@@ -21,7 +21,8 @@ typedef struct conv {
     int64_t kk, row;                           // kh * kw * cin, kw * cin
     int64_t band, bands;                       // output rows of a task, tasks in an image
     int64_t wide;                              // pixels of a padded band row
-    const float *panels;                       // [cout / nr][kk][nr], K in the order ky, kx, cin
+    const void *panels;                        // [cout / nr][kk][nr], K in the order ky, kx, cin
+    at_dtype panel_dtype;                      // that of the weight
     const float *bias;
     bool direct; // x can be read where it lies
     at_cpu_oom oom;

@@ -21,7 +21,7 @@ enum {
     COLUMNS = 128,                 // output channels that are multiplied at a time
     BLOCK_BYTES = 8 * 1024 * 1024, // transformed weights at a time
     CHANNELS = 32,                 // input channels that are packed at a time
-    FEW_PATCHES = 16               // below: transforming the weight costs more than is saved
+    FEW_PATCHES = 8                // below: transforming the weight costs more than is saved
 };
 
 typedef struct wino {
