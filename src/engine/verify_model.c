@@ -25,9 +25,11 @@ static double begin_timing(at_case *c)
 }
 
 // --- denoisers ----------------------------------------------------------------------------------
+enum { MAX_REFS = 8 };
+
 // One rank's share of a forward: its own ops and its own copies of the inputs.
 typedef struct rank_job {
-    at_case part; // dir, inputs, device and dtype of the case; ops of this rank
+    at_case part; // dir, options, inputs, device and dtype of the case; ops of this rank
     at_model *model;
     at_comm *comm; // NULL: one rank
     at_tensor *out;
@@ -68,6 +70,50 @@ out:
     return st;
 }
 
+// Reference latents "ref.0" .. and how they are placed.
+static at_status references(at_case *c, const at_tensor **refs, at_model_in *in)
+{
+    static const char *const methods[] = {
+        [AT_REF_OFFSET] = "offset", [AT_REF_INDEX] = "index", [AT_REF_UXO] = "uxo"};
+    const char *method = at_case_text(c, "ref_method", "offset");
+    at_status st = AT_OK;
+    char key[32];
+
+    for (size_t i = 0; i < MAX_REFS && st == AT_OK; i++) {
+        at_tensor *t;
+        snprintf(key, sizeof key, "ref.%zu", i);
+        st = at_case_input(c, key, true, &t);
+        if (!t) break;
+        refs[in->n_refs++] = t;
+    }
+    in->refs = refs;
+    for (size_t i = 0; i < sizeof methods / sizeof *methods; i++)
+        if (strcmp(methods[i], method) == 0) in->ref_method = (at_ref_method)i;
+    return st;
+}
+
+// Options skip_double and skip_single: the number of a block to leave out.
+typedef struct left_out {
+    int doubles, singles;
+} left_out;
+static bool skips(void *self, const at_site *s)
+{
+    const left_out *l = self;
+    return (s->part == AT_SITE_DOUBLE && s->block == l->doubles) ||
+           (s->part == AT_SITE_SINGLE && s->block == l->singles);
+}
+static at_status patches_of(const at_case *c, at_patches **out)
+{
+    static const at_patch_ops ops = {.name = "skip", .skips = skips};
+    left_out l = {(int)at_case_number(c, "skip_double", -1),
+                  (int)at_case_number(c, "skip_single", -1)};
+    if (l.doubles < 0 && l.singles < 0) return AT_OK;
+    left_out *self = at_alloc(sizeof *self);
+    if (!self) return at_fail(AT_ENOMEM, "%s: no memory for a patch", c->dir);
+    *self = l;
+    return at_patches_add(NULL, &ops, self, out);
+}
+
 static at_status forward(rank_job *j)
 {
     at_status st = AT_OK;
@@ -76,6 +122,8 @@ static at_status forward(rank_job *j)
     float *timestep = NULL, *guidance = NULL;
     int64_t n, n_guidance;
     at_control control = {0};
+    const at_tensor *refs[MAX_REFS];
+    at_patches *patches = NULL;
     bool steered = false;
 
     AT_TRY(at_case_input(c, "x", false, &x));
@@ -94,7 +142,11 @@ static at_status forward(rank_job *j)
                       .pooled = pooled,
                       .guidance = guidance,
                       .concat = concat,
-                      .control = steered ? &control : NULL};
+                      .control = steered ? &control : NULL,
+                      .no_guidance = json_is_true(json_object_get(c->options, "no_guidance"))};
+    AT_TRY(references(c, refs, &in));
+    AT_TRY(patches_of(c, &patches));
+    in.patches = patches;
     for (int i = 0; i < c->repeat; i++) {
         double start = begin_timing(c);
         j->out = at_model_forward(c->ops, j->model, &in);
@@ -102,6 +154,7 @@ static at_status forward(rank_job *j)
     }
 out:
     if (st != AT_OK) at_ops_poison(c->ops, st, "%s", at_error_text());
+    at_patches_release(&patches);
     at_free(timestep);
     at_free(guidance);
     return at_ops_vote(c->ops);
@@ -127,6 +180,7 @@ static at_status run_ranks(at_case *c, at_model *model, rank_job *jobs, at_comm 
     AT_TRY(at_comm_threads(c->ranks, comms));
     for (int r = 0; r < c->ranks; r++)
         jobs[r] = (rank_job){.part = {.dir = c->dir,
+                                      .options = c->options,
                                       .inputs = c->inputs,
                                       .device = c->device,
                                       .dtype = c->dtype,

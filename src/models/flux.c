@@ -71,14 +71,31 @@ static at_tensor *to_image(at_ops *o, const at_flux_state *s, const at_tensor *t
     return x;
 }
 
+// Tokens of x (with what stands behind it along channels), then of every reference latent.
+static at_tensor *picture_tokens(at_ops *o, const at_tensor *x, const at_model_in *in)
+{
+    enum { MOST = 65 };
+    const at_tensor *part[MOST] = {at_flux_tokens(o, at_flux_pad_even(o, x))};
+    if (in->n_refs >= MOST)
+        return at_ops_poison(o, AT_EINVAL, "%zu reference latents; %d are the most", in->n_refs,
+                             MOST - 1);
+    for (size_t i = 0; i < in->n_refs; i++)
+        part[i + 1] = at_flux_tokens(o, at_flux_pad_even(o, in->refs[i]));
+    const at_tensor *all = in->n_refs ? at_concat(o, 1, (int)in->n_refs + 1, part) : part[0];
+    return at_cast(o, all, at_ops_compute(o));
+}
+
 static at_tensor *prologue(at_ops *o, const at_bound *m, void *state, const at_model_in *in)
 {
     const at_flux_config *c = m->config;
     const at_flux_weights *w = m->weights;
     at_flux_state *s = state;
+    at_model_in all = *in;
 
-    if (!at_flux_begin(o, m->arch, c, w, s, in, 0)) return NULL;
-    at_tensor *img = at_cast(o, at_flux_tokens(o, at_flux_pad_even(o, in->x)), at_ops_compute(o));
+    if (in->concat) all.x = at_concat(o, 1, 2, (const at_tensor *[]){in->x, in->concat});
+    if (!all.x || !at_flux_begin(o, m->arch, c, w, s, &all, 0)) return NULL;
+    s->in = in;
+    at_tensor *img = picture_tokens(o, all.x, in);
     at_tensor *txt = at_split_tokens(o, in->context);
     img = at_split_tokens(o, img);
     if (!img || !txt) return NULL;
@@ -109,10 +126,12 @@ static at_tensor *epilogue(at_ops *o, const at_bound *m, void *state, at_tensor 
     const at_flux_weights *w = m->weights;
     const at_flux_state *s = state;
 
-    at_tensor *img = at_narrow(o, h, 1, s->text, s->image);
+    int64_t own = s->rows * s->cols;
+    at_tensor *img = at_narrow(o, h, 1, s->text, at_ops_comm(o)->size == 1 ? own : s->image);
     at_tensor *mod = at_flux_modulation(o, s, w->final_mod);
     img = linear(o, at_flux_modulate(o, c, img, mod, 0), w->final, NULL);
-    img = at_gather_tokens(o, img, s->rows * s->cols);
+    if (at_ops_comm(o)->size > 1)
+        img = at_narrow(o, at_gather_tokens(o, img, s->all_image), 1, 0, own);
     return at_cast(o, at_contiguous(o, to_image(o, s, img)), AT_F32);
 }
 
@@ -144,6 +163,7 @@ static void cost(const void *config, int64_t batch, int64_t latent_h, int64_t la
 // --- descriptors -------------------------------------------------------------------------------
 static const at_denoiser_ops ops = {
     .state_size = sizeof(at_flux_state),
+    .channels = AT_FIELD(at_flux_config, channels),
     .context = AT_FIELD(at_flux_config, context),
     .vector = AT_FIELD(at_flux_config, vec),
     .blocks = blocks,

@@ -47,7 +47,7 @@ static at_tensor *condition(at_ops *o, const at_flux_config *c, const at_flux_we
                             const at_model_in *in, int64_t b)
 {
     at_tensor *vec = embed_scalar(o, c, in->timestep, b, &w->time);
-    if (c->guidance) {
+    if (c->guidance && !in->no_guidance) {
         float usual[AT_FLUX_MAX_BATCH];
         for (size_t i = 0; i < AT_LEN(usual); i++)
             usual[i] = 3.5f;
@@ -83,11 +83,57 @@ at_tensor *at_flux_tokens(at_ops *o, const at_tensor *x)
     return at_reshape(o, t, 3, (int64_t[]){b, h * w, c * 4});
 }
 
-// Positions are (0, row, column) for image tokens and zero for text.
-static at_rope_table rope_for(at_ops *o, const at_flux_config *c, const at_flux_state *s,
-                              int64_t text)
+// --- positions ---------------------------------------------------------------------------------
+// Write (layer, y0 + row, x0 + column) of rows x cols patches; returns what is behind them.
+static float *grid(float *p, int64_t layer, int64_t y0, int64_t x0, int64_t rows, int64_t cols)
 {
-    int64_t n = text + s->rows * s->cols, shape[] = {n, 3};
+    for (int64_t i = 0; i < rows * cols; i++) {
+        *p++ = (float)layer;
+        *p++ = (float)(y0 + i / cols);
+        *p++ = (float)(x0 + i % cols);
+    }
+    return p;
+}
+
+static int64_t patches(int64_t side)
+{
+    return (side + 1) / 2;
+}
+
+// Positions of reference latents, by ComfyUI 0.3.64's three methods (ldm/flux/model.py). Sizes and
+// places are counted in latent cells and turned into patches last.
+static void ref_positions(const at_flux_state *s, const at_model_in *in, float *p)
+{
+    int64_t high = 0, wide = 0;
+    for (size_t i = 0; i < in->n_refs; i++) {
+        int64_t h = in->refs[i]->shape[2], w = in->refs[i]->shape[3], layer = 1, y = 0, x = 0;
+        switch (in->ref_method) {
+        case AT_REF_INDEX: layer = (int64_t)i + 1; break;
+        case AT_REF_UXO:
+            layer = 0;
+            y = s->rows * 2 + high;
+            x = s->cols * 2 + wide;
+            high += h;
+            wide += w;
+            break;
+        case AT_REF_OFFSET: // beside or below what is there, where that stays smaller
+            if (h + high > w + wide)
+                x = wide;
+            else
+                y = high;
+            high = high > h + y ? high : h + y;
+            wide = wide > w + x ? wide : w + x;
+            break;
+        }
+        p = grid(p, layer, patches(y), patches(x), patches(h), patches(w));
+    }
+}
+
+// Zero for text, (0, row, column) for the picture, then references.
+static at_rope_table rope_for(at_ops *o, const at_flux_config *c, const at_flux_state *s,
+                              const at_model_in *in, int64_t text)
+{
+    int64_t n = text + s->all_image, shape[] = {n, 3};
     at_tensor *ids = NULL;
     at_rope_table none = {0};
     int d = (int)c->head_dim, axes[] = {d / 8, 7 * d / 16, 7 * d / 16};
@@ -98,13 +144,11 @@ static at_rope_table rope_for(at_ops *o, const at_flux_config *c, const at_flux_
         return none;
     }
     float *p = at_tensor_data(ids);
-    for (int64_t i = 0; i < n; i++) {
-        int64_t j = i - text, row = j < 0 ? 0 : j / s->cols, col = j < 0 ? 0 : j % s->cols;
-        p[3 * i] = 0;
-        p[3 * i + 1] = (float)row;
-        p[3 * i + 2] = (float)col;
-    }
-    at_rope_table t = at_rope_make(o, n, 3, axes, p, rope_theta);
+    for (int64_t i = 0; i < 3 * text; i++)
+        *p++ = 0;
+    p = grid(p, 0, 0, 0, s->rows, s->cols);
+    ref_positions(s, in, p);
+    at_rope_table t = at_rope_make(o, n, 3, axes, at_tensor_data(ids), rope_theta);
     at_tensor_release(&ids);
     return t;
 }
@@ -123,11 +167,12 @@ static at_tensor *split_table(at_ops *o, const at_tensor *t)
     return s ? at_reshape(o, s, 2, (int64_t[]){s->shape[1], d}) : NULL;
 }
 
-static void make_rope(at_ops *o, const at_flux_config *c, at_flux_state *s, int64_t text)
+static void make_rope(at_ops *o, const at_flux_config *c, at_flux_state *s, const at_model_in *in,
+                      int64_t text)
 {
-    at_rope_table all = rope_for(o, c, s, text);
+    at_rope_table all = rope_for(o, c, s, in, text);
     at_rope_table txt = rope_part(o, all, 0, text);
-    at_rope_table img = rope_part(o, all, text, s->rows * s->cols);
+    at_rope_table img = rope_part(o, all, text, s->all_image);
     s->rope_text = (at_rope_table){split_table(o, txt.cos), split_table(o, txt.sin)};
     s->rope_image = (at_rope_table){split_table(o, img.cos), split_table(o, img.sin)};
     s->rope = all;
@@ -157,9 +202,22 @@ bool at_flux_begin(at_ops *o, const at_arch *a, const at_flux_config *c, const a
     s->rows = (s->height + 1) / 2;
     s->cols = (s->width + 1) / 2;
     s->all_image = s->rows * s->cols;
+    for (size_t i = 0; i < in->n_refs; i++) {
+        const at_tensor *r = in->refs[i];
+        if (!r) return false; // poison of the caller
+        if (r->rank != 4 || r->shape[1] != c->channels || r->shape[0] != s->batch) {
+            at_ops_poison(o, AT_EINVAL,
+                          "%s looks at latents of %lld channels and batch %lld; reference %zu has "
+                          "%lld and %lld",
+                          a->title, (long long)c->channels, (long long)s->batch, i + 1,
+                          (long long)r->shape[1], (long long)r->shape[0]);
+            return false;
+        }
+        s->all_image += patches(r->shape[2]) * patches(r->shape[3]);
+    }
     s->control = in->control;
     s->vec = condition(o, c, w, in, s->batch);
-    make_rope(o, c, s, text->shape[1] + more_text);
+    make_rope(o, c, s, in, text->shape[1] + more_text);
     return true;
 }
 
@@ -262,8 +320,15 @@ static void stream_out(at_ops *o, const at_flux_config *c, const at_flux_stream 
     linear(at_into(o, x), h, w->fc2, &add);
 }
 
-at_tensor *at_flux_double_block(at_ops *o, const at_flux_config *c, const at_flux_double *w,
-                                const at_flux_state *s, int i, at_tensor *h)
+// A patch may leave a block out; its residual is added all the same.
+static bool left_out(const at_flux_state *s, at_site_part part, int i)
+{
+    at_site site = {.in = s->in, .part = part, .block = i, .h = s->rows, .w = s->cols};
+    return s->in && at_patch_skips(s->in->patches, &site);
+}
+
+static void run_double(at_ops *o, const at_flux_config *c, const at_flux_double *w,
+                       const at_flux_state *s, at_tensor *h)
 {
     at_tensor *txt = at_narrow(o, h, 1, 0, s->text), *img = at_narrow(o, h, 1, s->text, s->image);
     at_tensor *txt_mod = at_flux_modulation(o, s, w->txt.mod);
@@ -276,13 +341,20 @@ at_tensor *at_flux_double_block(at_ops *o, const at_flux_config *c, const at_flu
     at_tensor *y = attend(o, c, qkv, NULL);
     stream_out(o, c, &w->txt, txt, at_narrow(o, y, 1, 0, s->text), txt_mod);
     stream_out(o, c, &w->img, img, at_narrow(o, y, 1, s->text, s->image), img_mod);
-    if (s->control && i < AT_CONTROL_MAX) add_control(o, s, s->control->doubles[i], img);
+}
+
+at_tensor *at_flux_double_block(at_ops *o, const at_flux_config *c, const at_flux_double *w,
+                                const at_flux_state *s, int i, at_tensor *h)
+{
+    if (!left_out(s, AT_SITE_DOUBLE, i)) run_double(o, c, w, s, h);
+    if (s->control && i < AT_CONTROL_MAX)
+        add_control(o, s, s->control->doubles[i], at_narrow(o, h, 1, s->text, s->image));
     return h;
 }
 
 // Attention and MLP read the same normalised tokens and write side by side; linear2 joins them.
-at_tensor *at_flux_single_block(at_ops *o, const at_flux_config *c, const at_flux_single *w,
-                                const at_flux_state *s, int i, at_tensor *h)
+static void run_single(at_ops *o, const at_flux_config *c, const at_flux_single *w,
+                       const at_flux_state *s, at_tensor *h)
 {
     int64_t tokens = s->text + s->image;
     at_tensor *mod = at_flux_modulation(o, s, w->mod);
@@ -298,6 +370,12 @@ at_tensor *at_flux_single_block(at_ops *o, const at_flux_config *c, const at_flu
     attend(o, c, y, at_narrow(o, both, 2, 0, c->hidden));
     at_unary(at_into(o, mlp_out), mlp_in, AT_ACT_GELU_TANH);
     linear(at_into(o, h), both, w->lin2, &add);
+}
+
+at_tensor *at_flux_single_block(at_ops *o, const at_flux_config *c, const at_flux_single *w,
+                                const at_flux_state *s, int i, at_tensor *h)
+{
+    if (!left_out(s, AT_SITE_SINGLE, i)) run_single(o, c, w, s, h);
     if (!s->control || i >= AT_CONTROL_MAX || !s->control->singles[i]) return h;
     at_tensor *img = at_narrow(o, h, 1, s->text, s->image);
     add_control(o, s, s->control->singles[i], img);

@@ -46,12 +46,13 @@ typedef struct at_flux_weights {
 
 typedef struct at_flux_state {
     int64_t batch, text, image; // tokens of this rank
-    int64_t all_image;          // image tokens of all ranks
+    int64_t all_image;          // image tokens of all ranks, those of reference latents too
     int64_t height, width;      // of the latent
     int64_t rows, cols;         // of patches
     at_tensor *vec;             // silu(time + guidance + pooled) [b, hidden]
     at_rope_table rope, rope_text, rope_image;
     const at_control *control; // or NULL
+    const at_model_in *in;     // for patches, where there are any; or NULL
 } at_flux_state;
 
 enum { AT_FLUX_MAX_BATCH = 512 };
@@ -135,7 +136,8 @@ const char *at_flux_derive(at_flux_config *c);
 
 // --- forward -----------------------------------------------------------------------------------
 // Checks x and context against the config, and fills sizes, vec, rope and control of the state;
-// `more_text` tokens are going to stand before the text. Failures are sticky.
+// `more_text` tokens are going to stand before the text. in->refs have positions behind the picture's.
+// Failures are sticky.
 bool at_flux_begin(at_ops *o, const at_arch *a, const at_flux_config *c, const at_flux_weights *w,
                    at_flux_state *s, const at_model_in *in, int64_t more_text);
 // One more row and column that repeat the first ones, where a side is odd: [b, c, h, w].

@@ -397,7 +397,6 @@ at_status at_guide_open(at_ops *o, const at_guide_config *config, at_guide **out
     g->n_sigmas = config->n_sigmas;
     g->memory = config->memory;
     g->seed = config->seed;
-    g->seed = config->seed;
     g->noised = config->noised;
     g->batch_index = config->batch_index;
     g->device = at_ops_device(o);
