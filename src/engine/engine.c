@@ -66,6 +66,11 @@ static at_status env_find_file(at_env *env, const char *kind, const char *name, 
 {
     return at_paths_find(((at_engine *)env->engine)->paths, kind, name, path);
 }
+static at_status env_list_files(at_env *env, const char *kind,
+                                void (*each)(void *ctx, const char *name), void *ctx)
+{
+    return at_paths_list(((at_engine *)env->engine)->paths, kind, each, ctx);
+}
 static at_status env_open_store(at_env *env, const char *path, at_store **out)
 {
     return at_stores_open(((at_engine *)env->engine)->stores, path, out);
@@ -206,6 +211,7 @@ static at_status open_env(at_engine *e, const at_engine_config *c)
                       .disable_metadata = c->disable_metadata,
                       .engine = e,
                       .find_file = env_find_file,
+                      .list_files = env_list_files,
                       .open_store = env_open_store,
                       .find_tokenizer = env_find_tokenizer};
     e->files = (at_file_lists){list_files, e};

@@ -126,6 +126,9 @@ static inline int64_t at_size_at(const void *config, size_t field)
     return field ? *(const int64_t *)((const char *)config + field - 1) : 0;
 }
 
+// Token embeddings x [1, b * t, width] f32 with in->rows put into their places; x itself.
+at_tensor *at_encode_put_rows(at_ops *o, at_tensor *x, const at_encode_in *in);
+
 // --- helpers of every forward ------------------------------------------------------------------
 // A layer's weight and bias.
 typedef struct at_lin {

@@ -143,6 +143,7 @@ static at_tensor *embed(at_ops *o, const clip_config *c, const clip_weights *w,
     int64_t n = in->batch * in->tokens;
     at_tensor *x = at_empty(o, AT_F32, 3, (int64_t[]){1, n, c->width});
     at_embedding(at_into(o, x), w->tokens, in->ids, n);
+    x = at_encode_put_rows(o, x, in);
     x = at_reshape(o, x, 3, (int64_t[]){in->batch, in->tokens, c->width});
     at_tensor *p = at_narrow(o, at_weight_tensor(o, w->positions, AT_F32), 0, 0, in->tokens);
     return at_add(at_into(o, x), x, p);

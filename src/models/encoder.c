@@ -90,6 +90,19 @@ int64_t at_encoder_max_tokens(const at_encoder *e)
     return at_size_at(e->bound->config, e->bound->arch->encoder->max_tokens);
 }
 
+at_tensor *at_encode_put_rows(at_ops *o, at_tensor *x, const at_encode_in *in)
+{
+    for (size_t i = 0; x && i < in->n_rows; i++) {
+        const at_encode_row *r = &in->rows[i];
+        if (r->at < 0 || r->at >= x->shape[1])
+            return at_ops_poison(o, AT_EINVAL, "an embedding for token %lld of %lld",
+                                 (long long)r->at, (long long)x->shape[1]);
+        at_tensor *row = at_from_host(o, AT_F32, 3, (int64_t[]){1, 1, x->shape[2]}, r->values);
+        at_unary(at_into(o, at_narrow(o, x, 1, r->at, 1)), row, AT_ACT_NONE);
+    }
+    return x;
+}
+
 at_encoded at_encoder_forward(at_ops *o, at_encoder *e, const at_encode_in *in)
 {
     at_encoded none = {0};

@@ -163,8 +163,16 @@ int64_t at_encoder_width(const at_encoder *e);
 int64_t at_encoder_layers(const at_encoder *e);
 int64_t at_encoder_max_tokens(const at_encoder *e); // 77 for CLIP; 0: unbounded
 
+// A token whose embedding is given: its place in [b * t], and `width` values.
+typedef struct at_encode_row {
+    int64_t at;
+    const float *values;
+} at_encode_row;
+
 typedef struct at_encode_in {
-    const int32_t *ids; // [b, t] host
+    const int32_t *ids;        // [b, t] host
+    const at_encode_row *rows; // textual inversions, or NULL
+    size_t n_rows;
     int64_t batch, tokens;
     int layer;       // 0 = last; -2 = the one before (CLIP's clip skip); negative counts from end
     bool final_norm; // apply the final norm to an intermediate layer

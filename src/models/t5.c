@@ -206,6 +206,7 @@ static at_tensor *embed(at_ops *o, const at_weight *table, const at_encode_in *i
     int64_t n = in->batch * in->tokens, width = table->shape[1];
     at_tensor *x = at_empty(o, AT_F32, 3, (int64_t[]){1, n, width});
     at_embedding(at_into(o, x), table, in->ids, n);
+    x = at_encode_put_rows(o, x, in);
     return at_reshape(o, x, 3, (int64_t[]){in->batch, in->tokens, width});
 }
 

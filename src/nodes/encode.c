@@ -13,7 +13,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/log.h"
 #include "base/mem.h"
+#include "nodes/embedding.h"
 #include "text/prompt.h"
 
 enum {
@@ -45,6 +47,7 @@ static const kind_rule kind_rules[AT_CLIP_KIND_COUNT] = {
 // One encoder's part of a prompt: tokens, then what came of them.
 typedef struct part {
     const at_clip_encoder *e; // NULL: the CLIP object has none
+    at_embeddings embeddings;
     at_chunking how;
     at_chunks chunks;
     size_t extra; // empty chunks behind
@@ -58,7 +61,15 @@ typedef struct part {
 typedef struct batch {
     int32_t *ids;
     int64_t rows, len;
+    at_encode_row *given; // tokens that are rows of files
+    size_t n_given;
 } batch;
+
+static void batch_free(batch *b)
+{
+    at_free(b->ids);
+    at_free(b->given);
+}
 
 static void empty_row(int32_t *row, int64_t len, const at_chunking *how)
 {
@@ -67,6 +78,27 @@ static void empty_row(int32_t *row, int64_t len, const at_chunking *how)
     if (how->has_eos && n < len) row[n++] = how->eos;
     while (n < len)
         row[n++] = how->pad;
+}
+
+// One chunk's row. Rows of files that are of another width than the encoder's are left out, and as many
+// pads follow; weights stay with the places that they were written for.
+static void fill_row(const part *p, const at_chunk *c, int64_t row, batch *out)
+{
+    int64_t width = at_encoder_width(p->e->encoder), n = 0, begin = row * out->len;
+
+    for (int64_t j = 0; j < c->len; j++) {
+        if (c->vectors[j].rows && c->vectors[j].width != width) {
+            at_log(AT_WARN, "EMBEDDING-WIDTH",
+                   "an embedding of width %lld is left out: the encoder's are %lld wide",
+                   (long long)c->vectors[j].width, (long long)width);
+            continue;
+        }
+        if (c->vectors[j].rows)
+            out->given[out->n_given++] = (at_encode_row){begin + n, c->vectors[j].rows};
+        out->ids[begin + n++] = c->ids[j];
+    }
+    while (n < out->len)
+        out->ids[begin + n++] = p->how.pad;
 }
 
 static at_status batch_make(const part *p, batch *out)
@@ -79,10 +111,11 @@ static at_status batch_make(const part *p, batch *out)
     out->len = len;
     out->rows = n + (chunks->weighted || p->extra || !n);
     out->ids = at_calloc((size_t)(out->rows * len), sizeof *out->ids);
-    if (!out->ids) return at_fail(AT_ENOMEM, "prompt: no memory for %lld tokens", (long long)len);
+    out->given = at_calloc((size_t)(out->rows * len), sizeof *out->given);
+    if (!out->ids || !out->given)
+        return at_fail(AT_ENOMEM, "prompt: no memory for %lld tokens", (long long)len);
     for (int64_t i = 0; i < n; i++)
-        for (int64_t j = 0; j < len; j++)
-            out->ids[i * len + j] = j < chunks->items[i].len ? chunks->items[i].ids[j] : p->how.pad;
+        fill_row(p, &chunks->items[i], i, out);
     if (out->rows > n) empty_row(out->ids + n * len, len, &p->how);
     return AT_OK;
 }
@@ -133,6 +166,10 @@ static at_status tokenize(const at_obj_clip *clip, at_te place, const at_prompt_
     p->layer = layer_of(clip, p->e, place == AT_TE_T5 ? 0 : rule->clip_layer);
     p->final_norm = place == AT_TE_T5 || rule->clip_norm;
     if (texts->none[place]) return AT_OK;
+    if (texts->env) {
+        at_embeddings_init(&p->embeddings, texts->env, place, at_encoder_width(p->e->encoder));
+        p->how.embeddings = &p->embeddings.source;
+    }
     AT_TRY(at_prompt_chunks(p->e->tokenizer, text, &p->how, &p->chunks));
     if (p->chunks.count > MAX_CHUNKS)
         AT_TRY(at_fail(AT_EINVAL, "the prompt has %zu chunks of %d tokens; %d is the most",
@@ -210,6 +247,8 @@ static at_status encode_part(at_ops *o, part *p, bool raw_pooled)
     if (!n) n = 1;
     AT_TRY(batch_make(p, &b));
     at_encode_in in = {.ids = b.ids,
+                       .rows = b.given,
+                       .n_rows = b.n_given,
                        .batch = b.rows,
                        .tokens = b.len,
                        .layer = p->layer,
@@ -225,7 +264,7 @@ static at_status encode_part(at_ops *o, part *p, bool raw_pooled)
     p->pooled = pooled ? at_contiguous(o, at_narrow(o, pooled, 0, 0, 1)) : NULL;
     AT_TRY(at_ops_status(o));
 out:
-    at_free(b.ids);
+    batch_free(&b);
     return st;
 }
 
@@ -329,15 +368,18 @@ at_status at_encode_texts(at_ops *o, const at_obj_clip *clip, const at_prompt_te
     join(o, clip->kind, parts, &context, &pooled);
     AT_TRY(give_cond(o, context, pooled, out));
 out:
-    for (int i = 0; parts && i < AT_TE_COUNT; i++)
+    for (int i = 0; parts && i < AT_TE_COUNT; i++) {
         at_chunks_free(&parts[i].chunks);
+        at_embeddings_free(&parts[i].embeddings);
+    }
     at_free(parts);
     return st;
 }
 
-at_status at_encode_prompt(at_ops *o, const at_obj_clip *clip, const char *clip_text,
+at_status at_encode_prompt(at_env *env, at_ops *o, const at_obj_clip *clip, const char *clip_text,
                            const char *t5_text, at_object **out)
 {
     return at_encode_texts(
-        o, clip, &(at_prompt_texts){.text = {clip_text, clip_text, clip_text, t5_text}}, out);
+        o, clip, &(at_prompt_texts){.env = env, .text = {clip_text, clip_text, clip_text, t5_text}},
+        out);
 }

@@ -6,10 +6,12 @@
 #ifndef AT_NODES_ENCODE_H
 #define AT_NODES_ENCODE_H
 
+#include "nodes/env.h"
 #include "nodes/objects.h"
 
 // What each encoder reads.
 typedef struct at_prompt_texts {
+    at_env *env; // whose embeddings folders "embedding:NAME" means; NULL: it is text
     const char *text[AT_TE_COUNT]; // NULL: ""
     // No tokens at all, not even those of an empty prompt (SD3's empty_padding "none").
     bool none[AT_TE_COUNT];
@@ -22,7 +24,7 @@ typedef struct at_prompt_texts {
 at_status at_encode_texts(at_ops *o, const at_obj_clip *clip, const at_prompt_texts *texts,
                           at_object **out);
 // The same text for all CLIP encoders, another one for T5.
-at_status at_encode_prompt(at_ops *o, const at_obj_clip *clip, const char *clip_text,
+at_status at_encode_prompt(at_env *env, at_ops *o, const at_obj_clip *clip, const char *clip_text,
                            const char *t5_text, at_object **out);
 
 #endif

@@ -23,6 +23,9 @@ struct at_env {
     // The path of `name` in the folders of `kind` ("vae", "text_encoders" ...). *path is the caller's.
     // AT_ENOTFOUND lists where it looked.
     at_status (*find_file)(at_env *e, const char *kind, const char *name, char **path);
+    // Every file of `kind` by its name, sorted.
+    at_status (*list_files)(at_env *e, const char *kind, void (*each)(void *ctx, const char *name),
+                            void *ctx);
     // A mapped store, shared by every caller as long as someone holds it (I: a file is mapped once).
     at_status (*open_store)(at_env *e, const char *path, at_store **out);
     // A vocabulary for an encoder of `kind` that lies in the file at model_path.

@@ -64,7 +64,9 @@ static at_status encode(at_node_ctx *c, const char *node, const at_object *clip,
         AT_TRY(at_fail(AT_EINVAL,
                        "%s: the clip input is None: the checkpoint holds no text encoder", node));
     AT_TRY(at_env_ops(c, &o));
-    AT_TRY(at_encode_texts(o, (const at_obj_clip *)clip, texts, &cond));
+    at_prompt_texts with_files = *texts;
+    with_files.env = at_env_of(c);
+    AT_TRY(at_encode_texts(o, (const at_obj_clip *)clip, &with_files, &cond));
     if (size) ((at_obj_cond *)cond)->items[0].size = *size;
     *out = at_value_object(cond);
     cond = NULL;

@@ -24,7 +24,7 @@ static at_status encode(at_node_ctx *c, const at_object *clip, const char *l, co
                        "loader node your checkpoint does not contain a valid clip or text "
                        "encoder model."));
     AT_TRY(at_env_ops(c, &o));
-    AT_TRY(at_encode_prompt(o, (const at_obj_clip *)clip, l, t5, &cond));
+    AT_TRY(at_encode_prompt(at_env_of(c), o, (const at_obj_clip *)clip, l, t5, &cond));
     ((at_obj_cond *)cond)->items[0].has_guidance = has_guidance;
     ((at_obj_cond *)cond)->items[0].guidance = (float)guidance;
     *out = at_value_object(cond);

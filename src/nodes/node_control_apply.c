@@ -310,7 +310,8 @@ static at_status text_run(at_node_ctx *c, const void *in, at_value *out)
 
     if (!i->clip) AT_TRY(at_fail(AT_EINVAL, "clip input is invalid: None"));
     AT_TRY(at_env_ops(c, &o));
-    AT_TRY(at_encode_prompt(o, (const at_obj_clip *)i->clip, i->text, i->text, &text));
+    AT_TRY(
+        at_encode_prompt(at_env_of(c), o, (const at_obj_clip *)i->clip, i->text, i->text, &text));
     cond = at_obj_cond_copy((const at_obj_cond *)i->conditioning);
     if (!cond) AT_TRY(at_fail(AT_ENOMEM, "CLIPTextEncodeControlnet: no memory"));
     const at_cond *encoded = ((at_obj_cond *)text)->items;

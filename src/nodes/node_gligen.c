@@ -64,7 +64,7 @@ static at_status box_run(at_node_ctx *c, const void *in, at_value *out)
     const box_in *i = in;
     at_ops *o = NULL;
     at_object *text = NULL, *cond = NULL;
-    at_prompt_texts texts = {.raw_pooled = true};
+    at_prompt_texts texts = {.env = at_env_of(c), .raw_pooled = true};
 
     if (!i->clip) AT_TRY(at_fail(AT_EINVAL, "clip input is invalid: None"));
     for (int k = 0; k < AT_TE_COUNT; k++)

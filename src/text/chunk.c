@@ -2,12 +2,15 @@
 // chunk.c - weighted segments to tokens, tokens to chunks of fixed length.
 // Source: comfyui-contract section 6.2 (behaviour of ComfyUI 0.3.64 SDTokenizer).
 // Idea: a segment is a group; a short group that no longer fits closes the chunk, a long one is cut.
-// Seam: ComfyUI splits a segment before each "embedding:" and replaces such a word by the rows of a file.
-// split_words makes the same split here; what is missing is the file, so the word passes as text.
+// Easy to get wrong: a segment is split before each "embedding:" behind a blank; the name ends at the
+// next blank, a comma behind it belongs to the text if no file has the name with it, and what follows
+// is a group of its own.
 #include <limits.h>
 #include <string.h>
 
+#include "base/log.h"
 #include "base/mem.h"
+#include "base/str.h"
 #include "text/prompt.h"
 
 static const char embedding[] = "embedding:";
@@ -22,7 +25,13 @@ typedef struct builder {
     at_chunks out;
 } builder;
 
-static at_status put(builder *b, int32_t id, float weight)
+// A token, or a row (of count 1) that stands for one.
+typedef struct token {
+    int32_t id;
+    at_vectors row;
+} token;
+
+static at_status put(builder *b, token t, float weight)
 {
     at_chunk *c = b->chunk;
 
@@ -30,14 +39,18 @@ static at_status put(builder *b, int32_t id, float weight)
         int64_t cap = b->cap ? b->cap * 2 : 128;
         int32_t *ids = at_realloc(c->ids, (size_t)cap * sizeof *ids);
         float *weights;
+        at_vectors *vectors;
         if (ids) c->ids = ids;
         weights = ids ? at_realloc(c->weights, (size_t)cap * sizeof *weights) : NULL;
-        if (!weights)
+        if (weights) c->weights = weights;
+        vectors = weights ? at_realloc(c->vectors, (size_t)cap * sizeof *vectors) : NULL;
+        if (!vectors)
             return at_fail(AT_ENOMEM, "no memory for a chunk of %lld tokens", (long long)cap);
-        c->weights = weights;
+        c->vectors = vectors;
         b->cap = cap;
     }
-    c->ids[c->len] = id;
+    c->ids[c->len] = t.id;
+    c->vectors[c->len] = t.row;
     c->weights[c->len++] = weight;
     b->out.weighted |= !(weight == 1); // NaN counts
     return AT_OK;
@@ -55,7 +68,7 @@ static at_status open_chunk(builder *b)
     b->chunk = &b->out.items[b->out.count++];
     *b->chunk = (at_chunk){0};
     b->cap = 0;
-    return b->how->has_bos ? put(b, b->how->bos, 1) : AT_OK;
+    return b->how->has_bos ? put(b, (token){.id = b->how->bos}, 1) : AT_OK;
 }
 
 static at_status pad_to(builder *b, int64_t len)
@@ -63,7 +76,7 @@ static at_status pad_to(builder *b, int64_t len)
     at_status st = AT_OK;
 
     while (b->chunk->len < len)
-        AT_TRY(put(b, b->how->pad, 1));
+        AT_TRY(put(b, (token){.id = b->how->pad}, 1));
 out:
     return st;
 }
@@ -73,14 +86,23 @@ static at_status close_chunk(builder *b)
 {
     at_status st = AT_OK;
 
-    if (b->how->has_eos) AT_TRY(put(b, b->how->eos, 1));
+    if (b->how->has_eos) AT_TRY(put(b, (token){.id = b->how->eos}, 1));
     if (b->how->max_length > 0) AT_TRY(pad_to(b, b->how->max_length));
 out:
     return st;
 }
 
-static at_status add_group(builder *b, const int32_t *ids, size_t n, float weight)
+// Token i of a group: an id, or a row of `rows` if there are any.
+static token nth(const int32_t *ids, const at_vectors *rows, size_t i)
 {
+    if (ids) return (token){.id = ids[i]};
+    return (token){.row = {rows->rows + (int64_t)i * rows->width, 1, rows->width}};
+}
+
+static at_status add_group(builder *b, const int32_t *ids, const at_vectors *rows, size_t n,
+                           float weight)
+{
+    size_t done = 0;
     bool may_cut = n >= (size_t)(b->how->max_word_length > 0 ? b->how->max_word_length : 0);
     int64_t eos = b->how->has_eos;
     at_status st = AT_OK;
@@ -95,8 +117,8 @@ static at_status add_group(builder *b, const int32_t *ids, size_t n, float weigh
             take = cut ? (size_t)room : 0;
         }
         for (size_t i = 0; i < take; i++)
-            AT_TRY(put(b, ids[i], weight));
-        ids += take;
+            AT_TRY(put(b, nth(ids, rows, done + i), weight));
+        done += take;
         n -= take;
         if (n == 0) break;
         AT_TRY(close_chunk(b));
@@ -106,17 +128,104 @@ out:
     return st;
 }
 
-static at_status add_word(builder *b, const char *word, size_t n, float weight)
+static at_status add_text(builder *b, const char *word, size_t n, float weight)
 {
     at_ids ids = {0};
     at_status st = AT_OK;
 
     if (n == 0) return AT_OK;
     AT_TRY(at_tokenizer_encode(b->t, word, n, &ids));
-    AT_TRY(add_group(b, ids.data, ids.len, weight));
+    AT_TRY(add_group(b, ids.data, NULL, ids.len, weight));
 out:
     at_ids_free(&ids);
     return st;
+}
+
+static bool is_blank(char c)
+{
+    return c == ' ' || (c >= '\t' && c <= '\r');
+}
+
+// The words behind the name, with single blanks between them, as Python's split and join leave them.
+static void append_rest(at_str *to, const char *p, size_t n)
+{
+    bool gap = false, any = false;
+
+    for (size_t i = 0; i < n; i++) {
+        if (is_blank(p[i])) {
+            gap = true;
+            continue;
+        }
+        if (gap && any) at_str_append(to, " ");
+        at_str_append_n(to, p + i, 1);
+        any = true;
+        gap = false;
+    }
+}
+
+// The rows of `name`; if there are none, those of the name without commas at its ends. What was taken
+// off comes back in front of *rest.
+static at_status find_rows(const at_vector_source *from, const char *name, at_str *rest,
+                           at_vectors *out)
+{
+    size_t n = strlen(name), begin = 0, end = n;
+    char *bare = NULL;
+    at_str joined = {0};
+    at_status st = AT_OK;
+
+    AT_TRY(from->find(from->ctx, name, out));
+    while (begin < end && name[begin] == ',')
+        begin++;
+    while (end > begin && name[end - 1] == ',')
+        end--;
+    if (out->count || end - begin == n) goto out;
+    bare = at_strndup(name + begin, end - begin);
+    if (!bare) AT_TRY(at_fail(AT_ENOMEM, "no memory for a prompt"));
+    AT_TRY(from->find(from->ctx, bare, out));
+    at_str_printf(&joined, "%s %s", name + (end - begin), at_str_text(rest));
+    at_str_free(rest);
+    *rest = joined;
+out:
+    at_free(bare);
+    return st;
+}
+
+// "embedding:NAME rest": the rows of NAME, then the rest as text.
+static at_status add_embedding(builder *b, const char *word, size_t n, float weight)
+{
+    size_t skip = sizeof embedding - 1, end;
+    at_str rest = {0};
+    at_vectors rows = {0};
+    char *name = NULL;
+    at_status st = AT_OK;
+
+    while (skip < n && is_blank(word[skip]))
+        skip++;
+    for (end = skip; end < n && !is_blank(word[end]);)
+        end++;
+    name = at_strndup(word + skip, end - skip);
+    append_rest(&rest, word + end, n - end);
+    if (!name || rest.failed) AT_TRY(at_fail(AT_ENOMEM, "no memory for a prompt"));
+    if (*name) AT_TRY(find_rows(b->how->embeddings, name, &rest, &rows));
+    if (rest.failed) AT_TRY(at_fail(AT_ENOMEM, "no memory for a prompt"));
+    if (rows.count)
+        AT_TRY(add_group(b, NULL, &rows, (size_t)rows.count, weight));
+    else
+        at_log(AT_WARN, "EMBEDDING-NONE", "embedding:%s does not exist and is left out", name);
+    AT_TRY(add_text(b, at_str_text(&rest), rest.len, weight));
+out:
+    at_str_free(&rest);
+    at_free(name);
+    return st;
+}
+
+static at_status add_word(builder *b, const char *word, size_t n, float weight)
+{
+    size_t mark = sizeof embedding - 1;
+
+    if (b->how->embeddings && n >= mark && !memcmp(word, embedding, mark))
+        return add_embedding(b, word, n, weight);
+    return add_text(b, word, n, weight);
 }
 
 // A new word begins at each "embedding:" behind a blank or a line feed, which is dropped.
@@ -197,6 +306,7 @@ void at_chunks_free(at_chunks *c)
     for (size_t i = 0; i < c->count; i++) {
         at_free(c->items[i].ids);
         at_free(c->items[i].weights);
+        at_free(c->items[i].vectors);
     }
     at_free(c->items);
     *c = (at_chunks){0};
