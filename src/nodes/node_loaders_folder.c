@@ -10,6 +10,7 @@
 #include "base/file.h"
 #include "base/mem.h"
 #include "nodes/loaders.h"
+#include "nodes/look.h"
 #include "nodes/nodes.h"
 #include "nodes/rows.h"
 
@@ -158,9 +159,25 @@ typedef struct unclip_in {
 } unclip_in;
 static const at_in unclip_rows[] = {
     AT_ROW(unclip_in, ckpt_name, AT_IN_COMBO, .list = "checkpoints", .flags = AT_INF_NO_OPTIONS)};
+// The fourth output is None where the checkpoint has no picture encoder.
 static at_status unclip_run(at_node_ctx *c, const void *in, at_value *out)
 {
-    return at_load_checkpoint(at_env_of(c), ((const unclip_in *)in)->ckpt_name, out);
+    at_status st = AT_OK;
+    at_env *e = at_env_of(c);
+    const char *name = ((const unclip_in *)in)->ckpt_name;
+    at_store *s = NULL;
+    at_found found;
+    at_vision *v = NULL;
+
+    AT_TRY(at_load_checkpoint(e, name, out));
+    AT_TRY(at_env_open(e, "checkpoints", name, NULL, &s)); // the same store again
+    if (at_detect_part(s, AT_PART_VISION, NULL, &found)) {
+        AT_TRY(at_vision_load(s, AT_PART_VISION, at_path_base(name), &v));
+        AT_TRY(at_give(&out[3], at_obj_vision_new(v), "CLIP_VISION"));
+    }
+out:
+    at_store_release(&s);
+    return st;
 }
 static const at_node node_unclip = {.class_type = "unCLIPCheckpointLoader",
                                     .display = "unCLIPCheckpointLoader",

@@ -9,6 +9,7 @@
 #include "base/mem.h"
 #include "nodes/boxes.h"
 #include "nodes/look.h"
+#include "weight/safetensors.h"
 
 #define GIVE(id) "'" id "':{'class_type':'Give','inputs':{'key':'" id "'}},"
 
@@ -85,6 +86,53 @@ static void a_picture_is_encoded_as_the_golden_one(void **state)
     assert_near(seen->last, golden("clip_vision_h/expected", "last"), 1e-4);
     assert_near(seen->penultimate, golden("clip_vision_h/expected", "penultimate"), 1e-4);
     assert_near(seen->embeds, golden("clip_vision_h/expected", "embeds"), 1e-4);
+}
+
+// A checkpoint of the small UNet and, if asked, a picture encoder under OpenCLIP's keys.
+static void join_checkpoint(const world *w, const char *name, bool with_encoder)
+{
+    at_store *s[2] = {NULL};
+    at_st_out rows[1024];
+    size_t n = 0;
+    assert_int_equal(
+        at_store_open(world_path(w, "models/checkpoints/tiny_sd15.safetensors"), &s[0]), AT_OK);
+    assert_int_equal(at_store_open(world_path(w, "models/clip_vision/h.safetensors"), &s[1]),
+                     AT_OK);
+    for (int k = 0; k < (with_encoder ? 2 : 1); k++)
+        for (size_t i = 0; i < at_store_count(s[k]) && n < 1024; i++) {
+            const at_weight *from = at_store_at(s[k], i);
+            rows[n] = (at_st_out){
+                .name = from->name, .dtype = from->dtype, .rank = from->rank, .data = from->data};
+            memcpy(rows[n++].shape, from->shape, sizeof from->shape);
+        }
+    assert_int_equal(at_st_write(world_path(w, "models/checkpoints/%s", name), rows, n, NULL, 0),
+                     AT_OK);
+    at_store_release(&s[0]);
+    at_store_release(&s[1]);
+}
+
+static void an_unclip_checkpoint_brings_its_encoder(void **state)
+{
+    world *w = *state;
+    join_checkpoint(w, "unclip.safetensors", true);
+    join_checkpoint(w, "blind.safetensors", false);
+    world_give("i", at_value_object(at_obj_image_new(golden("clip_vision_h/inputs", "image"))));
+    world_run(w, GIVE("i"),
+              "'m':{'class_type':'unCLIPCheckpointLoader','inputs':{'ckpt_name':"
+              "'unclip.safetensors'}},"
+              "'e':{'class_type':'CLIPVisionEncode','inputs':{'clip_vision':['m',3],"
+              "'image':['i',0],'crop':'none'}},",
+              WORLD_CAPTURE("x", "['e',0]"));
+    const at_obj_seen *seen = (const at_obj_seen *)world_object("x", "CLIP_VISION_OUTPUT");
+    assert_near(seen->embeds, golden("clip_vision_h/expected", "embeds"), 1e-4);
+    assert_int_equal(world_try(w, GIVE("i"),
+                               "'m':{'class_type':'unCLIPCheckpointLoader','inputs':{'ckpt_name':"
+                               "'blind.safetensors'}},"
+                               "'e':{'class_type':'CLIPVisionEncode','inputs':{'clip_vision':"
+                               "['m',3],'image':['i',0],'crop':'none'}},",
+                               WORLD_CAPTURE("x", "['e',0]")),
+                     AT_EINVAL);
+    assert_non_null(strstr(at_error_text(), "holds no picture encoder"));
 }
 
 static void style_tokens_stand_behind_every_text(void **state)
@@ -217,6 +265,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_picture_is_encoded_as_the_golden_one),
+        cmocka_unit_test(an_unclip_checkpoint_brings_its_encoder),
         cmocka_unit_test(style_tokens_stand_behind_every_text),
         cmocka_unit_test(unclip_vectors_have_comfyuis_noise),
         cmocka_unit_test(boxes_are_kept_in_latent_cells),
