@@ -7,6 +7,7 @@
 
 #include "base/mem.h"
 #include "models/denoiser.h"
+#include "models/unbuilt.h"
 
 struct at_model {
     atomic_int refs;
@@ -56,12 +57,7 @@ at_status at_model_load(at_store *s, const char *label, at_model **out)
 
     for (size_t i = 0; i < n && !f; i++)
         if (found[i].part == AT_PART_DENOISER) f = &found[i];
-    if (!f)
-        AT_TRY(
-            at_fail(AT_EFORMAT,
-                    "%s: no denoiser of a known architecture (Flux.1, Stable Diffusion 1, 2 or XL) "
-                    "in this file of %zu tensors",
-                    at_store_path(s), at_store_count(s)));
+    if (!f) AT_TRY(at_fail_no_denoiser(s));
     AT_TRY(at_bound_new(f->arch, s, f->prefix, &bound));
     at_model_sampling ms;
     at_arch_sampling(bound->arch, bound->store, bound->prefix, &ms);

@@ -41,9 +41,11 @@ static bool marked(at_store *s, const char *mark)
     return at_store_find(s, mark) != NULL;
 }
 
-static bool is_video(at_store *s, const char *prefix)
+// Video networks have layers in time; the x4 upscaler has a table of noise levels.
+static bool is_another(at_store *s, const char *prefix)
 {
-    return at_store_findf(s, "%sinput_blocks.1.1.time_stack.0.norm1.weight", prefix) ||
+    return at_store_findf(s, "%slabel_emb.weight", prefix) ||
+           at_store_findf(s, "%sinput_blocks.1.1.time_stack.0.norm1.weight", prefix) ||
            at_store_findf(s, "%sinput_blocks.1.0.time_stack.in_layers.0.weight", prefix);
 }
 
@@ -72,7 +74,7 @@ static family family_of(at_store *s, const char *prefix)
 {
     at_unet_shape u = {0};
 
-    if (is_video(s, prefix) || at_unet_measure_input(s, prefix, &u)) return NONE;
+    if (is_another(s, prefix) || at_unet_measure_input(s, prefix, &u)) return NONE;
     if (!u.linear) return u.in == 8 ? SD15_IP2P : u.in > 4 ? SD15_INPAINT : SD15;
     if (!u.adm) return u.in > 4 ? SD2_INPAINT : SD2;
     if (u.adm == 4 && u.in == 4) return LOTUS;
