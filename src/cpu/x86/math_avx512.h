@@ -56,7 +56,9 @@ static inline v16 v16_gelu_erf(v16 x)
     p = _mm512_fmadd_ps(p, t, v16_set(0x1.6fc3dap-5f));
     p = _mm512_fmadd_ps(p, t, v16_set(0x1.bd3ec0p-3f));
     p = _mm512_fmadd_ps(p, t, v16_set(0x1.73d86ep-3f));
-    tail = v16_exp(_mm512_mul_ps(_mm512_mul_ps(x, x), v16_set(-0.5f)));
+    z = _mm512_mul_ps(_mm512_mul_ps(x, x), v16_set(-0.5f));
+    tail = v16_exp(_mm512_max_ps(v16_set(-80.0f), z));
+    tail = _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(z, v16_set(-80.0f), _CMP_NLT_UQ), tail);
     tail = _mm512_mul_ps(_mm512_mul_ps(_mm512_mul_ps(tail, t), p), v16_set(0.5f));
     p = _mm512_mask_mov_ps(_mm512_sub_ps(v16_set(1.0f), tail), negative, tail);
     // The tail times infinity would be NaN; the limit is -0.
