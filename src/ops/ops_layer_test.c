@@ -104,6 +104,35 @@ static void geglu_multiplies_the_value_by_the_gate(void **state)
     }
 }
 
+// Wide layers may be rounded to 127 steps, narrow ones never are.
+static void int8_is_near_and_spares_narrow_layers(void **state)
+{
+    enum { M = 48, K = 128, N = 64, FEW = 8 };
+    bench b = bench_open();
+    at_ops_config config = {.compute = AT_F32, .int8 = true};
+    at_tensor *x = random_tensor(&b, SHAPE(1, M, K));
+    at_weight *w = random_weight(&b, SHAPE(N, K)), *few = random_weight(&b, SHAPE(FEW, K));
+    double want[M * N];
+    at_ops *o;
+
+    (void)state;
+    assert_int_equal(at_ops_new(&config, &o), AT_OK);
+    float *exact = values_of(at_linear(b.o, x, w, NULL, NULL));
+    for (int i = 0; i < M * N; i++)
+        want[i] = exact[i];
+    // A step is 1/127 on both sides, the mean square of x and w is 1/3: six deviations of 128 products,
+    // 6 * sqrt(128 * 2 / (127 * 127 * 3 * 12)).
+    assert_near(at_linear(o, x, w, NULL, NULL), want, M * N, 0.13);
+    at_free(exact);
+    exact = values_of(at_linear(b.o, x, few, NULL, NULL));
+    float *same = values_of(at_linear(o, x, few, NULL, NULL));
+    assert_memory_equal(same, exact, M * FEW * sizeof *same);
+    at_free(same);
+    at_free(exact);
+    at_ops_free(o);
+    bench_close(&b);
+}
+
 static void linear_refusals_name_weight_and_shapes(void **state)
 {
     bench b = bench_open();
@@ -326,6 +355,7 @@ int main(void)
         cmocka_unit_test(linear_gives_the_compute_dtype),
         cmocka_unit_test(linear_rows_are_rows_of_the_whole),
         cmocka_unit_test(geglu_multiplies_the_value_by_the_gate),
+        cmocka_unit_test(int8_is_near_and_spares_narrow_layers),
         cmocka_unit_test(linear_refusals_name_weight_and_shapes),
         cmocka_unit_test(norms_scale_and_modulate),
         cmocka_unit_test(group_norm_takes_images_and_refuses_odd_groups),
