@@ -62,7 +62,7 @@ at_object *at_obj_control_copy(const at_obj_control *from)
 }
 
 // --- a run -------------------------------------------------------------------------------------
-enum { CHAIN_MAX = 64, PLACES = 4 * AT_CONTROL_MAX + 1 };
+enum { CHAIN_MAX = 64, PLACES = 4 * AT_CONTROL_MAX + 1, MAX_BATCH = 512 };
 
 // What is kept for one object.
 typedef struct slot {
@@ -243,20 +243,28 @@ static bool hint_ready(at_ops *o, slot *s, int64_t h, int64_t w)
     return s->hint != NULL;
 }
 
-// n pictures for a batch of `chunks` conditionings: cut or repeated to one conditioning's share, then
-// repeated for each. One picture stays one.
-static at_tensor *to_batch(at_ops *o, const at_tensor *t, int64_t batch, int chunks)
+// Where the latents of a batch stand: `chunks` conditionings of `share` latents each, the ones from
+// `first` on of `all`.
+typedef struct rows_of {
+    int64_t batch, first, all;
+    int chunks;
+} rows_of;
+
+// n pictures for such a batch: cut or repeated to all latents, then this part of them for each
+// conditioning. One picture stays one.
+static at_tensor *to_batch(at_ops *o, const at_tensor *t, const rows_of *b)
 {
-    int64_t n = t->shape[0], share = batch / (chunks > 0 ? chunks : 1);
-    const at_tensor *rows[AT_LINCOMB_MAX * 64];
-    if (n == 1 || n == batch) return (at_tensor *)t;
-    if (share < 1 || batch > (int64_t)AT_COUNT(rows))
-        return at_ops_poison(o, AT_EINVAL, "ControlNet: a batch of %lld in %d parts",
-                             (long long)batch, chunks);
-    if (n > share) n = share;
-    for (int64_t i = 0; i < batch; i++)
-        rows[i] = at_narrow(o, t, 0, i % share % n, 1);
-    return at_ops_status(o) == AT_OK ? at_concat(o, 0, (int)batch, rows) : NULL;
+    int64_t n = t->shape[0], share = b->batch / (b->chunks > 0 ? b->chunks : 1);
+    const at_tensor *rows[MAX_BATCH];
+    if (n == 1) return (at_tensor *)t;
+    if (share < 1 || b->all < 1 || b->batch > MAX_BATCH)
+        return at_ops_poison(o, AT_EINVAL,
+                             "ControlNet: a batch of %lld in %d parts; %d are the most",
+                             (long long)b->batch, b->chunks, MAX_BATCH);
+    if (n > b->all) n = b->all;
+    for (int64_t i = 0; i < b->batch; i++)
+        rows[i] = at_narrow(o, t, 0, (b->first + i % share) % n, 1);
+    return at_ops_status(o) == AT_OK ? at_concat(o, 0, (int)b->batch, rows) : NULL;
 }
 
 // --- residuals ---------------------------------------------------------------------------------
@@ -277,22 +285,21 @@ static void run_once(at_ops *o, slot *s, const at_control_in *in)
 
 // Residuals of one net, at full strength.
 static void own_residuals(at_ops *o, slot *s, const at_model_in *in, const at_tensor *context,
-                          at_control *out)
+                          const rows_of *rows, at_control *out)
 {
-    int64_t batch = in->x->shape[0];
     at_control_in ci = {.model = in, .context = context, .type = s->control->type};
 
     if (!hint_ready(o, s, in->x->shape[2], in->x->shape[3])) return;
     ci.hint = s->hint;
     if (!at_control_net_facts(s->net)->once) {
-        ci.hint = to_batch(o, s->hint, batch, in->chunks);
+        ci.hint = to_batch(o, s->hint, rows);
         if (ci.hint) at_control_net_forward(o, s->net, &ci, out);
         return;
     }
     if (!s->ran) run_once(o, s, &ci);
     for (int i = 0; s->ran && i < PLACES; i++) {
         const at_tensor *t = *place(&s->kept, i);
-        if (t) *place(out, i) = to_batch(o, t, batch, in->chunks);
+        if (t) *place(out, i) = to_batch(o, t, rows);
     }
 }
 
@@ -334,7 +341,7 @@ static bool active(const at_control_run *r, const at_obj_control *c, float sigma
 
 // *sum += the residuals of one object.
 static void add_one(at_control_run *r, at_ops *o, const at_obj_control *c, const at_model_in *in,
-                    const at_tensor *context, at_control *sum)
+                    const at_tensor *context, const rows_of *rows, at_control *sum)
 {
     slot *s = NULL;
     at_control own = {0};
@@ -343,7 +350,7 @@ static void add_one(at_control_run *r, at_ops *o, const at_obj_control *c, const
         at_ops_poison(o, st, "%s", at_error_text());
         return;
     }
-    own_residuals(o, s, in, context, &own);
+    own_residuals(o, s, in, context, rows, &own);
     if (at_ops_status(o) != AT_OK) return;
     weigh(o, c, &own);
     for (int i = 0; i < PLACES; i++) {
@@ -353,7 +360,8 @@ static void add_one(at_control_run *r, at_ops *o, const at_obj_control *c, const
 }
 
 bool at_control_run_residuals(at_control_run *r, at_ops *o, const at_obj_control *c,
-                              const at_model_in *in, const at_tensor *context, at_control *out)
+                              const at_model_in *in, const at_tensor *context, int64_t first,
+                              int64_t all, at_control *out)
 {
     const at_obj_control *chain[CHAIN_MAX];
     int n = 0;
@@ -361,6 +369,7 @@ bool at_control_run_residuals(at_control_run *r, at_ops *o, const at_obj_control
 
     *out = (at_control){0};
     if (!in->x || in->x->rank != 4) return false;
+    rows_of rows = {in->x->shape[0], first, all, in->chunks};
     for (; c; c = c->previous) {
         if (n == CHAIN_MAX) {
             at_ops_poison(o, AT_EINVAL, "more than %d ControlNets in one chain", CHAIN_MAX);
@@ -370,7 +379,7 @@ bool at_control_run_residuals(at_control_run *r, at_ops *o, const at_obj_control
     }
     while (n-- > 0 && at_ops_status(o) == AT_OK) {
         if (!active(r, chain[n], in->sigma)) continue;
-        add_one(r, o, chain[n], in, context ? context : in->context, out);
+        add_one(r, o, chain[n], in, context ? context : in->context, &rows, out);
         any = true;
     }
     return any && at_ops_status(o) == AT_OK;

@@ -34,8 +34,11 @@ void at_control_run_free(at_control_run *r); // NULL is fine
 // Residuals of the chain that ends in `c` for this evaluation: fills *out with tensors of the current
 // scope. False: none is active at in->sigma, or a failure (sticky in `o`). in: as the denoiser will
 // get it (scaled x, timesteps, context, pooled, guidance, sigma, chunks); context NULL: in->context
-// (at_cond.control_context goes here, already at the batch's size).
+// (at_cond.control_context goes here, already at the batch's size). first, all: which latents of how
+// many in->x holds for each of its chunks (0 and all of them, unless a batch is sampled by parts), so
+// that each gets its own picture of a hint of several.
 bool at_control_run_residuals(at_control_run *r, at_ops *o, const at_obj_control *c,
-                              const at_model_in *in, const at_tensor *context, at_control *out);
+                              const at_model_in *in, const at_tensor *context, int64_t first,
+                              int64_t all, at_control *out);
 
 #endif

@@ -137,11 +137,11 @@ at_tensor *at_forward_next(at_ops *o, const at_forward *f)
         inner.next = i + 1;
         return h->ops->forward(h->self, g->runs[i], o, &inner);
     }
-    return at_model_forward(o, g->net, f->in);
+    return at_model_forward(o, f->network, f->in);
 }
 
 // Residuals of the ControlNets that all of the batch share.
-static void steer(const group *b, at_model_in *in, at_control *control)
+static void steer(const group *b, at_model_in *in, int64_t all, at_control *control)
 {
     const at_object *chain = b->items[0].e->c.control;
     at_guide *g = b->g;
@@ -160,7 +160,7 @@ static void steer(const group *b, at_model_in *in, at_control *control)
     alone.n_refs = 0;
     alone.concat = NULL;
     if (at_control_run_residuals(g->control, b->o, (const at_obj_control *)chain, &alone, own,
-                                 control))
+                                 b->row, all, control))
         in->control = control;
 }
 
@@ -176,7 +176,9 @@ static void put_boxes(const group *b, at_model_in *in, at_patches **own)
         in->patches = *own;
 }
 
-static at_tensor *run(const group *b, at_model_in *in, float *timestep, float *guidance)
+// all: latents of the whole batch, of which this may be a part.
+static at_tensor *run(const group *b, at_model_in *in, int64_t all, float *timestep,
+                      float *guidance)
 {
     int kinds[AT_GUIDE_ROWS];
     size_t ids[AT_GUIDE_ROWS], n_refs = b->items[0].e->c.n_refs;
@@ -204,8 +206,11 @@ static at_tensor *run(const group *b, at_model_in *in, float *timestep, float *g
     in->kinds = kinds;
     in->chunks = (int)b->n;
     if (at_ops_status(b->o) != AT_OK) return NULL;
-    steer(b, in, &control);
-    return at_forward_next(b->o, &(at_forward){.guide = b->g, .in = in, .ids = ids, .row = b->row});
+    steer(b, in, all, &control);
+    at_model *net = at_guide_network(b->g, b->o, b->items[0].e->c.extra[AT_COND_HOOKS], in->sigma);
+    if (!net) return NULL;
+    return at_forward_next(
+        b->o, &(at_forward){.guide = b->g, .in = in, .ids = ids, .row = b->row, .network = net});
 }
 
 void at_guide_forward(at_guide *g, at_ops *o, const at_plan *p, const at_batch *batch,
@@ -225,7 +230,7 @@ void at_guide_forward(at_guide *g, at_ops *o, const at_plan *p, const at_batch *
                       .sigma = sigma};
     at_patches *boxed = NULL;
     put_boxes(&b, &in, &boxed);
-    at_tensor *raw = run(&b, &in, timestep, guidance);
+    at_tensor *raw = run(&b, &in, x->shape[0], timestep, guidance);
     at_patches_release(&boxed);
 
     for (size_t i = 0; i < b.n; i++) {

@@ -1,33 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // vision_test.c - picture encoders, style models, unCLIP and GLIGEN as nodes.
-#include "world.h"
+#include "control_kit.h"
 
 #include <math.h>
-#include <string.h>
 
-#include "base/file.h"
-#include "base/mem.h"
 #include "nodes/boxes.h"
 #include "nodes/look.h"
 #include "weight/safetensors.h"
-
-#define GIVE(id) "'" id "':{'class_type':'Give','inputs':{'key':'" id "'}},"
-
-// A golden case's model as models/KIND/NAME.
-static void install(const world *w, const char *kind, const char *from, const char *name)
-{
-    char *bytes = NULL;
-    size_t size;
-    at_atomic_file *f = NULL;
-    char source[512];
-    snprintf(source, sizeof source, AT_SOURCE_DIR "/tests/golden/%s/model.safetensors", from);
-    assert_int_equal(at_file_read(source, 8u << 20, &bytes, &size), AT_OK);
-    assert_int_equal(at_make_dirs(world_path(w, "models/%s", kind)), AT_OK);
-    assert_int_equal(at_atomic_open(world_path(w, "models/%s/%s", kind, name), &f), AT_OK);
-    assert_int_equal(at_atomic_write(f, bytes, size), AT_OK);
-    assert_int_equal(at_atomic_commit(&f), AT_OK);
-    at_free(bytes);
-}
 
 static int open_world(void **state)
 {
