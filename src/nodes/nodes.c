@@ -29,6 +29,7 @@ static const at_node *const *const families[] = {
     at_nodes_model_multiply,
     at_nodes_vae,
     at_nodes_image,
+    at_nodes_post_quantize,
     at_nodes_upscale,
     at_nodes_image_load,
     at_nodes_image_animated,

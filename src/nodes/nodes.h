@@ -33,6 +33,7 @@ extern const at_node *const at_nodes_model_patch_guidance[];
 extern const at_node *const at_nodes_model_multiply[];
 extern const at_node *const at_nodes_vae[];
 extern const at_node *const at_nodes_image[];
+extern const at_node *const at_nodes_post_quantize[];
 extern const at_node *const at_nodes_upscale[];
 extern const at_node *const at_nodes_image_load[];
 extern const at_node *const at_nodes_image_animated[];

@@ -194,6 +194,9 @@ def posts():
     for radius, sigma in ((1, 1.0), (2, 0.3), (3, 10.0)):
         yield "ImageBlur", dict(image=image(1, 4, 5), blur_radius=radius, sigma=sigma)
         yield "ImageSharpen", dict(image=image(1, 4, 5), sharpen_radius=radius, sigma=sigma, alpha=0.2)
+    for colors, dither in ((2, "none"), (7, "none"), (256, "none"), (5, "floyd-steinberg"), (16, "floyd-steinberg"),
+                           (4, "bayer-2"), (6, "bayer-4"), (1, "bayer-8"), (9, "bayer-16")):
+        yield "ImageQuantize", dict(image=image(2 if colors == 7 else 1, 9, 11), colors=colors, dither=dither)
     yield "ImageRGBToYUV", dict(image=image(1, 2, 3))
     yield "ImageYUVToRGB", dict(Y=image(1, 2, 3), U=image(1, 2, 3, 1, salt=4), V=image(1, 2, 3, 4, salt=8))
     for operation in ("erode", "dilate", "open", "close", "gradient", "bottom_hat", "top_hat"):
