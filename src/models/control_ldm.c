@@ -317,6 +317,18 @@ static at_status convert(at_store *s, const char *prefix, at_store **out)
 
 // --- descriptors -------------------------------------------------------------------------------
 static const at_control_ops ops = {.forward = forward, .facts = facts};
+#define MEASURED(name_, field_)                                                                    \
+    {                                                                                              \
+        .name = name_, .offset = offsetof(ldm_config, field_), .how = AT_SIZE_MEASURED             \
+    }
+static const at_size_row sizes[] = {
+    MEASURED("channels", unet.channels),
+    MEASURED("blocks", unet.blocks),
+    MEASURED("context", unet.context),
+    MEASURED("vector", unet.adm),
+    MEASURED("hint", hint),
+    MEASURED("kinds", types),
+};
 static const at_probe probes[] = {{.key = "zero_convs.0.0.weight"},
                                   {.key = "input_hint_block.0.weight"},
                                   {.key = "input_blocks.0.0.weight"}};
@@ -328,6 +340,8 @@ const at_arch at_arch_control_ldm = {.name = "control_ldm",
                                      .part = AT_PART_CONTROL,
                                      .probes = probes,
                                      .n_probes = AT_LEN(probes),
+                                     .sizes = sizes,
+                                     .n_sizes = AT_LEN(sizes),
                                      .config_size = sizeof(ldm_config),
                                      .measure = measure,
                                      .weights_size = sizeof(ldm_weights),

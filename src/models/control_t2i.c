@@ -248,6 +248,11 @@ static at_status convert(at_store *s, const char *prefix, at_store **out)
 
 // --- descriptors -------------------------------------------------------------------------------
 static const at_control_ops ops = {.forward = forward, .facts = facts};
+#define MEASURED(name_, field_)                                                                    \
+    {                                                                                              \
+        .name = name_, .offset = offsetof(t2i_config, field_), .how = AT_SIZE_MEASURED             \
+    }
+static const at_size_row sizes[] = {MEASURED("channels", in), MEASURED("fold", fold)};
 static const at_probe probes_t2i_light[] = {{.key = "body.0.in_conv.weight"},
                                             {.key = "body.3.out_conv.weight"}};
 static const at_probe probes_t2i[] = {
@@ -261,6 +266,8 @@ static const at_probe probes_diffusers[] = {{.key = "adapter.body.0.resnets.0.bl
                                   .part = AT_PART_CONTROL,                                         \
                                   .probes = probes_##id,                                           \
                                   .n_probes = AT_LEN(probes_##id),                                 \
+                                  .sizes = sizes,                                                  \
+                                  .n_sizes = AT_LEN(sizes),                                        \
                                   .config_size = sizeof(t2i_config),                               \
                                   .measure = measure,                                              \
                                   .weights_size = sizeof(t2i_weights),                             \

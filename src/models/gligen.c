@@ -149,6 +149,12 @@ static void bind(at_binder *b, const void *config, void *weights)
     }
 }
 
+#define MEASURED(field_)                                                                           \
+    {                                                                                              \
+        .name = #field_, .offset = offsetof(gligen_config, field_), .how = AT_SIZE_MEASURED        \
+    }
+static const at_size_row sizes[] = {MEASURED(text), MEASURED(inside), MEASURED(out),
+                                    MEASURED(modules)};
 static const at_probe probes[] = {{.key = "position_net.null_positive_feature"},
                                   {.key = "position_net.linears.0.weight"}};
 const at_arch at_arch_gligen = {.name = "gligen",
@@ -156,6 +162,8 @@ const at_arch at_arch_gligen = {.name = "gligen",
                                 .part = AT_PART_GLIGEN,
                                 .probes = probes,
                                 .n_probes = AT_LEN(probes),
+                                .sizes = sizes,
+                                .n_sizes = AT_LEN(sizes),
                                 .config_size = sizeof(gligen_config),
                                 .measure = measure,
                                 .weights_size = sizeof(gligen_weights),
