@@ -9,6 +9,7 @@
 //     SD1 and SD2 and not in SDXL and SD3; "clip skip" beyond the layers means the last one, with norm
 //   - pooled is projected, but for Flux and SD3's CLIP-L
 #include "nodes/encode.h"
+#include "nodes/rows.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -163,6 +164,10 @@ static at_status tokenize(const at_obj_clip *clip, at_te place, const at_prompt_
     if (!clip->enc[place].encoder) return AT_OK;
     p->e = &clip->enc[place];
     p->how = place == AT_TE_T5 ? t5_chunking(p->e, rule->t5_minimum) : clip_chunking(p->e, place);
+    if (place == AT_TE_T5 && clip->t5_sized) {
+        p->how.min_length = at_int_of(clip->t5_length);
+        p->how.min_padding = at_int_of(clip->t5_padding);
+    }
     p->layer = layer_of(clip, p->e, place == AT_TE_T5 ? 0 : rule->clip_layer);
     p->final_norm = place == AT_TE_T5 || rule->clip_norm;
     if (texts->none[place]) return AT_OK;
@@ -367,6 +372,8 @@ at_status at_encode_texts(at_ops *o, const at_obj_clip *clip, const at_prompt_te
     }
     join(o, clip->kind, parts, &context, &pooled);
     AT_TRY(give_cond(o, context, pooled, out));
+    at_cond_set_object(&((at_obj_cond *)*out)->items[0].extra[AT_COND_HOOKS],
+                       at_object_retain(clip->hooks));
 out:
     for (int i = 0; parts && i < AT_TE_COUNT; i++) {
         at_chunks_free(&parts[i].chunks);

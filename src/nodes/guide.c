@@ -370,6 +370,7 @@ void at_guide_close(at_guide *g)
     for (size_t i = 0; i < AT_GUIDE_PLANS; i++)
         at_plan_clear(&g->plans[i]);
     at_control_run_free(g->control);
+    at_guide_networks_free(g);
     at_guide_unprepare(g);
     at_free(g);
 }

@@ -63,6 +63,20 @@ typedef struct at_plan {
     int64_t rows;                   // of the batch at once; below b: it is sampled by parts
 } at_plan;
 
+// The network with the LoRAs of one HOOKS object at the strengths of now.
+typedef struct at_hooked {
+    const at_object *hooks; // an entry's
+    at_object *model;       // a MODEL, or NULL: not made yet
+    double *strengths;      // of its hooks, as they are in `model`
+} at_hooked;
+// Where a list of keyframes stands.
+typedef struct at_key_state {
+    const at_object *keyframes; // an entry's
+    size_t index;
+    int used; // evaluations at different noise levels since it became current
+    float at;
+} at_key_state;
+
 enum { AT_GUIDE_PLANS = 4, AT_GUIDE_ROWS = 64 };
 
 struct at_guide {
@@ -88,6 +102,9 @@ struct at_guide {
     at_control_run *control; // NULL until an entry has a ControlNet
     void **runs;             // by hook
     size_t begun;            // hooks whose begin was called
+    at_hooked *hooked;
+    at_key_state *keys;
+    size_t n_hooked, n_keys;
     at_plan plans[AT_GUIDE_PLANS];
     size_t next_plan;
 };
@@ -120,6 +137,10 @@ at_status at_guide_mult(const at_guide *g, at_entry *e);
 // guide_plan.c
 const at_plan *at_guide_plan(at_guide *g, int n, const at_list_id *list, float sigma);
 void at_plan_clear(at_plan *p);
+// guide_lora.c: the network that an entry with these hooks (NULL: none) runs on at this sigma; borrowed
+// until the next call. NULL after a failure (sticky in `o`).
+at_model *at_guide_network(at_guide *g, at_ops *o, const at_object *hooks, float sigma);
+void at_guide_networks_free(at_guide *g);
 // guide_batch.c: x0 of rows [row, row + rows) of a batch of items, each [rows, c, rect.h, rect.w].
 void at_guide_forward(at_guide *g, at_ops *o, const at_plan *p, const at_batch *b,
                       const at_tensor *x, const at_tensor *scaled, float sigma,

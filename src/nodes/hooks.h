@@ -45,6 +45,7 @@ typedef struct at_forward {
     const at_model_in *in;
     const size_t *ids; // which conditioning each of in->chunks parts is: the same in every step
     int64_t row;       // the first latent of the batch in it: larger batches go by parts
+    at_model *network; // what is asked in the end
     size_t next;       // hooks that were entered
 } at_forward;
 // The raw output [b, c, h, w]: the hooks that are left, then the network.

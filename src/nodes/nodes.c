@@ -15,6 +15,7 @@ static const at_node *const *const families[] = {
     at_nodes_conditioning_picture,
     at_nodes_conditioning_flux,
     at_nodes_guider,
+    at_nodes_hooks,
     at_nodes_model_cfg,
     at_nodes_model_cfg_vector,
     at_nodes_model_cfg_skip,

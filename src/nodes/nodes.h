@@ -19,6 +19,7 @@ extern const at_node *const at_nodes_conditioning_props[];
 extern const at_node *const at_nodes_conditioning_picture[];
 extern const at_node *const at_nodes_conditioning_flux[];
 extern const at_node *const at_nodes_guider[];
+extern const at_node *const at_nodes_hooks[];
 extern const at_node *const at_nodes_model_cfg[];
 extern const at_node *const at_nodes_model_cfg_vector[];
 extern const at_node *const at_nodes_model_cfg_skip[];

@@ -94,6 +94,7 @@ static void clip_free(at_object *self)
     at_obj_clip *c = (at_obj_clip *)self;
     for (size_t i = 0; i < AT_TE_COUNT; i++)
         at_clip_encoder_drop(&c->enc[i]);
+    at_object_release(c->hooks);
     at_free(c);
 }
 static const at_object_type clip_type = {"CLIP", clip_free};
@@ -123,6 +124,7 @@ at_object *at_obj_clip_copy(const at_obj_clip *from)
         at_encoder_retain(c->enc[i].encoder);
         if (c->enc[i].tokenizer) at_tokenizer_retain(c->enc[i].tokenizer);
     }
+    at_object_retain(c->hooks);
     return &c->base;
 }
 

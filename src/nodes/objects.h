@@ -56,6 +56,9 @@ typedef struct at_obj_clip {
     at_clip_kind kind;
     at_clip_encoder enc[AT_TE_COUNT]; // encoder NULL: absent
     int last_layer;                   // CLIPSetLastLayer; 0: the kind's own
+    at_object *hooks; // SetClipHooks: HOOKS that its conditionings get, counted; or NULL
+    bool t5_sized;    // T5TokenizerOptions: the two below stand for the kind's own
+    int64_t t5_padding, t5_length;
 } at_obj_clip;
 // Takes the references of all AT_TE_COUNT places and empties them, also on failure.
 at_object *at_obj_clip_new(at_clip_kind kind, at_clip_encoder enc[AT_TE_COUNT]);

@@ -292,6 +292,7 @@ at_status at_prompt_chunks(const at_tokenizer *t, const char *text, const at_chu
     for (size_t i = 0; i < segments.count; i++)
         AT_TRY(split_words(&b, segments.items[i].text, segments.items[i].weight));
     AT_TRY(close_chunk(&b));
+    AT_TRY(pad_to(&b, how->min_padding > 0 ? b.chunk->len + how->min_padding : 0));
     AT_TRY(pad_to(&b, how->min_length));
     *out = b.out;
     b.out = (at_chunks){0};

@@ -37,7 +37,8 @@ typedef struct at_vector_source {
 // How an encoder wants its tokens laid out.
 typedef struct at_chunking {
     int max_length; // CLIP 77; T5: 0 = one chunk of any length
-    int min_length; // T5: pad up to this (Flux 256); 0 none
+    int min_length;  // T5: pad up to this (Flux 256); 0 none
+    int min_padding; // T5: at least so many behind the end
     bool has_bos, has_eos;
     int32_t bos, eos, pad;
     int max_word_length;                // groups shorter than this are never split (8)
