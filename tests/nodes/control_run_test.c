@@ -5,6 +5,7 @@
 
 #include <math.h>
 
+#include "image/resize.h"
 #include "sample/sigmas.h"
 
 static int open_world(void **state)
@@ -278,6 +279,59 @@ static void a_part_of_a_batch_gets_its_own_pictures(void **state)
     ask_close(&a);
 }
 
+// z as Flux takes it, with the mask's nearest cells behind it: what the net should see.
+static at_tensor *expected_hint(at_ops *o, at_vae *vae, const at_tensor *image,
+                                const at_tensor *mask, int64_t h, int64_t w)
+{
+    at_tensor *sized = NULL, *cells = NULL;
+    assert_int_equal(at_resize(image, AT_ORDER_NHWC, 8 * w, 8 * h, AT_RESIZE_NEAREST, true, &sized),
+                     AT_OK);
+    assert_int_equal(at_resize(mask, AT_ORDER_NCHW, w, h, AT_RESIZE_NEAREST, true, &cells), AT_OK);
+    at_tensor *z = at_vae_encode(o, vae, sized);
+    z = at_affine(o, at_affine(o, z, 1, -0.1159f), 0.3611f, 0); // comfy/latent_formats.py, Flux
+    at_tensor *m = at_from_host(o, AT_F32, 4, cells->shape, at_tensor_data(cells));
+    at_tensor_release(&sized);
+    at_tensor_release(&cells);
+    return at_concat(o, 1, 2, (const at_tensor *[]){z, m});
+}
+
+static void a_latent_hint_is_encoded_scaled_and_masked(void **state)
+{
+    world *w = *state;
+    asking a;
+    at_control out, direct = {0};
+    at_tensor *mask = NULL;
+    give_list("p", 1);
+    give_picture("i", 1, 20, 40);
+    assert_int_equal(at_tensor_new(at_device_cpu(), AT_F32, 3, (int64_t[]){1, 10, 20}, &mask),
+                     AT_OK);
+    for (int k = 0; k < 200; k++)
+        world_floats(mask)[k] = k % 20 < 7 ? 1.0f : 0.0f;
+    world_give("k", at_value_object(at_obj_mask_new(mask)));
+    world_run(w, GIVE("p"), GIVE("i"), GIVE("k"), LOAD("net", "inpaint.safetensors"),
+              "'v':{'class_type':'VAELoader','inputs':{'vae_name':'tiny_ae.safetensors'}},"
+              "'y':{'class_type':'ControlNetInpaintingAliMamaApply','inputs':{'positive':['p',0],"
+              "'negative':['p',0],'control_net':['net',0],'vae':['v',0],'image':['i',0],"
+              "'mask':['k',0],'strength':1,'start_percent':0,'end_percent':1}},",
+              WORLD_CAPTURE("x", "['y',0]"));
+    const at_obj_control *c = control_of("x", 0);
+    ask_open(&a, 1, 2, 2);
+    a.in.x = golden(a.o, "control_flux_instantx/inputs", "x"); // 7 x 5
+    a.in.context = golden(a.o, "control_flux_instantx/inputs", "context");
+    a.in.pooled = golden(a.o, "control_flux_instantx/inputs", "y");
+    a.timestep[0] = 0.5f;
+    assert_true(ask(&a, c, 3, 1, &out));
+    at_control_in ci = {.model = &a.in,
+                        .context = a.in.context,
+                        .hint = expected_hint(a.o, c->vae, c->hint, c->mask, 7, 5),
+                        .type = -1};
+    at_control_net_forward(a.o, c->net, &ci, &direct);
+    assert_int_equal(at_ops_status(a.o), AT_OK);
+    assert_true(world_distance(out.doubles[0], direct.doubles[0]) < 1e-5);
+    assert_true(world_distance(out.singles[37], direct.singles[37]) < 1e-5);
+    ask_close(&a);
+}
+
 // Load a net, apply it to a picture and ask it; whatever allocation fails, nothing is lost.
 static at_status load_and_ask(const char *name, at_tensor *hint)
 {
@@ -379,6 +433,7 @@ int main(void)
         cmocka_unit_test(outside_its_range_a_net_is_silent),
         cmocka_unit_test(a_shuffle_file_gives_the_mean_of_the_picture),
         cmocka_unit_test(low_rank_and_difference_files_use_the_models_weights),
+        cmocka_unit_test(a_latent_hint_is_encoded_scaled_and_masked),
         cmocka_unit_test(a_part_of_a_batch_gets_its_own_pictures),
         cmocka_unit_test(failed_allocations_leak_nothing),
         cmocka_unit_test(what_cannot_be_is_said),
