@@ -53,4 +53,11 @@ typedef struct at_attention_map {
 extern const at_patch_ops at_patch_attention_map;
 void at_attention_map_clear(at_attention_map *m);
 
+// A hypernetwork (AUTOMATIC1111's .pt files): small networks that change what keys and values are projected
+// from, one pair for each width. *self goes to at_patches_add; it keeps the store. NULL in *self: an
+// activation that ComfyUI does not know either; it says so and changes nothing. AT_EFORMAT: a layer lacks
+// its bias or fits nowhere.
+at_status at_hypernet_open(at_store *s, double strength, void **self);
+extern const at_patch_ops at_patch_hypernet;
+
 #endif

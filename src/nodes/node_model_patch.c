@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// node_model_patch.c - FreeU, FreeU_V2, HyperTile, TomePatchModel, TorchCompileModel.
+// node_model_patch.c - FreeU, FreeU_V2, HyperTile, TomePatchModel, HypernetworkLoader, TorchCompileModel.
 // Idea: a node fills the patch's struct (models/patch_unet.h) and hangs it on the MODEL. Patches that draw
 // random numbers or remember something go through a hook, whose block is new in every run.
 // Source: ComfyUI 0.3.64 comfy_extras/nodes_freelunch.py, nodes_hypertile.py, nodes_tomesd.py,
-// nodes_torch_compile.py (behaviour).
+// nodes_hypernetwork.py, nodes_torch_compile.py (behaviour).
 #include <string.h>
 
 #include "base/log.h"
@@ -199,6 +199,52 @@ static const at_node node_tome = {.class_type = "TomePatchModel",
                                   .in_size = sizeof(tome_in),
                                   .run = tome_run};
 
+// --- HypernetworkLoader ------------------------------------------------------------------------------
+typedef struct hypernet_in {
+    at_object *model;
+    const char *hypernetwork_name;
+    double strength;
+} hypernet_in;
+static const at_in hypernet_rows[] = {
+    AT_ROW_LINK_BARE(hypernet_in, model, "MODEL"),
+    AT_ROW(hypernet_in, hypernetwork_name, AT_IN_COMBO, .list = "hypernetworks",
+           .flags = AT_INF_NO_OPTIONS),
+    AT_ROW_FLOAT_STEP(hypernet_in, strength, 1.0, -10, 10, 0.01),
+};
+static at_status hypernet_run(at_node_ctx *c, const void *in, at_value *out)
+{
+    at_status st = AT_OK;
+    const hypernet_in *i = in;
+    at_env *e = at_env_of(c);
+    char *path = NULL;
+    at_store *s = NULL;
+    void *self = NULL;
+    at_object *o = NULL;
+
+    AT_TRY(e->find_file(e, "hypernetworks", i->hypernetwork_name, &path));
+    AT_TRY(e->open_store(e, path, &s));
+    AT_TRY(at_hypernet_open(s, i->strength, &self));
+    if (self)
+        AT_TRY(at_obj_model_patch((const at_obj_model *)i->model, &at_patch_hypernet, self, &o));
+    else
+        o = at_object_retain(i->model);
+    out[0] = at_value_object(o);
+out:
+    at_free(path);
+    at_store_release(&s);
+    return st;
+}
+static const at_node node_hypernet = {.class_type = "HypernetworkLoader",
+                                      .display = "HypernetworkLoader",
+                                      .category = "loaders",
+                                      .python_module = EXTRAS "nodes_hypernetwork",
+                                      .in = hypernet_rows,
+                                      .n_in = AT_COUNT(hypernet_rows),
+                                      .out = model_out,
+                                      .n_out = 1,
+                                      .in_size = sizeof(hypernet_in),
+                                      .run = hypernet_run};
+
 // --- TorchCompileModel -------------------------------------------------------------------------------
 typedef struct compile_in {
     at_object *model;
@@ -230,5 +276,5 @@ static const at_node node_compile = {.class_type = "TorchCompileModel",
                                      .in_size = sizeof(compile_in),
                                      .run = compile_run};
 
-const at_node *const at_nodes_model_patch[] = {&node_freeu, &node_freeu_v2, &node_hypertile,
-                                               &node_tome,  &node_compile,  NULL};
+const at_node *const at_nodes_model_patch[] = {
+    &node_freeu, &node_freeu_v2, &node_hypertile, &node_tome, &node_hypernet, &node_compile, NULL};

@@ -9,7 +9,9 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/file.h"
 #include "base/mem.h"
+#include "base/str.h"
 
 #define GOLDEN AT_SOURCE_DIR "/tests/golden/"
 
@@ -54,6 +56,10 @@ static const row rows[] = {
     {"time_times", 8, 8,
      NODE("z", "m", "UNetTemporalAttentionMultiply",
           "'self_structural':0.5,'self_temporal':9.0,'cross_structural':1.5,'cross_temporal':9.0")},
+    {"hyper_relu", 8, 8,
+     NODE("z", "m", "HypernetworkLoader", "'hypernetwork_name':'hyper_relu.pt','strength':0.8")},
+    {"hyper_mish", 8, 8,
+     NODE("z", "m", "HypernetworkLoader", "'hypernetwork_name':'hyper_mish.pt','strength':-1.5")},
     {"together", 12, 16,
      FREEU_V2("a", "m") HYPERTILE("b", "a", "4", "0", "false")
          NODE("c", "b", "TomePatchModel", "'ratio':0.5")
@@ -88,15 +94,25 @@ static void give_text(at_store *s, const char *key)
     world_give(key, at_value_object(&c->base));
 }
 
+// A golden file under a name in the world's models.
+static void link_model(world *w, const char *golden, const char *as)
+{
+    char *from = at_strprintf(GOLDEN "%s", golden);
+    assert_non_null(from);
+    assert_int_equal(symlink(from, world_path(w, "models/%s", as)), 0);
+    at_free(from);
+}
+
 static void a_patched_run_gives_comfyuis_latent(void **state)
 {
     world *w = *state;
     at_store *s = NULL;
     int bad = 0;
 
-    assert_int_equal(symlink(GOLDEN "unet_sd15/model.safetensors",
-                             world_path(w, "models/diffusion_models/sd15.safetensors")),
-                     0);
+    assert_int_equal(at_make_dirs(world_path(w, "models/hypernetworks")), AT_OK);
+    link_model(w, "unet_sd15/model.safetensors", "diffusion_models/sd15.safetensors");
+    link_model(w, "unet_patches/hyper_relu.pt", "hypernetworks/hyper_relu.pt");
+    link_model(w, "unet_patches/hyper_mish.pt", "hypernetworks/hyper_mish.pt");
     assert_int_equal(at_store_open(GOLDEN "unet_patches/expected.safetensors", &s), AT_OK);
     give_text(s, "positive");
     give_text(s, "negative");

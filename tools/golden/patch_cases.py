@@ -60,13 +60,47 @@ CASES = {
 STEPS, CFG, SEED = 3, 5.0, 42
 
 
-def patcher(sd):
+def hypernets(folder):
+    """Two files of torch.save for the widths of unet_sd15: the plain kind, and one with norms and another activation."""
+    g = torch.Generator().manual_seed(9)
+
+    def nets(widths, norms):
+        out = {}
+        for d in widths:
+            out[d] = []
+            for _ in range(2):
+                sd, sizes = {}, (d, 2 * d, d)
+                for i in range(2):
+                    name = f"linear.{2 * i if norms else i}"
+                    sd[name + ".weight"] = torch.randn(sizes[i + 1], sizes[i], generator=g) / sizes[i] ** 0.5
+                    sd[name + ".bias"] = torch.randn(sizes[i + 1], generator=g) * 0.1
+                    if norms:
+                        sd[f"linear.{2 * i + 1}.weight"] = 1 + torch.randn(sizes[i + 1], generator=g) * 0.1
+                        sd[f"linear.{2 * i + 1}.bias"] = torch.randn(sizes[i + 1], generator=g) * 0.1
+                out[d].append(sd)
+        return out
+
+    torch.save({**nets((24, 32), False), "activation_func": "relu", "name": "tiny", "layer_structure": [1, 2, 1]},
+               os.path.join(folder, "hyper_relu.pt"))
+    torch.save({**nets((24,), True), "activation_func": "mish", "is_layer_norm": True, "activate_output": False},
+               os.path.join(folder, "hyper_mish.pt"))
+
+
+def with_hypernet(model, path, strength):
+    from comfy_extras.nodes_hypernetwork import load_hypernetwork_patch
+    model, patch = model.clone(), load_hypernetwork_patch(path, strength)
+    model.set_model_attn1_patch(patch)
+    model.set_model_attn2_patch(patch)
+    return model
+
+
+def patcher(sd, stored=torch.float16):
     """A ComfyUI MODEL of these weights, which stay f16 and are computed with in f32, as atelier does."""
     import comfy.model_base
     import comfy.model_patcher
     import comfy.supported_models
     config = comfy.supported_models.SD15({k: v for k, v in unet.comfy_config(sd).items() if k != "dtype"})
-    config.set_inference_dtype(torch.float16, torch.float32)
+    config.set_inference_dtype(stored, torch.float32)
     model = comfy.model_base.BaseModel(config, comfy.model_base.ModelType.EPS, device="cpu")
     model.load_model_weights(dict(sd))
     return comfy.model_patcher.ModelPatcher(model, load_device=torch.device("cpu"), offload_device=torch.device("cpu"))
@@ -98,12 +132,16 @@ def make(root, comfyui):
     g = torch.Generator().manual_seed(5)
     text = {k: torch.randn(1, 7, SD15.context, generator=g) for k in ("positive", "negative")}
     model, out = patcher(sd), {}
+    folder = os.path.join(root, "unet_patches")
+    os.makedirs(folder, exist_ok=True)
     for name, (h, w, nodes) in CASES.items():
         out[name] = sample(patched(model, nodes), text, h, w)
         plain = sample(model, text, h, w)
         e = rel_err(out[name], plain)
         print(f"  {name}: {e:.2e} from the unpatched run")
         assert name == "plain" or e > 1e-2, f"{name} hardly does anything"
-    folder = os.path.join(root, "unet_patches")
-    os.makedirs(folder, exist_ok=True)
+    hypernets(folder)
+    whole = patcher({k: v.float() for k, v in sd.items()}, torch.float32)   # ComfyUI gives a hypernetwork the file's dtype
+    for kind, strength in (("relu", 0.8), ("mish", -1.5)):
+        out["hyper_" + kind] = sample(with_hypernet(whole, os.path.join(folder, f"hyper_{kind}.pt"), strength), text, 8, 8)
     save({**out, **text}, os.path.join(folder, "expected.safetensors"))
