@@ -190,8 +190,10 @@ typedef struct at_vae at_vae;
 at_status at_vae_load(at_store *s, const char *label, at_vae **out);
 at_vae *at_vae_retain(at_vae *v);
 void at_vae_release(at_vae **v);
-int at_vae_channels(const at_vae *v);  // latent channels
-int at_vae_downscale(const at_vae *v); // 8
+at_store *at_vae_store(const at_vae *v);    // borrowed
+const char *at_vae_prefix(const at_vae *v); // of its keys in the store
+int at_vae_channels(const at_vae *v);       // latent channels
+int at_vae_downscale(const at_vae *v);      // 8
 // Raw network, f32 NCHW in and out: z [b, c, h, w] -> [b, 3, 8h, 8w] about -1..1;
 // x [b, 3, h, w] -1..1 -> mean [b, c, h/8, w/8].
 at_tensor *at_vae_decode_raw(at_ops *o, at_vae *v, const at_tensor *z);

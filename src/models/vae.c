@@ -62,6 +62,16 @@ void at_vae_release(at_vae **v)
     *v = NULL;
 }
 
+at_store *at_vae_store(const at_vae *v)
+{
+    return v->bound->store;
+}
+
+const char *at_vae_prefix(const at_vae *v)
+{
+    return v->bound->prefix;
+}
+
 int at_vae_channels(const at_vae *v)
 {
     return v->bound->arch->vae->channels(v->bound->config);

@@ -48,6 +48,7 @@ static const at_node *const *const families[] = {
     at_nodes_lora,
     at_nodes_merge,
     at_nodes_merge_blocks,
+    at_nodes_save_models,
     at_nodes_latent_math,
     at_nodes_latent_shape,
     at_nodes_latent_batch,

@@ -52,6 +52,7 @@ extern const at_node *const at_nodes_primitive[];
 extern const at_node *const at_nodes_lora[];
 extern const at_node *const at_nodes_merge[];
 extern const at_node *const at_nodes_merge_blocks[];
+extern const at_node *const at_nodes_save_models[];
 extern const at_node *const at_nodes_latent_math[];
 extern const at_node *const at_nodes_latent_shape[];
 extern const at_node *const at_nodes_latent_batch[];

@@ -145,7 +145,7 @@ static at_status apply_whole(const at_edit *e, at_edit_window *w)
     if (!same_shape(t, w))
         AT_TRY(at_fail(AT_EINVAL, "%s %s has another shape", t->name,
                        at_shape_text(t->dtype, t->rank, t->shape, text)));
-    AT_TRY(e->kind == AT_EDIT_MERGE ? at_edit_value(t, &m) : at_matrix_read(t, &m));
+    AT_TRY(e->kind == AT_EDIT_MERGE ? at_edits_read(t, &m) : at_matrix_read(t, &m));
     if (e->swap_halves) AT_TRY(swap_halves(&m));
     if (e->kind == AT_EDIT_SET)
         memcpy(w->m.v, m.v, (size_t)(m.rows * m.cols) * sizeof *m.v);
@@ -229,7 +229,7 @@ out:
     return st;
 }
 
-at_status at_edit_value(const at_weight *w, at_matrix *out)
+at_status at_edits_read(const at_weight *w, at_matrix *out)
 {
     const at_edit *const *list = NULL;
     const at_weight *base = w;

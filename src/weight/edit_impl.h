@@ -19,8 +19,7 @@ typedef struct at_edit_window {
 at_status at_edit_delta(const at_edit *e, const at_edit_window *w, at_matrix *delta, double *scale);
 at_status at_edit_turn(const at_edit *e, const at_edit_window *w, at_matrix *delta);
 
-// All changes of one record in f32, before rounding: out is [rows, cols] of its new shape. edit_apply.c
-at_status at_edit_value(const at_weight *w, at_matrix *out);
+// `base` under these changes in f32, before rounding: [rows, cols] of its new shape. edit_apply.c
 at_status at_edit_list(const at_weight *base, const at_edit *const *list, size_t n, at_matrix *out);
 // The changes of a record of an edited store and the base record they start from; 0: not edited.
 size_t at_edits_of(const at_weight *w, const at_edit *const **list, const at_weight **base);

@@ -55,4 +55,8 @@ size_t at_edits_count(const at_edits *e);
 // AT_EINVAL names a record that s lacks or whose elements are no floats.
 at_status at_store_edit(at_store *s, const at_edits *e, at_store **out);
 
+// A record's numbers as f32, [rows, cols]: an edited one is computed and not kept, and is not rounded.
+struct at_matrix;
+at_status at_edits_read(const at_weight *w, struct at_matrix *out);
+
 #endif

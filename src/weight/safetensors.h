@@ -48,5 +48,10 @@ typedef struct at_st_out {
 } at_st_out;
 at_status at_st_write(const char *path, const at_st_out *rows, size_t count, const at_st_pair *meta,
                       size_t meta_count);
+// The same; the bytes of rows whose data is NULL are made one row at a time, when they are written.
+typedef at_status at_st_make_fn(void *ctx, size_t row, void *bytes);
+at_status at_st_write_made(const char *path, const at_st_out *rows, size_t count,
+                           const at_st_pair *meta, size_t meta_count, at_st_make_fn *make,
+                           void *ctx);
 
 #endif

@@ -33,7 +33,7 @@ static void append_json_string(at_str *s, const char *text)
     at_str_append(s, "\"");
 }
 
-static at_status row_bytes(const char *path, const at_st_out *r, uint64_t *out)
+static at_status row_bytes(const char *path, const at_st_out *r, bool may_lack, uint64_t *out)
 {
     uint64_t bytes;
 
@@ -49,7 +49,8 @@ static at_status row_bytes(const char *path, const at_st_out *r, uint64_t *out)
     if (!at_extent_bytes(r->dtype, r->rank, r->shape, &bytes))
         return at_fail(AT_EINVAL, "%s: the shape of %s is negative or above 2^63 bytes", path,
                        r->name);
-    if (bytes && !r->data) return at_fail(AT_EINVAL, "%s: tensor %s has no data", path, r->name);
+    if (bytes && !r->data && !may_lack)
+        return at_fail(AT_EINVAL, "%s: tensor %s has no data", path, r->name);
     *out = bytes;
     return AT_OK;
 }
@@ -77,7 +78,8 @@ out:
 }
 
 // Offsets by descending element size, in the order given among equals.
-static at_status place(const char *path, const at_st_out *rows, size_t count, placed *at)
+static at_status place(const char *path, const at_st_out *rows, size_t count, bool may_lack,
+                       placed *at)
 {
     uint64_t next = 0;
     at_status st;
@@ -85,7 +87,7 @@ static at_status place(const char *path, const at_st_out *rows, size_t count, pl
     for (size_t size = 8; size; size /= 2) {
         for (size_t i = 0; i < count; i++) {
             if (at_dtype_size(rows[i].dtype) != size) continue;
-            st = row_bytes(path, &rows[i], &at[i].bytes);
+            st = row_bytes(path, &rows[i], may_lack, &at[i].bytes);
             if (st != AT_OK) return st;
             at[i].begin = next;
             if (__builtin_add_overflow(next, at[i].bytes, &next))
@@ -126,8 +128,33 @@ static void append_header(at_str *s, const at_st_out *rows, size_t count, const 
         at_str_append(s, " ");
 }
 
+typedef struct maker {
+    at_st_make_fn *make;
+    void *ctx;
+} maker;
+
+static at_status write_row(at_atomic_file *f, const at_st_out *r, size_t i, uint64_t bytes,
+                           const maker *m)
+{
+    void *made = NULL;
+    at_status st = AT_OK;
+
+    if (!bytes) return AT_OK;
+    if (!r->data) {
+        made = at_alloc(bytes);
+        if (!made)
+            AT_TRY(at_fail(AT_ENOMEM, "%s: no memory for %llu bytes", r->name,
+                           (unsigned long long)bytes));
+        AT_TRY(m->make(m->ctx, i, made));
+    }
+    AT_TRY(at_atomic_write(f, made ? made : r->data, bytes));
+out:
+    at_free(made);
+    return st;
+}
+
 static at_status write_all(at_atomic_file *f, const at_str *header, const at_st_out *rows,
-                           size_t count, const placed *at)
+                           size_t count, const placed *at, const maker *m)
 {
     uint8_t length[8];
     at_status st = AT_OK;
@@ -138,8 +165,8 @@ static at_status write_all(at_atomic_file *f, const at_str *header, const at_st_
     AT_TRY(at_atomic_write(f, header->data, header->len));
     for (size_t size = 8; size; size /= 2)
         for (size_t i = 0; i < count; i++)
-            if (at_dtype_size(rows[i].dtype) == size && at[i].bytes)
-                AT_TRY(at_atomic_write(f, rows[i].data, at[i].bytes));
+            if (at_dtype_size(rows[i].dtype) == size)
+                AT_TRY(write_row(f, &rows[i], i, at[i].bytes, m));
 out:
     return st;
 }
@@ -147,18 +174,26 @@ out:
 at_status at_st_write(const char *path, const at_st_out *rows, size_t count, const at_st_pair *meta,
                       size_t meta_count)
 {
+    return at_st_write_made(path, rows, count, meta, meta_count, NULL, NULL);
+}
+
+at_status at_st_write_made(const char *path, const at_st_out *rows, size_t count,
+                           const at_st_pair *meta, size_t meta_count, at_st_make_fn *make,
+                           void *ctx)
+{
+    const maker m = {make, ctx};
     at_atomic_file *f = NULL;
     at_str header = {0};
     placed *at = at_calloc(count ? count : 1, sizeof *at);
     at_status st = AT_OK;
 
     if (!at) AT_TRY(at_fail(AT_ENOMEM, "%s: no memory for %zu tensors", path, count));
-    AT_TRY(place(path, rows, count, at));
+    AT_TRY(place(path, rows, count, make != NULL, at));
     AT_TRY(check_names(path, rows, count));
     append_header(&header, rows, count, at, meta, meta_count);
     if (header.failed) AT_TRY(at_fail(AT_ENOMEM, "%s: no memory for the header", path));
     AT_TRY(at_atomic_open(path, &f));
-    AT_TRY(write_all(f, &header, rows, count, at));
+    AT_TRY(write_all(f, &header, rows, count, at, &m));
     st = at_atomic_commit(&f);
 out:
     at_atomic_abort(&f);
