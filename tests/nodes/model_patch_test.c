@@ -134,8 +134,60 @@ static void a_patched_run_gives_comfyuis_latent(void **state)
     assert_int_equal(bad, 0);
 }
 
+#define CLIP_TIMES(id, q, k, v)                                                                    \
+    "'" id "':{'class_type':'CLIPAttentionMultiply','inputs':{'clip':['c',0],'q':" q ",'k':" k     \
+    ",'v':" v ",'out':1.0}},'" id "p':{'class_type':'CLIPTextEncode','inputs':{'text':"            \
+    "'a red circle','clip':['" id "',0]}}," WORLD_CAPTURE(id "c", "['" id "p',0]")
+
+// Doubled queries and halved keys make the same logits; CLIP's pooled vector is what the tiny Flux takes of
+// it.
+static void clip_attention_is_scaled_by_its_parts(void **state)
+{
+    world *w = *state;
+    world_run(w, WORLD_MODELS CLIP_TIMES("one", "1.0", "1.0", "1.0"),
+              CLIP_TIMES("same", "2.0", "0.5", "1.0"), CLIP_TIMES("query", "2.0", "1.0", "1.0"),
+              CLIP_TIMES("value", "1.0", "1.0", "2.0"));
+    const at_tensor *one = world_cond("onec")->items[0].pooled;
+    assert_true(world_distance(world_cond("samec")->items[0].pooled, one) < 1e-6);
+    assert_true(world_distance(world_cond("queryc")->items[0].pooled, one) > 1e-3);
+    assert_true(world_distance(world_cond("valuec")->items[0].pooled, one) > 1e-2);
+}
+
+static void what_no_unet_can_do_is_refused(void **state)
+{
+    world *w = *state;
+    // A network without a UNet's blocks.
+    assert_int_equal(
+        world_try(w, WORLD_MODELS NODE("z", "m", "FreeU", "'b1':1.1,'b2':1.2,'s1':0.9,'s2':0.2")
+                         WORLD_CAPTURE("out", "['z',0]")),
+        AT_EINVAL);
+    assert_non_null(strstr(at_error_text(), "is no UNet"));
+    // Numbers that came over a link.
+    assert_int_equal(
+        world_try(w, WORLD_MODELS
+                  "'i':{'class_type':'PrimitiveInt','inputs':{'value':0}},"
+                  "'z':{'class_type':'HyperTile','inputs':{'model':['m',0],'tile_size':256,"
+                  "'swap_size':['i',0],'max_depth':0,'scale_depth':false}}," WORLD_CAPTURE(
+                      "out", "['z',0]")),
+        AT_EINVAL);
+    assert_non_null(strstr(at_error_text(), "swap_size 0"));
+    // A layer that fits nowhere.
+    assert_int_equal(at_make_dirs(world_path(w, "models/hypernetworks")), AT_OK);
+    link_model(w, "unet_patches/hyper_bad.pt", "hypernetworks/hyper_bad.pt");
+    assert_int_equal(
+        world_try(w, WORLD_MODELS NODE("z", "m", "HypernetworkLoader",
+                                       "'hypernetwork_name':'hyper_bad.pt',"
+                                       "'strength':1.0") WORLD_CAPTURE("out", "['z',0]")),
+        AT_EFORMAT);
+    assert_non_null(strstr(at_error_text(), "no linear layer"));
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(a_patched_run_gives_comfyuis_latent)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_patched_run_gives_comfyuis_latent),
+        cmocka_unit_test(clip_attention_is_scaled_by_its_parts),
+        cmocka_unit_test(what_no_unet_can_do_is_refused),
+    };
     return cmocka_run_group_tests_name("nodes.model_patch", tests, world_open, world_close);
 }

@@ -84,6 +84,8 @@ def hypernets(folder):
                os.path.join(folder, "hyper_relu.pt"))
     torch.save({**nets((24,), True), "activation_func": "mish", "is_layer_norm": True, "activate_output": False},
                os.path.join(folder, "hyper_mish.pt"))
+    layer = {"linear.0.weight": torch.ones(5, 7), "linear.0.bias": torch.ones(5)}       # of no width
+    torch.save({24: [layer, layer]}, os.path.join(folder, "hyper_bad.pt"))
 
 
 def with_hypernet(model, path, strength):
