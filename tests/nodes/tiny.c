@@ -18,7 +18,9 @@
 enum {
     CLIP_VOCAB = 834, // of tests/golden/tokens_clip
     T5_VOCAB = 512,   // tests/golden/tokens_t5_json has 385 and its added tokens
-    CLIP_WIDTH = 128,
+    CLIP_WIDTH = 128, // L, and G and H in checkpoints
+    DEEP_WIDTH = 64,  // G and H in files of their own
+    SIZES = 6 * 256,  // what SDXL is told of sizes
     T5_WIDTH = 64,
     FLUX_WIDTH = 64,
     VAE_WIDTH = 32,
@@ -100,15 +102,22 @@ static void matrix(rows *r, const char *name, int64_t out, int64_t in)
     add(r, name, 2, (int64_t[]){out, in}, 1.0f / sqrtf((float)in), 0);
 }
 
-// Every row of a golden file but the one called `skip`.
-static void copy(rows *r, const char *golden, const char *name, const char *const *skip)
+// A golden case's model, held until the rows are freed; NULL after a failure.
+static at_store *open_golden(rows *r, const char *golden, const char *name)
 {
     char *path = at_strprintf("%s/%s/model.safetensors", golden, name);
     at_store *s = NULL;
     if (r->st == AT_OK) r->st = at_store_open(path, &s);
     at_free(path);
-    if (r->st != AT_OK) return;
-    r->store[r->stores++] = s;
+    if (s) r->store[r->stores++] = s;
+    return s;
+}
+
+// Every row of a golden file but those called as in `skip`.
+static void copy(rows *r, const char *golden, const char *name, const char *const *skip)
+{
+    at_store *s = open_golden(r, golden, name);
+    if (!s) return;
     for (size_t i = 0; i < at_store_count(s); i++) {
         const at_weight *w = at_store_at(s, i);
         bool skipped = false;
@@ -130,14 +139,15 @@ static void flux(rows *r, const char *golden, const char *name)
     matrix(r, "txt_in.weight", FLUX_WIDTH, T5_WIDTH);
     matrix(r, "vector_in.in_layer.weight", FLUX_WIDTH, CLIP_WIDTH);
 }
-// Stable Diffusion 1.5's UNet, its text width brought to that of our CLIP.
-static void unet(rows *r, const char *golden)
+// A golden UNet, its text width and its vector (0: none) brought to what our encoders give.
+static void unet(rows *r, const char *golden, const char *name, int64_t text, int64_t vector)
 {
     static const char *const texts[] = {"attn2.to_k.weight", "attn2.to_v.weight"};
+    static const char label[] = "label_emb.0.0.weight";
     const char *skip[64] = {NULL};
     int64_t out[64];
     size_t n = 0;
-    char *path = at_strprintf("%s/unet_sd15/model.safetensors", golden);
+    char *path = at_strprintf("%s/%s/model.safetensors", golden, name);
     at_store *s = NULL;
     if (r->st == AT_OK) r->st = at_store_open(path, &s);
     at_free(path);
@@ -151,14 +161,31 @@ static void unet(rows *r, const char *golden)
                 out[n++] = w->shape[0];
             }
     }
-    copy(r, golden, "unet_sd15", skip);
+    const at_weight *w = vector ? at_store_find(s, label) : NULL;
+    if (w) skip[n] = label;
+    copy(r, golden, name, skip);
     for (size_t i = 0; i < n; i++)
-        matrix(r, skip[i], out[i], CLIP_WIDTH);
+        matrix(r, skip[i], out[i], text);
+    if (w) matrix(r, label, w->shape[0], vector);
 }
 static void clip_l(rows *r, const char *golden)
 {
     static const char table[] = "text_model.embeddings.token_embedding.weight";
     copy(r, golden, "clip_l", (const char *[]){table, NULL});
+    add(r, table, 2, (int64_t[]){CLIP_VOCAB, CLIP_WIDTH}, 0.5f, 0);
+}
+// CLIP-G and CLIP-H in the layout of single files, and as checkpoints have them (with their prefix).
+static void clip_deep(rows *r, const char *golden, const char *name)
+{
+    static const char table[] = "text_model.embeddings.token_embedding.weight";
+    copy(r, golden, name, (const char *[]){table, NULL});
+    add(r, table, 2, (int64_t[]){CLIP_VOCAB, DEEP_WIDTH}, 0.5f, 0);
+}
+static void clip_open(rows *r, const char *golden, const char *name, const char *place)
+{
+    char table[128];
+    snprintf(table, sizeof table, "%stoken_embedding.weight", place);
+    copy(r, golden, name, (const char *[]){table, NULL});
     add(r, table, 2, (int64_t[]){CLIP_VOCAB, CLIP_WIDTH}, 0.5f, 0);
 }
 static void t5(rows *r, const char *golden)
@@ -236,7 +263,19 @@ static void vae(rows *r)
 }
 
 // --- the folder --------------------------------------------------------------------------------------
-typedef enum part { DEV = 1, SCHNELL = 2, CLIP = 4, T5 = 8, AE = 16, AE2 = 32, SD = 64 } part;
+typedef enum part {
+    DEV = 1,
+    SCHNELL = 2,
+    CLIP = 4,
+    T5 = 8,
+    AE = 16,
+    AE2 = 32,
+    SD = 64,
+    SD2 = 128,
+    SDXL = 256,
+    CLIP_G = 512,
+    CLIP_H = 1024
+} part;
 typedef struct file_row {
     const char *path;
     unsigned parts;
@@ -251,12 +290,35 @@ static const file_row files[] = {
     {"vae/tiny_ae2.safetensors", AE2, false},
     {"checkpoints/tiny_full.safetensors", DEV | CLIP | T5 | AE, true},
     {"checkpoints/tiny_model_only.safetensors", DEV, true},
+    {"text_encoders/tiny_clip_g.safetensors", CLIP_G, false},
+    {"text_encoders/tiny_clip_h.safetensors", CLIP_H, false},
     {"checkpoints/tiny_sd15.safetensors", SD, true},
+    {"checkpoints/tiny_sd2.safetensors", SD2, true},
+    {"checkpoints/tiny_sdxl.safetensors", SDXL, true},
 };
 
 static void prefix(rows *r, const file_row *f, const char *text)
 {
     snprintf(r->prefix, sizeof r->prefix, "%s", f->checkpoint ? text : "");
+}
+
+// A checkpoint of Stable Diffusion 1, 2 or XL.
+static void diffusion(rows *r, const char *golden, unsigned parts)
+{
+    static const char g[] = "conditioner.embedders.1.model.", h[] = "cond_stage_model.model.";
+    const char *clip_l_at = parts & SDXL ? "conditioner.embedders.0." : "cond_stage_model.";
+
+    snprintf(r->prefix, sizeof r->prefix, "model.diffusion_model.");
+    if (parts & SD) unet(r, golden, "unet_sd15", CLIP_WIDTH, 0);
+    if (parts & SD2) unet(r, golden, "unet_sd2", CLIP_WIDTH, 0);
+    if (parts & SDXL) unet(r, golden, "unet_sdxl", 2 * CLIP_WIDTH, CLIP_WIDTH + SIZES);
+    snprintf(r->prefix, sizeof r->prefix, "%stransformer.", clip_l_at);
+    if (parts & (SD | SDXL)) clip_l(r, golden);
+    r->prefix[0] = 0;
+    if (parts & SD2) clip_open(r, golden, "clip_h_open", h);
+    if (parts & SDXL) clip_open(r, golden, "clip_g_open", g);
+    snprintf(r->prefix, sizeof r->prefix, "first_stage_model.");
+    copy(r, golden, "vae_sd_decode", (const char *[]){NULL});
 }
 
 static at_status write_file(const char *golden, const char *dir, const file_row *f)
@@ -272,14 +334,9 @@ static at_status write_file(const char *golden, const char *dir, const file_row 
     if (f->parts & T5) t5(r, golden);
     prefix(r, f, "vae.");
     if (f->parts & AE) vae(r);
-    if (f->parts & SD) {
-        prefix(r, f, "model.diffusion_model.");
-        unet(r, golden);
-        prefix(r, f, "cond_stage_model.transformer.");
-        clip_l(r, golden);
-        prefix(r, f, "first_stage_model.");
-        copy(r, golden, "vae_sd_decode", (const char *[]){NULL});
-    }
+    if (f->parts & (SD | SD2 | SDXL)) diffusion(r, golden, f->parts);
+    if (f->parts & CLIP_G) clip_deep(r, golden, "clip_g");
+    if (f->parts & CLIP_H) clip_deep(r, golden, "clip_h");
     if (f->parts & AE2) copy(r, golden, "vae_flux_decode", (const char *[]){NULL});
     at_status st = r->st;
     char *path = at_path_join(dir, f->path);
@@ -323,6 +380,10 @@ at_status tiny_models_make(const char *golden, const char *dir)
         {"tokens_clip/vocab.json", "text_encoders/tiny_clip_l/vocab.json"},
         {"tokens_clip/merges.txt", "text_encoders/tiny_clip_l/merges.txt"},
         {"tokens_t5_json/tokenizer.json", "text_encoders/tiny_t5/tokenizer.json"},
+        {"tokens_clip/vocab.json", "text_encoders/tiny_clip_g/vocab.json"},
+        {"tokens_clip/merges.txt", "text_encoders/tiny_clip_g/merges.txt"},
+        {"tokens_clip/vocab.json", "text_encoders/tiny_clip_h/vocab.json"},
+        {"tokens_clip/merges.txt", "text_encoders/tiny_clip_h/merges.txt"},
         {"tokens_clip/vocab.json", "tokenizers/clip_l/vocab.json"},
         {"tokens_clip/merges.txt", "tokenizers/clip_l/merges.txt"},
         {"tokens_t5_json/tokenizer.json", "tokenizers/t5/tokenizer.json"},

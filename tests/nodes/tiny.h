@@ -8,6 +8,8 @@
 //   vae/tiny_ae2.safetensors     16 channels, 2 pixels a latent place (the golden one)
 //   checkpoints/tiny_full.safetensors   the same tensors as tiny_dev, tiny_clip_l, tiny_t5, tiny_ae
 //   checkpoints/tiny_model_only.safetensors   a denoiser without CLIP and VAE
+//   text_encoders/tiny_clip_g.safetensors, tiny_clip_h.safetensors   as deep as the published ones
+//   checkpoints/tiny_sd15.safetensors, tiny_sd2.safetensors, tiny_sdxl.safetensors   whole, 4 channels
 //   tokenizers/clip_l, tokenizers/t5    the vocabularies again, for the checkpoint
 // Owns nothing: files are the caller's to remove.
 #ifndef AT_TESTS_NODES_TINY_H
