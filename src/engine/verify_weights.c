@@ -138,7 +138,9 @@ at_status at_case_weights(at_case *c, at_verify_report *r)
     AT_TRY(open_subject(c, &s));
     AT_TRY(at_lora_names_new(&names));
     AT_TRY(s.model ? at_model_lora_names(s.model, names) : encoder_names(c, s.encoder, names));
-    AT_TRY(at_case_apply_loras(c, s.store, names, &edited));
+    // A file in another layout is shown in the usual one, and so are its names.
+    AT_TRY(at_case_apply_loras(c, s.model ? at_model_store(s.model) : at_encoder_store(s.encoder),
+                               names, &edited));
     AT_TRY(put_outputs(c, edited));
 out:
     at_store_release(&edited);
