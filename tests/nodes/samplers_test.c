@@ -146,6 +146,28 @@ static void options_reach_the_solver(void **state)
     assert_true(world_distance(world_latent("2"), world_latent("1")) > 1e-3);
 }
 
+// All pairs on a network read as one that predicts noise; matrix.samplers_and_schedulers has the flow. What a
+// tiny random network paints is no picture; it must be numbers.
+static void every_sampler_draws_with_every_scheduler(void **state)
+{
+    world *w = *state;
+    for (size_t i = 0; i < at_sampler_count * at_scheduler_count; i++) {
+        const char *sampler = at_sampler_names[i / at_scheduler_count];
+        const char *scheduler = at_scheduler_names[i % at_scheduler_count];
+        world_run(w, WORLD_MODELS WORLD_PROMPTS WORLD_EMPTY(16, 16, 1),
+                  "'d':{'class_type':'ModelSamplingDiscrete','inputs':{'model':['m',0],'sampling':"
+                  "'eps','zsnr':false}},",
+                  world_nodes("'k':{'class_type':'KSampler','inputs':{'model':['d',0],'seed':3,"
+                              "'steps':3,'cfg':1.0,'sampler_name':'%s','scheduler':'%s','positive':"
+                              "['p',0],'negative':['n',0],'latent_image':['e',0],'denoise':1.0}},",
+                              sampler, scheduler),
+                  WORLD_CAPTURE("1", "['k',0]"));
+        const at_tensor *t = world_latent("1");
+        for (int64_t j = 0; j < at_tensor_count(t); j++)
+            if (!isfinite(world_floats(t)[j])) fail_msg("%s %s: no number", sampler, scheduler);
+    }
+}
+
 static void an_sde_without_a_middle_is_refused(void **state)
 {
     world *w = *state;
@@ -163,6 +185,7 @@ int main(void)
         cmocka_unit_test(nodes_tell_their_solver),
         cmocka_unit_test(every_sampler_object_draws),
         cmocka_unit_test(options_reach_the_solver),
+        cmocka_unit_test(every_sampler_draws_with_every_scheduler),
         cmocka_unit_test(an_sde_without_a_middle_is_refused),
     };
     return cmocka_run_group_tests(tests, world_open, world_close);
