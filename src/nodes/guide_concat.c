@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // guide_concat.c - what inpainting, instruct-pix2pix and Flux's fill and control models read beside x.
-// Idea: which kind a network is, is read off its channel count: 4 + 5 inpaints (mask, masked picture),
-// 4 + 4 follows a picture, Flux's 16 + 16 follows one, 16 + 16 + 64 fills (the mask's 8 x 8 pixels of
-// each cell as channels). Everything is made once per run on the host.
+// Idea: a UNet's row says which kind it is (at_model_concat), Flux' channels do: 16 + 16 follows a
+// picture, 16 + 16 + 64 fills (the mask's 8 x 8 pixels of each cell as channels). Everything is made
+// once per run on the host.
 // Easy to get wrong: without a mask an inpainting model is told "paint all" and shown a grey picture;
 // resize, then round; batches are resampled, not repeated.
 // Source: ComfyUI 0.3.64 comfy/model_base.py (BaseModel.concat_cond, IP2P, Flux; set_inpaint's grey).
@@ -227,10 +227,21 @@ at_status at_guide_concat(const at_guide *g, const at_cond *c, at_tensor **out)
 
     *out = NULL;
     if (extra <= 0) return AT_OK;
-    if (own == 16 && extra == 16) return follow(g, c, true, out);
-    if (own == 16 && extra == 16 + 64) return fill(g, c, out);
-    if (own == 4 && extra == 4) return follow(g, c, false, out);
-    if (own == 4 && extra == 5) return inpaint(g, c, out);
+    switch (at_model_concat(g->net)) {
+    case AT_CONCAT_INPAINT:
+        if (extra == 1 + own) return inpaint(g, c, out);
+        break;
+    case AT_CONCAT_IP2P:
+        if (extra == own) return follow(g, c, false, out);
+        break;
+    case AT_CONCAT_IP2P_IN:
+        if (extra == own) return follow(g, c, true, out);
+        break;
+    case AT_CONCAT_NONE: // Flux tells its variants by their channels
+        if (own == 16 && extra == 16) return follow(g, c, true, out);
+        if (own == 16 && extra == 16 + 64) return fill(g, c, out);
+        break;
+    }
     return at_fail(AT_EUNSUPPORTED,
                    "%s takes %d channels beside the latent's %d: no known kind of model does",
                    at_model_label(g->net), extra, own);
