@@ -10,6 +10,7 @@
 #include "base/file.h"
 #include "base/mem.h"
 #include "engine/verify_case.h"
+#include "models/text_bias.h"
 
 static at_status open_model(const at_case *c, at_store **out)
 {
@@ -114,6 +115,30 @@ static at_status patches_of(const at_case *c, at_patches **out)
     return at_patches_add(NULL, &ops, self, out);
 }
 
+// Input `attn_bias` as StyleModelApply's patch behind *set.
+static at_status bias_of(at_case *c, at_patches **set)
+{
+    at_status st = AT_OK;
+    float *values = NULL;
+    int64_t n;
+    at_tensor *bias = NULL;
+    at_patches *more = NULL;
+
+    AT_TRY(at_case_values(c, "attn_bias", true, &values, &n));
+    if (!values) goto out;
+    const at_weight *w = at_store_find(c->inputs, "attn_bias");
+    if (w->rank != 3 || w->shape[0] != 1 || w->shape[1] != w->shape[2])
+        AT_TRY(at_fail(AT_EFORMAT, "%s: attn_bias is not [1, n, n]", c->dir));
+    AT_TRY(at_tensor_from_host(at_device_cpu(), AT_F32, 3, w->shape, values, &bias));
+    AT_TRY(at_text_bias_patch(bias, *set, &more));
+    at_patches_release(set);
+    *set = more;
+out:
+    at_tensor_release(&bias);
+    at_free(values);
+    return st;
+}
+
 static at_status forward(rank_job *j)
 {
     at_status st = AT_OK;
@@ -146,6 +171,7 @@ static at_status forward(rank_job *j)
                       .no_guidance = json_is_true(json_object_get(c->options, "no_guidance"))};
     AT_TRY(references(c, refs, &in));
     AT_TRY(patches_of(c, &patches));
+    AT_TRY(bias_of(c, &patches));
     in.patches = patches;
     for (int i = 0; i < c->repeat; i++) {
         double start = begin_timing(c);

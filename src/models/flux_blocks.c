@@ -262,11 +262,23 @@ static void rotate_in_place(at_ops *o, const at_flux_config *c, const at_tensor 
     at_rope(at_into(o, k), k, k_norm, norm_eps, rope, false);
 }
 
+static at_site site_of(const at_flux_state *s, at_site_part part, int block)
+{
+    return (at_site){.in = s->in, .part = part, .block = block, .h = s->rows, .w = s->cols};
+}
+
 // q, k and v are read from the one buffer by strides.
-static at_tensor *attend(at_ops *o, const at_flux_config *c, const at_tensor *qkv, at_tensor *into)
+static at_tensor *attend(at_ops *o, const at_flux_config *c, const at_flux_state *s,
+                         at_site_part part, int block, const at_tensor *qkv, at_tensor *into)
 {
     at_tensor *q = heads_of(o, c, qkv, 0), *k = heads_of(o, c, qkv, 1), *v = heads_of(o, c, qkv, 2);
-    return at_attention(at_into(o, into), q, k, v, NULL, 0, false);
+    if (!s->in || !at_patches_count(s->in->patches))
+        return at_attention(at_into(o, into), q, k, v, NULL, 0, false);
+    at_site site = site_of(s, part, block);
+    site.heads = (int)c->heads;
+    site.dim = (int)c->head_dim;
+    at_tensor *y = at_patch_attn(o, s->in->patches, &site, q, k, v);
+    return into ? at_unary(at_into(o, into), y, AT_ACT_NONE) : y;
 }
 
 // A fused layer into `out`: in one, or its parts side by side.
@@ -323,12 +335,12 @@ static void stream_out(at_ops *o, const at_flux_config *c, const at_flux_stream 
 // A patch may leave a block out; its residual is added all the same.
 static bool left_out(const at_flux_state *s, at_site_part part, int i)
 {
-    at_site site = {.in = s->in, .part = part, .block = i, .h = s->rows, .w = s->cols};
+    at_site site = site_of(s, part, i);
     return s->in && at_patch_skips(s->in->patches, &site);
 }
 
 static void run_double(at_ops *o, const at_flux_config *c, const at_flux_double *w,
-                       const at_flux_state *s, at_tensor *h)
+                       const at_flux_state *s, int i, at_tensor *h)
 {
     at_tensor *txt = at_narrow(o, h, 1, 0, s->text), *img = at_narrow(o, h, 1, s->text, s->image);
     at_tensor *txt_mod = at_flux_modulation(o, s, w->txt.mod);
@@ -338,7 +350,7 @@ static void run_double(at_ops *o, const at_flux_config *c, const at_flux_double 
 
     stream_in(o, c, &w->txt, txt, txt_mod, &s->rope_text, at_narrow(o, qkv, 1, 0, s->text));
     stream_in(o, c, &w->img, img, img_mod, &s->rope_image, at_narrow(o, qkv, 1, s->text, s->image));
-    at_tensor *y = attend(o, c, qkv, NULL);
+    at_tensor *y = attend(o, c, s, AT_SITE_DOUBLE, i, qkv, NULL);
     stream_out(o, c, &w->txt, txt, at_narrow(o, y, 1, 0, s->text), txt_mod);
     stream_out(o, c, &w->img, img, at_narrow(o, y, 1, s->text, s->image), img_mod);
 }
@@ -346,7 +358,7 @@ static void run_double(at_ops *o, const at_flux_config *c, const at_flux_double 
 at_tensor *at_flux_double_block(at_ops *o, const at_flux_config *c, const at_flux_double *w,
                                 const at_flux_state *s, int i, at_tensor *h)
 {
-    if (!left_out(s, AT_SITE_DOUBLE, i)) run_double(o, c, w, s, h);
+    if (!left_out(s, AT_SITE_DOUBLE, i)) run_double(o, c, w, s, i, h);
     if (s->control && i < AT_CONTROL_MAX)
         add_control(o, s, s->control->doubles[i], at_narrow(o, h, 1, s->text, s->image));
     return h;
@@ -354,7 +366,7 @@ at_tensor *at_flux_double_block(at_ops *o, const at_flux_config *c, const at_flu
 
 // Attention and MLP read the same normalised tokens and write side by side; linear2 joins them.
 static void run_single(at_ops *o, const at_flux_config *c, const at_flux_single *w,
-                       const at_flux_state *s, at_tensor *h)
+                       const at_flux_state *s, int i, at_tensor *h)
 {
     int64_t tokens = s->text + s->image;
     at_tensor *mod = at_flux_modulation(o, s, w->mod);
@@ -367,7 +379,7 @@ static void run_single(at_ops *o, const at_flux_config *c, const at_flux_single 
 
     fused(o, y, x, w->lin1, w->parts, (int64_t[]){c->hidden, c->hidden, c->hidden, c->mlp}, 4);
     rotate_in_place(o, c, y, w->q_norm, w->k_norm, &s->rope);
-    attend(o, c, y, at_narrow(o, both, 2, 0, c->hidden));
+    attend(o, c, s, AT_SITE_SINGLE, i, y, at_narrow(o, both, 2, 0, c->hidden));
     at_unary(at_into(o, mlp_out), mlp_in, AT_ACT_GELU_TANH);
     linear(at_into(o, h), both, w->lin2, &add);
 }
@@ -375,7 +387,7 @@ static void run_single(at_ops *o, const at_flux_config *c, const at_flux_single 
 at_tensor *at_flux_single_block(at_ops *o, const at_flux_config *c, const at_flux_single *w,
                                 const at_flux_state *s, int i, at_tensor *h)
 {
-    if (!left_out(s, AT_SITE_SINGLE, i)) run_single(o, c, w, s, h);
+    if (!left_out(s, AT_SITE_SINGLE, i)) run_single(o, c, w, s, i, h);
     if (!s->control || i >= AT_CONTROL_MAX || !s->control->singles[i]) return h;
     at_tensor *img = at_narrow(o, h, 1, s->text, s->image);
     add_control(o, s, s->control->singles[i], img);

@@ -43,10 +43,9 @@ typedef struct at_cond {
     at_object *control; // the last ControlNet of a chain (nodes/control.h) or NULL
     bool control_to_uncond;
     at_tensor *control_context; // [1, t, d] what the ControlNets read instead of context, or NULL
-    // Added to the attention of text and reference tokens (StyleModelApply), f32 [1, n, n] on the host
-    // with n = text tokens + bias_h * bias_w; or NULL. The last bias_h x bias_w stand for the picture.
+    // Added to the products of the attention of n text tokens and, in the last row and column, all
+    // others (models/text_bias.h): f32 [1, n + 1, n + 1] on the host, or NULL.
     at_tensor *attn_bias;
-    int64_t bias_h, bias_w;
     at_object *extra[4]; // by at_cond_extra, NULL: absent
 } at_cond;
 typedef enum at_cond_extra {

@@ -7,6 +7,7 @@
 // Source: ComfyUI 0.3.64 comfy/samplers.py (_calc_cond_batch), comfy/conds.py. Owns nothing.
 #include "nodes/guide_impl.h"
 
+#include "models/text_bias.h"
 #include "nodes/boxes.h"
 #include "sample/guidance.h"
 #include "sample/sigmas.h"
@@ -164,16 +165,26 @@ static void steer(const group *b, at_model_in *in, int64_t all, at_control *cont
         in->control = control;
 }
 
-// The patches with GLIGEN's boxes behind them, counted in *own; such an entry runs alone.
-static void put_boxes(const group *b, at_model_in *in, at_patches **own)
+// The patches with those of an entry behind them (GLIGEN's boxes, a bias on its text), counted in *own.
+static at_status put_own(const group *b, at_model_in *in, at_patches **own)
 {
-    const at_object *boxes = b->items[0].e->c.extra[AT_COND_GLIGEN];
-    if (!boxes || !in->x) return;
-    at_status st = at_boxes_patch(boxes, in->x->shape[2], in->x->shape[3], in->patches, own);
-    if (st != AT_OK)
-        at_ops_poison(b->o, st, "%s", at_error_text());
-    else
+    at_status st = AT_OK;
+    const at_cond *c = &b->items[0].e->c;
+    at_patches *more = NULL;
+
+    if (!in->x) return AT_OK;
+    if (c->extra[AT_COND_GLIGEN]) {
+        AT_TRY(at_boxes_patch(c->extra[AT_COND_GLIGEN], in->x->shape[2], in->x->shape[3],
+                              in->patches, own));
         in->patches = *own;
+    }
+    if (c->attn_bias) {
+        AT_TRY(at_text_bias_patch(c->attn_bias, in->patches, &more));
+        at_patches_release(own);
+        in->patches = *own = more;
+    }
+out:
+    return st;
 }
 
 // all: latents of the whole batch, of which this may be a part.
@@ -228,10 +239,11 @@ void at_guide_forward(at_guide *g, at_ops *o, const at_plan *p, const at_batch *
                       .concat = concats(&b),
                       .patches = patches,
                       .sigma = sigma};
-    at_patches *boxed = NULL;
-    put_boxes(&b, &in, &boxed);
+    at_patches *own = NULL;
+    at_status st = put_own(&b, &in, &own);
+    if (st != AT_OK) at_ops_poison(o, st, "%s", at_error_text());
     at_tensor *raw = run(&b, &in, x->shape[0], timestep, guidance);
-    at_patches_release(&boxed);
+    at_patches_release(&own);
 
     for (size_t i = 0; i < b.n; i++) {
         at_tensor *of = cut(&b, rows_of(&b, (at_tensor *)x), &b.items[i].e->rect);

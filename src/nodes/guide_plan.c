@@ -213,7 +213,7 @@ static bool together(const at_guide *g, const at_entry *a, const at_entry *b)
            (!a->vector) == (!b->vector) &&
            (!a->vector || a->vector->shape[1] == b->vector->shape[1]) &&
            same_shape(a->concat, b->concat) && a->c.guidance_off == b->c.guidance_off &&
-           same_shape(a->c.attn_bias, b->c.attn_bias) && same_refs(a, b);
+           a->c.attn_bias == b->c.attn_bias && same_refs(a, b);
 }
 
 // Bytes that one forward of `rows` rows of this entry's size needs beside the weights.

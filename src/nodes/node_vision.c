@@ -9,9 +9,11 @@
 #include "nodes/nodes.h"
 #include "nodes/rows.h"
 
+#include <math.h>
 #include <string.h>
 
 #include "base/file.h"
+#include "base/half.h"
 #include "base/mem.h"
 
 static const at_out cond_out[] = {AT_OUT("CONDITIONING")};
@@ -152,6 +154,39 @@ static at_tensor *style_tokens(at_ops *o, const apply_in *i)
     return times ? at_affine(o, t, (float)i->strength, 0) : t;
 }
 
+// The entry's bias for `more` tokens behind its text: what was there keeps its place, and all older
+// tokens and the picture (the last row) look at the new ones with log(strength), kept in f16.
+static at_status grow_bias(const apply_in *i, at_cond *e, int64_t more)
+{
+    at_status st = AT_OK;
+    bool biased = strcmp(i->strength_type, "attn_bias") == 0;
+    float by = biased ? at_f16_to_f32(at_f32_to_f16(logf((float)i->strength))) : 0.0f;
+    int64_t old = e->context->shape[1], n = old + more + 1;
+    at_tensor *t = NULL;
+
+    if (!e->attn_bias && (!biased || i->strength == 1.0)) goto out;
+    if (e->attn_bias && e->attn_bias->shape[1] != old + 1)
+        AT_TRY(
+            at_fail(AT_EINVAL,
+                    "StyleModelApply: the text has %lld tokens, the style before it was applied to "
+                    "%lld; apply style models last",
+                    (long long)old, (long long)(e->attn_bias->shape[1] - 1)));
+    AT_TRY(at_tensor_new(at_device_cpu(), AT_F32, 3, (int64_t[]){1, n, n}, &t));
+    float *to = at_tensor_data(t);
+    const float *from = e->attn_bias ? at_tensor_data(e->attn_bias) : NULL;
+    memset(to, 0, at_tensor_bytes(t));
+    for (int64_t y = 0; y <= old; y++) { // row and column `old` are the picture's: they move behind
+        float *row = to + (y < old ? y : n - 1) * n;
+        for (int64_t x = 0; from && x <= old; x++)
+            row[x < old ? x : n - 1] = from[y * (old + 1) + x];
+        for (int64_t x = old; x < old + more; x++)
+            row[x] = by;
+    }
+    at_cond_set_tensor(&e->attn_bias, t);
+out:
+    return st;
+}
+
 static at_status apply_run(at_node_ctx *c, const void *in, at_value *out)
 {
     at_status st = AT_OK;
@@ -159,11 +194,6 @@ static at_status apply_run(at_node_ctx *c, const void *in, at_value *out)
     at_ops *o = NULL;
     at_object *cond = NULL;
 
-    if (strcmp(i->strength_type, "attn_bias") == 0 && i->strength != 1.0)
-        AT_TRY(
-            at_fail(AT_EUNSUPPORTED,
-                    "StyleModelApply: strength_type \"attn_bias\" is not built yet for a strength "
-                    "other than 1; use \"multiply\""));
     AT_TRY(at_env_ops(c, &o));
     at_tensor *tokens = style_tokens(o, i);
     AT_TRY(at_ops_status(o));
@@ -174,6 +204,7 @@ static at_status apply_run(at_node_ctx *c, const void *in, at_value *out)
         at_tensor *text = list->items[k].context;
         at_tensor *both = at_concat(o, 1, 2, (const at_tensor *[]){text, tokens});
         AT_TRY(at_ops_status(o));
+        AT_TRY(grow_bias(i, &list->items[k], tokens->shape[1]));
         at_cond_set_tensor(&list->items[k].context, at_ops_keep(o, both));
     }
     *out = at_value_object(cond);

@@ -137,14 +137,38 @@ static void style_tokens_stand_behind_every_text(void **state)
     for (int64_t i = 0; i < 18 * 40; i++)
         assert_true(fabsf(world_floats(t)[3 * 40 + i] - 0.5f * world_floats(want)[i]) < 1e-5f);
     at_tensor_release(&want);
-    assert_int_equal(world_try(w, GIVE("p"), GIVE("c"),
-                               "'s':{'class_type':'StyleModelLoader','inputs':{'style_model_name':"
-                               "'redux.safetensors'}},"
-                               "'e':{'class_type':'StyleModelApply','inputs':{'conditioning':"
-                               "['p',0],'style_model':['s',0],'clip_vision_output':['c',0],"
-                               "'strength':0.5,'strength_type':'attn_bias'}},",
-                               WORLD_CAPTURE("x", "['e',0]")),
-                     AT_EUNSUPPORTED);
+}
+
+#define STYLE(id, from, strength, type)                                                            \
+    "'" id "':{'class_type':'StyleModelApply','inputs':{'conditioning':['" from                    \
+    "',0],'style_model':['s',0],'clip_vision_output':['c',0],'strength':" #strength                \
+    ",'strength_type':'" type "'}},"
+
+static void a_biased_style_is_favoured_by_what_was_there_before(void **state)
+{
+    world *w = *state;
+    give_text("p", 3, 40);
+    world_give("c",
+               at_value_object(at_obj_seen_new(golden("style_redux/inputs", "seen"), NULL, NULL)));
+    world_run(w, GIVE("p"), GIVE("c"),
+              "'s':{'class_type':'StyleModelLoader','inputs':{'style_model_name':"
+              "'redux.safetensors'}},",
+              STYLE("a", "p", 0.5, "attn_bias"), STYLE("b", "a", 2, "multiply"),
+              STYLE("c1", "b", 3, "attn_bias"), STYLE("d", "p", 1, "attn_bias"),
+              WORLD_CAPTURE("x", "['c1',0]") ",", WORLD_CAPTURE("y", "['d',0]"));
+    const at_tensor *t = world_cond("x")->items[0].attn_bias;
+    // text 0..2, styles at 3, 21 and 39, the picture last; 0.5, 1 and 3 as f16 logarithms
+    const float by[] = {-0.693359375f, 0.0f, 1.0986328125f};
+    int64_t n = 3 + 3 * 18 + 1;
+    assert_int_equal(t->shape[1], n);
+    assert_int_equal(t->shape[2], n);
+    for (int64_t q = 0; q < n; q++)
+        for (int64_t k = 0; k < n; k++) {
+            int64_t style = k < 3 || k == n - 1 ? -1 : (k - 3) / 18;
+            bool before = q < 3 + 18 * style || q == n - 1;
+            assert_true(world_floats(t)[q * n + k] == (style >= 0 && before ? by[style] : 0.0f));
+        }
+    assert_null(world_cond("y")->items[0].attn_bias); // nothing to favour
 }
 
 // --- unCLIP ------------------------------------------------------------------------------------
@@ -246,6 +270,7 @@ int main(void)
         cmocka_unit_test(a_picture_is_encoded_as_the_golden_one),
         cmocka_unit_test(an_unclip_checkpoint_brings_its_encoder),
         cmocka_unit_test(style_tokens_stand_behind_every_text),
+        cmocka_unit_test(a_biased_style_is_favoured_by_what_was_there_before),
         cmocka_unit_test(unclip_vectors_have_comfyuis_noise),
         cmocka_unit_test(boxes_are_kept_in_latent_cells),
         cmocka_unit_test(a_box_whose_text_does_not_fit_is_refused),

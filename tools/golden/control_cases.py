@@ -142,10 +142,10 @@ def make_t2i(root):
     t2i_case(root, "control_t2i_xl", "pool", (8, 16, 32, 32), 256, 459, picture(460, 1, 1, 80, 48))
 
 
-def steered(name, plain, with_control, inp, residuals, root, model):
+def steered(name, plain, with_control, inp, residuals, root, model, least=0.1):
     """A denoiser's case with residuals (named by place, as the denoiser gets them) added."""
     healthy(name, with_control)
-    assert rel_err(with_control["out"], plain["out"]) > 0.1, f"{name}: the residuals hardly matter"
+    assert rel_err(with_control["out"], plain["out"]) > least, f"{name}: the residuals hardly matter"
     write_case(root, name, "denoiser", model, {**inp, **{k: v.contiguous() for k, v in residuals.items()}},
                {"out": with_control["out"].float()})
 
@@ -183,6 +183,34 @@ def make_steered(root):
             res, root, "../unet_sd15/model.safetensors")
 
 
+def make_biased(root):
+    """Two style models put behind a text with attention biases: the mask by ComfyUI's node, used by its Flux."""
+    import comfy.utils
+    import nodes
+    from safetensors.torch import load_file
+    r, cfg = Random(711), flux.Config(hidden=64, depth=2, single=3)
+    sd = {k: v.float() for k, v in load_file(os.path.join(root, "flux_dev", "model.safetensors")).items()}
+    inp = flux.inputs(cfg, 712, 1, 5, 6, 4, [0.6], [3.5])
+
+    class Style:
+        def __init__(self, tokens):
+            self.tokens = tokens
+
+        def get_cond(self, _):
+            return self.tokens.clone()
+
+    cond = [[inp["context"], {}]]
+    for tokens, strength in ((3, 0.3), (2, 2.5)):
+        style = Style(r.normal(f"style {tokens}", (1, tokens, cfg.context)).float())
+        cond, = nodes.StyleModelApply().apply_stylemodel(cond, style, None, strength, "attn_bias")
+    mask = cond[0][1]["attention_mask"]
+    plain = {**inp, "context": cond[0][0]}
+    wide = comfy.utils.upscale_dit_mask(mask, cond[0][1]["attention_mask_img_shape"], (3, 3))
+    want = flux.by_comfyui(sd, cfg, plain, mask=wide.float())
+    steered("style_bias", flux.by_comfyui(sd, cfg, plain), want, plain, {"attn_bias": mask.float()}, root,
+            "../flux_dev/model.safetensors", 0.02)
+
+
 def make(root, comfyui):
     if not comfyui:
         print("  ControlNets are written with --comfyui only")
@@ -191,3 +219,4 @@ def make(root, comfyui):
     make_ldm(root)
     make_t2i(root)
     make_steered(root)
+    make_biased(root)

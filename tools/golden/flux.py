@@ -282,7 +282,7 @@ def by_diffusers(sd, cfg, inp, dtype=torch.float64):
 
 # ------------------------------------------------------------------ source 3: ComfyUI's module
 
-def by_comfyui(sd, cfg, inp, dtype=torch.float32, control=None):
+def by_comfyui(sd, cfg, inp, dtype=torch.float32, control=None, mask=None):
     import comfy.ldm.flux.model as flux
     import comfy.ops
     m = flux.Flux(image_model="flux", in_channels=cfg.channels, out_channels=cfg.channels, vec_in_dim=cfg.vec,
@@ -293,7 +293,7 @@ def by_comfyui(sd, cfg, inp, dtype=torch.float32, control=None):
     m.load_state_dict({k: v.to(dtype) for k, v in sd.items()}, strict=True)
     with torch.no_grad():
         out = m(inp["x"].to(dtype), inp["timestep"], inp["context"].to(dtype), inp["y"].to(dtype), inp.get("guidance"),
-                control=control)
+                control=control, attention_mask=mask)
     return {"out": out.float()}
 
 
