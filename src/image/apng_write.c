@@ -78,7 +78,8 @@ static box changed(const at_frames *f, int64_t a, int64_t b)
             if (y < y0) y0 = y;
             y1 = y;
         }
-    return x1 < 0 ? (box){0} : (box){x0, y0, x1 - x0 + 1, y1 - y0 + 1};
+    if (x1 < 0) return (box){0};
+    return (box){x0, y0, x1 - x0 + 1, y1 - y0 + 1};
 }
 
 static void frame_control(animation *a, const box *r, int64_t ms)

@@ -290,8 +290,10 @@ static void an_animated_png_holds_what_changes(void **state)
     uint8_t *bytes;
     at_picture p;
     (void)state;
-    memcpy(in + one, in, one * sizeof *in);
-    memcpy(in + 3 * one, in + 2 * one, one * sizeof *in);
+    for (size_t i = 0; i < one; i++) {
+        in[one + i] = in[i];
+        in[3 * one + i] = in[2 * one + i];
+    }
     in[3 * one + (3 * 6 + 2) * 3] = in[2 * one + (3 * 6 + 2) * 3] > 0.5f ? 0.0f : 1.0f;
     memcpy(in + 4 * one, in, one * sizeof *in);
     at_frames f = {in, 5, 6, 5, 3, 166};

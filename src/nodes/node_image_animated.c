@@ -92,7 +92,8 @@ static at_status webp_run(at_node_ctx *c, const void *in, at_value *out)
     how.exif = exif;
     AT_TRY(at_webp_encode(&f, &how, &bytes, &n));
     AT_TRY(at_saver_file(&s, 0, ".webp", bytes, n));
-    AT_TRY(at_saver_show(&s, c, &(bool){x.b != 1}));
+    bool moves = x.b != 1;
+    AT_TRY(at_saver_show(&s, c, &moves));
 out:
     at_free(bytes);
     at_free(exif);
@@ -135,7 +136,8 @@ static at_status png_run(at_node_ctx *c, const void *in, at_value *out)
                          i->extra_pnginfo));
     AT_TRY(at_apng_encode(&f, at_int_of(i->compress_level), s.text, s.text_count, &bytes, &n));
     AT_TRY(at_saver_file(&s, 0, ".png", bytes, n));
-    AT_TRY(at_saver_show(&s, c, &(bool){true}));
+    bool moves = true; // also if all pictures are one
+    AT_TRY(at_saver_show(&s, c, &moves));
 out:
     at_free(bytes);
     at_saver_close(&s);
