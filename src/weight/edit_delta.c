@@ -32,7 +32,8 @@ static int64_t inner_of(const at_weight *w)
 static at_status read_flat(const at_weight *w, const char *what, at_matrix *out)
 {
     if (!w) return at_fail(AT_EINVAL, "%s is missing", what);
-    if (w->rank < 2) return at_fail(AT_EINVAL, "%s (%s) is no matrix", what, w->name);
+    if (w->rank < 2 || at_weight_elements(w) < 1)
+        return at_fail(AT_EINVAL, "%s (%s) is no matrix", what, w->name);
     return at_matrix_read(w, out);
 }
 
@@ -87,12 +88,31 @@ out:
     return st;
 }
 
+// Refuse a product that is not as large as the weight before memory is asked for it.
+static at_status fits(const at_edit_window *w, int64_t rows, int64_t cols, int64_t inner)
+{
+    int64_t n;
+
+    if (!__builtin_mul_overflow(rows, cols, &n) && !__builtin_mul_overflow(n, inner, &n) &&
+        n == w->m.rows * w->m.cols)
+        return AT_OK;
+    return at_fail(AT_EINVAL, "it changes %lld x %lld x %lld elements, the weight has %lld",
+                   (long long)rows, (long long)cols, (long long)inner,
+                   (long long)(w->m.rows * w->m.cols));
+}
+
+// Columns of a tensor as a matrix.
+static int64_t columns(const at_weight *t)
+{
+    return dim(t, 0) > 0 ? at_weight_elements(t) / dim(t, 0) : 0;
+}
+
 static double over_rank(const at_edit *e, int64_t rank)
 {
     return e->has_alpha && rank > 0 ? e->alpha / (double)rank : 1.0;
 }
 
-static at_status lora(const at_edit *e, at_matrix *delta, double *scale)
+static at_status lora(const at_edit *e, const at_edit_window *w, at_matrix *delta, double *scale)
 {
     const at_weight *up = e->t[0], *down = e->t[1], *mid = e->t[2];
     at_matrix x = {0}, y = {0};
@@ -102,11 +122,12 @@ static at_status lora(const at_edit *e, at_matrix *delta, double *scale)
     if (!down || down->rank < 2) AT_TRY(at_fail(AT_EINVAL, "lora_down is missing or no matrix"));
     *scale = over_rank(e, dim(down, 0));
     if (!mid)
-        AT_TRY(at_matrix_read(down, &y));
+        AT_TRY(read_flat(down, "lora_down", &y));
     else if (mid->rank < 4 || dim(mid, 0) != dim(down, 0) || inner_of(down) != 1)
         AT_TRY(at_fail(AT_EINVAL, "lora_mid does not fit lora_down"));
     else
         AT_TRY(core_times(mid, down, &y));
+    AT_TRY(fits(w, x.rows, y.cols, 1));
     AT_TRY(at_matrix_mul(&x, &y, delta));
 out:
     at_matrix_free(&x);
@@ -114,7 +135,7 @@ out:
     return st;
 }
 
-static at_status loha(const at_edit *e, at_matrix *delta, double *scale)
+static at_status loha(const at_edit *e, const at_edit_window *w, at_matrix *delta, double *scale)
 {
     const at_weight *const *t = e->t;
     at_matrix m2 = {0};
@@ -123,6 +144,8 @@ static at_status loha(const at_edit *e, at_matrix *delta, double *scale)
     if (!t[0] || !t[1] || !t[2] || !t[3] || (t[4] && !t[5]))
         AT_TRY(at_fail(AT_EINVAL, "one of its hada tensors is missing"));
     *scale = over_rank(e, dim(t[1], 0));
+    AT_TRY(t[4] ? fits(w, dim(t[0], 1), columns(t[1]), inner_of(t[4]))
+                : fits(w, dim(t[0], 0), columns(t[1]), 1));
     AT_TRY(t[4] ? tucker(t[4], t[1], t[0], delta) : multiply(t[0], t[1], delta));
     AT_TRY(t[4] ? tucker(t[5], t[3], t[2], &m2) : multiply(t[2], t[3], &m2));
     if (delta->rows != m2.rows || delta->cols != m2.cols)
@@ -135,14 +158,16 @@ out:
 }
 
 // kron of w1 [a, b] and w2 [c, d, inner] -> [a * c, b * d * inner]
-static at_status kron(const at_matrix *w1, const at_matrix *w2, int64_t inner, at_matrix *out)
+static at_status kron(const at_edit_window *w, const at_matrix *w1, const at_matrix *w2,
+                      int64_t inner, at_matrix *out)
 {
     int64_t rows, cols;
 
     if (inner < 1 || __builtin_mul_overflow(w1->rows, w2->rows, &rows) ||
         __builtin_mul_overflow(w1->cols, w2->cols, &cols))
         return at_fail(AT_EINVAL, "its factors are too large");
-    at_status st = at_matrix_new(rows, cols, out);
+    at_status st = fits(w, rows, cols, 1);
+    if (st == AT_OK) st = at_matrix_new(rows, cols, out);
     if (st != AT_OK) return st;
     float *y = out->v;
     for (int64_t a = 0; a < w1->rows; a++)
@@ -153,7 +178,7 @@ static at_status kron(const at_matrix *w1, const at_matrix *w2, int64_t inner, a
     return AT_OK;
 }
 
-static at_status lokr(const at_edit *e, at_matrix *delta, double *scale)
+static at_status lokr(const at_edit *e, const at_edit_window *w, at_matrix *delta, double *scale)
 {
     const at_weight *const *t = e->t; // w1, w2, w1_a, w1_b, w2_a, w2_b, t2
     at_matrix w1 = {0}, w2 = {0};
@@ -173,7 +198,7 @@ static at_status lokr(const at_edit *e, at_matrix *delta, double *scale)
         AT_TRY(t[6] ? tucker(t[6], t[5], t[4], &w2) : multiply(t[4], t[5], &w2));
         if (t[6]) inner = inner_of(t[6]);
     }
-    AT_TRY(kron(&w1, &w2, inner, delta));
+    AT_TRY(kron(w, &w1, &w2, inner, delta));
 out:
     at_matrix_free(&w1);
     at_matrix_free(&w2);
@@ -246,9 +271,9 @@ at_status at_edit_delta(const at_edit *e, const at_edit_window *w, at_matrix *de
 {
     *delta = (at_matrix){0};
     switch (e->kind) {
-    case AT_EDIT_LORA: return lora(e, delta, scale);
-    case AT_EDIT_LOHA: return loha(e, delta, scale);
-    case AT_EDIT_LOKR: return lokr(e, delta, scale);
+    case AT_EDIT_LORA: return lora(e, w, delta, scale);
+    case AT_EDIT_LOHA: return loha(e, w, delta, scale);
+    case AT_EDIT_LOKR: return lokr(e, w, delta, scale);
     case AT_EDIT_GLORA: return glora(e, w, delta, scale);
     default: return at_fail(AT_EINTERNAL, "an edit of kind %d has no factors", (int)e->kind);
     }

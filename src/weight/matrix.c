@@ -212,14 +212,17 @@ at_status at_matrix_core(const at_matrix *t, int64_t inner, const at_matrix *b, 
     at_matrix bt = {0}, part = {0};
     at_status st = AT_OK;
 
+    int64_t cols = 0, wide = 0;
+
     *out = (at_matrix){0};
     if (inner == 1) return at_matrix_mul(t, b, out);
-    if (inner < 1 || t->cols != b->rows * inner)
+    if (inner < 1 || __builtin_mul_overflow(b->rows, inner, &cols) || t->cols != cols ||
+        __builtin_mul_overflow(b->cols, inner, &wide))
         return at_fail(AT_EINVAL, "a core of %lld columns does not multiply [%lld, %lld] x %lld",
                        (long long)t->cols, (long long)b->rows, (long long)b->cols,
                        (long long)inner);
     AT_TRY(at_matrix_transpose(b, &bt));
-    AT_TRY(at_matrix_new(t->rows, b->cols * inner, out));
+    AT_TRY(at_matrix_new(t->rows, wide, out));
     for (int64_t i = 0; i < t->rows; i++) {
         at_matrix one = {t->v + i * t->cols, b->rows, inner};
         AT_TRY(at_matrix_mul(&bt, &one, &part));
