@@ -178,8 +178,9 @@ static at_status check_choice(const at_node *n, const at_in *row, const char *te
     at_status st;
 
     if (row->type != AT_IN_COMBO || !row->choices || !at_in_socket(n, row)) return AT_OK;
-    for (const char *const *c = row->choices; *c; c++) {
+    for (const char *const *c = row->choices; *c; c++)
         if (strcmp(*c, text) == 0) return AT_OK;
+    for (const char *const *c = row->choices; *c; c++) {
         if (list.len) at_str_append(&list, ", ");
         at_py_repr_text(&list, *c);
     }
