@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// patch_attention.c - attention of the middle block replaced or watched: perturbed and self-attention
-// guidance.
-// Easy to get wrong: perturbed attention concerns every transformer layer of the middle, the map only the
-// first; the map is that of the negative prompt's part of the batch, and stays what it was when a
-// forward has no such part.
+// patch_attention.c - attention of the middle block replaced or watched: perturbed and
+// self-attention guidance.
+// Easy to get wrong: perturbed attention concerns every transformer layer of the middle, the map
+// only the first; the map is that of the negative prompt's part of the batch, and stays what it
+// was when a forward has no such part.
 // Source: behaviour of ComfyUI 0.3.64 comfy_extras/nodes_pag.py and nodes_sag.py; Ahn et al. 2024
 // (arXiv:2403.17377), Hong et al. 2022 (arXiv:2210.00939).
 // Owns: an at_attention_map's numbers.

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // patch_freeu.c - FreeU, versions 1 and 2.
-// Idea: the filter keeps all frequencies but four (rows and columns -1 and 0 around the centre of a shifted
-// spectrum), so no Fourier transform is needed: those four are measured and (s - 1) of them added.
+// Idea: the filter keeps all frequencies but four (rows and columns -1 and 0 around the centre of
+// a shifted spectrum), so no Fourier transform is needed: those four are measured and (s - 1) of
+// them added.
 // Easy to get wrong:
 //   - only the real part of the result counts, although -1 without +1 is no symmetric choice
 //   - with one row (or column) there is only frequency 0 in that direction
@@ -107,8 +108,8 @@ static at_tensor *filtered(at_ops *o, const at_tensor *skip, double scale)
 }
 
 // --- the way through ---------------------------------------------------------------------------
-// What half the channels are multiplied with: per pixel 1 + (b - 1) * brightness between the picture's
-// darkest (0) and brightest (1), [b, h, w, 1].
+// What half the channels are multiplied with: per pixel 1 + (b - 1) * brightness between the
+// picture's darkest (0) and brightest (1), [b, h, w, 1].
 static at_tensor *brightness(at_ops *o, const at_tensor *x, double b)
 {
     map m;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// patch_freeu_test.c - FreeU's hook on small maps: both widths, one row, two rows, widths it leaves alone.
-// The expected numbers are those of ComfyUI 0.3.64's FreeU and FreeU_V2 on the same maps, for a network of
-// base width 2, b 1.5 and 1.25, s 0.5 and 0.25.
+// patch_freeu_test.c - FreeU's hook on small maps: both widths, one row, two rows, widths it
+// leaves alone. The expected numbers are those of ComfyUI 0.3.64's FreeU and FreeU_V2 on the same
+// maps, for a network of base width 2, b 1.5 and 1.25, s 0.5 and 0.25.
 #include "models/patch_unet.h"
 
 #include <setjmp.h>
@@ -117,7 +117,8 @@ static void maps_change_as_comfyuis_do(void **state)
     at_ops_free(o);
 }
 
-// Without a middle block the last skip is the map itself: both are scaled, then the skip is filtered.
+// Without a middle block the last skip is the map itself: both are scaled, then the skip is
+// filtered.
 static void a_map_that_is_its_own_skip_is_scaled_twice_over(void **state)
 {
     (void)state;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // patch_host.h - a patch's look at a feature map: plain f32 numbers on the host and back.
-// Idea: what a patch does to a map (filters, matches, histograms) has no door in ops/ and is small beside
-// the network, so it is done where the CPU can reach it, on every device the same way.
+// Idea: what a patch does to a map (filters, matches, histograms) has no door in ops/ and is small
+// beside the network, so it is done where the CPU can reach it, on every device the same way.
 // Owns: at_patch_read gives memory to at_free.
 #ifndef AT_MODELS_PATCH_HOST_H
 #define AT_MODELS_PATCH_HOST_H

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // patch_hypernet.c - hypernetworks: k and v of every attention become x + strength * net(x).
-// Idea: the file is a dict {width: [layers of k, layers of v]}, seen as records "768.0.linear.0.weight"; the
-// layers of one network are its weights in the order of the file.
-// Easy to get wrong: with layer norms every second name is a norm, and then the last linear layer is not
-// "last", so that it is activated, too; "swish" is the hard one.
+// Idea: the file is a dict {width: [layers of k, layers of v]}, seen as records
+// "768.0.linear.0.weight"; the layers of one network are its weights in the order of the file.
+// Easy to get wrong: with layer norms every second name is a norm, and then the last linear layer
+// is not "last", so that it is activated, too; "swish" is the hard one.
 // Source: behaviour of ComfyUI 0.3.64 comfy_extras/nodes_hypernetwork.py.
 // Owns: an at_hypernet holds its store.
 #include <math.h>
@@ -91,8 +91,8 @@ static void hypernet_free(void *self)
     at_free(h);
 }
 
-// The network of width and part in a record's name "768.1.linear.0.weight", made if it is new; NULL: the name
-// is no such name, or there are too many.
+// The network of width and part in a record's name "768.1.linear.0.weight", made if it is new;
+// NULL: the name is no such name, or there are too many.
 static net *net_of(hypernet *h, const char *name)
 {
     char *end = NULL;

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // patch_hypertile.c - HyperTile: self attention within tiles.
-// Idea: tiles become a part of the batch before the projections and are put back after the last one.
+// Idea: tiles become a part of the batch before the projections and are put back after the last
+// one.
 // Easy to get wrong (all as ComfyUI does it):
 //   - rows and columns are computed with the proportions turned round
-//   - only queries are cut into tiles; keys and values keep their order and are cut into runs of the
-//     same length
+//   - only queries are cut into tiles; keys and values keep their order and are cut into runs of
+//     the same length
 //   - the number of tiles along a side is drawn among its largest divisors but the last
 // Source: behaviour of ComfyUI 0.3.64 comfy_extras/nodes_hypertile.py.
 // Owns nothing.

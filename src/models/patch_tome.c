@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // patch_tome.c - token merging on the first level of a UNet.
-// Idea: in every 2 x 2 square one token, drawn at random, stays; of all others the `r` that are most
-// like a staying one join it. Queries of a group become their mean, and its answer is given to all.
-// Where each token went is one number per token, so merging and its reverse are two small loops.
-// Easy to get wrong: squares are drawn row by row from torch's default generator, one word each; the
-// likeness is that of the tokens that queries are projected from; sides of odd length leave tokens
-// outside all squares, which may only join.
+// Idea: in every 2 x 2 square one token, drawn at random, stays; of all others the `r` that are
+// most like a staying one join it. Queries of a group become their mean, and its answer is given
+// to all. Where each token went is one number per token, so merging and its reverse are two small
+// loops.
+// Easy to get wrong: squares are drawn row by row from torch's default generator, one word each;
+// the likeness is that of the tokens that queries are projected from; sides of odd length leave
+// tokens outside all squares, which may only join.
 // Source: the paper, and the behaviour of ComfyUI 0.3.64 comfy_extras/nodes_tomesd.py.
 // Owns: an at_tome's row table, until the next attention or at_tome_clear.
 #include <math.h>
@@ -124,8 +125,8 @@ static int by_likeness(const void *a, const void *b)
     return (x->index > y->index) - (x->index < y->index);
 }
 
-// Where each token of the picture goes: first the rows of those that neither stay nor join, then those that
-// stay. `r` tokens join.
+// Where each token of the picture goes: first the rows of those that neither stay nor join, then
+// those that stay. `r` tokens join.
 static bool assign(const match *m, int64_t r, int32_t *row)
 {
     ranked *all = at_alloc((size_t)m->join * sizeof *all);

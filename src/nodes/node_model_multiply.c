@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // node_model_multiply.c - UNetSelfAttentionMultiply, UNetCrossAttentionMultiply,
-// UNetTemporalAttentionMultiply, CLIPAttentionMultiply: attention layers' weights and biases scaled.
-// Idea: a list of name ends with a factor each; every record of the network that ends so gets an edit that
-// keeps factor * W and adds nothing. Networks without such names come back as they are.
-// Easy to get wrong: to_q, to_k and to_v of most UNets have no bias; to_out has one, and it is scaled too.
+// UNetTemporalAttentionMultiply, CLIPAttentionMultiply: attention layers' weights and biases
+// scaled.
+// Idea: a list of name ends with a factor each; every record of the network that ends so gets an
+// edit that keeps factor * W and adds nothing. Networks without such names come back as they are.
+// Easy to get wrong: to_q, to_k and to_v of most UNets have no bias; to_out has one, and it is
+// scaled too.
 // Source: ComfyUI 0.3.64 comfy_extras/nodes_attention_multiply.py (behaviour).
 #include <stdio.h>
 #include <string.h>
@@ -69,7 +71,7 @@ out:
 static const at_out model_out[] = {AT_OUT("MODEL")};
 static const at_out clip_out[] = {AT_OUT("CLIP")};
 
-// --- q, k, v, out ------------------------------------------------------------------------------------
+// --- q, k, v, out -------------------------------------------------------------------------------
 typedef struct four_in {
     at_object *what;
     double q, k, v, out;
@@ -135,7 +137,7 @@ out:
     return st;
 }
 
-// --- structure and time ------------------------------------------------------------------------------
+// --- structure and time -------------------------------------------------------------------------
 typedef struct time_in {
     at_object *model;
     double self_structural, self_temporal, cross_structural, cross_temporal;

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// node_model_patch.c - FreeU, FreeU_V2, HyperTile, TomePatchModel, HypernetworkLoader, TorchCompileModel.
-// Idea: a node fills the patch's struct (models/patch_unet.h) and hangs it on the MODEL. Patches that draw
-// random numbers or remember something go through a hook, whose block is new in every run.
+// node_model_patch.c - FreeU, FreeU_V2, HyperTile, TomePatchModel, HypernetworkLoader,
+// TorchCompileModel.
+// Idea: a node fills the patch's struct (models/patch_unet.h) and hangs it on the MODEL. Patches
+// that draw random numbers or remember something go through a hook, whose block is new in every
+// run.
 // Source: ComfyUI 0.3.64 comfy_extras/nodes_freelunch.py, nodes_hypertile.py, nodes_tomesd.py,
 // nodes_hypernetwork.py, nodes_torch_compile.py (behaviour).
 #include <string.h>
@@ -29,7 +31,7 @@ static at_status no_memory(const char *node)
     return at_fail(AT_ENOMEM, "%s: no memory for a model patch", node);
 }
 
-// --- FreeU -------------------------------------------------------------------------------------------
+// --- FreeU --------------------------------------------------------------------------------------
 typedef struct freeu_in {
     at_object *model;
     double b1, b2, s1, s2;
@@ -95,7 +97,7 @@ static const at_node node_freeu_v2 = {.class_type = "FreeU_V2",
                                       .in_size = sizeof(freeu_in),
                                       .run = freeu_v2_run};
 
-// --- HyperTile ---------------------------------------------------------------------------------------
+// --- HyperTile ----------------------------------------------------------------------------------
 typedef struct hypertile_in {
     at_object *model;
     int64_t tile_size, swap_size, max_depth;
@@ -155,7 +157,7 @@ static const at_node node_hypertile = {.class_type = "HyperTile",
                                        .in_size = sizeof(hypertile_in),
                                        .run = hypertile_run};
 
-// --- TomePatchModel ----------------------------------------------------------------------------------
+// --- TomePatchModel -----------------------------------------------------------------------------
 typedef struct tome_in {
     at_object *model;
     double ratio;
@@ -199,7 +201,7 @@ static const at_node node_tome = {.class_type = "TomePatchModel",
                                   .in_size = sizeof(tome_in),
                                   .run = tome_run};
 
-// --- HypernetworkLoader ------------------------------------------------------------------------------
+// --- HypernetworkLoader -------------------------------------------------------------------------
 typedef struct hypernet_in {
     at_object *model;
     const char *hypernetwork_name;
@@ -245,7 +247,7 @@ static const at_node node_hypernet = {.class_type = "HypernetworkLoader",
                                       .in_size = sizeof(hypernet_in),
                                       .run = hypernet_run};
 
-// --- TorchCompileModel -------------------------------------------------------------------------------
+// --- TorchCompileModel --------------------------------------------------------------------------
 typedef struct compile_in {
     at_object *model;
     const char *backend;
@@ -255,7 +257,8 @@ static const at_in compile_rows[] = {
     AT_ROW_LINK(compile_in, model, "MODEL"),
     AT_ROW(compile_in, backend, AT_IN_COMBO, .choices = backends, .flags = AT_INF_NO_OPTIONS),
 };
-// The network is compiled already. The result cache runs a node once per workflow, so this is said once.
+// The network is compiled already. The result cache runs a node once per workflow, so this is said
+// once.
 static at_status compile_run(at_node_ctx *c, const void *in, at_value *out)
 {
     (void)c;

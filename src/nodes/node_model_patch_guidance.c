@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // node_model_patch_guidance.c - PerturbedAttentionGuidance and SelfAttentionGuidance.
-// Idea: both ask the network once more per step with something spoilt (attention; a blurred estimate) and
-// walk away from that answer, after the usual guidance.
-// Easy to get wrong: the mask's proportions are found by a search among divisors, as ComfyUI's are; the
-// blur reflects at the borders, so sides of 4 or less are left alone; with a blur of 0 ComfyUI's kernel is
-// 0 / 0, and so is this one.
+// Idea: both ask the network once more per step with something spoilt (attention; a blurred
+// estimate) and walk away from that answer, after the usual guidance.
+// Easy to get wrong: the mask's proportions are found by a search among divisors, as ComfyUI's
+// are; the blur reflects at the borders, so sides of 4 or less are left alone; with a blur of 0
+// ComfyUI's kernel is 0 / 0, and so is this one.
 // Source: ComfyUI 0.3.64 comfy_extras/nodes_pag.py, nodes_sag.py (behaviour).
 #include <math.h>
 #include <string.h>
@@ -39,7 +39,7 @@ static at_tensor *away(at_ops *o, const at_tensor *a, const at_tensor *b, const 
                       (const at_tensor *[]){a, b, c});
 }
 
-// --- PerturbedAttentionGuidance ----------------------------------------------------------------------
+// --- PerturbedAttentionGuidance -----------------------------------------------------------------
 static at_tensor *pag_post(void *self, void *run, at_ops *o, const at_guided *d)
 {
     double scale = *(const double *)self;
@@ -84,7 +84,7 @@ static const at_node node_pag = {.class_type = "PerturbedAttentionGuidance",
                                  .in_size = sizeof(pag_in),
                                  .run = pag_run};
 
-// --- SelfAttentionGuidance ---------------------------------------------------------------------------
+// --- SelfAttentionGuidance ----------------------------------------------------------------------
 enum { KERNEL = 9, BORDER = KERNEL / 2 };
 
 static void kernel_of(double sigma, float k[KERNEL])
@@ -118,8 +118,8 @@ static void blur(const float *in, int64_t h, int64_t w, const float k[KERNEL], f
         }
 }
 
-// How many rows `tokens` tokens of a picture h x w have: the divisor next to their share, 0 if the search
-// ends without one.
+// How many rows `tokens` tokens of a picture h x w have: the divisor next to their share, 0 if the
+// search ends without one.
 static int64_t rows_of(int64_t tokens, int64_t h, int64_t w)
 {
     int64_t guess = (int64_t)rint(sqrt((double)h / (double)w * (double)tokens));

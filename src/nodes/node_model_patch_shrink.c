@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// node_model_patch_shrink.c - PatchModelAddDownscale: Kohya's Deep Shrink, the deep part of a UNet at a
-// smaller size for the first steps.
-// Idea: input block `block` hands on a smaller map while sigma lies in start >= sigma >= end; the output
-// half brings the map back to its skip's size. The patch is here and not in models/, because resizing
-// pictures is a floor that models/ does not see.
-// Easy to get wrong: sizes round half to even, as Python does; the way back asks about heights alone.
+// node_model_patch_shrink.c - PatchModelAddDownscale: Kohya's Deep Shrink, the deep part of a UNet
+// at a smaller size for the first steps.
+// Idea: input block `block` hands on a smaller map while sigma lies in start >= sigma >= end; the
+// output half brings the map back to its skip's size. The patch is here and not in models/,
+// because resizing pictures is a floor that models/ does not see.
+// Easy to get wrong: sizes round half to even, as Python does; the way back asks about heights
+// alone.
 // Source: behaviour of ComfyUI 0.3.64 comfy_extras/nodes_model_downscale.py.
 #include <math.h>
 
@@ -81,7 +82,7 @@ static const at_patch_ops shrink_patch = {.name = "PatchModelAddDownscale",
                                           .after_skip = after_skip,
                                           .join = join};
 
-// --- the node ----------------------------------------------------------------------------------------
+// --- the node -----------------------------------------------------------------------------------
 typedef struct shrink_in {
     at_object *model;
     int64_t block_number;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// model_patch_test.c - what model patches do to a run: ComfyUI's own nodes, samplers and random numbers on
-// the same network gave the expected latents (tools/golden/patch_cases.py).
-// Easy to get wrong: the network is random, so it multiplies roundings; merged tokens and blurred regions
-// are choices, which such a rounding could turn: it does not with these inputs.
+// model_patch_test.c - what model patches do to a run: ComfyUI's own nodes, samplers and random
+// numbers on the same network gave the expected latents (tools/golden/patch_cases.py).
+// Easy to get wrong: the network is random, so it multiplies roundings; merged tokens and blurred
+// regions are choices, which such a rounding could turn: it does not with these inputs.
 #include "world.h"
 
 #include <stdio.h>
@@ -139,8 +139,8 @@ static void a_patched_run_gives_comfyuis_latent(void **state)
     ",'v':" v ",'out':1.0}},'" id "p':{'class_type':'CLIPTextEncode','inputs':{'text':"            \
     "'a red circle','clip':['" id "',0]}}," WORLD_CAPTURE(id "c", "['" id "p',0]")
 
-// Doubled queries and halved keys make the same logits; CLIP's pooled vector is what the tiny Flux takes of
-// it.
+// Doubled queries and halved keys make the same logits; CLIP's pooled vector is what the tiny Flux
+// takes of it.
 static void clip_attention_is_scaled_by_its_parts(void **state)
 {
     world *w = *state;
