@@ -4,6 +4,7 @@
 #include "nodes/nodes.h"
 #include "nodes/objects.h"
 #include "nodes/rows.h"
+#include "nodes/vae_encode.h"
 
 static const at_out image_out[] = {AT_OUT("IMAGE")};
 static const at_out latent_out[] = {AT_OUT("LATENT")};
@@ -93,6 +94,34 @@ static const at_node node_tiled = {.class_type = "VAEDecodeTiled",
                                    .in_size = sizeof(tiled_in),
                                    .run = tiled_run};
 
+at_status at_vae_to_latent(at_node_ctx *c, const at_object *vae, const at_tensor *pixels, int tile,
+                           int overlap, at_tensor **out)
+{
+    at_status st = AT_OK;
+    at_ops *o = NULL;
+    at_tensor *host = NULL;
+    at_vae *v;
+
+    if (!vae)
+        AT_TRY(at_fail(AT_EINVAL,
+                       "vae input is invalid: None: the checkpoint holds no VAE; load one "
+                       "with VAELoader"));
+    v = ((const at_obj_vae *)vae)->vae;
+    AT_TRY(at_env_ops(c, &o));
+    at_tensor *z =
+        tile ? at_vae_encode_tiled(o, v, pixels, tile, overlap) : at_vae_encode(o, v, pixels);
+    z = at_contiguous(o, z);
+    AT_TRY(at_ops_status(o));
+    AT_TRY(at_tensor_new(at_device_cpu(), AT_F32, z->rank, z->shape, &host));
+    AT_TRY(at_tensor_to_host(z, AT_F32, at_tensor_data(host), at_tensor_bytes(host)));
+    *out = host;
+    host = NULL;
+out:
+    at_tensor_release(&host);
+    at_ops_free(o);
+    return st;
+}
+
 typedef struct encode_in {
     at_object *pixels, *vae;
 } encode_in;
@@ -100,28 +129,10 @@ static const at_in encode_rows[] = {AT_ROW_LINK_BARE(encode_in, pixels, "IMAGE")
                                     AT_ROW_LINK_BARE(encode_in, vae, "VAE")};
 static at_status encode_run(at_node_ctx *c, const void *in, at_value *out)
 {
-    at_status st = AT_OK;
     const encode_in *i = in;
-    at_ops *o = NULL;
-    at_tensor *host = NULL;
-
-    if (!i->vae)
-        AT_TRY(at_fail(AT_EINVAL,
-                       "vae input is invalid: None: the checkpoint holds no VAE; load one "
-                       "with VAELoader"));
-    AT_TRY(at_env_ops(c, &o));
-    at_tensor *z = at_vae_encode(o, ((const at_obj_vae *)i->vae)->vae,
-                                 ((const at_obj_image *)i->pixels)->pixels);
-    z = at_contiguous(o, z);
-    AT_TRY(at_ops_status(o));
-    AT_TRY(at_tensor_new(at_device_cpu(), AT_F32, z->rank, z->shape, &host));
-    AT_TRY(at_tensor_to_host(z, AT_F32, at_tensor_data(host), at_tensor_bytes(host)));
-    AT_TRY(at_give(&out[0], at_obj_latent_new(host), "VAEEncode"));
-    host = NULL;
-out:
-    at_tensor_release(&host);
-    at_ops_free(o);
-    return st;
+    at_tensor *z = NULL;
+    at_status st = at_vae_to_latent(c, i->vae, ((const at_obj_image *)i->pixels)->pixels, 0, 0, &z);
+    return st == AT_OK ? at_give(&out[0], at_obj_latent_new(z), "VAEEncode") : st;
 }
 static const at_node node_encode = {.class_type = "VAEEncode",
                                     .display = "VAE Encode",

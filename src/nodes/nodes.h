@@ -68,6 +68,7 @@ extern const at_node *const at_nodes_custom_sampling_sigmas[];
 extern const at_node *const at_nodes_samplers[];
 extern const at_node *const at_nodes_string[];
 extern const at_node *const at_nodes_string_regex[];
+extern const at_node *const at_nodes_latent_encode[];
 
 // Put every family into a registry.
 at_status at_nodes_register(at_registry *r);
