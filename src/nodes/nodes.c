@@ -14,6 +14,7 @@ static const at_node *const *const families[] = {
     at_nodes_conditioning_props,
     at_nodes_conditioning_picture,
     at_nodes_conditioning_flux,
+    at_nodes_conditioning_upscale,
     at_nodes_guider,
     at_nodes_hooks,
     at_nodes_model_cfg,

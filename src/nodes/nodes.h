@@ -18,6 +18,7 @@ extern const at_node *const at_nodes_conditioning_where[];
 extern const at_node *const at_nodes_conditioning_props[];
 extern const at_node *const at_nodes_conditioning_picture[];
 extern const at_node *const at_nodes_conditioning_flux[];
+extern const at_node *const at_nodes_conditioning_upscale[];
 extern const at_node *const at_nodes_guider[];
 extern const at_node *const at_nodes_hooks[];
 extern const at_node *const at_nodes_model_cfg[];

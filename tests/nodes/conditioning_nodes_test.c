@@ -330,6 +330,20 @@ static void inpainting_shows_grey_under_the_mask(void **state)
         assert_true(world_floats(world_latent("ql"))[i] == 0.0f);
 }
 
+static void upscaling_gives_an_empty_latent_of_a_quarter(void **state)
+{
+    world_give("i", at_value_object(painted(10, 7)));
+    give_prompts();
+    world_run(*state, PROMPTS, GIVE("i"),
+              "'x':{'class_type':'SD_4XUpscale_Conditioning','inputs':{'images':['i',0],'positive':"
+              "['a',0],'negative':['b',0],'scale_ratio':2.5,'noise_augmentation':0}}",
+              WORLD_CAPTURE("1", "['x',0]"), WORLD_CAPTURE("2", "['a',0]"),
+              WORLD_CAPTURE("3", "['x',2]"));
+    const at_tensor *t = world_latent("3"); // 25 x round(17.5) = 18
+    assert_true(t->shape[1] == 4 && t->shape[2] == 6 && t->shape[3] == 4);
+    assert_ptr_equal(world_cond("1"), world_cond("2"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -343,6 +357,7 @@ int main(void)
         cmocka_unit_test(references_line_up_and_guidance_goes),
         cmocka_unit_test(flux_looks_at_references),
         cmocka_unit_test(inpainting_shows_grey_under_the_mask),
+        cmocka_unit_test(upscaling_gives_an_empty_latent_of_a_quarter),
     };
     return cmocka_run_group_tests(tests, world_open, world_close);
 }
