@@ -39,8 +39,8 @@ typedef struct at_weight {
     at_lazy *lazy; // NULL: the bytes are there
 } at_weight;
 
-// Open by content: safetensors, and what torch.save writes (.ckpt, .pt, .pth, .bin); gguf plugs in here. AT_ENOTFOUND, AT_EFORMAT with a
-// message naming file, tensor and numbers. A scaled-fp8 file has its `X.scale_weight` folded into
+// Open by content: safetensors, and what torch.save writes (.ckpt, .pt, .pth, .bin); gguf plugs in
+// here. AT_ENOTFOUND, AT_EFORMAT with a message naming file, tensor and numbers. A scaled-fp8 file has its `X.scale_weight` folded into
 // the scale of `X.weight` (the scale tensors stay visible as records).
 at_status at_store_open(const char *path, at_store **out);
 // A store filled by hand: random weights for bench, literal ones for tests. `fill` is called when
