@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // cfg_node.h - what the nodes that change guidance share: their table, their selves, small mixes.
-// Idea: such a node is a struct of parameters (the hook's self) and a table of hook functions; its run
-// function copies one and hangs both on the MODEL.
+// Idea: such a node is a struct of parameters (the hook's self) and a table of hook functions; its
+// run function copies one and hangs both on the MODEL.
 // Owns: a hook owns the copy that at_cfg_give makes.
 #ifndef AT_NODES_CFG_NODE_H
 #define AT_NODES_CFG_NODE_H
@@ -20,8 +20,8 @@ extern const at_out at_model_outs[1], at_patched_outs[1]; // MODEL; MODEL named 
         .in_size = sizeof(st), .run = fn,                                                          \
     }
 
-// The model with one more hook, whose self is a copy of these bytes (size 0: NULL). An object in the
-// copy is the hook's to hold: retain it before, release it in ops->free.
+// The model with one more hook, whose self is a copy of these bytes (size 0: NULL). An object in
+// the copy is the hook's to hold: retain it before, release it in ops->free.
 at_status at_cfg_give(const at_object *model, const at_hook_ops *ops, const void *self, size_t size,
                       at_value *out);
 

@@ -3,8 +3,8 @@
 // Idea: at_guide_estimate is ComfyUI's calc_cond_batch, `guided` its cfg_function, and each kind of
 // guider a few lines between the two.
 // Easy to get wrong: at cfg 1 the negative list is not asked, and its estimate is zeros then, which
-// hooks and cfg++ solvers without a negative prompt do see; only CFGGuider and PerpNegGuider run the
-// hooks before guidance.
+// hooks and cfg++ solvers without a negative prompt do see; only CFGGuider and PerpNegGuider run
+// the hooks before guidance.
 // Source: ComfyUI 0.3.64 comfy/samplers.py, comfy_extras/nodes_custom_sampler.py, nodes_perpneg.py;
 // Armandpour et al. 2023 (Perp-Neg). Owns: see guide_impl.h.
 #include <math.h>
@@ -15,7 +15,7 @@
 #include "nodes/guide_sums.h"
 #include "sample/guidance.h"
 
-// --- estimates --------------------------------------------------------------------------------------------
+// --- estimates -----------------------------------------------------------------------------------
 static at_tensor *mix2(at_ops *o, float a, const at_tensor *x, float b, const at_tensor *y)
 {
     const float coef[2] = {a, b};
@@ -36,7 +36,8 @@ static void gather(at_ops *o, at_tensor *acc, const at_item *item, int64_t row, 
     at_binary(at_into(o, part), AT_ADD, part, product, AT_ACT_NONE);
 }
 
-// The only conditioning of its place, everywhere and for all latents at once: its x0 is the estimate.
+// The only conditioning of its place, everywhere and for all latents at once: its x0 is the
+// estimate.
 static bool alone(const at_guide *g, const at_plan *p, const at_item *item)
 {
     size_t n = 0;
@@ -122,7 +123,7 @@ const float *at_guide_sigmas(const at_guide *g, size_t *n)
     return g->sigmas;
 }
 
-// --- guidance ---------------------------------------------------------------------------------------------
+// --- guidance ------------------------------------------------------------------------------------
 static bool always_uncond(const at_guide *g)
 {
     for (size_t i = 0; i < at_guide_hook_count(g); i++)
@@ -191,8 +192,8 @@ static void answer_cfg(at_ops *o, at_guided *d, bool all)
     guided(o, d);
 }
 
-// cfg2 from the negative prompt to cond2, then cfg from cond2 to the positive one; nested: the other
-// way round.
+// cfg2 from the negative prompt to cond2, then cfg from cond2 to the positive one; nested: the
+// other way round.
 static void answer_dual(at_ops *o, at_guided *d, bool all)
 {
     at_guide *g = d->guide;
@@ -220,8 +221,8 @@ static void answer_dual(at_ops *o, at_guided *d, bool all)
                                  (const at_tensor *const[]){d->denoised, x0[2], x0[1]});
 }
 
-// The negative direction counts only as far as it is not the positive one's. Where the positive prompt
-// is the empty one there is no such direction, and nothing is taken away.
+// The negative direction counts only as far as it is not the positive one's. Where the positive
+// prompt is the empty one there is no such direction, and nothing is taken away.
 at_tensor *at_guide_perpendicular(at_ops *o, const at_tensor *positive, const at_tensor *negative,
                                   const at_tensor *empty, double cfg, double neg_scale)
 {
@@ -291,7 +292,7 @@ at_denoiser at_guide_denoiser(at_guide *g)
     return (at_denoiser){.call = guide_call, .ctx = g, .sampling = &g->sampling};
 }
 
-// --- the denoise mask -------------------------------------------------------------------------------------
+// --- the denoise mask ----------------------------------------------------------------------------
 static size_t mask_hook(const at_guide *g)
 {
     for (size_t i = at_guide_hook_count(g); i-- > 0;)
@@ -312,7 +313,7 @@ at_tensor *at_guide_mask(void *guide, at_ops *o, float sigma)
     return h->ops->mask(h->self, g->runs[i], o, g->mask, sigma);
 }
 
-// --- opening ----------------------------------------------------------------------------------------------
+// --- opening -------------------------------------------------------------------------------------
 static at_status begin_hooks(at_guide *g)
 {
     at_status st = AT_OK;

@@ -37,8 +37,8 @@ at_denoiser at_guide_denoiser(at_guide *g);
 bool at_guide_moves_mask(const at_guide *g);
 at_tensor *at_guide_mask(void *guide, at_ops *o, float sigma);
 
-// Everything between a sampler node and the solver (contract 5.5): zero latents get the model's channels,
-// process_in, noise, solver with progress, process_out.
+// Everything between a sampler node and the solver (contract 5.5): zero latents get the model's
+// channels, process_in, noise, solver with progress, process_out.
 typedef struct at_sample_job {
     const at_obj_model *model;
     const at_obj_cond *positive, *negative; // negative NULL: BasicGuider

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // guide_batch.c - conditionings of one batch through the network, and their x0 back.
-// Idea: everything the network is given is gathered row by row: `rows` latents for each conditioning,
-// one conditioning after the other ("chunks"); what comes back is cut along the same lines.
-// Easy to get wrong: text of one prompt serves every latent of the batch, text of several is taken in
-// turn; lengths are brought to their least common multiple by repeating (see guide_plan.c).
+// Idea: everything the network is given is gathered row by row: `rows` latents for each
+// conditioning, one conditioning after the other ("chunks"); what comes back is cut along the same
+// lines.
+// Easy to get wrong: text of one prompt serves every latent of the batch, text of several is taken
+// in turn; lengths are brought to their least common multiple by repeating (see guide_plan.c).
 // Source: ComfyUI 0.3.64 comfy/samplers.py (_calc_cond_batch), comfy/conds.py. Owns nothing.
 #include "nodes/guide_impl.h"
 
@@ -127,7 +128,7 @@ static at_tensor *reference(const group *b, size_t which)
     return joined(b, part);
 }
 
-// --- hooks around the network ---------------------------------------------------------------------------
+// --- hooks around the network --------------------------------------------------------------------
 at_tensor *at_forward_next(at_ops *o, const at_forward *f)
 {
     at_guide *g = f->guide;
@@ -165,7 +166,8 @@ static void steer(const group *b, at_model_in *in, int64_t all, at_control *cont
         in->control = control;
 }
 
-// The patches with those of an entry behind them (GLIGEN's boxes, a bias on its text), counted in *own.
+// The patches with those of an entry behind them (GLIGEN's boxes, a bias on its text), counted in
+// *own.
 static at_status put_own(const group *b, at_model_in *in, at_patches **own)
 {
     at_status st = AT_OK;

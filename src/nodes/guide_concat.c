@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-// guide_concat.c - what inpainting, instruct-pix2pix and Flux's fill and control models read beside x.
+// guide_concat.c - what inpainting, instruct-pix2pix and Flux's fill and control models read beside
+// x.
 // Idea: a UNet's row says which kind it is (at_model_concat), Flux' channels do: 16 + 16 follows a
-// picture, 16 + 16 + 64 fills (the mask's 8 x 8 pixels of each cell as channels). Everything is made
-// once per run on the host.
-// Easy to get wrong: without a mask an inpainting model is told "paint all" and shown a grey picture;
-// resize, then round; batches are resampled, not repeated.
-// Source: ComfyUI 0.3.64 comfy/model_base.py (BaseModel.concat_cond, IP2P, Flux; set_inpaint's grey).
+// picture, 16 + 16 + 64 fills (the mask's 8 x 8 pixels of each cell as channels). Everything is
+// made once per run on the host.
+// Easy to get wrong: without a mask an inpainting model is told "paint all" and shown a grey
+// picture; resize, then round; batches are resampled, not repeated.
+// Source: ComfyUI 0.3.64 comfy/model_base.py (BaseModel.concat_cond, IP2P, Flux; set_inpaint's
+// grey).
 // Owns nothing beyond a call.
 #include <math.h>
 #include <string.h>
@@ -142,7 +144,7 @@ static at_status join(const at_tensor *a, const at_tensor *b, at_tensor **out)
     return AT_OK;
 }
 
-// --- inpainting UNets: mask, masked picture -------------------------------------------------------------
+// --- inpainting UNets: mask, masked picture ------------------------------------------------------
 // Grey (0.5) as the first VAE of Stable Diffusion writes it, after process_in.
 static const float blank[4] = {0.8223f, -0.6876f, 0.6364f, 0.1380f};
 
@@ -180,7 +182,7 @@ out:
     return st;
 }
 
-// --- a picture to follow ----------------------------------------------------------------------------------
+// --- a picture to follow -------------------------------------------------------------------------
 // Flux puts it through process_in, also where it is missing; instruct-pix2pix takes it as it is.
 static at_status follow(const at_guide *g, const at_cond *c, bool process, at_tensor **out)
 {
@@ -197,7 +199,7 @@ out:
     return st;
 }
 
-// --- Flux Fill: picture, then 64 channels of mask ---------------------------------------------------------
+// --- Flux Fill: picture, then 64 channels of mask ------------------------------------------------
 static at_status fill(const at_guide *g, const at_cond *c, at_tensor **out)
 {
     at_status st = AT_OK;

@@ -137,8 +137,8 @@ at_status at_guide_mult(const at_guide *g, at_entry *e);
 // guide_plan.c
 const at_plan *at_guide_plan(at_guide *g, int n, const at_list_id *list, float sigma);
 void at_plan_clear(at_plan *p);
-// guide_lora.c: the network that an entry with these hooks (NULL: none) runs on at this sigma; borrowed
-// until the next call. NULL after a failure (sticky in `o`).
+// guide_lora.c: the network that an entry with these hooks (NULL: none) runs on at this sigma;
+// borrowed until the next call. NULL after a failure (sticky in `o`).
 at_model *at_guide_network(at_guide *g, at_ops *o, const at_object *hooks, float sigma);
 void at_guide_networks_free(at_guide *g);
 // guide_batch.c: x0 of rows [row, row + rows) of a batch of items, each [rows, c, rect.h, rect.w].

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // guide_lora.c - networks for conditionings with hooks: LoRAs that belong to a prompt.
-// Idea: for each HOOKS object of a run there is one MODEL over edited weights (nodes/edit.h), made when
-// first asked for and made anew when a keyframe changes a strength.
-// Easy to get wrong: a keyframe list moves on once per noise level, however many entries share it; it
-// stays on a keyframe for its guaranteed steps, unless that began before the schedule does.
-// Source: ComfyUI 0.3.64 comfy/hooks.py, HookKeyframeGroup (behaviour). Owns: the guide owns the models.
+// Idea: for each HOOKS object of a run there is one MODEL over edited weights (nodes/edit.h), made
+// when first asked for and made anew when a keyframe changes a strength.
+// Easy to get wrong: a keyframe list moves on once per noise level, however many entries share it;
+// it stays on a keyframe for its guaranteed steps, unless that began before the schedule does.
+// Source: ComfyUI 0.3.64 comfy/hooks.py, HookKeyframeGroup (behaviour). Owns: the guide owns the
+// models.
 #include <math.h>
 #include <string.h>
 
@@ -27,7 +28,7 @@ void at_guide_networks_free(at_guide *g)
     g->n_hooked = g->n_keys = 0;
 }
 
-// --- keyframes --------------------------------------------------------------------------------------------
+// --- keyframes -----------------------------------------------------------------------------------
 static float begins(const at_guide *g, const at_keyframe *k)
 {
     return (float)at_percent_to_sigma(&g->sampling, k->start);
@@ -76,7 +77,7 @@ static at_status strength_of(at_guide *g, const at_lora_hook *h, float sigma, do
     return AT_OK;
 }
 
-// --- models -----------------------------------------------------------------------------------------------
+// --- models --------------------------------------------------------------------------------------
 static at_hooked *hooked_of(at_guide *g, const at_object *hooks)
 {
     for (size_t i = 0; i < g->n_hooked; i++)

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // guide_mult.c - how much each cell of an entry counts.
-// Idea: mask times strengths, or for an area without a mask its strength with edges that fade over up
-// to 8 cells wherever the area ends inside the picture. It does not depend on the step, so it is made
-// once, on the host, and uploaded once.
+// Idea: mask times strengths, or for an area without a mask its strength with edges that fade over
+// up to 8 cells wherever the area ends inside the picture. It does not depend on the step, so it is
+// made once, on the host, and uploaded once.
 // Source: ComfyUI 0.3.64 comfy/samplers.py, get_area_and_mult. Owns: see guide_impl.h.
 #include "base/mem.h"
 #include "nodes/guide_impl.h"

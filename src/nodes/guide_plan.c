@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // guide_plan.c - which conditionings hold, what is left for the defaults, and what runs together.
-// Idea: a plan depends on the lists asked and on which entries hold at this sigma, so it is made when
-// that changes and not in every step; the last few are kept (skip-layer hooks ask for several sets).
-// Easy to get wrong: entries run together from the last to the first, as ComfyUI's do, so that patches
-// see the negative prompt first; a default's weight is what all other entries of its list leave of 1.
-// Source: ComfyUI 0.3.64 comfy/samplers.py (_calc_cond_batch, can_concat_cond, finalize_default_conds).
+// Idea: a plan depends on the lists asked and on which entries hold at this sigma, so it is made
+// when that changes and not in every step; the last few are kept (skip-layer hooks ask for several
+// sets).
+// Easy to get wrong: entries run together from the last to the first, as ComfyUI's do, so that
+// patches see the negative prompt first; a default's weight is what all other entries of its list
+// leave of 1.
+// Source: ComfyUI 0.3.64 comfy/samplers.py (_calc_cond_batch, can_concat_cond,
+// finalize_default_conds).
 // Owns: the guide owns its plans.
 #include <string.h>
 
@@ -23,7 +26,7 @@ void at_plan_clear(at_plan *p)
     *p = (at_plan){0};
 }
 
-// --- who holds ----------------------------------------------------------------------------------------
+// --- who holds -----------------------------------------------------------------------------------
 static bool holds(const at_entry *e, float sigma)
 {
     return !(sigma > e->start) && !(sigma < e->end);
@@ -54,7 +57,7 @@ static bool is_active(const at_guide *g, const at_plan *p, const at_entry *e)
     return false;
 }
 
-// --- weights ------------------------------------------------------------------------------------------
+// --- weights -------------------------------------------------------------------------------------
 // sum[cells] += sign * what e weighs, for every item of a batch of n.
 static void add_weight(const at_guide *g, const at_entry *e, float sign, int64_t n, float *sum)
 {
@@ -170,7 +173,7 @@ out:
     return st;
 }
 
-// --- what runs together -------------------------------------------------------------------------------
+// --- what runs together --------------------------------------------------------------------------
 static bool same_shape(const at_tensor *a, const at_tensor *b)
 {
     if (!a || !b) return !a && !b;
@@ -178,7 +181,8 @@ static bool same_shape(const at_tensor *a, const at_tensor *b)
            memcmp(a->shape, b->shape, sizeof *a->shape * (size_t)a->rank) == 0;
 }
 
-// Text that differs in length is repeated to a common length where that changes nothing and is cheap.
+// Text that differs in length is repeated to a common length where that changes nothing and is
+// cheap.
 static bool same_text(const at_guide *g, const at_tensor *a, const at_tensor *b)
 {
     if (!a || !b) return !a && !b;

@@ -3,9 +3,9 @@
 // Idea: areas become cells, masks get the latent's size, percents become sigmas, latents go through
 // process_in and onto the device; then every list gets what the others have: an entry with an area
 // gets an opposite one in each other list, ControlNets that ask for it go to the negative lists.
-// Easy to get wrong: the order of the lists is the guider's (positive, third, negative), and mirrored
-// entries are mirrored again; a mirror takes text and picture from the smallest entry around it and
-// area, mask, strength, range and hooks from its model.
+// Easy to get wrong: the order of the lists is the guider's (positive, third, negative), and
+// mirrored entries are mirrored again; a mirror takes text and picture from the smallest entry
+// around it and area, mask, strength, range and hooks from its model.
 // Source: ComfyUI 0.3.64 comfy/samplers.py (behaviour). Owns: see guide_impl.h.
 #include <math.h>
 #include <string.h>
@@ -39,7 +39,7 @@ void at_guide_unprepare(at_guide *g)
     }
 }
 
-// --- areas, masks, ranges ---------------------------------------------------------------------------
+// --- areas, masks, ranges ------------------------------------------------------------------------
 static int64_t cells(double v)
 {
     return v > 1e9 ? 1000000000 : v < -1e9 ? -1000000000 : (int64_t)v;
@@ -107,7 +107,7 @@ static void resolve_range(const at_guide *g, at_entry *e)
     if (e->c.start_percent == 0) e->start = INFINITY; // also without a range at all
 }
 
-// --- latents ------------------------------------------------------------------------------------------
+// --- latents -------------------------------------------------------------------------------------
 static at_status upload(const at_guide *g, const at_tensor *host, at_tensor **out)
 {
     return at_tensor_from_host(g->device, AT_F32, host->rank, host->shape, at_tensor_data(host),
@@ -167,7 +167,7 @@ out:
     return st;
 }
 
-// --- what one list gives to another -------------------------------------------------------------------
+// --- what one list gives to another --------------------------------------------------------------
 static at_tensor *again(at_tensor *t)
 {
     return t ? at_tensor_retain(t) : NULL;
@@ -273,8 +273,8 @@ static at_object **held(at_entry *e, bool control)
     return control ? &e->c.control : &e->c.extra[AT_COND_GLIGEN];
 }
 
-// What whole-picture entries of the positive list have goes to whole-picture entries of `l`, in turn,
-// unless one of these has such a thing of its own.
+// What whole-picture entries of the positive list have goes to whole-picture entries of `l`, in
+// turn, unless one of these has such a thing of its own.
 static at_status spread(at_list *positive, at_list *l, bool control)
 {
     size_t givers = 0, takers = 0;
@@ -300,7 +300,7 @@ static at_status spread(at_list *positive, at_list *l, bool control)
     return AT_OK;
 }
 
-// --- all together -------------------------------------------------------------------------------------
+// --- all together --------------------------------------------------------------------------------
 static at_status make_lists(at_guide *g, const at_obj_cond *const source[AT_GUIDE_LISTS])
 {
     at_status st = AT_OK;
@@ -321,7 +321,8 @@ out:
     return st;
 }
 
-// The part of the picture: ComfyUI narrows where an area ends outside and fails where it begins there.
+// The part of the picture: ComfyUI narrows where an area ends outside and fails where it begins
+// there.
 static at_status fit_rect(const at_guide *g, at_entry *e)
 {
     at_rect r = e->has_area ? e->area : (at_rect){g->shape[2], g->shape[3], 0, 0};

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// guide_vector.c - what a network is told beside the text: pooled text and, for SDXL, sizes and score.
+// guide_vector.c - what a network is told beside the text: pooled text and, for SDXL, sizes and
+// score.
 // Source: ComfyUI 0.3.64 comfy/samplers.py (encode_model_conds: width and height are the latent's
 // sides in pixels), comfy/model_base.py (encode_adm of SDXL, SDXLRefiner and SD21UNCLIP).
-// Easy to get wrong: sizes that an entry does not name are those of the whole latent, also in an area;
-// a target that it does not name is as large as the entry's own size; the score is 2.5 for a negative
-// prompt; only unCLIP's own models add noise to a sum of several pictures. Owns: see guide_impl.h.
+// Easy to get wrong: sizes that an entry does not name are those of the whole latent, also in an
+// area; a target that it does not name is as large as the entry's own size; the score is 2.5 for a
+// negative prompt; only unCLIP's own models add noise to a sum of several pictures. Owns: see
+// guide_impl.h.
 #include <string.h>
 
 #include "nodes/guide_impl.h"

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 // hooks.h - what model-patch nodes change around a network: before, instead of and after guidance.
-// Idea: as models/patch.h, one table of functions per kind of hook; the guide calls them in the order
-// in which they were added and knows none by name. What a hook remembers from step to step lies in a
-// zeroed block that lives as long as one sampling run, so that a MODEL on a link stays immutable.
-// Easy to get wrong: estimates are x0, not noise: ComfyUI's args["cond"] is x - x0[0] here; a list that
-// is not evaluated (cfg 1, no negative prompt) has an estimate all the same: zeros.
-// Source: ComfyUI 0.3.64's model_options (sampler_calc_cond_batch_function, sampler_pre_cfg_function,
-// sampler_cfg_function, sampler_post_cfg_function, denoise_mask_function) and its wrappers.
+// Idea: as models/patch.h, one table of functions per kind of hook; the guide calls them in the
+// order in which they were added and knows none by name. What a hook remembers from step to step
+// lies in a zeroed block that lives as long as one sampling run, so that a MODEL on a link stays
+// immutable.
+// Easy to get wrong: estimates are x0, not noise: ComfyUI's args["cond"] is x - x0[0] here; a list
+// that is not evaluated (cfg 1, no negative prompt) has an estimate all the same: zeros.
+// Source: ComfyUI 0.3.64's model_options (sampler_calc_cond_batch_function,
+// sampler_pre_cfg_function, sampler_cfg_function, sampler_post_cfg_function, denoise_mask_function)
+// and its wrappers.
 // Ownership: a set is counted and immutable; results of hooks belong to the current op scope.
 #ifndef AT_NODES_HOOKS_H
 #define AT_NODES_HOOKS_H
@@ -108,10 +110,11 @@ const at_hook *at_hooks_at(const at_hooks *h, size_t i);
 at_status at_obj_model_hook(const struct at_obj_model *like, const at_hook_ops *ops, void *self,
                             at_object **out);
 
-// --- what a hook may ask of the guide -------------------------------------------------------------
-// x0 of any x under each of n <= AT_GUIDE_LISTS lists, without guidance: what calc_cond_batch gives.
-// Patches see place i as kind i. AT_LIST_NONE gives zeros. `patches`: NULL for the model's own, else
-// all that are to hold (at_patches_add to at_guide_patches). x0[i] are NULL after a failure.
+// --- what a hook may ask of the guide ------------------------------------------------------------
+// x0 of any x under each of n <= AT_GUIDE_LISTS lists, without guidance: what calc_cond_batch
+// gives. Patches see place i as kind i. AT_LIST_NONE gives zeros. `patches`: NULL for the model's
+// own, else all that are to hold (at_patches_add to at_guide_patches). x0[i] are NULL after a
+// failure.
 void at_guide_estimate(at_guide *g, at_ops *o, const at_tensor *x, float sigma, int n,
                        const at_list_id *list, const at_patches *patches, at_tensor **x0);
 const at_patches *at_guide_patches(const at_guide *g); // borrowed for the run

@@ -6,7 +6,7 @@
 
 #include "base/mem.h"
 
-// --- keyframes --------------------------------------------------------------------------------------------
+// --- keyframes -----------------------------------------------------------------------------------
 static void keyframes_free(at_object *self)
 {
     at_free(((at_obj_keyframes *)self)->items);
@@ -37,7 +37,7 @@ at_object *at_obj_keyframes_add(const at_obj_keyframes *like, const at_keyframe 
     return &o->base;
 }
 
-// --- hooks ------------------------------------------------------------------------------------------------
+// --- hooks ---------------------------------------------------------------------------------------
 static void adapter_free(at_object *self)
 {
     at_store_release(&((at_adapter *)self)->file);

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // lora_hooks.h - HOOKS on links: LoRAs that belong to a prompt and not to a model.
-// Idea: a hook says which adapter at which strengths, and a list of keyframes scales it along the way
-// from noise to picture. A conditioning carries hooks; the guide runs it on a model with them applied.
-// Easy to get wrong: two hooks are one where they were made by the same run of a node, also with other
-// keyframes; a list holds each once.
+// Idea: a hook says which adapter at which strengths, and a list of keyframes scales it along the
+// way from noise to picture. A conditioning carries hooks; the guide runs it on a model with them
+// applied.
+// Easy to get wrong: two hooks are one where they were made by the same run of a node, also with
+// other keyframes; a list holds each once.
 // Source: ComfyUI 0.3.64 comfy/hooks.py (behaviour). Ownership: objects are counted and immutable.
 #ifndef AT_NODES_LORA_HOOKS_H
 #define AT_NODES_LORA_HOOKS_H

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// node_conditioning_flux.c - what only Flux and its like understand: no guidance, places of references,
-// lengths of T5's prompts.
+// node_conditioning_flux.c - what only Flux and its like understand: no guidance, places of
+// references, lengths of T5's prompts.
 // Source: ComfyUI 0.3.64 comfy_extras/nodes_flux.py, nodes_cond.py (behaviour).
 #include "nodes/cond.h"
 #include "nodes/nodes.h"
@@ -57,7 +57,7 @@ static const at_node node_method =
     AT_COND_NODE("FluxKontextMultiReferenceLatentMethod", NULL, FLUX, MODULE,
                  AT_NODE_V3 | AT_NODE_EXPERIMENTAL, method_rows, method_in, method_run);
 
-// --- T5TokenizerOptions -----------------------------------------------------------------------------------
+// --- T5TokenizerOptions --------------------------------------------------------------------------
 typedef struct t5_in {
     at_object *clip;
     int64_t min_padding, min_length;

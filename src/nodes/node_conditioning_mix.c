@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // node_conditioning_mix.c - prompts mixed with prompts: ConditioningCombine, -Average, -Concat.
-// Easy to get wrong: average and concat take only the first entry of `from`; an average pads a shorter
-// `from` with zeros and cuts a longer one, and a pooled vector that only one side has is not scaled.
+// Easy to get wrong: average and concat take only the first entry of `from`; an average pads a
+// shorter `from` with zeros and cuts a longer one, and a pooled vector that only one side has is
+// not scaled.
 // Source: ComfyUI 0.3.64 nodes.py (behaviour).
 #include "base/log.h"
 #include "nodes/cond.h"
@@ -27,7 +28,7 @@ static const at_node node_combine =
     AT_COND_NODE("ConditioningCombine", "Conditioning (Combine)", "conditioning", "nodes", 0,
                  combine_rows, combine_in, combine_run);
 
-// --- two into one -----------------------------------------------------------------------------------------
+// --- two into one --------------------------------------------------------------------------------
 // The first entry of `from`, with a warning about others.
 static at_status first_of(const char *node, const at_object *from, const at_cond **out)
 {

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// node_conditioning_picture.c - prompts with pictures: inpainting, instruct-pix2pix, reference latents.
-// Easy to get wrong: inpainting shows the network a picture that is grey under the mask, and samples the
-// picture as it was; sides that are no multiple of 8 are cut around the middle, the mask with them.
+// node_conditioning_picture.c - prompts with pictures: inpainting, instruct-pix2pix, reference
+// latents.
+// Easy to get wrong: inpainting shows the network a picture that is grey under the mask, and
+// samples the picture as it was; sides that are no multiple of 8 are cut around the middle, the
+// mask with them.
 // Source: ComfyUI 0.3.64 nodes.py, comfy_extras/nodes_ip2p.py, nodes_edit_model.py (behaviour).
 #include <math.h>
 #include <string.h>
@@ -57,7 +59,7 @@ static void show(at_cond *c, const void *ctx)
     if (s->mask) at_cond_set_tensor(&c->concat_mask, at_tensor_retain(s->mask));
 }
 
-// --- InpaintModelConditioning -----------------------------------------------------------------------------
+// --- InpaintModelConditioning --------------------------------------------------------------------
 typedef struct inpaint_in {
     at_object *positive, *negative, *vae, *pixels, *mask;
     bool noise_mask;
@@ -159,7 +161,7 @@ static const at_node node_inpaint = {.class_type = INPAINT,
                                      .in_size = sizeof(inpaint_in),
                                      .run = inpaint_run};
 
-// --- InstructPixToPixConditioning -------------------------------------------------------------------------
+// --- InstructPixToPixConditioning ----------------------------------------------------------------
 typedef struct ip2p_in {
     at_object *positive, *negative, *vae, *pixels;
 } ip2p_in;
@@ -206,7 +208,7 @@ static const at_node node_ip2p = {.class_type = IP2P,
                                   .in_size = sizeof(ip2p_in),
                                   .run = ip2p_run};
 
-// --- ReferenceLatent --------------------------------------------------------------------------------------
+// --- ReferenceLatent -----------------------------------------------------------------------------
 typedef struct reference_in {
     at_object *conditioning, *latent;
 } reference_in;

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// node_conditioning_props.c - mask, range and hooks of prompts set at once, defaults, and pairs of prompts.
+// node_conditioning_props.c - mask, range and hooks of prompts set at once, defaults, and pairs of
+// prompts.
 // Idea: a pair is the same done twice, so every node is one function over one or two lists.
-// Easy to get wrong: strength is that of the mask and does nothing without one; hooks that an entry has
-// already are kept and the new ones join them.
+// Easy to get wrong: strength is that of the mask and does nothing without one; hooks that an entry
+// has already are kept and the new ones join them.
 // Source: ComfyUI 0.3.64 comfy_extras/nodes_hooks.py, comfy/hooks.py (behaviour).
 #include "nodes/cond.h"
 #include "nodes/lora_hooks.h"
@@ -69,7 +70,7 @@ out:
     return st;
 }
 
-// --- inputs -----------------------------------------------------------------------------------------------
+// --- inputs --------------------------------------------------------------------------------------
 typedef struct props_in {
     at_object *cond, *cond_NEW, *cond_DEFAULT;
     at_object *positive, *negative, *positive_NEW, *negative_NEW;
@@ -111,7 +112,7 @@ static const at_out pair_out[] = {{.type_name = "CONDITIONING", .name = "positiv
         .n_out = AT_COUNT(outs), .in_size = sizeof(props_in), .run = fn                            \
     }
 
-// --- one prompt -------------------------------------------------------------------------------------------
+// --- one prompt ----------------------------------------------------------------------------------
 static const at_in set_rows[] = {ROW_COND(cond_NEW), ROWS_PROPS};
 static at_status set_run(at_node_ctx *c, const void *in, at_value *out)
 {
@@ -148,7 +149,7 @@ static const at_node node_default =
     NODE("ConditioningSetDefaultCombine", "Cond Set Default Combine", "advanced/hooks/cond single",
          default_rows, at_cond_out, default_run);
 
-// --- pairs ------------------------------------------------------------------------------------------------
+// --- pairs ---------------------------------------------------------------------------------------
 static at_status apply_pair(const props *p, const at_object *const before[2],
                             const at_object *const fresh[2], at_value *out)
 {
@@ -215,7 +216,7 @@ static const at_node node_pair_default =
     NODE("PairConditioningSetDefaultCombine", "Cond Pair Set Default Combine",
          "advanced/hooks/cond pair", pair_default_rows, pair_out, pair_default_run);
 
-// --- ConditioningTimestepsRange ---------------------------------------------------------------------------
+// --- ConditioningTimestepsRange ------------------------------------------------------------------
 typedef struct range_in {
     double start_percent, end_percent;
 } range_in;

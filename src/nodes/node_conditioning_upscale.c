@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// node_conditioning_upscale.c - SD_4XUpscale_Conditioning: an empty latent of a quarter of the new size.
-// Idea: the picture that the node adds to prompts is read by Stable Diffusion's x4 upscaling network alone,
-// and no loader takes that one (it says so); for every other network the prompts are as they were.
+// node_conditioning_upscale.c - SD_4XUpscale_Conditioning: an empty latent of a quarter of the new
+// size.
+// Idea: the picture that the node adds to prompts is read by Stable Diffusion's x4 upscaling
+// network alone, and no loader takes that one (it says so); for every other network the prompts are
+// as they were.
 // Source: ComfyUI 0.3.64 comfy_extras/nodes_sdupscale.py (behaviour).
 #include <math.h>
 #include <string.h>

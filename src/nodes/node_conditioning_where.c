@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // node_conditioning_where.c - where and when a prompt holds: areas, masks, strengths, ranges.
-// Easy to get wrong: areas in pixels are cut to cells of 8 downwards; setting an area takes "mask bounds"
-// back, setting a mask leaves the area.
+// Easy to get wrong: areas in pixels are cut to cells of 8 downwards; setting an area takes "mask
+// bounds" back, setting a mask leaves the area.
 // Source: ComfyUI 0.3.64 nodes.py (behaviour).
 #include "nodes/cond.h"
 #include "nodes/nodes.h"
@@ -18,7 +18,7 @@ static double cells(int64_t v)
     return (double)(v >= 0 ? v / 8 : -((7 - v) / 8));
 }
 
-// --- ConditioningSetArea ----------------------------------------------------------------------------------
+// --- ConditioningSetArea -------------------------------------------------------------------------
 typedef struct area_in {
     at_object *conditioning;
     int64_t width, height, x, y;
@@ -53,7 +53,7 @@ static const at_node node_area =
     AT_COND_NODE("ConditioningSetArea", "Conditioning (Set Area)", "conditioning", "nodes", 0,
                  area_rows, area_in, area_run);
 
-// --- ConditioningSetAreaPercentage ------------------------------------------------------------------------
+// --- ConditioningSetAreaPercentage ---------------------------------------------------------------
 typedef struct share_in {
     at_object *conditioning;
     double width, height, x, y, strength;
@@ -87,7 +87,7 @@ static const at_node node_share =
     AT_COND_NODE("ConditioningSetAreaPercentage", "Conditioning (Set Area with Percentage)",
                  "conditioning", "nodes", 0, share_rows, share_in, share_run);
 
-// --- ConditioningSetAreaStrength --------------------------------------------------------------------------
+// --- ConditioningSetAreaStrength -----------------------------------------------------------------
 typedef struct strength_in {
     at_object *conditioning;
     double strength;
@@ -110,7 +110,7 @@ static const at_node node_strength =
     AT_COND_NODE("ConditioningSetAreaStrength", "ConditioningSetAreaStrength", "conditioning",
                  "nodes", 0, strength_rows, strength_in, strength_run);
 
-// --- ConditioningSetMask ----------------------------------------------------------------------------------
+// --- ConditioningSetMask -------------------------------------------------------------------------
 typedef struct mask_in {
     at_object *conditioning, *mask;
     double strength;
@@ -140,7 +140,7 @@ static const at_node node_mask =
     AT_COND_NODE("ConditioningSetMask", "Conditioning (Set Mask)", "conditioning", "nodes", 0,
                  mask_rows, mask_in, mask_run);
 
-// --- ConditioningSetTimestepRange -------------------------------------------------------------------------
+// --- ConditioningSetTimestepRange ----------------------------------------------------------------
 typedef struct range_in {
     at_object *conditioning;
     double start, end;

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // node_hooks.c - LoRAs for single prompts: made, scheduled, combined, and put on a CLIP.
-// Easy to get wrong: percents and strengths of interpolated keyframes are f32 (torch.linspace); only the
-// first of them is guaranteed a step; a CLIP is changed at the hooks' own strengths, without keyframes.
+// Easy to get wrong: percents and strengths of interpolated keyframes are f32 (torch.linspace);
+// only the first of them is guaranteed a step; a CLIP is changed at the hooks' own strengths,
+// without keyframes.
 // Source: ComfyUI 0.3.64 comfy_extras/nodes_hooks.py, comfy/hooks.py (behaviour).
 #include <math.h>
 #include <string.h>
@@ -33,7 +34,7 @@ static at_status give_hooks(const char *node, at_object *o, at_value *out)
     return at_give(out, o, node);
 }
 
-// --- CreateHookLora, CreateHookLoraModelOnly --------------------------------------------------------------
+// --- CreateHookLora, CreateHookLoraModelOnly -----------------------------------------------------
 typedef struct lora_in {
     const char *lora_name;
     double strength_model, strength_clip;
@@ -85,7 +86,7 @@ static const at_node node_lora =
 static const at_node node_lora_mo = NODE("CreateHookLoraModelOnly", "Create Hook LoRA (MO)", CREATE,
                                          lora_mo_rows, hooks_out, lora_in, lora_mo_run);
 
-// --- SetHookKeyframes -------------------------------------------------------------------------------------
+// --- SetHookKeyframes ----------------------------------------------------------------------------
 #define SCHEDULING "advanced/hooks/scheduling"
 typedef struct set_in {
     at_object *hooks, *hook_kf;
@@ -105,7 +106,7 @@ static at_status set_run(at_node_ctx *c, const void *in, at_value *out)
 static const at_node node_set = NODE("SetHookKeyframes", "Set Hook Keyframes", SCHEDULING, set_rows,
                                      hooks_out, set_in, set_run);
 
-// --- CreateHookKeyframe -----------------------------------------------------------------------------------
+// --- CreateHookKeyframe --------------------------------------------------------------------------
 typedef struct key_in {
     double strength_mult, start_percent;
     at_object *prev_hook_kf;
@@ -124,7 +125,7 @@ static at_status key_run(at_node_ctx *c, const void *in, at_value *out)
 static const at_node node_key = NODE("CreateHookKeyframe", "Create Hook Keyframe", SCHEDULING,
                                      key_rows, keyframes_out, key_in, key_run);
 
-// --- CreateHookKeyframesInterpolated ----------------------------------------------------------------------
+// --- CreateHookKeyframesInterpolated -------------------------------------------------------------
 typedef struct many_in {
     double strength_start, strength_end;
     const char *interpolation;
@@ -184,7 +185,7 @@ static const at_node node_many =
     NODE("CreateHookKeyframesInterpolated", "Create Hook Keyframes Interp.", SCHEDULING, many_rows,
          keyframes_out, many_in, many_run);
 
-// --- CombineHooks -----------------------------------------------------------------------------------------
+// --- CombineHooks --------------------------------------------------------------------------------
 typedef struct combine_in {
     at_object *hooks_A, *hooks_B, *hooks_C, *hooks_D, *hooks_E, *hooks_F, *hooks_G, *hooks_H;
 } combine_in;
@@ -218,7 +219,7 @@ static const at_node node_combine4 = NODE("CombineHooks4", "Combine Hooks [4]", 
 static const at_node node_combine8 = NODE("CombineHooks8", "Combine Hooks [8]", COMBINE,
                                           combine8_rows, hooks_out, combine_in, combine_run);
 
-// --- SetClipHooks -----------------------------------------------------------------------------------------
+// --- SetClipHooks --------------------------------------------------------------------------------
 typedef struct clip_in {
     at_object *clip;
     bool apply_to_conds, schedule_clip;

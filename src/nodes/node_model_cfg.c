@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // node_model_cfg.c - guidance by other rules than positive minus negative: RescaleCFG, RenormCFG,
-// VideoLinearCFGGuidance, VideoTriangleCFGGuidance, PerpNeg, CFGZeroStar, CFGNorm, Epsilon Scaling, Mahiro.
+// VideoLinearCFGGuidance, VideoTriangleCFGGuidance, PerpNeg, CFGZeroStar, CFGNorm, Epsilon Scaling,
+// Mahiro.
 // Idea: each rule is a function from estimates (x0) to an estimate.
-// Easy to get wrong: RescaleCFG compares deviations of v, not of x0, so estimates are turned into v first;
-// standard deviations are those of a sample (n - 1).
-// Sources: ComfyUI 0.3.64 comfy_extras (behaviour); Lin et al. 2023, arXiv:2305.08891 (rescale); Fan et al.
-// 2025, arXiv:2503.18886 (CFG-Zero*); Ning et al. 2023, arXiv:2308.15321 (epsilon scaling).
+// Easy to get wrong: RescaleCFG compares deviations of v, not of x0, so estimates are turned into v
+// first; standard deviations are those of a sample (n - 1).
+// Sources: ComfyUI 0.3.64 comfy_extras (behaviour); Lin et al. 2023, arXiv:2305.08891 (rescale);
+// Fan et al. 2025, arXiv:2503.18886 (CFG-Zero*); Ning et al. 2023, arXiv:2308.15321 (epsilon
+// scaling).
 #include <math.h>
 
 #include "base/mem.h"
@@ -19,7 +21,7 @@ static at_tensor *plain(at_ops *o, const at_guided *d)
     return at_cfg(o, d->x0[0], d->x0[1], d->cfg);
 }
 
-// --- RescaleCFG -------------------------------------------------------------------------------------------
+// --- RescaleCFG ----------------------------------------------------------------------------------
 typedef struct rescale {
     double multiplier;
 } rescale;
@@ -68,12 +70,12 @@ static const at_node node_rescale =
     AT_MODEL_NODE("RescaleCFG", "RescaleCFG", "advanced/model", "comfy_extras.nodes_model_advanced",
                   0, rescale_rows, rescale_in, at_model_outs, rescale_run);
 
-// --- RenormCFG --------------------------------------------------------------------------------------------
+// --- RenormCFG -----------------------------------------------------------------------------------
 typedef struct renorm {
     double cfg_trunc, renorm_cfg;
 } renorm;
-// The guided estimate is not longer than `renorm_cfg` times the positive one; above sigma cfg_trunc the
-// positive one stands alone.
+// The guided estimate is not longer than `renorm_cfg` times the positive one; above sigma cfg_trunc
+// the positive one stands alone.
 static at_tensor *renorm_cfg(void *self, void *run, at_ops *o, const at_guided *d)
 {
     (void)run;
@@ -120,7 +122,7 @@ static const at_node node_renorm =
     AT_MODEL_NODE("RenormCFG", NULL, "advanced/model", "comfy_extras.nodes_lumina2", AT_NODE_V3,
                   renorm_rows, renorm_in, at_model_outs, renorm_run);
 
-// --- guidance that grows along the batch ------------------------------------------------------------------
+// --- guidance that grows along the batch ---------------------------------------------------------
 typedef struct along {
     double min_cfg;
     bool triangle;
@@ -178,7 +180,7 @@ static const at_node node_triangle =
     AT_MODEL_NODE("VideoTriangleCFGGuidance", "VideoTriangleCFGGuidance", VIDEO, VIDEO_MODULE, 0,
                   along_rows, along_in, at_model_outs, triangle_run);
 
-// --- CFGZeroStar ------------------------------------------------------------------------------------------
+// --- CFGZeroStar ---------------------------------------------------------------------------------
 // The negative direction is scaled to the length that the positive one has along it.
 static at_tensor *zero_star(void *self, void *run, at_ops *o, const at_guided *d)
 {
@@ -213,7 +215,7 @@ static const at_node node_zero_star =
     AT_MODEL_NODE("CFGZeroStar", NULL, "advanced/guidance", "comfy_extras.nodes_cfg", AT_NODE_V3,
                   model_rows, model_in, at_patched_outs, zero_star_run);
 
-// --- CFGNorm ----------------------------------------------------------------------------------------------
+// --- CFGNorm -------------------------------------------------------------------------------------
 typedef struct norm {
     double strength;
 } norm;
@@ -260,7 +262,7 @@ static const at_node node_norm =
     AT_MODEL_NODE("CFGNorm", NULL, "advanced/guidance", "comfy_extras.nodes_cfg",
                   AT_NODE_V3 | AT_NODE_EXPERIMENTAL, norm_rows, norm_in, at_patched_outs, norm_run);
 
-// --- Epsilon Scaling --------------------------------------------------------------------------------------
+// --- Epsilon Scaling -----------------------------------------------------------------------------
 typedef struct epsilon {
     double factor;
 } epsilon;

@@ -1,13 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 // node_model_cfg_cache.c - steps that are guessed and not computed: EasyCache and LazyCache.
-// Idea: the change of the network's output is taken for proportional to the change of its input; as long
-// as the guessed change adds up to less than a threshold, the last difference between output and input is
-// added again. EasyCache does so around the network for each conditioning, LazyCache around a whole step.
-// Easy to get wrong: changes are measured on every 8th row and column of the first conditioning, their
-// scale on the whole output of that forward; with concat channels the difference is to the last ones.
-// Differs from ComfyUI 0.3.64: a forward of several conditionings adds to each its own difference (0.3.64
-// adds all to all, mended upstream in pull request 10376); one that was never seen is computed.
-// Sources: ComfyUI 0.3.64 comfy_extras/nodes_easycache.py (behaviour); Zhou et al. 2025, arXiv:2507.02860.
+// Idea: the change of the network's output is taken for proportional to the change of its input; as
+// long as the guessed change adds up to less than a threshold, the last difference between output
+// and input is added again. EasyCache does so around the network for each conditioning, LazyCache
+// around a whole step.
+// Easy to get wrong: changes are measured on every 8th row and column of the first conditioning,
+// their scale on the whole output of that forward; with concat channels the difference is to the
+// last ones.
+// Differs from ComfyUI 0.3.64: a forward of several conditionings adds to each its own difference
+// (0.3.64 adds all to all, mended upstream in pull request 10376); one that was never seen is
+// computed.
+// Sources: ComfyUI 0.3.64 comfy_extras/nodes_easycache.py (behaviour); Zhou et al. 2025,
+// arXiv:2507.02860.
 // Owns: tensors and arrays live in the hook's block of a sampling run.
 #include <math.h>
 #include <string.h>
@@ -56,7 +60,7 @@ typedef struct cache_run {
     int skipped;
 } cache_run;
 
-// --- measuring --------------------------------------------------------------------------------------------
+// --- measuring -----------------------------------------------------------------------------------
 static bool take(at_ops *o, const at_tensor *t, sparse *out)
 {
     float *all = at_sum_values(o, t);
@@ -169,7 +173,7 @@ static bool learn(at_ops *o, cache_run *r, sparse *x, const at_tensor *out,
     return true;
 }
 
-// --- EasyCache --------------------------------------------------------------------------------------------
+// --- EasyCache -----------------------------------------------------------------------------------
 static part part_at(const at_forward *f, int i)
 {
     return (part){f->ids[i], f->row};
@@ -286,8 +290,9 @@ static const at_hook_ops easy_ops = {.name = "EasyCache",
                                      .asked = easy_asked,
                                      .forward = easy_forward};
 
-// --- LazyCache --------------------------------------------------------------------------------------------
-// A guessed step has no negative estimate of its own: a cfg++ solver gets the guessed picture for it.
+// --- LazyCache -----------------------------------------------------------------------------------
+// A guessed step has no negative estimate of its own: a cfg++ solver gets the guessed picture for
+// it.
 static at_predicted lazy_predict(void *self, void *run, at_ops *o, const at_predict *p)
 {
     cache_run *r = run;
@@ -324,7 +329,7 @@ static const at_hook_ops lazy_ops = {.name = "LazyCache",
                                      .end = end,
                                      .predict = lazy_predict};
 
-// --- nodes ------------------------------------------------------------------------------------------------
+// --- nodes ---------------------------------------------------------------------------------------
 typedef struct cache_in {
     at_object *model;
     double reuse_threshold, start_percent, end_percent;

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// node_model_cfg_skip.c - guidance that asks the network once more: SkipLayerGuidance*, PerpNeg; and
-// DifferentialDiffusion, which moves the denoise mask.
-// Idea: "skip" is a network patch that leaves blocks out; it is added for the further question alone.
-// Easy to get wrong: layers are all runs of digits in the text; without any the model is returned as it
-// is; SkipLayerGuidanceDiT asks only inside its range, ends included.
+// node_model_cfg_skip.c - guidance that asks the network once more: SkipLayerGuidance*, PerpNeg;
+// and DifferentialDiffusion, which moves the denoise mask.
+// Idea: "skip" is a network patch that leaves blocks out; it is added for the further question
+// alone.
+// Easy to get wrong: layers are all runs of digits in the text; without any the model is returned
+// as it is; SkipLayerGuidanceDiT asks only inside its range, ends included.
 // Sources: ComfyUI 0.3.64 comfy_extras/nodes_slg.py, nodes_sd3.py, nodes_perpneg.py,
 // nodes_differential_diffusion.py (behaviour); Levin & Fried 2023, arXiv:2306.00950.
 #include <math.h>
@@ -16,7 +17,7 @@
 #include "nodes/nodes.h"
 #include "sample/sigmas.h"
 
-// --- leaving blocks out -----------------------------------------------------------------------------------
+// --- leaving blocks out --------------------------------------------------------------------------
 enum { MAX_LAYERS = 64 };
 typedef struct layers {
     int block[MAX_LAYERS];
@@ -57,7 +58,7 @@ static bool skips(void *self, const at_site *s)
 }
 static const at_patch_ops skip_patch = {.name = "SkipLayerGuidance", .skips = skips};
 
-// --- SkipLayerGuidanceDiT, SkipLayerGuidanceSD3 -----------------------------------------------------------
+// --- SkipLayerGuidanceDiT, SkipLayerGuidanceSD3 --------------------------------------------------
 typedef struct slg {
     const char *node;
     skipped skip;
@@ -175,7 +176,7 @@ static const at_node node_slg_sd3 = AT_MODEL_NODE(
     "SkipLayerGuidanceSD3", NULL, WHERE, "comfy_extras.nodes_sd3",
     AT_NODE_V3 | AT_NODE_EXPERIMENTAL, slg_sd3_rows, slg_in, at_model_outs, slg_sd3_run);
 
-// --- SkipLayerGuidanceDiTSimple: only the negative prompt goes without ------------------------------------
+// --- SkipLayerGuidanceDiTSimple: only the negative prompt goes without ---------------------------
 static void simple_estimate(void *self, void *run, at_ops *o, at_guided *d)
 {
     (void)self;
@@ -216,7 +217,7 @@ static const at_node node_simple = AT_MODEL_NODE("SkipLayerGuidanceDiTSimple", N
                                                  SLG_MODULE, AT_NODE_V3 | AT_NODE_EXPERIMENTAL,
                                                  simple_rows, slg_in, at_model_outs, simple_run);
 
-// --- PerpNeg ----------------------------------------------------------------------------------------------
+// --- PerpNeg -------------------------------------------------------------------------------------
 typedef struct perp {
     at_object *empty; // counted
     double neg_scale;
@@ -267,7 +268,7 @@ static const at_node node_perp = AT_MODEL_NODE(
     "comfy_extras.nodes_perpneg", AT_NODE_V3 | AT_NODE_EXPERIMENTAL | AT_NODE_DEPRECATED, perp_rows,
     perp_in, at_model_outs, perp_run);
 
-// --- DifferentialDiffusion --------------------------------------------------------------------------------
+// --- DifferentialDiffusion -----------------------------------------------------------------------
 typedef struct differential {
     float strength;
 } differential;

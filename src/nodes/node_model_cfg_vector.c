@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // node_model_cfg_vector.c - guidance that looks at directions: APG, TCFG, Mahiro, PerpNeg, FreSca,
 // LatentApplyOperationCFG.
-// Idea: an estimate of one latent is one long vector; lengths, projections and angles are found in double
-// on the host (guide_sums.h) and become factors of ops.
-// Easy to get wrong: APG's running average lives as long as a sampling run and starts anew where the
-// noise rises; FreSca's band is not symmetric (-f .. f - 1), so the filtered picture is the real part.
-// Sources: ComfyUI 0.3.64 comfy_extras (behaviour); Sadat et al. 2024, arXiv:2410.02416 (APG); Kwon et al.
-// 2025, arXiv:2503.18137 (TCFG); Huang et al. 2025, arXiv:2504.02154 (FreSca).
+// Idea: an estimate of one latent is one long vector; lengths, projections and angles are found in
+// double on the host (guide_sums.h) and become factors of ops.
+// Easy to get wrong: APG's running average lives as long as a sampling run and starts anew where
+// the noise rises; FreSca's band is not symmetric (-f .. f - 1), so the filtered picture is the
+// real part.
+// Sources: ComfyUI 0.3.64 comfy_extras (behaviour); Sadat et al. 2024, arXiv:2410.02416 (APG); Kwon
+// et al. 2025, arXiv:2503.18137 (TCFG); Huang et al. 2025, arXiv:2504.02154 (FreSca).
 #include <math.h>
 
 #include "base/mem.h"
@@ -20,7 +21,7 @@ static bool both_asked(const at_guided *d)
     return d->list[0] != AT_LIST_NONE && d->list[1] != AT_LIST_NONE;
 }
 
-// --- APG --------------------------------------------------------------------------------------------------
+// --- APG -----------------------------------------------------------------------------------------
 typedef struct apg {
     double eta, norm_threshold, momentum;
 } apg;
@@ -107,7 +108,7 @@ static const at_node node_apg = AT_MODEL_NODE(
     "APG", "Adaptive Projected Guidance", "sampling/custom_sampling", "comfy_extras.nodes_apg",
     AT_NODE_V3, apg_rows, apg_in, at_model_outs, apg_node_run);
 
-// --- TCFG -------------------------------------------------------------------------------------------------
+// --- TCFG ----------------------------------------------------------------------------------------
 // The negative direction keeps what lies along the first singular vector of the two.
 static void tcfg_pre_cfg(void *self, void *run, at_ops *o, at_guided *d)
 {
@@ -160,7 +161,7 @@ static const at_node node_tcfg = {
     .in_size = sizeof(model_in),
     .run = tcfg_run};
 
-// --- Mahiro -----------------------------------------------------------------------------------------------
+// --- Mahiro --------------------------------------------------------------------------------------
 static double signed_root(double v)
 {
     return v < 0 ? -sqrt(-v) : sqrt(v);
@@ -222,7 +223,7 @@ static const at_node node_mahiro = {
     .in_size = sizeof(model_in),
     .run = mahiro_run};
 
-// --- FreSca -----------------------------------------------------------------------------------------------
+// --- FreSca --------------------------------------------------------------------------------------
 typedef struct fresca {
     double scale_low, scale_high;
     int64_t freq_cutoff;
@@ -342,7 +343,7 @@ static const at_node node_fresca = {.class_type = "FreSca",
                                     .in_size = sizeof(fresca_in),
                                     .run = fresca_run};
 
-// --- LatentApplyOperationCFG ------------------------------------------------------------------------------
+// --- LatentApplyOperationCFG ---------------------------------------------------------------------
 static void operate_pre_cfg(void *self, void *run, at_ops *o, at_guided *d)
 {
     (void)run;

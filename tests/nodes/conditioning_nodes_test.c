@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// conditioning_nodes_test.c - nodes that mix, place, time and illustrate prompts: fields and numbers.
+// conditioning_nodes_test.c - nodes that mix, place, time and illustrate prompts: fields and
+// numbers.
 #include "world.h"
 
 #include <math.h>
@@ -8,7 +9,7 @@
 
 #include "base/mem.h"
 
-// --- prompts with known numbers -----------------------------------------------------------------------
+// --- prompts with known numbers ------------------------------------------------------------------
 static at_tensor *filled(int rank, const int64_t *shape, float first, float step)
 {
     at_tensor *t = NULL;
@@ -113,7 +114,7 @@ static void widths_that_differ_are_refused(void **state)
     assert_non_null(strstr(at_error_text(), "ConditioningAverage"));
 }
 
-// --- where and when -----------------------------------------------------------------------------------
+// --- where and when ------------------------------------------------------------------------------
 static const at_cond *one(const char *id)
 {
     const at_obj_cond *c = world_cond(id);
@@ -211,7 +212,7 @@ static void defaults_and_pairs_are_put_behind(void **state)
     assert_true(world_cond("5")->count == 2);
 }
 
-// --- Flux's own ---------------------------------------------------------------------------------------
+// --- Flux's own ----------------------------------------------------------------------------------
 static void references_line_up_and_guidance_goes(void **state)
 {
     at_object *l = at_obj_latent_new(filled(4, (int64_t[]){1, 16, 2, 3}, 0, 1));
@@ -269,7 +270,7 @@ static void flux_looks_at_references(void **state)
     assert_non_null(strstr(at_error_text(), "another kind of VAE"));
 }
 
-// --- pictures -----------------------------------------------------------------------------------------
+// --- pictures ------------------------------------------------------------------------------------
 static at_object *painted(int64_t h, int64_t w)
 {
     at_tensor *t = filled(4, (int64_t[]){1, h, w, 3}, 0, 0);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// guide_concat_test.c - what stands beside x for models that inpaint or follow a picture, against ComfyUI's
-// numbers (tools/golden/guide_concat_cases.py), and prompts of two lengths for cross attention.
+// guide_concat_test.c - what stands beside x for models that inpaint or follow a picture, against
+// ComfyUI's numbers (tools/golden/guide_concat_cases.py), and prompts of two lengths for cross
+// attention.
 // Idea: a hook in the network's place looks at what the network would be given.
 #include "world.h"
 
@@ -11,7 +12,7 @@
 #include "guide_concat_cases.h"
 #include "nodes/guide.h"
 
-// --- the looker ---------------------------------------------------------------------------------------
+// --- the looker ----------------------------------------------------------------------------------
 static float *seen; // concat of the last forward; one network at a time
 static int64_t seen_shape[4];
 static int calls;

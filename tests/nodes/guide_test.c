@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// guide_test.c - guidance against ComfyUI's own on a toy network, and against itself in other batches.
-// Idea: a hook around the network that does not ask it is a network; tools/golden/guide_cases.py has the
-// same one in Python, and guide_cases.h what ComfyUI's samplers.py and patch nodes make of it.
+// guide_test.c - guidance against ComfyUI's own on a toy network, and against itself in other
+// batches.
+// Idea: a hook around the network that does not ask it is a network; tools/golden/guide_cases.py
+// has the same one in Python, and guide_cases.h what ComfyUI's samplers.py and patch nodes make of
+// it.
 #include "world.h"
 
 #include <math.h>
@@ -14,7 +16,7 @@
 enum { B = 2, C = 3, H = 12, W = 10, COUNT = B * C * H * W };
 static const int64_t shape[4] = {B, C, H, W};
 
-// --- the toy ------------------------------------------------------------------------------------------
+// --- the toy -------------------------------------------------------------------------------------
 static int toy_calls, toy_rows; // since they were last set to 0: forwards, and rows of all
 
 static double text_mean(const float *t, int64_t tokens, int64_t column)
@@ -64,7 +66,7 @@ static at_tensor *toy_forward(void *self, void *run, at_ops *o, const at_forward
 }
 static const at_hook_ops toy_ops = {.name = "toy", .forward = toy_forward};
 
-// --- inputs as the script makes them ------------------------------------------------------------------
+// --- inputs as the script makes them -------------------------------------------------------------
 static at_tensor *wave(int rank, const int64_t *dims, double a, double b, double scale, double lift)
 {
     at_tensor *t = NULL;
@@ -122,7 +124,7 @@ static at_object *list_of(const spec *s, size_t n)
     return o;
 }
 
-// --- asking -------------------------------------------------------------------------------------------
+// --- asking --------------------------------------------------------------------------------------
 // The MODEL that Capture x saw, with the toy in its network's place: the innermost hook.
 static at_object *with_toy(void)
 {
@@ -211,7 +213,7 @@ static void check(const char *name, at_guide_config *config, const float *sigmas
     at_tensor_release(&t);
 }
 
-// --- lists --------------------------------------------------------------------------------------------
+// --- lists ---------------------------------------------------------------------------------------
 typedef struct list_case {
     const char *name;
     spec positive[3], negative[2];
@@ -325,8 +327,8 @@ static void little_memory_changes_batches_and_no_result(void **state)
     }
 }
 
-// Positive and negative of one size are one forward; other lengths of text are not, for a network that
-// joins text and picture.
+// Positive and negative of one size are one forward; other lengths of text are not, for a network
+// that joins text and picture.
 static void what_fits_together_runs_together(void **state)
 {
     at_object *m = toy_model(*state);
@@ -385,7 +387,7 @@ static void what_cannot_be_is_refused(void **state)
     at_object_release(m);
 }
 
-// --- nodes that change guidance -----------------------------------------------------------------------
+// --- nodes that change guidance ------------------------------------------------------------------
 typedef struct patch_case {
     const char *name, *node; // the node's class and its inputs but model
     double cfg;              // 0: 3
@@ -499,8 +501,8 @@ static void patches_guide_as_comfyuis_do(void **state)
     at_object_release(n);
 }
 
-// Conditionings in one forward and in forwards of their own guess the same; so do latents of a batch
-// that goes by parts, though only the first of them decides then.
+// Conditionings in one forward and in forwards of their own guess the same; so do latents of a
+// batch that goes by parts, though only the first of them decides then.
 static void step_caches_keep_conditionings_apart(void **state)
 {
     static const float slow[] = {SLOW0, 0.83f};
@@ -534,7 +536,7 @@ static void step_caches_keep_conditionings_apart(void **state)
     at_object_release(n);
 }
 
-// --- guiders ------------------------------------------------------------------------------------------
+// --- guiders -------------------------------------------------------------------------------------
 static void guiders_of_three_prompts_are_comfyuis(void **state)
 {
     static const struct {
@@ -591,7 +593,7 @@ static void guider_nodes_carry_their_numbers(void **state)
     assert_ptr_equal(g->third, world_cond("4"));
 }
 
-// --- the denoise mask ---------------------------------------------------------------------------------
+// --- the denoise mask ----------------------------------------------------------------------------
 static void a_mask_moves_as_comfyuis_does(void **state)
 {
     static const struct {
