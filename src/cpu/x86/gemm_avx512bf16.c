@@ -101,7 +101,7 @@ float at_avx512bf16_exp_pairs(float *p, const float *x, float scale, float minus
         __m512 e = rough_exp(_mm512_fmsub_ps(_mm512_maskz_loadu_ps(mask, x + i), by, off));
         e = _mm512_maskz_mov_ps(mask, e);
         sum = _mm512_add_ps(sum, e);
-        _mm256_mask_storeu_epi16((uint16_t *)p + i, even, (__m256i)_mm512_cvtneps_pbh(e));
+        _mm256_mask_storeu_epi16((char *)(void *)p + 2 * i, even, (__m256i)_mm512_cvtneps_pbh(e));
     }
     return _mm512_reduce_add_ps(sum);
 }
