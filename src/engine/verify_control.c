@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // verify_control.c - ControlNets as components of a case: every residual by the name of its place
-// ("input.2", "skip.0", "middle", "doubles.5", "singles.5"), as the denoiser gets it; and "gligen", a
-// UNet (options.base) with texts (input `text`, one row each) in boxes (options.boxes, [h, w, y, x]).
+// ("input.2", "skip.0", "middle", "doubles.5", "singles.5"), as the denoiser gets it; and "gligen",
+// a UNet (options.base) with texts (input `text`, one row each) in boxes (options.boxes, [h, w, y,
+// x]).
 // Easy to get wrong: UNet residuals are [b, h, w, c], so expected tensors are, too.
 // Owns nothing beyond a call.
 #include <stdio.h>

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 // verify_vision.c - picture encoders and style models as components of a case.
-// A "clip_vision" looks at `image` [b, h, w, 3] (options.crop "center" or "none") and gives `pixels`,
-// `last`, `penultimate` and `embeds`; a "style_model" makes `tokens` of `seen`.
+// A "clip_vision" looks at `image` [b, h, w, 3] (options.crop "center" or "none") and gives
+// `pixels`, `last`, `penultimate` and `embeds`; a "style_model" makes `tokens` of `seen`.
 // Owns nothing beyond a call.
 #include <string.h>
 
 #include "base/file.h"
 #include "base/mem.h"
 #include "engine/verify_case.h"
-#include "models/vision.h"
+#include "nodes/look.h"
 
 static at_status open_vision(const at_case *c, at_part part, at_vision **out)
 {
@@ -35,7 +35,7 @@ at_status at_case_clip_vision(at_case *c, at_verify_report *r)
     AT_TRY(at_tensor_to_host(image, AT_F32, at_tensor_data(host), at_tensor_bytes(host)));
     double start = at_now();
     bool crop = strcmp(at_case_text(c, "crop", "center"), "center") == 0;
-    at_tensor *pixels = at_vision_pixels(c->ops, v, host, crop);
+    at_tensor *pixels = at_look_pixels(c->ops, v, host, crop);
     at_seen seen = at_vision_look(c->ops, v, pixels);
     AT_TRY(at_ops_status(c->ops));
     r->seconds = at_now() - start;

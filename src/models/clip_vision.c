@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-// clip_vision.c - CLIP's picture encoders (ViT-L, H, G) and SigLIP's, in the transformers key layout.
+// clip_vision.c - CLIP's picture encoders (ViT-L, H, G) and SigLIP's, in the transformers key
+// layout.
 // Idea: patches become tokens (Dosovitskiy et al. 2021, arXiv:2010.11929; Zhai et al. 2023,
 // arXiv:2303.15343 for SigLIP), then the same pre-norm transformer as CLIP's text side, not causal.
 // Easy to get wrong:
 //   - all of them have 16 heads; LayerNorm's epsilon is 1e-5, SigLIP's too in ComfyUI
 //   - L uses x * sigmoid(1.702 x), H and G the exact GELU, SigLIP the tanh one
-//   - CLIP has a norm before its layers ("pre_layrnorm", misspelt in every file) and pools the class
-//     token after the last norm; SigLIP has neither, and its last norm goes over all tokens
+//   - CLIP has a norm before its layers ("pre_layrnorm", misspelt in every file) and pools the
+//     class token after the last norm; SigLIP has neither, and its last norm goes over all tokens
 //   - SigLIP's 384 pixels are no multiple of its patch: the last ones are left out
 // Source: ComfyUI 0.3.64 comfy/clip_model.py, clip_vision.py and its JSON files.
 // Owns nothing: tensors belong to op scopes.

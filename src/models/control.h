@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // control.h - what ControlNets add to one forward of a denoiser.
 // Idea: a denoiser adds residuals at fixed places and does not know who made them; several nets are
-// summed before (per place). UNet residuals are NHWC [b, h, w, c], DiT residuals [b, image tokens, d].
-// Any entry may be NULL; lists may be shorter than the blocks.
+// summed before (per place). UNet residuals are NHWC [b, h, w, c], DiT residuals [b, image tokens,
+// d]. Any entry may be NULL; lists may be shorter than the blocks.
 // Ownership: the struct borrows; its maker keeps the tensors alive for the forward.
 #ifndef AT_MODELS_CONTROL_H
 #define AT_MODELS_CONTROL_H

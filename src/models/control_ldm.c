@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-// control_ldm.c - ControlNets for Stable Diffusion 1, 2 and XL: a UNet's input half and middle with a
-// zero convolution behind each block (Zhang et al. 2023, arXiv:2302.05543).
-// Idea: the UNet's parts are unet_blocks.h's; here is what comes before (the hint's convolutions) and
-// behind. A union net (xinsir's ProMax) also takes the kind of hint: as a term of the embedding, and
-// as an offset of the hint's features that a small transformer makes of their mean.
+// control_ldm.c - ControlNets for Stable Diffusion 1, 2 and XL: a UNet's input half and middle with
+// a zero convolution behind each block (Zhang et al. 2023, arXiv:2302.05543).
+// Idea: the UNet's parts are unet_blocks.h's; here is what comes before (the hint's convolutions)
+// and behind. A union net (xinsir's ProMax) also takes the kind of hint: as a term of the
+// embedding, and as an offset of the hint's features that a small transformer makes of their mean.
 // Easy to get wrong:
 //   - the hint joins behind the first convolution, before the first zero convolution
-//   - told no kind, a union net embeds zeros (a cosine of ones, not nothing) and leaves the hint alone
-//   - diffusers counts the hint's convolutions conv_in, blocks.0 .., conv_out; here they are 0, 2, 4 ..
+//   - told no kind, a union net embeds zeros (a cosine of ones, not nothing) and leaves the hint
+//     alone
+//   - diffusers counts the hint's convolutions conv_in, blocks.0 .., conv_out; here they are 0, 2,
+//     4 ..
 // Source: ComfyUI 0.3.64 comfy/cldm/cldm.py, comfy/controlnet.py.
 // Owns nothing: tensors belong to op scopes.
 #include <stdio.h>

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // control_net.h - ControlNets and T2I adapters: networks that turn a hint into residuals.
 // Idea: each kind is one architecture row (AT_PART_CONTROL) with one forward that fills an
-// at_control; what differs around them (is the hint a picture or a latent, how large, does it depend
-// on the step) is a plain struct of facts, so that nobody outside asks which kind it is.
-// Easy to get wrong: a control-LoRA has no network of its own until it is laid over the base model's
-// weights (at_control_net_over).
+// at_control; what differs around them (is the hint a picture or a latent, how large, does it
+// depend on the step) is a plain struct of facts, so that nobody outside asks which kind it is.
+// Easy to get wrong: a control-LoRA has no network of its own until it is laid over the base
+// model's weights (at_control_net_over).
 // Ownership: counted and immutable after loading; keeps its store alive.
 #ifndef AT_MODELS_CONTROL_NET_H
 #define AT_MODELS_CONTROL_NET_H
@@ -25,9 +25,9 @@ typedef struct at_control_facts {
     int types;        // union nets: how many kinds of hint; 0: no union
 } at_control_facts;
 
-// AT_EFORMAT if the file holds no ControlNet of a known kind, AT_EUNSUPPORTED with its name if it is
-// one that is not built. The store is retained. add_to: the model whose weights a "difference" file
-// is added to (DiffControlNetLoader), NULL: taken as it is.
+// AT_EFORMAT if the file holds no ControlNet of a known kind, AT_EUNSUPPORTED with its name if it
+// is one that is not built. The store is retained. add_to: the model whose weights a "difference"
+// file is added to (DiffControlNetLoader), NULL: taken as it is.
 at_status at_control_net_load(at_store *s, const char *label, const at_model *add_to,
                               at_control_net **out);
 // The net over the weights of the model that it will steer; `net` itself where it needs none.

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // control_over.c - control-LoRAs and "difference" ControlNets over their base model's weights.
-// Idea: a control-LoRA keeps `K.up` and `K.down` where a ControlNet would keep `K.weight`: base plus
-// up times down. What it has as a weight or bias (hint, zero convolutions, norms, biases) is taken
-// as it is. The overlay lies over the base's store, under the base's prefix.
+// Idea: a control-LoRA keeps `K.up` and `K.down` where a ControlNet would keep `K.weight`: base
+// plus up times down. What it has as a weight or bias (hint, zero convolutions, norms, biases) is
+// taken as it is. The overlay lies over the base's store, under the base's prefix.
 // Easy to get wrong: up and down may be convolutions; the product of [out, r] and [r, in * k * k]
 // has the base's element order. Keys with "__" in them are markers.
 // Owns: an overlay's maker owns its rows and keeps both stores alive.

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // control_t2i.c - T2I adapters (Mou et al. 2023, arXiv:2302.08453): full, light, and SDXL's.
-// Idea: the hint's pixels are folded into channels and pass four levels of residual blocks; what each
-// level gives is added to the UNet's input blocks at that width and scale. It does not look at the
-// latent, the text or the step, so it runs once.
+// Idea: the hint's pixels are folded into channels and pass four levels of residual blocks; what
+// each level gives is added to the UNet's input blocks at that width and scale. It does not look at
+// the latent, the text or the step, so it runs once.
 // Easy to get wrong:
 //   - pooling counts the border's zeros: an odd side gets one row of them and is still divided by 4
 //   - SDXL's adapter folds 16x16 pixels, halves once, and its last level goes behind the middle

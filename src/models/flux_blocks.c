@@ -295,8 +295,8 @@ static void fused(at_ops *o, at_tensor *out, const at_tensor *x, at_lin whole, c
     }
 }
 
-// A ControlNet's residual onto image tokens, in place. It may cover fewer tokens than there are: with
-// several ranks it is filled up first, so that the shares fall on the right tokens.
+// A ControlNet's residual onto image tokens, in place. It may cover fewer tokens than there are:
+// with several ranks it is filled up first, so that the shares fall on the right tokens.
 static void add_control(at_ops *o, const at_flux_state *s, const at_tensor *add, at_tensor *img)
 {
     if (!add || !img || add->rank != 3) return;

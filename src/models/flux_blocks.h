@@ -136,8 +136,8 @@ const char *at_flux_derive(at_flux_config *c);
 
 // --- forward -----------------------------------------------------------------------------------
 // Checks x and context against the config, and fills sizes, vec, rope and control of the state;
-// `more_text` tokens are going to stand before the text. in->refs have positions behind the picture's.
-// Failures are sticky.
+// `more_text` tokens are going to stand before the text. in->refs have positions behind the
+// picture's. Failures are sticky.
 bool at_flux_begin(at_ops *o, const at_arch *a, const at_flux_config *c, const at_flux_weights *w,
                    at_flux_state *s, const at_model_in *in, int64_t more_text);
 // One more row and column that repeat the first ones, where a side is odd: [b, c, h, w].
@@ -150,7 +150,8 @@ at_tensor *at_flux_double_block(at_ops *o, const at_flux_config *c, const at_flu
                                 const at_flux_state *s, int i, at_tensor *h);
 at_tensor *at_flux_single_block(at_ops *o, const at_flux_config *c, const at_flux_single *w,
                                 const at_flux_state *s, int i, at_tensor *h);
-// A modulation [b, n * hidden], and LayerNorm with its chunks `first` (shift) and `first` + 1 (scale).
+// A modulation [b, n * hidden], and LayerNorm with its chunks `first` (shift) and `first` + 1
+// (scale).
 at_tensor *at_flux_modulation(at_ops *o, const at_flux_state *s, at_lin l);
 at_tensor *at_flux_modulate(at_ops *o, const at_flux_config *c, const at_tensor *x,
                             const at_tensor *mod, int first);

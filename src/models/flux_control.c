@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// flux_control.c - ControlNets for Flux.1: InstantX' and Shakker's (also union and inpainting), XLabs'
-// and MistoLine's.
-// Idea: Flux with fewer blocks and no final layer; after each block a linear of the image tokens is a
-// residual. The hint is a latent (InstantX) or a picture that a few convolutions bring to the
+// flux_control.c - ControlNets for Flux.1: InstantX' and Shakker's (also union and inpainting),
+// XLabs' and MistoLine's.
+// Idea: Flux with fewer blocks and no final layer; after each block a linear of the image tokens is
+// a residual. The hint is a latent (InstantX) or a picture that a few convolutions bring to the
 // latent's size (XLabs, MistoLine), and is added to the image tokens at the start.
 // Easy to get wrong:
 //   - few residuals stand for many blocks: a latent net's are each repeated in place (0 0 0 1 1 1),

@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 // gligen.c - GLIGEN (Li et al. 2023, arXiv:2301.07093), the text box form.
-// Idea: object tokens come from a box's Fourier features and its text; always 30 of them, the unused
-// ones are learned nulls. In each transformer, after self attention, picture and object tokens attend
-// together and the picture's part comes back through a gate, then a gated feed-forward.
+// Idea: object tokens come from a box's Fourier features and its text; always 30 of them, the
+// unused ones are learned nulls. In each transformer, after self attention, picture and object
+// tokens attend together and the picture's part comes back through a gate, then a gated
+// feed-forward.
 // Easy to get wrong:
 //   - modules count transformers through the whole forward: input blocks, middle, output blocks
 //   - Fourier features alternate: sines of the four sides, cosines of them, for each frequency
 //   - heads: 8 where object tokens are 768 wide (SD1), else heads of 64
 // Source: ComfyUI 0.3.64 comfy/gligen.py, comfy/ldm/modules/attention.py (middle_patch).
-// Owns: an at_gligen owns its tables and keeps its store; a patch owns its boxes and objects' inputs.
+// Owns: an at_gligen owns its tables and keeps its store; a patch owns its boxes and objects'
+// inputs.
 #include "models/gligen.h"
 
 #include <math.h>

@@ -19,8 +19,8 @@ typedef struct at_gligen_box {
     const at_tensor *text;
     int64_t h, w, y, x;
 } at_gligen_box;
-// `set` with the hook behind it, for latents of height x width cells. AT_EINVAL: more than 30 boxes,
-// a text of another width.
+// `set` with the hook behind it, for latents of height x width cells. AT_EINVAL: more than 30
+// boxes, a text of another width.
 at_status at_gligen_patch(at_gligen *g, const at_gligen_box *boxes, size_t n, int64_t height,
                           int64_t width, const at_patches *set, at_patches **out);
 

@@ -2,8 +2,8 @@
 // text_bias.c - see text_bias.h.
 // Idea: a mask over all tokens would be hundreds of megabytes, but few of its rows differ: runs of
 // queries with equal rows attend together, with one row of bias for all of them.
-// Easy to get wrong: text stands first in the joint order; networks with other attentions (UNets) are
-// left alone, as ComfyUI's ignore the mask.
+// Easy to get wrong: text stands first in the joint order; networks with other attentions (UNets)
+// are left alone, as ComfyUI's ignore the mask.
 // Source: ComfyUI 0.3.64 nodes.py (StyleModelApply), comfy/utils.py (upscale_dit_mask).
 // Owns: the patch owns one reference to the bias.
 #include "models/text_bias.h"

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // vision.h - networks that look at pictures: CLIP's and SigLIP's picture encoders, and the style
 // models that turn what they see into text tokens.
-// Idea: an encoder gives hidden states and a projected vector; what it wants to be shown (size, mean,
-// deviation) are facts of its row.
+// Idea: an encoder gives hidden states and a projected vector; what it wants to be shown (size,
+// mean, deviation) are facts of its row.
 // Ownership: counted and immutable after loading; results belong to op scopes.
 #ifndef AT_MODELS_VISION_H
 #define AT_MODELS_VISION_H
@@ -27,10 +27,10 @@ at_status at_vision_load(at_store *s, at_part part, const char *label, at_vision
 at_vision *at_vision_retain(at_vision *v);
 void at_vision_release(at_vision **v); // nulls it; NULL is fine
 
-// A picture [b, h, w, c >= 3] 0..1 on the host, scaled (cropped to the middle square or squeezed),
-// rounded to 8 bits and normalised as ComfyUI's CLIPVisionEncode: [b, 3, size, size] on the device.
-at_tensor *at_vision_pixels(at_ops *o, const at_vision *v, const at_tensor *image, bool crop);
-// pixels from at_vision_pixels.
+void at_vision_get_facts(const at_vision *v, at_vision_facts *out); // AT_PART_VISION
+const char *at_vision_label(const at_vision *v);
+
+// pixels [b, 3, size, size] f32, normalised (nodes/look.h makes them of a picture).
 at_seen at_vision_look(at_ops *o, const at_vision *v, const at_tensor *pixels);
 // Text tokens [b, t, d] from an encoder's last hidden state.
 at_tensor *at_style_tokens(at_ops *o, const at_vision *style, const at_tensor *seen);

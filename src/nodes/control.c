@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // control.c - CONTROL_NET objects, and their residuals during a sampling run.
-// Idea: the older nets of a chain come first; each adds its residuals, times its strength, to theirs,
-// place by place. What does not change between steps (the hint at the latent's size, a T2I adapter's
-// residuals, a control-LoRA over its base) is kept per object.
+// Idea: the older nets of a chain come first; each adds its residuals, times its strength, to
+// theirs, place by place. What does not change between steps (the hint at the latent's size, a T2I
+// adapter's residuals, a control-LoRA over its base) is kept per object.
 // Easy to get wrong:
 //   - a net outside its range adds nothing, but the nets before it still do
-//   - a hint of several pictures is first cut or repeated to one conditioning's batch, then repeated
-//     for each conditioning of the batch
+//   - a hint of several pictures is first cut or repeated to one conditioning's batch, then
+//     repeated for each conditioning of the batch
 //   - one residual may stand at many places: strength is applied once
 // Owns: see control.h.
 #include "nodes/control.h"

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // control.h - CONTROL_NET on links, and what a sampling run asks of a chain of them.
-// Idea: "apply" makes a new object that holds the net, its hint and the object before it (an entry's
-// `control` is the last of its chain). A run has one at_control_run, which scales each hint once per
-// latent size, and the guide asks it for the sum of a chain's residuals before each evaluation.
+// Idea: "apply" makes a new object that holds the net, its hint and the object before it (an
+// entry's `control` is the last of its chain). A run has one at_control_run, which scales each hint
+// once per latent size, and the guide asks it for the sum of a chain's residuals before each
+// evaluation.
 // Source: ComfyUI 0.3.64 comfy/controlnet.py (ControlBase, ControlNet, T2IAdapter).
 // Ownership: objects are immutable and counted; a run owns its cached tensors.
 #ifndef AT_NODES_CONTROL_H
@@ -31,12 +32,12 @@ typedef struct at_control_run at_control_run;
 at_status at_control_run_new(const at_model *m, at_control_run **out);
 void at_control_run_free(at_control_run *r); // NULL is fine
 
-// Residuals of the chain that ends in `c` for this evaluation: fills *out with tensors of the current
-// scope. False: none is active at in->sigma, or a failure (sticky in `o`). in: as the denoiser will
-// get it (scaled x, timesteps, context, pooled, guidance, sigma, chunks); context NULL: in->context
-// (at_cond.control_context goes here, already at the batch's size). first, all: which latents of how
-// many in->x holds for each of its chunks (0 and all of them, unless a batch is sampled by parts), so
-// that each gets its own picture of a hint of several.
+// Residuals of the chain that ends in `c` for this evaluation: fills *out with tensors of the
+// current scope. False: none is active at in->sigma, or a failure (sticky in `o`). in: as the
+// denoiser will get it (scaled x, timesteps, context, pooled, guidance, sigma, chunks); context
+// NULL: in->context (at_cond.control_context goes here, already at the batch's size). first, all:
+// which latents of how many in->x holds for each of its chunks (0 and all of them, unless a batch
+// is sampled by parts), so that each gets its own picture of a hint of several.
 bool at_control_run_residuals(at_control_run *r, at_ops *o, const at_obj_control *c,
                               const at_model_in *in, const at_tensor *context, int64_t first,
                               int64_t all, at_control *out);

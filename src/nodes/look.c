@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // look.c - objects around picture encoders; noise augmentation of unCLIP's vectors.
-// Idea: unCLIP (Ramesh et al. 2022, arXiv:2204.06125) conditions on a picture's vector to which noise
-// of a known level was added; the level is told beside it.
-// Easy to get wrong: the noise is drawn with the sampler's seed minus 10, anew for each vector; noise
-// for a sum of several continues the last of those streams.
+// Idea: unCLIP (Ramesh et al. 2022, arXiv:2204.06125) conditions on a picture's vector to which
+// noise of a known level was added; the level is told beside it.
+// Easy to get wrong: the noise is drawn with the sampler's seed minus 10, anew for each vector;
+// noise for a sum of several continues the last of those streams.
 // Owns: see look.h.
 #include "nodes/look.h"
 

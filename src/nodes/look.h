@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// look.h - what travels around picture encoders: CLIP_VISION, CLIP_VISION_OUTPUT, STYLE_MODEL, and the
-// unCLIP part of a conditioning with the vector that a model gets of it.
+// look.h - what travels around picture encoders: CLIP_VISION, CLIP_VISION_OUTPUT, STYLE_MODEL, and
+// the unCLIP part of a conditioning with the vector that a model gets of it.
 // Source: ComfyUI 0.3.64 comfy/clip_vision.py, comfy/model_base.py (unclip_adm).
 // Ownership: as objects.h.
 #ifndef AT_NODES_LOOK_H
@@ -21,6 +21,10 @@ typedef struct at_obj_seen {
     at_tensor *last, *penultimate, *embeds; // f32 on the device, see at_seen
 } at_obj_seen;
 at_object *at_obj_seen_new(at_tensor *last, at_tensor *penultimate, at_tensor *embeds);
+
+// A picture [b, h, w, c >= 3] 0..1 on the host, scaled (cropped to the middle square or squeezed),
+// rounded to 8 bits and normalised as ComfyUI's clip_preprocess: [b, 3, size, size] on the device.
+at_tensor *at_look_pixels(at_ops *o, const at_vision *v, const at_tensor *image, bool crop);
 
 // One unCLIP picture behind others: at_cond.extra[AT_COND_UNCLIP].
 typedef struct at_obj_unclip {

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // node_control_apply.c - ControlNets put on the entries of conditionings.
 // Idea: applying makes a new control object before which the entry's old one stands.
-// Easy to get wrong: entries of positive and negative that had the same control get the same new one,
-// so that they still run as one batch; strength 0 changes nothing at all.
+// Easy to get wrong: entries of positive and negative that had the same control get the same new
+// one, so that they still run as one batch; strength 0 changes nothing at all.
 // Source: ComfyUI 0.3.64 nodes.py, comfy_extras/nodes_controlnet.py, nodes_sd3.py, nodes_cond.py.
 #include "nodes/control.h"
 #include "nodes/encode.h"
@@ -114,8 +114,8 @@ static at_status apply_run(at_node_ctx *c, const void *in, at_value *out)
         out[0] = at_value_object(at_object_retain(i->conditioning));
         return AT_OK;
     }
-    // The old node makes one object per entry even where they had the same control; their results are
-    // the same.
+    // The old node makes one object per entry even where they had the same control; their results
+    // are the same.
     apply_how h = {.net = (const at_obj_control *)i->control_net,
                    .hint = pixels_of(i->image),
                    .strength = (float)i->strength,
@@ -208,8 +208,8 @@ static const at_node node_sd3 = {.class_type = "ControlNetApplySD3",
                                  .in_size = sizeof(pair_in),
                                  .run = pair_run};
 
-// --- ControlNetInpaintingAliMamaApply --------------------------------------------------------------
-// 1 - mask as [b, 1, h, w].
+// --- ControlNetInpaintingAliMamaApply
+// -------------------------------------------------------------- 1 - mask as [b, 1, h, w].
 static at_status invert(const at_tensor *mask, at_tensor **out)
 {
     int64_t h = mask->shape[mask->rank - 2], w = mask->shape[mask->rank - 1];
@@ -291,7 +291,8 @@ static const at_node node_alimama = {.class_type = "ControlNetInpaintingAliMamaA
                                      .in_size = sizeof(pair_in),
                                      .run = alimama_run};
 
-// --- CLIPTextEncodeControlnet ----------------------------------------------------------------------
+// --- CLIPTextEncodeControlnet
+// ----------------------------------------------------------------------
 typedef struct text_in {
     at_object *clip, *conditioning;
     const char *text;

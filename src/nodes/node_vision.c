@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // node_vision.c - picture encoders and what is made of them: CLIPVisionLoader, CLIPVisionEncode,
 // StyleModelLoader, StyleModelApply, unCLIPConditioning.
-// Easy to get wrong: a style model's tokens of all pictures stand one behind the other in one text, and
-// that one text goes behind every entry.
+// Easy to get wrong: a style model's tokens of all pictures stand one behind the other in one text,
+// and that one text goes behind every entry.
 // Source: ComfyUI 0.3.64 nodes.py.
 #include "nodes/env.h"
 #include "nodes/look.h"
@@ -79,8 +79,8 @@ static at_status encode_run(at_node_ctx *c, const void *in, at_value *out)
                                   "picture encoder"));
     const at_vision *v = ((const at_obj_vision *)i->clip_vision)->vision;
     AT_TRY(at_env_ops(c, &o));
-    at_tensor *pixels = at_vision_pixels(o, v, ((const at_obj_image *)i->image)->pixels,
-                                         strcmp(i->crop, "center") == 0);
+    at_tensor *pixels = at_look_pixels(o, v, ((const at_obj_image *)i->image)->pixels,
+                                       strcmp(i->crop, "center") == 0);
     at_seen seen = at_vision_look(o, v, pixels);
     AT_TRY(at_ops_status(o));
     AT_TRY(at_give(out,

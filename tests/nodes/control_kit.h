@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// control_kit.h - what tests of ControlNets and of picture encoders share: golden models in the world's
-// folders, pictures and lists on links, short forms of nodes.
+// control_kit.h - what tests of ControlNets and of picture encoders share: golden models in the
+// world's folders, pictures and lists on links, short forms of nodes.
 #ifndef AT_TESTS_NODES_CONTROL_KIT_H
 #define AT_TESTS_NODES_CONTROL_KIT_H
 
