@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// ops_mean_test.c - the mean of tokens against double, for counts that halve evenly and that do not.
+// ops_mean_test.c - the mean of tokens against double, for counts that halve evenly and that do
+// not.
 #include "ops/ops_testing.h"
 
 #include <math.h>
