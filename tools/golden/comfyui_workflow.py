@@ -69,11 +69,16 @@ def make_lora(path):
     """kohya's names, rank 8, every attention and feed-forward of the UNet and of CLIP."""
     import unet
     from case import Random, write_model
+    from safetensors import safe_open
     from unet_full import UNETS
     cfg = UNETS["sd15"][0]
     r, sd, names = Random(808), {}, unet.module_names(cfg, "class_embedding")
-    shapes = {k: v.shape for k, v in unet.weights(cfg, 801, torch.float16).items() if k.endswith("weight") and ".transformer_blocks." in k
-              and v.ndim == 2}
+    prefix, shapes = "model.diffusion_model.", {}
+    with safe_open(os.path.join(os.path.dirname(os.path.dirname(path)), "checkpoints/sd15.safetensors"), "pt") as f:
+        for k in f.keys():
+            s = f.get_slice(k).get_shape()
+            if k.startswith(prefix) and ".transformer_blocks." in k and k.endswith("weight") and len(s) == 2:
+                shapes[k[len(prefix):]] = s
     layers = {}
     for k, s in shapes.items():
         head, tail = k.removesuffix(".weight").split(".transformer_blocks.")
