@@ -25,6 +25,7 @@ static const char *part_title(at_part p)
     case AT_PART_VISION: return "Picture encoders";
     case AT_PART_STYLE: return "Style models";
     case AT_PART_GLIGEN: return "GLIGEN";
+    case AT_PART_UPSCALER: return "Upscalers";
     }
     return "Others";
 }

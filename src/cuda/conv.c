@@ -10,15 +10,15 @@
 
 typedef struct problem {
     int64_t n, h, w, cin, oh, ow, cout, kh, kw, stride, pad[4];
-    int64_t xs[3], os[3];
-    int type;
+    int64_t xs[3], os[3], rs[3];
+    int type, out_type, res_type, bias, silu, residual;
 } problem;
 
 typedef struct plan {
     at_dnn_plan p;
 } plan;
 
-enum { UID_X = 1, UID_W, UID_Y };
+enum { UID_X = 1, UID_W, UID_Y, UID_BIAS, UID_RESIDUAL, UID_VIRTUAL };
 
 static int dnn_type(at_dtype t)
 {
@@ -42,6 +42,23 @@ static void *conv_desc(at_dnn_build *b, const problem *p)
     return c;
 }
 
+// One more pointwise operation: y = mode(x[, b]).
+static void *pointwise(at_dnn_build *b, int mode, void *x, void *second, void *y)
+{
+    int prec = DNN_FLOAT;
+    void *pw = at_dnn_desc(b, DNN_POINTWISE), *op;
+    at_dnn_set(b, pw, DNN_A_PW_MODE, DNN_T_PW_MODE, 1, &mode);
+    at_dnn_set(b, pw, DNN_A_PW_PREC, DNN_T_DATA_TYPE, 1, &prec);
+    at_dnn_finish(b, pw);
+    op = at_dnn_desc(b, DNN_OP_POINTWISE);
+    at_dnn_set_desc(b, op, DNN_A_OPPW_DESC, pw);
+    at_dnn_set_desc(b, op, DNN_A_OPPW_X, x);
+    if (second) at_dnn_set_desc(b, op, DNN_A_OPPW_B, second);
+    at_dnn_set_desc(b, op, DNN_A_OPPW_Y, y);
+    at_dnn_finish(b, op);
+    return op;
+}
+
 static void plan_make(at_cuda *g, const problem *p, plan *out)
 {
     at_dnn_build b = {.dnn = g->dnn};
@@ -49,29 +66,63 @@ static void plan_make(at_cuda *g, const problem *p, plan *out)
     const int64_t wd[] = {p->cout, p->cin, p->kh, p->kw};
     const int64_t ws[] = {p->kh * p->kw * p->cin, 1, p->kw * p->cin, p->cin};
     const int64_t yd[] = {p->n, p->cout, p->oh, p->ow}, ys[] = {p->os[0], 1, p->os[1], p->os[2]};
+    const int64_t bd[] = {1, p->cout, 1, 1}, bs[] = {p->cout, 1, p->cout, p->cout};
+    const int64_t rs[] = {p->rs[0], 1, p->rs[1], p->rs[2]};
     float one = 1.0f, zero = 0.0f;
-    void *op = at_dnn_desc(&b, DNN_OP_CONV);
+    void *ops[4], *y[4];
+    int n = 1 + p->bias + p->silu + p->residual;
+    for (int i = 0; i < n; i++)
+        y[i] = i == n - 1 ? at_dnn_tensor(&b, UID_Y, p->out_type, 4, yd, ys, 0, 0)
+                          : at_dnn_tensor(&b, UID_VIRTUAL + i, DNN_FLOAT, 4, yd, ys, 1, 0);
+    void *op = ops[0] = at_dnn_desc(&b, DNN_OP_CONV);
     at_dnn_set_desc(&b, op, DNN_A_OPCONV_DESC, conv_desc(&b, p));
     at_dnn_set_desc(&b, op, DNN_A_OPCONV_X, at_dnn_tensor(&b, UID_X, p->type, 4, xd, xs, 0, 0));
     at_dnn_set_desc(&b, op, DNN_A_OPCONV_W, at_dnn_tensor(&b, UID_W, p->type, 4, wd, ws, 0, 0));
-    at_dnn_set_desc(&b, op, DNN_A_OPCONV_Y, at_dnn_tensor(&b, UID_Y, p->type, 4, yd, ys, 0, 0));
+    at_dnn_set_desc(&b, op, DNN_A_OPCONV_Y, y[0]);
     at_dnn_set(&b, op, DNN_A_OPCONV_ALPHA, DNN_T_FLOAT, 1, &one);
     at_dnn_set(&b, op, DNN_A_OPCONV_BETA, DNN_T_FLOAT, 1, &zero);
     at_dnn_finish(&b, op);
-    if (b.status || at_dnn_plan_make(&b, g->dnn_handle, &op, 1, &out->p)) {
+    int at = 1;
+    if (p->bias) {
+        void *bias = at_dnn_tensor(&b, UID_BIAS, DNN_FLOAT, 4, bd, bs, 0, 0);
+        ops[at] = pointwise(&b, DNN_PW_ADD, y[at - 1], bias, y[at]);
+        at++;
+    }
+    if (p->silu) {
+        ops[at] = pointwise(&b, DNN_PW_SWISH, y[at - 1], NULL, y[at]);
+        at++;
+    }
+    if (p->residual) {
+        void *r = at_dnn_tensor(&b, UID_RESIDUAL, p->res_type, 4, yd, rs, 0, 0);
+        ops[at] = pointwise(&b, DNN_PW_ADD, y[at - 1], r, y[at]);
+        at++;
+    }
+    if (b.status || at_dnn_plan_make(&b, g->dnn_handle, ops, n, &out->p)) {
         at_dnn_build_drop(&b);
         out->p.plan = NULL;
         return;
     }
-    static const int64_t uids[] = {UID_X, UID_W, UID_Y};
-    memcpy(out->p.uids, uids, sizeof uids);
-    out->p.n = 3;
+    out->p.n = 0;
+    out->p.uids[out->p.n++] = UID_X;
+    out->p.uids[out->p.n++] = UID_W;
+    out->p.uids[out->p.n++] = UID_Y;
+    if (p->bias) out->p.uids[out->p.n++] = UID_BIAS;
+    if (p->residual) out->p.uids[out->p.n++] = UID_RESIDUAL;
     if (out->p.workspace > g->workspace_bytes) out->p.plan = NULL;
 }
 
-static at_status by_cudnn(at_cuda *g, const at_view *x, const at_view *w, const at_view *out,
-                          int stride, const int pad[4], bool *done)
+// What one graph computes: out = silu?(conv(x, w) + bias?) + residual?
+typedef struct graph_in {
+    const at_view *x, *w, *out, *residual;
+    const void *bias; // f32
+    int stride;
+    const int *pad;
+    bool silu;
+} graph_in;
+
+static at_status by_cudnn(at_cuda *g, const graph_in *in, bool *done)
 {
+    const at_view *x = in->x, *w = in->w, *out = in->out;
     problem p;
     memset(&p, 0, sizeof p);
     p.n = x->shape[0];
@@ -83,14 +134,20 @@ static at_status by_cudnn(at_cuda *g, const at_view *x, const at_view *w, const 
     p.cout = out->shape[3];
     p.kh = w->shape[1];
     p.kw = w->shape[2];
-    p.stride = stride;
+    p.stride = in->stride;
     for (int i = 0; i < 4; i++)
-        p.pad[i] = pad[i];
+        p.pad[i] = in->pad[i];
     for (int i = 0; i < 3; i++) {
         p.xs[i] = x->stride[i];
         p.os[i] = out->stride[i];
+        if (in->residual) p.rs[i] = in->residual->stride[i];
     }
     p.type = dnn_type(x->dtype);
+    p.out_type = dnn_type(out->dtype);
+    p.res_type = in->residual ? dnn_type(in->residual->dtype) : 0;
+    p.bias = in->bias != NULL;
+    p.silu = in->silu;
+    p.residual = in->residual != NULL;
     *done = false;
     plan *chosen = at_cuda_plans_find(g->conv_plans, &p, sizeof p);
     if (!chosen) {
@@ -101,7 +158,10 @@ static at_status by_cudnn(at_cuda *g, const at_view *x, const at_view *w, const 
         if (st != AT_OK) return st;
     }
     if (!chosen->p.plan) return AT_OK;
-    void *addresses[] = {x->data, w->data, out->data};
+    void *addresses[AT_DNN_TENSORS] = {x->data, w->data, out->data};
+    int n = 3;
+    if (in->bias) addresses[n++] = (void *)(uintptr_t)in->bias;
+    if (in->residual) addresses[n++] = in->residual->data;
     int st = at_dnn_run(g->dnn, g->dnn_handle, &chosen->p, addresses, g->workspace);
     if (st) chosen->p.plan = NULL;
     *done = st == 0;
@@ -167,22 +227,43 @@ out:
     return st;
 }
 
-// Bias, activation and residual over [b * h * w, c] in one pass.
+// Bias and activation over the f32 sum in place, then onto the residual or into the output.
 static at_status finish(at_cuda *g, const at_conv2d_args *a, const at_view *sum, const void *bias)
 {
-    at_view b = {0}, out = a->out;
-    int64_t n = out.shape[3];
-    if (bias) b = at_cuda_view((void *)(uintptr_t)bias, AT_F32, 1, &n);
+    at_view b = {0};
+    int64_t n = sum->shape[3];
     cudaError_t e = cudaSuccess;
-    if (bias)
-        e = at_k_binary(g->stream, sum, &b, &out, AT_ADD, AT_ACT_NONE);
-    else if (sum->data != out.data)
-        e = at_k_copy(g->stream, sum, &out);
-    if (e == cudaSuccess && a->act != AT_ACT_NONE)
-        e = at_k_unary(g->stream, &out, &out, (int)a->act);
+    if (bias) {
+        b = at_cuda_view((void *)(uintptr_t)bias, AT_F32, 1, &n);
+        e = at_k_binary(g->stream, sum, &b, sum, AT_ADD, AT_ACT_NONE);
+    }
     if (e == cudaSuccess && a->residual.data)
-        e = at_k_binary(g->stream, &out, &a->residual, &out, AT_ADD, AT_ACT_NONE);
+        e = at_k_binary(g->stream, sum, &a->residual, &a->out, AT_ADD, (int)a->act);
+    else if (e == cudaSuccess)
+        e = at_k_unary(g->stream, sum, &a->out, (int)a->act);
     return at_cuda_check(g, e, "conv: bias and residual");
+}
+
+// The whole layer as one graph, where cuDNN has one: x and w in one format, no scale, channels
+// side by side, and an output that is not the residual.
+static at_status fused(at_cuda *g, const at_conv2d_args *a, conv_call *c, const int pad[4],
+                       bool *done)
+{
+    graph_in in = {.x = &c->x,
+                   .w = &c->w,
+                   .out = &a->out,
+                   .bias = c->bias,
+                   .stride = a->stride,
+                   .pad = pad,
+                   .silu = a->act == AT_ACT_SILU};
+    *done = false;
+    if (a->act != AT_ACT_NONE && a->act != AT_ACT_SILU) return AT_OK;
+    if (a->w.scale != 1.0f || a->out.stride[3] != 1) return AT_OK;
+    if (a->residual.data) {
+        if (a->residual.data == a->out.data || a->residual.stride[3] != 1) return AT_OK;
+        in.residual = &a->residual;
+    }
+    return by_cudnn(g, &in, done);
 }
 
 at_status at_cuda_conv2d(void *stream, const at_conv2d_args *a)
@@ -191,7 +272,7 @@ at_status at_cuda_conv2d(void *stream, const at_conv2d_args *a)
     at_status st = AT_OK;
     at_linear_args l;
     conv_call c = {0};
-    at_dtype math = a->out.dtype;
+    at_dtype math = a->x.dtype;
     bool done = false;
     bool even = a->pad_top == a->pad_bottom && a->pad_left == a->pad_right;
     bool frame = a->upsample2x || !even;
@@ -202,16 +283,17 @@ at_status at_cuda_conv2d(void *stream, const at_conv2d_args *a)
     if (as_linear(a, &l)) return at_cuda_linear(stream, &l);
     AT_TRY(at_cuda_weight(g, &a->w, math, true, &c.w, &c.own_w));
     AT_TRY(at_cuda_vector(g, &a->bias, AT_F32, &c.bias, &c.own_b));
-    // the residual may be the output: the sum then needs a place of its own
-    c.out = a->out;
-    if (a->residual.data || a->w.scale != 1.0f || a->out.stride[3] != 1) {
-        AT_TRY(at_cuda_alloc(g, (size_t)at_cuda_count(&a->out) * at_cuda_size(math), &c.so));
-        c.out = at_cuda_view(c.so, math, 4, a->out.shape);
-    }
-    if (g->dnn && a->w.scale == 1.0f) {
+    if (g->dnn) {
         AT_TRY(ready(g, a, math, frame, &c));
         if (frame) memset(pad, 0, sizeof pad);
-        AT_TRY(by_cudnn(g, &c.x, &c.w, &c.out, a->stride, pad, &done));
+        AT_TRY(fused(g, a, &c, pad, &done));
+        if (done) goto out;
+    }
+    AT_TRY(at_cuda_alloc(g, (size_t)at_cuda_count(&a->out) * sizeof(float), &c.so));
+    c.out = at_cuda_view(c.so, AT_F32, 4, a->out.shape);
+    if (g->dnn && a->w.scale == 1.0f) {
+        graph_in in = {.x = &c.x, .w = &c.w, .out = &c.out, .stride = a->stride, .pad = pad};
+        AT_TRY(by_cudnn(g, &in, &done));
     }
     if (!done) {
         at_k_conv_in in = {.x = a->x,
@@ -224,18 +306,7 @@ at_status at_cuda_conv2d(void *stream, const at_conv2d_args *a)
                            .twice = a->upsample2x};
         AT_TRY(at_cuda_check(g, at_k_conv(g->stream, &in), "conv"));
     }
-    if (a->residual.data && a->residual.data == a->out.data) {
-        // sum + bias, act in scratch, then onto the residual
-        at_conv2d_args first = *a;
-        first.out = c.out;
-        first.residual = (at_view){0};
-        AT_TRY(finish(g, &first, &c.out, c.bias));
-        AT_TRY(at_cuda_check(
-            g, at_k_binary(g->stream, &a->residual, &c.out, &a->out, AT_ADD, AT_ACT_NONE),
-            "conv: residual"));
-    } else {
-        AT_TRY(finish(g, a, &c.out, c.bias));
-    }
+    AT_TRY(finish(g, a, &c.out, c.bias));
 out:
     at_cuda_free(g, c.own_w);
     at_cuda_free(g, c.own_b);

@@ -73,16 +73,16 @@ template <class T, int N> __device__ inline void store(T *p, const float (&in)[N
 __device__ inline float activate(float x, int act)
 {
     switch (act) {
-    case 1: return x / (1.0f + __expf(-x));
+    case 1: return x / (1.0f + expf(-x));
     case 2: {
         float u = 0.7978845608028654f * (x + 0.044715f * x * x * x);
         return 0.5f * x * (1.0f + tanhf(u));
     }
     case 3: return 0.5f * x * (1.0f + erff(x * 0.7071067811865476f));
-    case 4: return x / (1.0f + __expf(-1.702f * x));
+    case 4: return x / (1.0f + expf(-1.702f * x));
     case 5: return fmaxf(x, 0.0f);
     case 6: return tanhf(x);
-    case 7: return 1.0f / (1.0f + __expf(-x));
+    case 7: return 1.0f / (1.0f + expf(-x));
     default: return x;
     }
 }

@@ -85,10 +85,10 @@ __device__ inline void any_store(void *p, int dtype, int64_t i, double x)
         break;
     }
     case AT_F64: ((double *)p)[i] = x; break;
-    case AT_I8: ((int8_t *)p)[i] = (int8_t)x; break;
-    case AT_U8: ((uint8_t *)p)[i] = (uint8_t)x; break;
-    case AT_I16: ((int16_t *)p)[i] = (int16_t)x; break;
-    case AT_I32: ((int32_t *)p)[i] = (int32_t)x; break;
+    case AT_I8: ((int8_t *)p)[i] = (int8_t)(int64_t)x; break;
+    case AT_U8: ((uint8_t *)p)[i] = (uint8_t)(int64_t)x; break;
+    case AT_I16: ((int16_t *)p)[i] = (int16_t)(int64_t)x; break;
+    case AT_I32: ((int32_t *)p)[i] = (int32_t)(int64_t)x; break;
     case AT_I64: ((int64_t *)p)[i] = (int64_t)x; break;
     default: ((uint8_t *)p)[i] = x != 0; break;
     }
@@ -380,18 +380,25 @@ extern "C" cudaError_t at_k_geglu(cudaStream_t s, const at_view *y, const at_vie
 
 // --- linear combinations -----------------------------------------------------------------------
 struct lincomb_args {
-    int n;
+    int n, dout;
     float coef[8];
-    const float *in[8];
+    const void *in[8];
+    int dtype[8];
 };
-__global__ void lincomb_kernel(lincomb_args a, float *out, int64_t count)
+__global__ void lincomb_kernel(lincomb_args a, void *out, int64_t count)
 {
     for (int64_t i = blockIdx.x * (int64_t)THREADS + threadIdx.x; i < count;
          i += (int64_t)gridDim.x * THREADS) {
         float sum = 0;
-        for (int k = 0; k < a.n; k++)
-            sum = __fadd_rn(sum, __fmul_rn(a.coef[k], a.in[k][i]));
-        out[i] = sum;
+        for (int k = 0; k < a.n; k++) {
+            float x = a.dtype[k] == AT_F32 ? ((const float *)a.in[k])[i]
+                                           : (float)any_load(a.in[k], a.dtype[k], i);
+            sum = __fadd_rn(sum, __fmul_rn(a.coef[k], x));
+        }
+        if (a.dout == AT_F32)
+            ((float *)out)[i] = sum;
+        else
+            any_store(out, a.dout, i, sum);
     }
 }
 
@@ -402,14 +409,14 @@ extern "C" cudaError_t at_k_lincomb(cudaStream_t s, const at_k_lincomb_in *a)
     for (int d = 0; d < a->out.rank; d++)
         n *= a->out.shape[d];
     k.n = a->n;
+    k.dout = a->out.dtype;
     for (int i = 0; i < a->n; i++) {
-        if (a->in[i].dtype != AT_F32) return cudaErrorInvalidValue;
         k.coef[i] = a->coef[i];
-        k.in[i] = (const float *)a->in[i].data;
+        k.in[i] = a->in[i].data;
+        k.dtype[i] = a->in[i].dtype;
     }
-    if (a->out.dtype != AT_F32) return cudaErrorInvalidValue;
     if (!n) return cudaSuccess;
-    lincomb_kernel<<<(unsigned)((n + THREADS - 1) / THREADS), THREADS, 0, s>>>(k, (float *)a->out.data, n);
+    lincomb_kernel<<<(unsigned)((n + THREADS - 1) / THREADS), THREADS, 0, s>>>(k, a->out.data, n);
     return cudaGetLastError();
 }
 

@@ -3,8 +3,9 @@
 // Idea: out[m, n] row-major is [n, m] column-major, so the weight is the left operand (transposed)
 // and x the right one: no copies, any row strides. What the epilogue cannot do (other activations,
 // the gate) is one kernel of ours after it. The library's choice per problem is made once.
-// Easy to get wrong: the operands must share a format: x and the weight meet in the format of the
-// output (bf16 or f16), or in f32; the scale of a scaled weight is alpha, the bias stays unscaled.
+// Easy to get wrong: the operands must share a format, and nothing may be rounded that the caller
+// gave: the weight takes x's format; where more than one kernel makes the result, what lies between
+// is f32. The scale of a scaled weight is alpha, the bias stays unscaled.
 #include <string.h>
 
 #include "base/mem.h"
@@ -198,32 +199,36 @@ at_status at_cuda_linear(void *stream, const at_linear_args *a)
     at_cuda *g = stream;
     at_status st = AT_OK;
     void *sx = NULL, *so = NULL, *own_w = NULL, *own_b = NULL;
-    at_dtype math = a->out.dtype;
+    at_dtype math = a->x.dtype;
+    // What the epilogue cannot do is one more kernel, over a sum in f32.
     bool later = a->gate.data || (a->act != AT_ACT_NONE && a->act != AT_ACT_GELU_TANH) ||
-                 (a->act != AT_ACT_NONE && a->residual.data);
-    call c = {.scale = a->w.scale, .gelu = a->act == AT_ACT_GELU_TANH && !later};
+                 (a->act != AT_ACT_NONE && a->residual.data) ||
+                 (math == AT_F32 && a->out.dtype != AT_F32) ||
+                 (math != AT_F32 && a->out.dtype != AT_F32 && a->out.dtype != math) ||
+                 (a->residual.data && a->residual.dtype != a->out.dtype);
+    call c = {.scale = a->w.scale, .gelu = a->act == AT_ACT_GELU_TANH && !later, .out = a->out};
     bool done = false;
 
     if (at_cuda_count(&a->out) == 0) return AT_OK;
     cudaSetDevice(g->ordinal);
-    c.out = a->out;
-    if (later && (a->residual.data == a->out.data || a->residual.data)) {
-        // the sum needs a place of its own while the residual is still wanted
-        AT_TRY(at_cuda_alloc(g, (size_t)at_cuda_count(&a->out) * at_cuda_size(math), &so));
-        c.out = at_cuda_view(so, math, 3, a->out.shape);
+    bool plain = !g->lt || a->w.v.shape[1] == 0;
+    if (plain) later = a->act != AT_ACT_NONE || a->gate.data || a->residual.data;
+    if (later) {
+        AT_TRY(at_cuda_alloc(g, (size_t)at_cuda_count(&a->out) * sizeof(float), &so));
+        c.out = at_cuda_view(so, AT_F32, 3, a->out.shape);
     }
-    if (g->lt && a->w.v.shape[1] > 0) {
+    if (!plain) {
         AT_TRY(meet(g, &a->x, math, &c.x, &sx));
         AT_TRY(at_cuda_weight(g, &a->w, math, false, &c.w, &own_w));
-        AT_TRY(at_cuda_vector(g, &a->bias, math, &c.bias, &own_b));
+        AT_TRY(at_cuda_vector(g, &a->bias, c.out.dtype, &c.bias, &own_b));
         if (!later) c.residual = a->residual;
         AT_TRY(run_lt(g, &c, &done));
     }
-    if (!done) { // everything after the sum is one more kernel
-        later = a->act != AT_ACT_NONE || a->gate.data || a->residual.data;
-        if (a->residual.data && !so) {
-            AT_TRY(at_cuda_alloc(g, (size_t)at_cuda_count(&a->out) * at_cuda_size(math), &so));
-            c.out = at_cuda_view(so, math, 3, a->out.shape);
+    if (!done) {
+        if (!later && (a->act != AT_ACT_NONE || a->residual.data)) {
+            later = true;
+            AT_TRY(at_cuda_alloc(g, (size_t)at_cuda_count(&a->out) * sizeof(float), &so));
+            c.out = at_cuda_view(so, AT_F32, 3, a->out.shape);
         }
         AT_TRY(run_plain(g, &a->x, &a->w, &a->bias, &c.out));
     }
@@ -247,10 +252,10 @@ at_status at_cuda_geglu(void *stream, const at_geglu_args *a)
     int64_t shape[] = {a->out.shape[0], a->out.shape[1], a->w.v.shape[0]};
 
     if (at_cuda_count(&a->out) == 0) return AT_OK;
-    AT_TRY(at_cuda_alloc(g, (size_t)(shape[0] * shape[1] * shape[2]) * at_cuda_size(a->out.dtype),
-                         &wide));
+    // Both halves stay in f32 until they have met.
+    AT_TRY(at_cuda_alloc(g, (size_t)(shape[0] * shape[1] * shape[2]) * sizeof(float), &wide));
     at_linear_args l = {
-        .x = a->x, .out = at_cuda_view(wide, a->out.dtype, 3, shape), .w = a->w, .bias = a->bias};
+        .x = a->x, .out = at_cuda_view(wide, AT_F32, 3, shape), .w = a->w, .bias = a->bias};
     AT_TRY(at_cuda_linear(stream, &l));
     AT_TRY(at_cuda_check(g, at_k_geglu(g->stream, &l.out, &a->out, (int)a->act), "geglu"));
 out:

@@ -3,6 +3,7 @@
 #include "cuda/plugin.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "base/log.h"
 #include "base/mem.h"
@@ -71,6 +72,8 @@ at_status at_cuda_register(int abi)
                        "libat_cuda.so speaks ABI %d, this program %d; use the plug-in "
                        "that came with this build",
                        AT_BACKEND_ABI, abi);
+    // f32 means f32: the libraries would round its products to 10 bits otherwise. Read when they open.
+    setenv("NVIDIA_TF32_OVERRIDE", "0", 0);
     cudaError_t e = cudaGetDeviceCount(&n);
     if (e == cudaErrorNoDevice) return AT_OK;
     if (e != cudaSuccess) return at_fail(AT_EDEVICE, "CUDA: %s", cudaGetErrorString(e));
