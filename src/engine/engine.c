@@ -122,26 +122,38 @@ static at_status list_tiny_vaes(at_engine *e, void (*each)(void *each_ctx, const
     return st;
 }
 
-// The combo over input files lists the input folder; all others are kinds of models.
-static at_status list_files(void *ctx, const char *kind,
+// Files of the input folder that `wanted` takes.
+static at_status list_input(at_engine *e, bool (*wanted)(const char *name),
                             void (*each)(void *each_ctx, const char *name), void *each_ctx)
 {
-    at_engine *e = ctx;
-    if (strcmp(kind, "input") != 0) {
-        at_status st = at_paths_list(e->paths, kind, each, each_ctx);
-        if (st == AT_OK && strcmp(kind, "vae") == 0) st = list_tiny_vaes(e, each, each_ctx);
-        if (st == AT_OK && strcmp(kind, "vae") == 0) each(each_ctx, "pixel_space");
-        return st;
-    }
     at_list l = {0};
     if (!at_path_is_dir(e->input_dir)) return AT_OK;
     at_status st = at_list_files(e->input_dir, false, 100000, &l);
     if (st == AT_EIO) at_log(AT_WARN, "INPUT-LIST", "%s", at_error_text());
     if (st != AT_OK) return st == AT_EIO ? AT_OK : st;
     for (size_t i = 0; i < l.count; i++)
-        if (is_picture(l.items[i])) each(each_ctx, l.items[i]);
+        if (wanted(l.items[i])) each(each_ctx, l.items[i]);
     at_list_free(&l);
     return AT_OK;
+}
+
+static bool is_latent(const char *name)
+{
+    return at_ends_with(name, ".latent");
+}
+
+// "input" and "input_latents" are pictures and latents of the input folder; all others are kinds of
+// models.
+static at_status list_files(void *ctx, const char *kind,
+                            void (*each)(void *each_ctx, const char *name), void *each_ctx)
+{
+    at_engine *e = ctx;
+    if (strcmp(kind, "input") == 0) return list_input(e, is_picture, each, each_ctx);
+    if (strcmp(kind, "input_latents") == 0) return list_input(e, is_latent, each, each_ctx);
+    at_status st = at_paths_list(e->paths, kind, each, each_ctx);
+    if (st == AT_OK && strcmp(kind, "vae") == 0) st = list_tiny_vaes(e, each, each_ctx);
+    if (st == AT_OK && strcmp(kind, "vae") == 0) each(each_ctx, "pixel_space");
+    return st;
 }
 
 // --- opening -----------------------------------------------------------------------------------------

@@ -4,78 +4,33 @@
 // Easy to get wrong: every frame of an animated WebP becomes a picture of the batch; a MASK is what is
 // transparent, and LoadImageMask's colours are taken as they are. An animated PNG gives its first picture.
 // Source: ComfyUI 0.3.64, behaviour of nodes.py.
+#include "nodes/annotated.h"
 #include "nodes/nodes.h"
 #include "nodes/pixels.h"
 
-#include <openssl/evp.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
-#include "base/file.h"
 #include "base/mem.h"
-#include "base/str.h"
 #include "image/image.h"
 
 typedef struct load_in {
     const char *image, *channel;
 } load_in;
 
-// "name [output]" reads from the output folder, "[temp]" from the temporary one; otherwise the input folder.
-static at_status annotated_path(const at_env *e, const char *name, char **path)
-{
-    static const char *const marks[] = {" [input]", " [output]", " [temp]"};
-    const char *const dirs[] = {e->input_dir, e->output_dir, e->temp_dir};
-    const char *dir = e->input_dir;
-    char *plain = at_strdup(name);
-    if (!plain) return at_fail(AT_ENOMEM, "the picture's name: no memory");
-    for (size_t i = 0; i < AT_COUNT(marks); i++)
-        if (at_ends_with(plain, marks[i])) {
-            plain[strlen(plain) - strlen(marks[i])] = 0;
-            dir = dirs[i];
-            break;
-        }
-    at_status st = at_path_join_safe(dir, plain, path);
-    at_free(plain);
-    return st;
-}
-
 static at_status load_validate(at_node_ctx *c, const void *in)
 {
-    const char *name = ((const load_in *)in)->image;
-    if (!name) return AT_OK; // linked
-    char *path = NULL;
-    at_status st = annotated_path(at_env_of(c), name, &path);
-    if (st == AT_OK && !at_path_exists(path)) st = AT_EINVAL;
-    at_free(path);
-    if (st == AT_OK || st == AT_ENOMEM) return st;
-    return at_fail(AT_EINVAL, "Invalid image file: %s", name);
+    return at_annotated_check(at_env_of(c), ((const load_in *)in)->image, "image");
 }
 
 static at_status load_fingerprint(at_node_ctx *c, const void *in, char **out)
 {
-    const char *name = ((const load_in *)in)->image;
-    char *path = NULL;
-    at_map map = {0};
-    unsigned char digest[EVP_MAX_MD_SIZE];
-    unsigned int n = 0;
-    at_status st = annotated_path(at_env_of(c), name ? name : "", &path);
-    if (st == AT_OK) st = at_map_open(path, &map);
-    at_free(path);
-    if (st != AT_OK) return st;
-    EVP_Digest(map.data ? (const void *)map.data : "", map.size, digest, &n, EVP_sha256(), NULL);
-    at_map_close(&map);
-    *out = at_alloc(2 * (size_t)n + 1);
-    if (!*out) return at_fail(AT_ENOMEM, "the picture's name: no memory");
-    for (unsigned int i = 0; i < n; i++)
-        snprintf(*out + 2 * i, 3, "%02x", digest[i]);
-    return AT_OK;
+    return at_annotated_hash(at_env_of(c), ((const load_in *)in)->image, out);
 }
 
 static at_status load_picture(at_node_ctx *c, const load_in *in, at_picture *p)
 {
     char *path = NULL;
-    at_status st = annotated_path(at_env_of(c), in->image, &path);
+    at_status st = at_annotated_path(at_env_of(c), in->image, &path);
     if (st == AT_OK) st = at_picture_load(path, p);
     at_free(path);
     return st;

@@ -214,13 +214,12 @@ static void meta_add(metadata *m, const char *key, const char *value)
     if (m->count < META) m->row[m->count++] = (at_st_pair){key, value};
 }
 
-// The prompt is there even when it is empty, unless metadata is switched off.
 static void meta_workflow(metadata *m, const at_saver *s, const at_node_ctx *c)
 {
-    if (at_env_of(c)->disable_metadata) return;
-    meta_add(m, "prompt", "");
-    for (size_t i = 0; i < s->text_count; i++)
-        meta_add(m, s->text[i].key, s->text[i].value);
+    at_st_pair rows[AT_SAVER_TEXTS + 1];
+    size_t n = at_saver_metadata(s, c, rows);
+    for (size_t i = 0; i < n; i++)
+        meta_add(m, rows[i].key, rows[i].value);
 }
 
 // Stability's model specification, for the families that ComfyUI names.

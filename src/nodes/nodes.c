@@ -66,6 +66,7 @@ static const at_node *const *const families[] = {
     at_nodes_string,
     at_nodes_string_regex,
     at_nodes_latent_encode,
+    at_nodes_latent_files,
 };
 
 at_status at_nodes_register(at_registry *r)

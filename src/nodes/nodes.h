@@ -70,6 +70,7 @@ extern const at_node *const at_nodes_samplers[];
 extern const at_node *const at_nodes_string[];
 extern const at_node *const at_nodes_string_regex[];
 extern const at_node *const at_nodes_latent_encode[];
+extern const at_node *const at_nodes_latent_files[];
 
 // Put every family into a registry.
 at_status at_nodes_register(at_registry *r);

@@ -95,16 +95,45 @@ out:
     return st == AT_OK ? st : at_fail_context(st, "%s: ", s->node);
 }
 
-at_status at_saver_show(at_saver *s, at_node_ctx *c, const bool *animated)
+static at_status show(const at_saver *s, at_node_ctx *c, json_t *ui)
 {
-    json_t *ui = animated
-                     ? json_pack("{s:O, s:[b]}", "images", s->images, "animated", (int)*animated)
-                     : json_pack("{s:O}", "images", s->images);
     char *text = ui ? at_json_dump(ui, 0) : NULL;
     at_status st = text ? at_node_ui(c, text) : no_memory(s);
     at_free(text);
     json_decref(ui);
     return st;
+}
+at_status at_saver_show(at_saver *s, at_node_ctx *c, const bool *animated)
+{
+    return animated
+               ? show(s, c,
+                      json_pack("{s:O, s:[b]}", "images", s->images, "animated", (int)*animated))
+               : at_saver_show_as(s, c, "images");
+}
+at_status at_saver_show_as(at_saver *s, at_node_ctx *c, const char *key)
+{
+    return show(s, c, json_pack("{s:O}", key, s->images));
+}
+
+// A key that stands twice counts by its last value, as in Python's dict.
+static void put_row(at_st_pair *rows, size_t *n, const char *key, const char *value)
+{
+    for (size_t i = 0; i < *n; i++)
+        if (strcmp(rows[i].key, key) == 0) {
+            rows[i].value = value;
+            return;
+        }
+    rows[(*n)++] = (at_st_pair){key, value};
+}
+size_t at_saver_metadata(const at_saver *s, const at_node_ctx *c,
+                         at_st_pair rows[AT_SAVER_TEXTS + 1])
+{
+    size_t n = 0;
+    if (at_env_of(c)->disable_metadata) return 0;
+    put_row(rows, &n, "prompt", "");
+    for (size_t i = 0; i < s->text_count; i++)
+        put_row(rows, &n, s->text[i].key, s->text[i].value);
+    return n;
 }
 
 void at_saver_close(at_saver *s)

@@ -9,6 +9,7 @@
 #include "image/image.h"
 #include "json/json.h"
 #include "nodes/env.h"
+#include "weight/safetensors.h"
 
 #define AT_SAVER_TEXTS 32
 
@@ -35,6 +36,12 @@ at_status at_saver_file(at_saver *s, int64_t index, const char *extension, const
                         size_t n);
 // Show {"images": [...]}, with "animated": [...] unless that is NULL.
 at_status at_saver_show(at_saver *s, at_node_ctx *c, const bool *animated);
+// The same list under another name: {"latents": [...]}.
+at_status at_saver_show_as(at_saver *s, at_node_ctx *c, const char *key);
+// The workflow as metadata of a safetensors file: rows that borrow from s, and how many. "prompt" is there
+// even when it is empty; nothing is where metadata is disabled.
+size_t at_saver_metadata(const at_saver *s, const at_node_ctx *c,
+                         at_st_pair rows[AT_SAVER_TEXTS + 1]);
 void at_saver_close(at_saver *s);
 
 #endif
