@@ -47,6 +47,7 @@ static const at_node *const *const families[] = {
     at_nodes_post_edges,
     at_nodes_primitive,
     at_nodes_lora,
+    at_nodes_lora_save,
     at_nodes_merge,
     at_nodes_merge_blocks,
     at_nodes_save_models,

@@ -51,6 +51,7 @@ extern const at_node *const at_nodes_post[];
 extern const at_node *const at_nodes_post_edges[];
 extern const at_node *const at_nodes_primitive[];
 extern const at_node *const at_nodes_lora[];
+extern const at_node *const at_nodes_lora_save[];
 extern const at_node *const at_nodes_merge[];
 extern const at_node *const at_nodes_merge_blocks[];
 extern const at_node *const at_nodes_save_models[];
