@@ -75,19 +75,30 @@ static void tell_asked(at_guide *g)
     }
 }
 
+// x as it comes: also of another height and width than before.
+static at_status take_size(at_guide *g, const at_tensor *x)
+{
+    if (x->rank != 4 || x->shape[0] != g->shape[0] || x->shape[1] != g->shape[1])
+        return at_fail(AT_EINVAL, "sampler: the latents changed their number or channels on the "
+                                  "way");
+    if (x->shape[2] == g->shape[2] && x->shape[3] == g->shape[3]) return AT_OK;
+    return at_guide_resize(g, x->shape[2], x->shape[3]);
+}
+
 void at_guide_estimate(at_guide *g, at_ops *o, const at_tensor *x, float sigma, int n,
                        const at_list_id *list, const at_patches *patches, at_tensor **x0)
 {
     at_tensor *acc[AT_GUIDE_LISTS] = {0};
-    const at_plan *p = at_guide_plan(g, n, list, sigma);
+    const at_plan *p = NULL;
 
     memset(x0, 0, (size_t)n * sizeof *x0);
-    if (!p) {
-        at_ops_poison(o, AT_EINVAL, "%s", at_error_text());
+    if (!x) {
+        at_ops_poison(o, AT_EINVAL, "sampler: no picture to look at");
         return;
     }
-    if (!x || x->rank != 4 || memcmp(x->shape, g->shape, sizeof g->shape) != 0) {
-        at_ops_poison(o, AT_EINVAL, "sampler: the picture changed its size on the way");
+    if (take_size(g, x) == AT_OK) p = at_guide_plan(g, n, list, sigma);
+    if (!p) {
+        at_ops_poison(o, AT_EINVAL, "%s", at_error_text());
         return;
     }
     tell_asked(g);

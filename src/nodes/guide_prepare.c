@@ -363,3 +363,44 @@ at_status at_guide_prepare(at_guide *g, at_ops *o, const at_obj_cond *const sour
 out:
     return st;
 }
+
+// --- another size --------------------------------------------------------------------------------
+// A tensor of the first size still serves an entry whose area lies inside it: it is cut there.
+static bool serves(const at_entry *e, const at_tensor *t)
+{
+    int64_t h = t->shape[t->rank - 2], w = t->shape[t->rank - 1];
+    return e->has_area && e->rect.y + e->rect.h <= h && e->rect.x + e->rect.w <= w;
+}
+
+static at_status refit(const at_guide *g, at_entry *e)
+{
+    at_status st = fit_rect(g, e);
+    const char *what = NULL;
+
+    if (st != AT_OK) return st;
+    if (e->mask && !serves(e, e->mask)) what = "a conditioning's mask";
+    if (e->concat && !serves(e, e->concat)) what = "the picture that the model reads beside it";
+    if (what)
+        return at_fail(AT_EINVAL,
+                       "sampler: the latent became %lld x %lld on the way, but %s keeps the size "
+                       "it began with; sample at one size, or leave it out",
+                       (long long)g->shape[3], (long long)g->shape[2], what);
+    at_tensor_release(&e->mult_host);
+    at_tensor_release(&e->mult);
+    return at_guide_mult(g, e);
+}
+
+at_status at_guide_resize(at_guide *g, int64_t h, int64_t w)
+{
+    at_status st = AT_OK;
+
+    g->shape[2] = h;
+    g->shape[3] = w;
+    for (size_t i = 0; i < AT_GUIDE_PLANS; i++)
+        at_plan_clear(&g->plans[i]);
+    for (int l = 0; l < AT_GUIDE_LISTS; l++)
+        for (size_t i = 0; i < g->lists[l].count; i++)
+            AT_TRY(refit(g, &g->lists[l].items[i]));
+out:
+    return st;
+}

@@ -23,8 +23,6 @@ at_status at_begin_lcm_upscale(at_run *r)
     if (st != AT_OK) return st;
     if (r->x->rank != 4)
         return at_fail(AT_EINVAL, "lcm_upscale: a latent of %d dimensions, expected 4", r->x->rank);
-    if (r->mask)
-        return at_fail(AT_EINVAL, "lcm_upscale: a noise mask does not grow with the latent");
     if (!(r->opt.total_upscale > 0) || points > MAX_GROWTHS)
         return at_fail(AT_EINVAL,
                        "lcm_upscale: scale %g in %d steps, expected above 0 and at most %d",
@@ -66,12 +64,21 @@ out:
     return result;
 }
 
+static bool outgrown(const at_run *r, const at_tensor *x)
+{
+    return x && (x->shape[2] != (int64_t)r->num[HEIGHT] || x->shape[3] != (int64_t)r->num[WIDTH]);
+}
+
 at_tensor *at_step_lcm_upscale(at_run *r, int i)
 {
     double t = r->s[i + 1];
+
+    if (r->mask && outgrown(r, r->x))
+        return at_ops_poison(r->o, AT_EINVAL,
+                             "lcm_upscale: the latent changed its size, its noise mask did not; "
+                             "take a scale of 1, or no mask");
     at_denoised d = at_run_eval(r, r->x, r->s[i]);
     at_tensor *x = d.out;
-
     at_run_report(r, i, r->x, d.out);
     if (i < (int)r->num[GROWTHS]) x = grown(r, x, r->table[i]);
     if (!(t > 0)) return x;

@@ -114,18 +114,12 @@ static void nodes_tell_their_solver(void **state)
     }
 }
 
-// Growing latents are unit.sample.lcm_upscale's affair: the guide keeps to one size.
 static void every_sampler_object_draws(void **state)
 {
     world *w = *state;
     for (size_t i = 0; i < AT_COUNT(cases); i++) {
-        bool grows = strcmp(cases[i].name, "lcm_upscale") == 0;
-        world_run(w, AROUND,
-                  world_nodes("'t':{'class_type':%s},",
-                              grows ? "'SamplerLCMUpscale','inputs':{'scale_ratio':1,'scale_steps':"
-                                      "2,'upscale_method':'bislerp'}"
-                                    : cases[i].node),
-                  DRAW("d", "t"), WORLD_CAPTURE("1", "['d',0]"));
+        world_run(w, AROUND, world_nodes("'t':{'class_type':%s},", cases[i].node), DRAW("d", "t"),
+                  WORLD_CAPTURE("1", "['d',0]"));
         const at_tensor *t = world_latent("1");
         for (int64_t k = 0; k < at_tensor_count(t); k++)
             if (!isfinite(world_floats(t)[k])) fail_msg("%s: no number", cases[i].node);
