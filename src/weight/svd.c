@@ -209,11 +209,26 @@ static int longest_first(const void *a, const void *b)
     return (x->row > y->row) - (x->row < y->row);
 }
 
+// Directions for the singular values that are 0: any that are orthogonal to the others, for a clamp
+// counts them. Nothing but zeros stays as it is.
+static void complete(at_matrix *m, int64_t found)
+{
+    at_mt19937 r;
+
+    if (found == 0 || found == m->rows) return;
+    at_mt_seed(&r, 1);
+    at_mt_fill_f32(&r, m->v + found * m->cols, (m->rows - found) * m->cols);
+    for (int64_t i = found * m->cols; i < m->rows * m->cols; i++)
+        m->v[i] -= 0.5f;
+    orthonormal_rows(m);
+}
+
 // The `rank` longest of orthogonal rows, each of length 1.
 static at_status longest_rows(const double *rows, int64_t count, int64_t n, int64_t rank,
                               at_matrix *out)
 {
     place *at = at_calloc((size_t)count, sizeof *at);
+    int64_t found = 0;
     at_status st = AT_OK;
 
     if (!at) AT_TRY(at_fail(AT_ENOMEM, "no memory for %lld rows", (long long)count));
@@ -225,10 +240,11 @@ static at_status longest_rows(const double *rows, int64_t count, int64_t n, int6
     }
     qsort(at, (size_t)count, sizeof *at, longest_first);
     AT_TRY(at_matrix_new(rank, n, out));
-    for (int64_t r = 0; r < rank; r++)
+    memset(out->v, 0, (size_t)(rank * n) * sizeof *out->v);
+    for (; found < rank && at[found].length > 0; found++)
         for (int64_t i = 0; i < n; i++)
-            out->v[r * n + i] =
-                at[r].length > 0 ? (float)(rows[at[r].row * n + i] / at[r].length) : 0.0f;
+            out->v[found * n + i] = (float)(rows[at[found].row * n + i] / at[found].length);
+    complete(out, found);
 out:
     at_free(at);
     return st;

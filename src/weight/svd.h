@@ -12,8 +12,8 @@
 #include "weight/matrix.h"
 
 // The nearest product of rank `rank` (1 to the smaller side) to a [m, n] of finite numbers: us [m, rank]
-// is U times the singular values, largest first, vt [rank, n] has orthonormal rows (zeros where the
-// singular value is 0). The same numbers on every run and any number of threads. Ranks near the
+// is U times the singular values, largest first, vt [rank, n] has orthonormal rows (zeros if all of a
+// is 0). The same numbers on every run and any number of threads. Ranks near the
 // smaller side cost the whole decomposition: seconds for sides of a thousand.
 at_status at_matrix_svd(const at_matrix *a, int64_t rank, at_matrix *us, at_matrix *vt);
 

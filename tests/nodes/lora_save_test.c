@@ -259,6 +259,86 @@ static void a_saved_lora_loads_again(void **state)
     }
 }
 
+typedef struct kernel {
+    const char *key;
+    int64_t out, in, side;
+} kernel;
+
+// Shapes; and at rank 1, where the clamp has nothing to cut, minus the LoRA's product.
+static void assert_kernel(const at_weight *u, const at_weight *l, const kernel *k, int64_t rank,
+                          const float *lower)
+{
+    int64_t n = k->in * k->side * k->side;
+    at_matrix a, b;
+
+    assert_non_null(u);
+    assert_non_null(l);
+    assert_memory_equal(u->shape, ((int64_t[]){k->out, rank, 1, 1}), 4 * sizeof(int64_t));
+    assert_memory_equal(l->shape, ((int64_t[]){rank, k->in, k->side, k->side}),
+                        4 * sizeof(int64_t));
+    if (rank > 1) return;
+    assert_int_equal(at_matrix_read(u, &a), AT_OK);
+    assert_int_equal(at_matrix_read(l, &b), AT_OK);
+    for (int64_t y = 0; y < k->out; y++)
+        for (int64_t x = 0; x < n; x++)
+            assert_near(a.v[y] * b.v[x], -(double)up[y] * (double)lower[x], 1e-3);
+    at_matrix_free(&a);
+    at_matrix_free(&b);
+}
+
+// Kernels of a UNet: the upper factor is a 1x1 convolution, the lower one has the kernel, and the rank
+// ends at the channels.
+static void convolutions_keep_their_kernels(void **state)
+{
+    static const kernel cases[] = {{"input_blocks.4.0.in_layers.2", 64, 32, 3},
+                                   {"input_blocks.4.0.skip_connection", 64, 32, 1}};
+    world *w = *state;
+    char name[4][96];
+    float lower[32 * 9];
+
+    for (int i = 0; i < 32 * 9; i++)
+        lower[i] = i % 3 == 1 || i % 4 == 2 ? 0.5f : -0.5f;
+    at_st_out rows[4] = {0};
+    for (int i = 0; i < 2; i++)
+        for (int k = 0; k < 2; k++) {
+            char *to = name[2 * i + k];
+            snprintf(to, 96, "diffusion_model.%s.lora_%s.weight", cases[i].key, k ? "down" : "up");
+            rows[2 * i + k] = k ? (at_st_out){to,
+                                              AT_F32,
+                                              4,
+                                              {1, cases[i].in, cases[i].side, cases[i].side},
+                                              lower}
+                                : (at_st_out){to, AT_F32, 4, {cases[i].out, 1, 1, 1}, up};
+        }
+    assert_int_equal(at_st_write(world_path(w, "models/loras/conv.safetensors"), rows, 4, NULL, 0),
+                     AT_OK);
+    assert_int_equal(symlink(AT_SOURCE_DIR "/tests/golden/unet_sd15/model.safetensors",
+                             world_path(w, "models/diffusion_models/sd15.safetensors")),
+                     0);
+    for (int k = 0; k < 2; k++) {
+        int64_t rank = k ? 48 : 1;
+        world_run(w,
+                  "'m':{'class_type':'UNETLoader','inputs':{'unet_name':'sd15.safetensors',"
+                  "'weight_dtype':'default'}},"
+                  "'l':{'class_type':'LoraLoaderModelOnly','inputs':{'model':['m',0],"
+                  "'lora_name':'conv.safetensors','strength_model':1}},"
+                  "'dm':{'class_type':'ModelMergeSubtract','inputs':{'model1':['l',0],"
+                  "'model2':['m',0],'multiplier':-1}},",
+                  world_nodes("'k':{'class_type':'LoraSave','inputs':{'filename_prefix':"
+                              "'loras/conv%d','rank':%d,'lora_type':'standard','bias_diff':false,"
+                              "'model_diff':['dm',0]}}",
+                              k, (int)rank));
+        at_store *got = open_saved(w, k ? "conv1" : "conv0");
+        for (int i = 0; i < 2; i++)
+            assert_kernel(at_store_find(got, name[2 * i]), at_store_find(got, name[2 * i + 1]),
+                          &cases[i], rank < 32 ? rank : 32, lower);
+        // the last convolution has 4 channels
+        assert_int_equal(at_store_find(got, "diffusion_model.out.2.lora_up.weight")->shape[1],
+                         rank < 4 ? rank : 4);
+        at_store_release(&got);
+    }
+}
+
 static void collect_warnings(void *ctx, at_log_level level, const char *id, const char *text)
 {
     (void)level;
@@ -297,6 +377,7 @@ int main(void)
         cmocka_unit_test(factors_multiply_to_the_difference),
         cmocka_unit_test(full_differences_go_out_whole),
         cmocka_unit_test(a_saved_lora_loads_again),
+        cmocka_unit_test(convolutions_keep_their_kernels),
         cmocka_unit_test(what_is_not_finite_is_left_out),
         cmocka_unit_test(no_difference_is_no_file),
     };
