@@ -7,6 +7,8 @@
 // without (full_diff) weights always go out whole and only biases ask for bias_diff. What cannot be
 // decomposed (numbers that are not finite, three dimensions) is left out with a warning, and that must
 // be known before the header is written.
+// Asking for many more ranks than a difference has lets the clamp cut the few columns that matter: a
+// rank-1 change of a 64 x 32 x 3 x 3 kernel saved with rank 48 keeps 1 % of itself in ComfyUI, 3 % here.
 // Differs from ComfyUI: differences are not rounded to the model's dtype first; the identity that stands
 // for a missing text projection is not written, its difference being 0; factors of more than 2^24
 // numbers are written too (torch.quantile refuses them, which leaves them out there).
