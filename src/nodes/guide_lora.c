@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // guide_lora.c - networks for conditionings with hooks: LoRAs that belong to a prompt.
-// Idea: for each HOOKS object of a run there is one MODEL over edited weights (nodes/edit.h), made
+// Idea: for each HOOKS object of a run there is one MODEL over edited weights, made
 // when first asked for and made anew when a keyframe changes a strength.
 // Easy to get wrong: a keyframe list moves on once per noise level, however many entries share it;
 // it stays on a keyframe for its guaranteed steps, unless that began before the schedule does.
@@ -10,7 +10,6 @@
 #include <string.h>
 
 #include "base/mem.h"
-#include "nodes/edit.h"
 #include "nodes/guide_impl.h"
 #include "nodes/lora_hooks.h"
 #include "sample/sigmas.h"
@@ -99,8 +98,8 @@ static at_status apply(at_guide *g, at_hooked *h)
 
     for (size_t i = 0; i < hooks->count; i++) {
         if (h->strengths[i] == 0) continue;
-        AT_TRY(at_edit_by_lora(hooks->items[i].adapter->file, (const at_obj_model *)m, NULL,
-                               h->strengths[i], 0, &next, &clip));
+        AT_TRY(at_adapter_apply(hooks->items[i].adapter, (const at_obj_model *)m, NULL,
+                                h->strengths[i], 0, &next, &clip));
         at_object_release(m);
         m = next;
     }

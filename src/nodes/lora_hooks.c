@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// lora_hooks.c - making and joining HOOKS and HOOK_KEYFRAMES.
+// lora_hooks.c - making, joining and applying HOOKS, and HOOK_KEYFRAMES.
 #include "nodes/lora_hooks.h"
 
 #include <string.h>
 
 #include "base/mem.h"
+#include "nodes/edit.h"
+#include "nodes/merge.h"
 
 // --- keyframes -----------------------------------------------------------------------------------
 static void keyframes_free(at_object *self)
@@ -27,21 +29,24 @@ at_object *at_obj_keyframes_add(const at_obj_keyframes *like, const at_keyframe 
     }
     atomic_init(&o->base.refs, 1);
     o->base.type = &keyframes_type;
-    while (at > 0 && like->items[at - 1].start > k->start)
+    while (k && at > 0 && like->items[at - 1].start > k->start)
         at--;
     if (at) memcpy(items, like->items, at * sizeof *items);
-    items[at] = *k;
+    if (k) items[at] = *k;
     if (n > at) memcpy(items + at + 1, like->items + at, (n - at) * sizeof *items);
     o->items = items;
-    o->count = n + 1;
+    o->count = n + (k != NULL);
     return &o->base;
 }
 
 // --- hooks ---------------------------------------------------------------------------------------
 static void adapter_free(at_object *self)
 {
-    at_store_release(&((at_adapter *)self)->file);
-    at_free(self);
+    at_adapter *a = (at_adapter *)self;
+    at_store_release(&a->file);
+    at_object_release(a->model);
+    at_object_release(a->clip);
+    at_free(a);
 }
 static const at_object_type adapter_type = {"adapter", adapter_free};
 
@@ -92,8 +97,8 @@ static void put_all(at_obj_lora_hooks *h, const at_object *from)
         put(h, &((const at_obj_lora_hooks *)from)->items[i]);
 }
 
-at_object *at_obj_lora_hooks_add(const at_object *previous, at_store *file, double strength_model,
-                                 double strength_clip)
+// `previous` and one whose adapter is like this; what it names is retained.
+static at_object *add(const at_object *previous, const at_adapter *like)
 {
     at_obj_lora_hooks *h = hooks_new(count_of(previous) + 1);
     at_adapter *a = at_calloc(1, sizeof *a);
@@ -105,13 +110,54 @@ at_object *at_obj_lora_hooks_add(const at_object *previous, at_store *file, doub
     }
     atomic_init(&a->base.refs, 1);
     a->base.type = &adapter_type;
-    a->file = at_store_retain(file);
-    a->strength_model = strength_model;
-    a->strength_clip = strength_clip;
+    a->file = like->file ? at_store_retain(like->file) : NULL;
+    a->model = at_object_retain(like->model);
+    a->clip = at_object_retain(like->clip);
+    a->strength_model = like->strength_model;
+    a->strength_clip = like->strength_clip;
     put_all(h, previous);
     put(h, &(at_lora_hook){.adapter = a});
     at_object_release(&a->base);
     return &h->base;
+}
+
+at_object *at_obj_lora_hooks_add(const at_object *previous, at_store *file, double strength_model,
+                                 double strength_clip)
+{
+    return add(previous, &(at_adapter){.file = file,
+                                       .strength_model = strength_model,
+                                       .strength_clip = strength_clip});
+}
+
+at_object *at_obj_lora_hooks_add_model(const at_object *previous, at_object *model, at_object *clip,
+                                       double strength_model, double strength_clip)
+{
+    return add(previous, &(at_adapter){.model = model,
+                                       .clip = clip,
+                                       .strength_model = strength_model,
+                                       .strength_clip = strength_clip});
+}
+
+at_status at_adapter_apply(const at_adapter *a, const at_obj_model *m, const at_obj_clip *c,
+                           double strength_model, double strength_clip, at_object **model_out,
+                           at_object **clip_out)
+{
+    at_status st = AT_OK;
+
+    if (!a->model)
+        return at_edit_by_lora(a->file, m, c, strength_model, strength_clip, model_out, clip_out);
+    *model_out = *clip_out = NULL;
+    if (c && !a->clip)
+        AT_TRY(at_fail(AT_EINVAL, "this hook's checkpoint has no text encoder to change a CLIP "
+                                  "with; set strength_clip to 0"));
+    if (m) AT_TRY(at_move_model(m, (const at_obj_model *)a->model, strength_model, model_out));
+    if (c) AT_TRY(at_move_clip(c, (const at_obj_clip *)a->clip, strength_clip, clip_out));
+out:
+    if (st != AT_OK) {
+        at_object_release(*model_out);
+        *model_out = NULL;
+    }
+    return st;
 }
 
 at_object *at_obj_lora_hooks_keyed(const at_object *hooks, const at_obj_keyframes *k)

@@ -18,10 +18,25 @@ static bool is_parameter(const char *key)
     return true;
 }
 
+// A merger leaves out what does not fit; a difference that cannot be taken is an error.
+static at_status check_shapes(const at_weight *w1, const at_weight *w2)
+{
+    char a[128], b[128];
+
+    if (w1->rank == w2->rank &&
+        memcmp(w1->shape, w2->shape, (size_t)w1->rank * sizeof *w1->shape) == 0)
+        return AT_OK;
+    return at_fail(AT_EINVAL,
+                   "%s is %s in one model and %s in the other: they are not of one kind, so one "
+                   "cannot be a LoRA of the other",
+                   w1->name, at_shape_text(w1->dtype, w1->rank, w1->shape, a),
+                   at_shape_text(w2->dtype, w2->rank, w2->shape, b));
+}
+
 // Edits of `to`'s records below to_prefix by those of `from` with the same key.
 static at_status merge_stores(at_store *to, const char *to_prefix, at_store *from,
-                              const char *from_prefix, at_merge_fn *share, const void *ctx,
-                              at_edits *edits)
+                              const char *from_prefix, at_edit_kind kind, at_merge_fn *share,
+                              const void *ctx, at_edits *edits)
 {
     size_t skip = strlen(from_prefix);
     at_status st = AT_OK;
@@ -34,7 +49,8 @@ static at_status merge_stores(at_store *to, const char *to_prefix, at_store *fro
         if (!w1 || !at_dtype_is_float(w1->dtype) || !at_dtype_is_float(w2->dtype)) continue;
         at_merge_share s = share(ctx, key);
         if (s.keep == 1 && s.take == 0) continue;
-        at_edit e = {.kind = AT_EDIT_MERGE, .strength = s.take, .keep = s.keep, .t = {w2}};
+        if (kind == AT_EDIT_TOWARD) AT_TRY(check_shapes(w1, w2));
+        at_edit e = {.kind = kind, .strength = s.take, .keep = s.keep, .t = {w2}};
         AT_TRY(at_edits_add(edits, w1->name, &e));
     }
     AT_TRY(at_edits_hold(edits, from));
@@ -42,17 +58,17 @@ out:
     return st;
 }
 
-at_status at_merge_models(const at_object *model1, const at_object *model2, at_merge_fn *share,
-                          const void *ctx, at_object **out)
+static at_status edit_model(const at_obj_model *a, const at_obj_model *b, at_edit_kind kind,
+                            at_merge_fn *share, const void *ctx, at_object **out)
 {
-    const at_obj_model *a = (const at_obj_model *)model1, *b = (const at_obj_model *)model2;
     at_edits *edits = NULL;
     at_status st = AT_OK;
 
     *out = NULL;
     AT_TRY(at_edits_new(&edits));
     AT_TRY(merge_stores(at_model_store(a->model), at_model_prefix(a->model),
-                        at_model_store(b->model), at_model_prefix(b->model), share, ctx, edits));
+                        at_model_store(b->model), at_model_prefix(b->model), kind, share, ctx,
+                        edits));
     AT_TRY(at_obj_model_edit(a, edits, out));
 out:
     at_edits_release(&edits);
@@ -65,10 +81,9 @@ static at_merge_share same_share(const void *ctx, const char *key)
     return *(const at_merge_share *)ctx;
 }
 
-at_status at_merge_clips(const at_object *clip1, const at_object *clip2, at_merge_share share,
-                         at_object **out)
+static at_status edit_clip(const at_obj_clip *a, const at_obj_clip *b, at_edit_kind kind,
+                           at_merge_share share, at_object **out)
 {
-    const at_obj_clip *a = (const at_obj_clip *)clip1, *b = (const at_obj_clip *)clip2;
     at_edits *edits[AT_TE_COUNT] = {0};
     at_status st = AT_OK;
 
@@ -78,11 +93,38 @@ at_status at_merge_clips(const at_object *clip1, const at_object *clip2, at_merg
         if (!to || !from) continue;
         AT_TRY(at_edits_new(&edits[i]));
         AT_TRY(merge_stores(at_encoder_store(to), at_encoder_prefix(to), at_encoder_store(from),
-                            at_encoder_prefix(from), same_share, &share, edits[i]));
+                            at_encoder_prefix(from), kind, same_share, &share, edits[i]));
     }
     AT_TRY(at_obj_clip_edit(a, edits, out));
 out:
     for (int i = 0; i < AT_TE_COUNT; i++)
         at_edits_release(&edits[i]);
     return st;
+}
+
+at_status at_merge_models(const at_object *model1, const at_object *model2, at_merge_fn *share,
+                          const void *ctx, at_object **out)
+{
+    return edit_model((const at_obj_model *)model1, (const at_obj_model *)model2, AT_EDIT_MERGE,
+                      share, ctx, out);
+}
+
+at_status at_merge_clips(const at_object *clip1, const at_object *clip2, at_merge_share share,
+                         at_object **out)
+{
+    return edit_clip((const at_obj_clip *)clip1, (const at_obj_clip *)clip2, AT_EDIT_MERGE, share,
+                     out);
+}
+
+at_status at_move_model(const at_obj_model *model, const at_obj_model *target, double strength,
+                        at_object **out)
+{
+    const at_merge_share share = {1, strength};
+    return edit_model(model, target, AT_EDIT_TOWARD, same_share, &share, out);
+}
+
+at_status at_move_clip(const at_obj_clip *clip, const at_obj_clip *target, double strength,
+                       at_object **out)
+{
+    return edit_clip(clip, target, AT_EDIT_TOWARD, (at_merge_share){1, strength}, out);
 }

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // merge.h - two models or two text encoders made into one: W = keep * W1 + take * W2.
-// Source: ComfyUI 0.3.64 comfy_extras/nodes_model_merging.py (behaviour).
+// And a model as if it were a LoRA of another: W = W1 + strength * (W2 - what W1's file has).
+// Source: ComfyUI 0.3.64 comfy_extras/nodes_model_merging.py, comfy/hooks.py and comfy/lora.py
+// ("model_as_lora"; behaviour).
 // Easy to get wrong: what model2 itself had changed comes along unrounded; a weight that has another
 // shape in model2 is scaled all the same, and nothing is added.
 #ifndef AT_NODES_MERGE_H
@@ -20,5 +22,12 @@ at_status at_merge_models(const at_object *model1, const at_object *model2, at_m
 // The same for every encoder that both have.
 at_status at_merge_clips(const at_object *clip1, const at_object *clip2, at_merge_share share,
                          at_object **out);
+
+// `model` moved towards `target`. AT_EINVAL: a weight of both has two shapes.
+at_status at_move_model(const at_obj_model *model, const at_obj_model *target, double strength,
+                        at_object **out);
+// The same for every encoder that both have.
+at_status at_move_clip(const at_obj_clip *clip, const at_obj_clip *target, double strength,
+                       at_object **out);
 
 #endif

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// node_hooks.c - LoRAs for single prompts: made, scheduled, combined, and put on a CLIP.
+// node_hooks.c - LoRAs for single prompts: made (of adapter files, of whole checkpoints), scheduled,
+// combined, and put on a CLIP.
 // Easy to get wrong: percents and strengths of interpolated keyframes are f32 (torch.linspace);
 // only the first of them is guaranteed a step; a CLIP is changed at the hooks' own strengths,
 // without keyframes.
@@ -9,13 +10,15 @@
 
 #include "base/log.h"
 #include "base/mem.h"
-#include "nodes/edit.h"
+#include "json/json.h"
 #include "nodes/env.h"
+#include "nodes/loaders.h"
 #include "nodes/lora_hooks.h"
 #include "nodes/nodes.h"
 #include "nodes/rows.h"
 
 #define MODULE "comfy_extras.nodes_hooks"
+enum { MOST_KEYS = 10000 };
 #define OPTIONAL(st, field, TYPE)                                                                  \
     AT_ROW(st, field, AT_IN_OBJECT, .type_name = TYPE, .flags = AT_INF_NO_OPTIONS | AT_INF_OPTIONAL)
 #define NODE(cls, title, where, rows, outs, st, fn)                                                \
@@ -85,6 +88,54 @@ static const at_node node_lora =
     NODE("CreateHookLora", "Create Hook LoRA", CREATE, lora_rows, hooks_out, lora_in, lora_run);
 static const at_node node_lora_mo = NODE("CreateHookLoraModelOnly", "Create Hook LoRA (MO)", CREATE,
                                          lora_mo_rows, hooks_out, lora_in, lora_mo_run);
+
+// --- CreateHookModelAsLora, CreateHookModelAsLoraModelOnly ---------------------------------------
+typedef struct model_in {
+    const char *ckpt_name;
+    double strength_model, strength_clip;
+    at_object *prev_hooks;
+} model_in;
+#define ROW_CHECKPOINT                                                                             \
+    AT_ROW(model_in, ckpt_name, AT_IN_COMBO, .list = "checkpoints", .flags = AT_INF_NO_OPTIONS)
+static const at_in model_rows[] = {ROW_CHECKPOINT,
+                                   AT_ROW_FLOAT_STEP(model_in, strength_model, 1.0, -20, 20, 0.01),
+                                   AT_ROW_FLOAT_STEP(model_in, strength_clip, 1.0, -20, 20, 0.01),
+                                   OPTIONAL(model_in, prev_hooks, "HOOKS")};
+static const at_in model_mo_rows[] = {
+    ROW_CHECKPOINT, AT_ROW_FLOAT_STEP(model_in, strength_model, 1.0, -20, 20, 0.01),
+    OPTIONAL(model_in, prev_hooks, "HOOKS")};
+
+static at_status create_of_model(at_node_ctx *c, const char *node, const model_in *i, double clip,
+                                 at_value *out)
+{
+    at_value parts[3] = {{0}}; // MODEL, CLIP, VAE
+    at_status st = at_load_checkpoint(at_env_of(c), i->ckpt_name, parts);
+
+    if (st == AT_OK)
+        st = give_hooks(
+            node,
+            at_obj_lora_hooks_add_model(i->prev_hooks, parts[0].o,
+                                        parts[1].kind == AT_VAL_OBJECT ? parts[1].o : NULL,
+                                        i->strength_model, clip),
+            out);
+    for (size_t k = 0; k < AT_COUNT(parts); k++)
+        at_value_clear(&parts[k]);
+    return at_fail_context(st, "%s: ", node);
+}
+static at_status model_run(at_node_ctx *c, const void *in, at_value *out)
+{
+    return create_of_model(c, "CreateHookModelAsLora", in, ((const model_in *)in)->strength_clip,
+                           &out[0]);
+}
+static at_status model_mo_run(at_node_ctx *c, const void *in, at_value *out)
+{
+    return create_of_model(c, "CreateHookModelAsLoraModelOnly", in, 0, &out[0]);
+}
+static const at_node node_model = NODE("CreateHookModelAsLora", "Create Hook Model as LoRA", CREATE,
+                                       model_rows, hooks_out, model_in, model_run);
+static const at_node node_model_mo =
+    NODE("CreateHookModelAsLoraModelOnly", "Create Hook Model as LoRA (MO)", CREATE, model_mo_rows,
+         hooks_out, model_in, model_mo_run);
 
 // --- SetHookKeyframes ----------------------------------------------------------------------------
 #define SCHEDULING "advanced/hooks/scheduling"
@@ -156,34 +207,110 @@ static double between(double from, double to, int64_t i, int64_t n, const char *
         return (double)(float)((to - from) * (1 - (1 - t) * (1 - t)) + from);
     return (double)(float)((to - from) * ((1 - cos(t * 3.14159265358979323846)) / 2) + from);
 }
+
+// One more at the end of *list, which is replaced; false: out of memory, and *list is NULL.
+static bool add_key(at_object **list, const at_keyframe *key, bool print)
+{
+    at_object *next = at_obj_keyframes_add((const at_obj_keyframes *)*list, key);
+
+    at_object_release(*list);
+    *list = next;
+    if (next && key && print)
+        at_log(AT_WARN, "HOOK-KEYFRAME", "strength %g from %g of the way on", key->strength,
+               key->start);
+    return next != NULL;
+}
+
 static at_status many_run(at_node_ctx *c, const void *in, at_value *out)
 {
     (void)c;
     const many_in *i = in;
-    at_object *list = at_object_retain(i->prev_hook_kf);
+    at_object *list = NULL;
 
-    if (i->keyframes_count < 1 || i->keyframes_count > 10000) {
-        at_object_release(list);
+    if (i->keyframes_count < 1 || i->keyframes_count > MOST_KEYS)
         return at_fail(AT_EINVAL, "CreateHookKeyframesInterpolated: %lld keyframes",
                        (long long)i->keyframes_count);
-    }
+    list = at_object_retain(i->prev_hook_kf);
     for (int64_t k = 0; k < i->keyframes_count; k++) {
         at_keyframe key = {
             between(i->strength_start, i->strength_end, k, i->keyframes_count, i->interpolation),
             between(i->start_percent, i->end_percent, k, i->keyframes_count, "linear"), k == 0};
-        at_object *next = at_obj_keyframes_add((const at_obj_keyframes *)list, &key);
-        at_object_release(list);
-        list = next;
-        if (!list) break;
-        if (i->print_keyframes)
-            at_log(AT_WARN, "HOOK-KEYFRAME", "strength %g from %g of the way on", key.strength,
-                   key.start);
+        if (!add_key(&list, &key, i->print_keyframes)) break;
     }
     return at_give(&out[0], list, "CreateHookKeyframesInterpolated");
 }
 static const at_node node_many =
     NODE("CreateHookKeyframesInterpolated", "Create Hook Keyframes Interp.", SCHEDULING, many_rows,
          keyframes_out, many_in, many_run);
+
+// --- CreateHookKeyframesFromFloats ---------------------------------------------------------------
+typedef struct floats_in {
+    at_value floats_strength; // a number, or JSON: a list of numbers
+    double start_percent, end_percent;
+    bool print_keyframes;
+    at_object *prev_hook_kf;
+} floats_in;
+static const at_in floats_rows[] = {
+    AT_ROW(floats_in, floats_strength, AT_IN_ANY, .type_name = "FLOATS", .min = -1,
+           .flags = AT_INF_HAS_MIN | AT_INF_FORCE_INPUT, .alt = AT_ALT_MIN,
+           .extra = "{\"default\": -1, \"step\": 0.001}"),
+    AT_ROW_FLOAT_STEP(floats_in, start_percent, 0.0, 0, 1, 0.001),
+    AT_ROW_FLOAT_STEP(floats_in, end_percent, 1.0, 0, 1, 0.001),
+    AT_ROW(floats_in, print_keyframes, AT_IN_BOOL, .def = 0),
+    OPTIONAL(floats_in, prev_hook_kf, "HOOK_KEYFRAMES"),
+};
+
+// The numbers as a JSON array, a new reference.
+static at_status list_of(const at_value *v, json_t **out)
+{
+    at_status st = AT_OK;
+    json_t *one = NULL;
+
+    *out = NULL;
+    if (v->kind == AT_VAL_JSON) {
+        AT_TRY(at_json_load("floats_strength", v->s, strlen(v->s), out));
+    } else if (v->kind == AT_VAL_FLOAT || v->kind == AT_VAL_INT) {
+        one = json_real(v->kind == AT_VAL_INT ? (double)v->i : v->f);
+        *out = one ? json_pack("[o]", one) : NULL; // NULL as well: not finite
+    }
+    bool fits = json_is_array(*out) && json_array_size(*out) <= MOST_KEYS;
+    for (size_t i = 0; fits && i < json_array_size(*out); i++)
+        fits = json_is_number(json_array_get(*out, i));
+    if (!fits)
+        AT_TRY(at_fail(AT_EINVAL,
+                       "CreateHookKeyframesFromFloats: floats_strength must be a number or a list "
+                       "of at most %d numbers",
+                       MOST_KEYS));
+out:
+    return st;
+}
+
+static at_status floats_run(at_node_ctx *c, const void *in, at_value *out)
+{
+    (void)c;
+    at_status st = AT_OK;
+    const floats_in *i = in;
+    json_t *floats = NULL;
+    at_object *list = at_object_retain(i->prev_hook_kf);
+
+    AT_TRY(list_of(&i->floats_strength, &floats));
+    int64_t n = (int64_t)json_array_size(floats);
+    if (n == 0) add_key(&list, NULL, false); // none: a list all the same
+    for (int64_t k = 0; k < n; k++) {
+        at_keyframe key = {json_number_value(json_array_get(floats, (size_t)k)),
+                           between(i->start_percent, i->end_percent, k, n, "linear"), k == 0};
+        if (!add_key(&list, &key, i->print_keyframes)) break;
+    }
+    st = at_give(&out[0], list, "CreateHookKeyframesFromFloats");
+    list = NULL;
+out:
+    at_object_release(list);
+    json_decref(floats);
+    return st;
+}
+static const at_node node_floats =
+    NODE("CreateHookKeyframesFromFloats", "Create Hook Keyframes From Floats", SCHEDULING,
+         floats_rows, keyframes_out, floats_in, floats_run);
 
 // --- CombineHooks --------------------------------------------------------------------------------
 typedef struct combine_in {
@@ -252,8 +379,8 @@ static at_status clip_run(at_node_ctx *c, const void *in, at_value *out)
     for (size_t k = 0; k < h->count; k++) {
         const at_adapter *a = h->items[k].adapter;
         if (a->strength_clip == 0) continue;
-        AT_TRY(at_edit_by_lora(a->file, NULL, (const at_obj_clip *)clip, 0, a->strength_clip,
-                               &model, &next));
+        AT_TRY(at_adapter_apply(a, NULL, (const at_obj_clip *)clip, 0, a->strength_clip, &model,
+                                &next));
         at_object_release(clip);
         clip = next;
     }
@@ -277,5 +404,5 @@ static const at_node node_clip = NODE("SetClipHooks", "Set CLIP Hooks", "advance
                                       clip_rows, clip_out, clip_in, clip_run);
 
 const at_node *const at_nodes_hooks[] = {
-    &node_lora,     &node_lora_mo,  &node_set,      &node_key,  &node_many,
-    &node_combine2, &node_combine4, &node_combine8, &node_clip, NULL};
+    &node_lora,   &node_lora_mo,  &node_model,    &node_model_mo, &node_set,  &node_key, &node_many,
+    &node_floats, &node_combine2, &node_combine4, &node_combine8, &node_clip, NULL};

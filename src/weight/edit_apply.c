@@ -133,6 +133,21 @@ static bool same_shape(const at_weight *t, const at_edit_window *w)
     return true;
 }
 
+// m less the record as its file has it: where another model went from there.
+static at_status less_base(const at_edit_window *w, at_matrix *m)
+{
+    at_matrix base = {0};
+    at_status st = AT_OK;
+
+    if (!same_shape(w->base, w))
+        AT_TRY(at_fail(AT_EINVAL, "it is a part of %s, or has grown", w->base->name));
+    AT_TRY(at_matrix_read(w->base, &base));
+    at_matrix_add(m->v, base.v, m->rows * m->cols, -1);
+out:
+    at_matrix_free(&base);
+    return st;
+}
+
 // A tensor of the weight's own shape is added, or stands in its place.
 static at_status apply_whole(const at_edit *e, at_edit_window *w)
 {
@@ -145,7 +160,9 @@ static at_status apply_whole(const at_edit *e, at_edit_window *w)
     if (!same_shape(t, w))
         AT_TRY(at_fail(AT_EINVAL, "%s %s has another shape", t->name,
                        at_shape_text(t->dtype, t->rank, t->shape, text)));
-    AT_TRY(e->kind == AT_EDIT_MERGE ? at_edits_read(t, &m) : at_matrix_read(t, &m));
+    bool models = e->kind == AT_EDIT_MERGE || e->kind == AT_EDIT_TOWARD;
+    AT_TRY(models ? at_edits_read(t, &m) : at_matrix_read(t, &m));
+    if (e->kind == AT_EDIT_TOWARD) AT_TRY(less_base(w, &m));
     if (e->swap_halves) AT_TRY(swap_halves(&m));
     if (e->kind == AT_EDIT_SET)
         memcpy(w->m.v, m.v, (size_t)(m.rows * m.cols) * sizeof *m.v);
@@ -185,7 +202,8 @@ out:
 // `shape` is the whole weight's, m its values; both change when the weight grows.
 static at_status apply(const at_edit *e, at_edit_window *whole, at_matrix *m)
 {
-    bool simple = e->kind == AT_EDIT_DIFF || e->kind == AT_EDIT_SET || e->kind == AT_EDIT_MERGE;
+    bool simple = e->kind == AT_EDIT_DIFF || e->kind == AT_EDIT_SET || e->kind == AT_EDIT_MERGE ||
+                  e->kind == AT_EDIT_TOWARD;
     at_edit_window w;
     at_status st = AT_OK;
 
@@ -212,7 +230,7 @@ out:
 
 at_status at_edit_list(const at_weight *base, const at_edit *const *list, size_t n, at_matrix *out)
 {
-    at_edit_window whole = {.rank = base->rank};
+    at_edit_window whole = {.rank = base->rank, .base = base};
     at_status st = AT_OK;
 
     memcpy(whole.shape, base->shape, sizeof whole.shape);

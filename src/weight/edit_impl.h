@@ -12,6 +12,7 @@ typedef struct at_edit_window {
     at_matrix m;
     int rank;
     int64_t shape[AT_MAX_RANK];
+    const at_weight *base; // the whole record before all changes
 } at_edit_window;
 
 // What a low-rank or rotating edit adds at strength 1, before `scale`: *delta has the window's elements.

@@ -22,7 +22,8 @@ typedef enum at_edit_kind {
     AT_EDIT_BOFT,  // blocks [m, n, b, b], rescale
     AT_EDIT_DIFF,  // what is added
     AT_EDIT_SET,   // what stands in its place
-    AT_EDIT_MERGE  // another model's weight, with that model's own edits, added
+    AT_EDIT_MERGE, // another model's weight, with that model's own edits, added
+    AT_EDIT_TOWARD // another model's weight less this record as its file has it, added
 } at_edit_kind;
 
 enum { AT_EDIT_TENSORS = 7 };

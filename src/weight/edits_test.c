@@ -120,6 +120,27 @@ static void a_merge_takes_the_other_models_changes_along(void **state)
     at_store_release(&base);
 }
 
+// Another model's weight less the file's own, whatever was changed before: 2 a + 0.5 (b - a) with b = 3 a.
+static void a_move_starts_from_the_file(void **state)
+{
+    at_store *base = make_store(), *other = make_store();
+    at_edit again = diff(base, "a", 1), twice = diff(other, "a", 2);
+    at_store *target = edit_one(other, "a", &twice), *s = edit_one(base, "a", &again);
+    at_edit move = {
+        .kind = AT_EDIT_TOWARD, .strength = 0.5, .keep = 1, .t = {at_store_find(target, "a")}};
+    at_store *moved = edit_one(s, "a", &move);
+    (void)state;
+
+    assert_int_equal(at_weight_ready(at_store_find(moved, "a")), AT_OK);
+    for (int i = 0; i < 12; i++)
+        assert_true(((const float *)at_store_find(moved, "a")->data)[i] == 3.0f * (float)i);
+    at_store_release(&moved);
+    at_store_release(&s);
+    at_store_release(&target);
+    at_store_release(&other);
+    at_store_release(&base);
+}
+
 static void impossible_edits_are_refused(void **state)
 {
     static const char *const names[] = {"nothing", "i"};
@@ -225,6 +246,7 @@ int main(void)
         cmocka_unit_test(only_changed_records_are_new_and_wait),
         cmocka_unit_test(editing_twice_is_one_store_over_the_file),
         cmocka_unit_test(a_merge_takes_the_other_models_changes_along),
+        cmocka_unit_test(a_move_starts_from_the_file),
         cmocka_unit_test(impossible_edits_are_refused),
         cmocka_unit_test(many_threads_make_a_record_once),
         cmocka_unit_test(no_memory_is_a_status_that_names_the_tensor),

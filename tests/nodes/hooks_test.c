@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// hooks_test.c - LoRAs that belong to prompts, against models that have them: same pictures.
+// hooks_test.c - LoRAs (files and whole checkpoints) that belong to prompts, against models that have them:
+// same pictures.
 #include "world.h"
 
 #include <math.h>
@@ -7,7 +8,9 @@
 
 #include "base/file.h"
 #include "base/mem.h"
+#include "base/str.h"
 #include "nodes/lora_hooks.h"
+#include "weight/matrix.h"
 #include "weight/safetensors.h"
 
 #define LAYER "double_blocks.0.img_attn.proj.weight"
@@ -43,12 +46,52 @@ static void write_lora(const world *w)
         AT_OK);
 }
 
+// checkpoints/other.safetensors: tiny_full with other numbers in two layers, one of the denoiser and one of
+// CLIP.
+static void write_other(const world *w)
+{
+    at_store *s = NULL;
+    assert_int_equal(at_store_open(world_path(w, "models/checkpoints/tiny_full.safetensors"), &s),
+                     AT_OK);
+    size_t n = at_store_count(s), changed = 0;
+    at_st_out *rows = at_calloc(n, sizeof *rows);
+    void *own[2] = {0};
+    assert_non_null(rows);
+    for (size_t i = 0; i < n; i++) {
+        const at_weight *t = at_store_at(s, i);
+        rows[i] = (at_st_out){.name = t->name, .dtype = t->dtype, .rank = t->rank, .data = t->data};
+        memcpy(rows[i].shape, t->shape, sizeof rows[i].shape);
+        if (!at_ends_with(t->name, LAYER) && !at_ends_with(t->name, "final_layer_norm.bias"))
+            continue;
+        assert_true(changed < 2);
+        int64_t count = at_weight_elements(t);
+        float *v = at_alloc((size_t)count * sizeof *v);
+        void *bytes = own[changed++] = at_alloc(t->bytes);
+        assert_true(v && bytes);
+        at_weight_read_f32(t, 0, count, v);
+        for (int64_t k = 0; k < count; k++)
+            v[k] += 0.3f * sinf((float)k * 1.3f);
+        assert_int_equal(at_matrix_store(v, count, t->dtype, bytes), AT_OK);
+        at_free(v);
+        rows[i].data = bytes;
+    }
+    assert_true(changed == 2);
+    assert_int_equal(
+        at_st_write(world_path(w, "models/checkpoints/other.safetensors"), rows, n, NULL, 0),
+        AT_OK);
+    at_free(own[0]);
+    at_free(own[1]);
+    at_free(rows);
+    at_store_release(&s);
+}
+
 static int open_with_lora(void **state)
 {
     int bad = world_open(state);
     if (bad) return bad;
     world_run(*state, WORLD_MODELS, WORLD_CAPTURE("x", "['m',0]"));
     write_lora(*state);
+    write_other(*state);
     return 0;
 }
 
@@ -176,6 +219,132 @@ static void a_clip_with_hooks_is_patched_and_hands_them_on(void **state)
     world_assert_same(world_cond("4")->items->pooled, b->pooled);
 }
 
+// --- a whole checkpoint as a LoRA ----------------------------------------------------------------
+#define AS_LORA(id, file, strength)                                                                \
+    "'" id "':{'class_type':'CreateHookModelAsLora','inputs':{'ckpt_name':'" file                  \
+    ".safetensors','strength_model':" strength ",'strength_clip':" strength "}},"
+#define AS_LORA_MO(id, file, strength)                                                             \
+    "'" id "':{'class_type':'CreateHookModelAsLoraModelOnly','inputs':{'ckpt_name':'" file         \
+    ".safetensors','strength_model':" strength "}},"
+#define CHECKPOINT(id, file)                                                                       \
+    "'" id "':{'class_type':'CheckpointLoaderSimple','inputs':{'ckpt_name':'" file                 \
+    ".safetensors'}},"
+#define ON_CLIP(id, hooks)                                                                         \
+    "'" id "c':{'class_type':'SetClipHooks','inputs':{'clip':['c',0],'apply_to_conds':false,"      \
+    "'schedule_clip':false,'hooks':['" hooks "',0]}},'" id "':{'class_type':'CLIPTextEncode',"     \
+    "'inputs':{'text':'a red circle','clip':['" id "c',0]}},"
+
+// At strength 1 the other model draws; between, a mixture does.
+static void a_checkpoint_is_a_lora_of_another(void **state)
+{
+    world_run(*state, WORLD_BASE, AS_LORA("h", "other", "1"), ON("cc", "h"),
+              AS_LORA_MO("i", "other", "0.25"), ON("dd", "i"), CHECKPOINT("o", "other"),
+              "'x':{'class_type':'ModelMergeSimple','inputs':{'model1':['m',0],'model2':['o',0],"
+              "'ratio':0.75}},",
+              SAMPLE("1", "m", "['cc',0]", "['cc',1]", "3", "2"),
+              SAMPLE("2", "o", "['p',0]", "['n',0]", "3", "2"),
+              SAMPLE("3", "m", "['dd',0]", "['dd',1]", "3", "2"),
+              SAMPLE("4", "x", "['p',0]", "['n',0]", "3", "2"),
+              SAMPLE("5", "m", "['p',0]", "['n',0]", "3", "2"), WORLD_CAPTURE("a", "['1',0]"),
+              WORLD_CAPTURE("b", "['2',0]"), WORLD_CAPTURE("d", "['3',0]"),
+              WORLD_CAPTURE("f", "['4',0]"), WORLD_CAPTURE("g", "['5',0]"));
+    // W1 + (W2 - W1) against W2, and against a mixture: rounded once to the file's dtype, the same here
+    assert_true(world_distance(world_latent("a"), world_latent("b")) < 1e-5);
+    assert_true(world_distance(world_latent("d"), world_latent("f")) < 1e-5);
+    assert_true(world_distance(world_latent("a"), world_latent("g")) > 1e-3);
+    assert_true(world_distance(world_latent("d"), world_latent("g")) > 1e-4);
+}
+
+static void a_checkpoints_text_encoder_changes_a_clip(void **state)
+{
+    world_run(*state, WORLD_MODELS, AS_LORA("h", "other", "1"), ON_CLIP("s", "h"),
+              AS_LORA_MO("i", "other", "1"), ON_CLIP("t", "i"), CHECKPOINT("o", "other"),
+              "'y':{'class_type':'CLIPTextEncode','inputs':{'text':'a red circle','clip':"
+              "['o',1]}},'z':{'class_type':'CLIPTextEncode','inputs':{'text':'a red circle',"
+              "'clip':['c',0]}}",
+              WORLD_CAPTURE("1", "['s',0]"), WORLD_CAPTURE("2", "['y',0]"),
+              WORLD_CAPTURE("3", "['t',0]"), WORLD_CAPTURE("4", "['z',0]"));
+    const at_tensor *plain = world_cond("4")->items->pooled;
+    assert_true(world_distance(world_cond("1")->items->pooled, world_cond("2")->items->pooled) <
+                1e-5);
+    assert_true(world_distance(world_cond("1")->items->pooled, plain) > 1e-3);
+    world_assert_same(world_cond("3")->items->pooled, plain);
+}
+
+static void checkpoints_that_do_not_fit_are_refused(void **state)
+{
+    world *w = *state;
+    at_status st = world_try(w, WORLD_MODELS, AS_LORA("h", "tiny_model_only", "1"),
+                             ON_CLIP("s", "h"), WORLD_CAPTURE("1", "['s',0]"));
+    assert_int_equal(st, AT_EINVAL);
+    assert_non_null(strstr(at_error_text(), "no text encoder"));
+    st = world_try(
+        w, CHECKPOINT("m", "tiny_sd15"),
+        "'p':{'class_type':'CLIPTextEncode','inputs':{'text':'a red circle','clip':['m',1]}},"
+        "'n':{'class_type':'CLIPTextEncode','inputs':{'text':'','clip':['m',1]}},"
+        "'e':{'class_type':'EmptyLatentImage','inputs':{'width':64,'height':64,'batch_size':1}},",
+        AS_LORA_MO("h", "tiny_sdxl", "1"), ON("cc", "h"),
+        SAMPLE("1", "m", "['cc',0]", "['cc',1]", "1", "2"), WORLD_CAPTURE("x", "['1',0]"));
+    assert_int_equal(st, AT_EINVAL);
+    assert_non_null(strstr(at_error_text(), "not of one kind"));
+}
+
+#define FLOATS(value, previous)                                                                    \
+    "'f':{'class_type':'CreateHookKeyframesFromFloats','inputs':{'floats_strength':" value         \
+    ",'start_percent':0.1,'end_percent':0.9,'print_keyframes':false" previous "}},"
+
+// Percents are torch.linspace(0.1, 0.9, n) in f32.
+static void floats_become_keyframes(void **state)
+{
+    world *w = *state;
+    world_give("list", (at_value){.kind = AT_VAL_JSON, .s = at_strdup("[1, 0.25, -3]")});
+    world_give("none", (at_value){.kind = AT_VAL_JSON, .s = at_strdup("[]")});
+    world_give("text", (at_value){.kind = AT_VAL_JSON, .s = at_strdup("[1, \"2\"]")});
+    static const struct {
+        const char *nodes;
+        size_t count;
+        double strength[4];
+        float start[4];
+        int sure[4];
+    } cases[] = {
+        {FLOATS("0.5", ""), 1, {0.5}, {0.1f}, {1}},
+        {"'g':{'class_type':'Give','inputs':{'key':'list'}}," FLOATS("['g',0]", ""),
+         3,
+         {1, 0.25, -3},
+         {0.1f, 0.5f, 0.9f},
+         {1, 0, 0}},
+        {"'g':{'class_type':'Give','inputs':{'key':'list'}}," KEY("k", "2", "0.5", "")
+             FLOATS("['g',0]", ",'prev_hook_kf':['k',0]"),
+         4,
+         {1, 2, 0.25, -3},
+         {0.1f, 0.5f, 0.5f, 0.9f},
+         {1, 1, 0, 0}},
+        {"'g':{'class_type':'Give','inputs':{'key':'none'}}," FLOATS("['g',0]", ""),
+         0,
+         {0},
+         {0},
+         {0}},
+    };
+    for (size_t i = 0; i < AT_COUNT(cases); i++) {
+        world_run(w, cases[i].nodes, WORLD_CAPTURE("1", "['f',0]"));
+        const at_obj_keyframes *k = (const at_obj_keyframes *)world_object("1", "HOOK_KEYFRAMES");
+        assert_int_equal(k->count, cases[i].count);
+        for (size_t j = 0; j < k->count; j++) {
+            assert_true(k->items[j].strength == cases[i].strength[j]);
+            assert_true(fabs(k->items[j].start - (double)cases[i].start[j]) < 1e-7);
+            assert_int_equal(k->items[j].guarantee, cases[i].sure[j]);
+        }
+    }
+    assert_true(world_try(w, FLOATS("-1.5", ""), WORLD_CAPTURE("1", "['f',0]")) != AT_OK);
+    assert_non_null(strstr(w->result.node_errors, "Value -1.5 smaller than min of -1"));
+    assert_int_equal(world_try(w,
+                               "'g':{'class_type':'Give','inputs':{'key':'text'}}," //
+                               FLOATS("['g',0]", ""),
+                               WORLD_CAPTURE("1", "['f',0]")),
+                     AT_EINVAL);
+    assert_non_null(strstr(at_error_text(), "must be a number or a list"));
+}
+
 #define T5(id, padding, length)                                                                    \
     "'" id "c':{'class_type':'T5TokenizerOptions','inputs':{'clip':['c',0],'min_padding':" padding \
     ",'min_length':" length "}},'" id "':{'class_type':'CLIPTextEncode','inputs':{'text':"         \
@@ -199,6 +368,10 @@ int main(void)
         cmocka_unit_test(keyframes_change_the_network_on_the_way),
         cmocka_unit_test(lists_of_hooks_and_keyframes_are_comfyuis),
         cmocka_unit_test(a_clip_with_hooks_is_patched_and_hands_them_on),
+        cmocka_unit_test(a_checkpoint_is_a_lora_of_another),
+        cmocka_unit_test(a_checkpoints_text_encoder_changes_a_clip),
+        cmocka_unit_test(checkpoints_that_do_not_fit_are_refused),
+        cmocka_unit_test(floats_become_keyframes),
         cmocka_unit_test(t5_prompts_have_the_length_that_is_asked),
     };
     return cmocka_run_group_tests(tests, open_with_lora, world_close);
