@@ -1,17 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 // node_lora_save.c - LoraSave: a difference of models as a LoRA file.
-// Idea: rows of names, as model_file.h does it; a matrix is computed, decomposed and written before the
-// next one is looked at, so that only one is ever in memory. The lower factor of a pair waits from the
-// row of the upper one to its own.
+// Idea: rows of names, as model_file.h does it; a matrix is computed, decomposed and written before
+// the next one is looked at, so that only one is ever in memory. The lower factor of a pair waits
+// from the row of the upper one to its own.
 // Easy to get wrong: with rank, whatever has one dimension goes out whole, and only with bias_diff;
 // without (full_diff) weights always go out whole and only biases ask for bias_diff. What cannot be
-// decomposed (numbers that are not finite, three dimensions) is left out with a warning, and that must
-// be known before the header is written.
-// Asking for many more ranks than a difference has lets the clamp cut the few columns that matter: a
-// rank-1 change of a 64 x 32 x 3 x 3 kernel saved with rank 48 keeps 1 % of itself in ComfyUI, 3 % here.
-// Differs from ComfyUI: differences are not rounded to the model's dtype first; the identity that stands
-// for a missing text projection is not written, its difference being 0; factors of more than 2^24
-// numbers are written too (torch.quantile refuses them, which leaves them out there).
+// decomposed (numbers that are not finite, three dimensions) is left out with a warning, and that
+// must be known before the header is written.
+// Asking for many more ranks than a difference has lets the clamp cut the few columns that matter:
+// of a change of rank 1 in a 64 x 32 x 3 x 3 kernel, saved with rank 48, ComfyUI keeps 1 % and this
+// program 3 %.
+// Differs from ComfyUI: differences are not rounded to the model's dtype first; the identity that
+// stands for a missing text projection is not written, its difference being 0; factors of more than
+// 2^24 numbers are written too (torch.quantile refuses them, which leaves them out there).
 // Source: ComfyUI 0.3.64 comfy_extras/nodes_lora_extract.py (behaviour and names).
 #include <math.h>
 #include <stdio.h>
@@ -85,7 +86,7 @@ static at_status add(lora_out *l, const at_weight *w, part p, const char *to, co
     return AT_OK;
 }
 
-// --- what can be decomposed --------------------------------------------------------------------------
+// --- what can be decomposed ----------------------------------------------------------------------
 static int64_t rank_of(const lora_out *l, const at_weight *w)
 {
     int64_t rank = l->rank;
@@ -193,7 +194,7 @@ out:
     return st;
 }
 
-// --- writing -----------------------------------------------------------------------------------------
+// --- writing -------------------------------------------------------------------------------------
 static at_status decompose(lora_out *l, const at_weight *w, at_matrix *m)
 {
     at_matrix upper = {0};
@@ -230,7 +231,7 @@ out:
     return at_fail_context(st, "%s: ", l->out[i].name);
 }
 
-// --- the node ----------------------------------------------------------------------------------------
+// --- the node ------------------------------------------------------------------------------------
 typedef struct lora_in {
     at_object *model_diff, *text_encoder_diff;
     const char *filename_prefix, *lora_type, *prompt, *extra_pnginfo;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // svd.c - see svd.h.
-// Idea: a few more directions than asked for are followed through A and its transpose until they catch
-// no more of it; what they see of A is small enough for Jacobi's rotations. U times the singular
-// values is then A times V, so that nothing but V is ever rotated.
+// Idea: a few more directions than asked for are followed through A and its transpose until they
+// catch no more of it; what they see of A is small enough for Jacobi's rotations. U times the
+// singular values is then A times V, so that nothing but V is ever rotated.
 // Easy to get wrong: both half steps are made orthonormal, or f32 forgets every direction whose
 // singular value is below a thousandth of the largest.
 #include "weight/svd.h"
@@ -30,7 +30,7 @@ static int64_t grain_of(int64_t length)
     return 1 + GRAIN / (1 + length);
 }
 
-// --- orthonormal rows ------------------------------------------------------------------------------
+// --- orthonormal rows ----------------------------------------------------------------------------
 typedef struct project_job {
     float *rows;
     int64_t n, pivot;
@@ -87,7 +87,7 @@ out:
     return st;
 }
 
-// --- the range finder ------------------------------------------------------------------------------
+// --- the range finder ----------------------------------------------------------------------------
 static at_status random_columns(int64_t rows, int64_t cols, at_matrix *out)
 {
     at_mt19937 r;
@@ -136,7 +136,7 @@ out:
     return st;
 }
 
-// --- Jacobi: rows turned in pairs until all are orthogonal -------------------------------------------
+// --- Jacobi: rows turned in pairs until all are orthogonal ---------------------------------------
 typedef struct jacobi {
     double *rows;
     int64_t count, n, round;
@@ -195,7 +195,7 @@ static at_status turn_all(double *rows, int64_t count, int64_t n)
     return AT_OK;
 }
 
-// --- together ----------------------------------------------------------------------------------------
+// --- together ------------------------------------------------------------------------------------
 typedef struct place {
     double length;
     int64_t row;
@@ -299,7 +299,7 @@ out:
     return st;
 }
 
-// --- the clamp ---------------------------------------------------------------------------------------
+// --- the clamp -----------------------------------------------------------------------------------
 static int by_value(const void *a, const void *b)
 {
     float x = *(const float *)a, y = *(const float *)b;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// svd_test.c - truncated decompositions: what is recovered, torch's singular values, ComfyUI's clamp.
+// svd_test.c - truncated decompositions: what is recovered, torch's singular values, ComfyUI's
+// clamp.
 #include "weight/svd.h"
 
 #include <math.h>
@@ -176,8 +177,8 @@ static int threads(void **state)
     return 0;
 }
 
-// Both factors as ComfyUI 0.3.64's extract_lora gives them (torch 2.13, f32). Singular vectors come with
-// either sign and the clamp sees signs, so ours are given torch's first.
+// Both factors as ComfyUI 0.3.64's extract_lora gives them (torch 2.13, f32). Singular vectors come
+// with either sign and the clamp sees signs, so ours are given torch's first.
 static void factors_are_clamped_as_comfyui_does(void **state)
 {
     static const float want_up[12 * 3] = {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// lora_save_test.c - differences of models written as LoRAs: what lies in the file, and that the LoRA
-// gives the difference back. The decomposition itself is src/weight/svd_test.c.
+// lora_save_test.c - differences of models written as LoRAs: what lies in the file, and that the
+// LoRA gives the difference back. The decomposition itself is src/weight/svd_test.c.
 #include "world.h"
 
 #include <math.h>
@@ -286,8 +286,8 @@ static void assert_kernel(const at_weight *u, const at_weight *l, const kernel *
     at_matrix_free(&b);
 }
 
-// Kernels of a UNet: the upper factor is a 1x1 convolution, the lower one has the kernel, and the rank
-// ends at the channels.
+// Kernels of a UNet: the upper factor is a 1x1 convolution, the lower one has the kernel, and the
+// rank ends at the channels.
 static void convolutions_keep_their_kernels(void **state)
 {
     static const kernel cases[] = {{"input_blocks.4.0.in_layers.2", 64, 32, 3},
