@@ -120,8 +120,8 @@ static inline size_t at_guide_hook_count(const at_guide *g)
 
 // guide_prepare.c: conditionings to entries.
 at_status at_guide_prepare(at_guide *g, at_ops *o, const at_obj_cond *const source[AT_GUIDE_LISTS]);
-// The latent has another size from now on (a sampler that grows it): areas stay where they are in cells,
-// what was made ready at the first size is cut there or refused.
+// The latent has another size from now on (a sampler that grows it): areas stay where they are in
+// cells, what was made ready at the first size is cut there or refused.
 at_status at_guide_resize(at_guide *g, int64_t h, int64_t w);
 void at_guide_unprepare(at_guide *g);
 // guide_vector.c: fills e->vector, NULL where there is nothing to tell.

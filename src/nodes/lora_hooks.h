@@ -21,18 +21,20 @@ typedef struct at_obj_keyframes {
     size_t count;
     at_keyframe *items;
 } at_obj_keyframes;
-// `like` (NULL: none) and one more (k NULL: no more), behind all that do not start later. NULL: out of
-// memory.
+// `like` (NULL: none) and one more (k NULL: no more), behind all that do not start later. NULL: out
+// of memory.
 at_object *at_obj_keyframes_add(const at_obj_keyframes *like, const at_keyframe *k);
 
-// What a hook applies: its identity. Either a file, or a whole model (and its text encoders) as a LoRA.
+// What a hook applies: its identity. Either a file, or a whole model (and its text encoders) as a
+// LoRA.
 typedef struct at_adapter {
     at_object base;
     at_store *file;
     at_object *model, *clip; // counted; model NULL: the file; clip NULL: that checkpoint has none
     double strength_model, strength_clip;
 } at_adapter;
-// Apply it to a model or a CLIP, at these strengths; either of m and c may be NULL. Results are the caller's.
+// Apply it to a model or a CLIP, at these strengths; either of m and c may be NULL. Results are the
+// caller's.
 at_status at_adapter_apply(const at_adapter *a, const at_obj_model *m, const at_obj_clip *c,
                            double strength_model, double strength_clip, at_object **model_out,
                            at_object **clip_out);
@@ -49,7 +51,8 @@ typedef struct at_obj_lora_hooks {
 // `previous` (NULL: none) and one for this file (retained). NULL: out of memory.
 at_object *at_obj_lora_hooks_add(const at_object *previous, at_store *file, double strength_model,
                                  double strength_clip);
-// And one that moves a model towards this one (and a CLIP towards this one, or NULL): both are retained.
+// And one that moves a model towards this one (and a CLIP towards this one, or NULL): both are
+// retained.
 at_object *at_obj_lora_hooks_add_model(const at_object *previous, at_object *model, at_object *clip,
                                        double strength_model, double strength_clip);
 // The same hooks with these keyframes. NULL: out of memory.

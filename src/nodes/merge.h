@@ -3,8 +3,8 @@
 // And a model as if it were a LoRA of another: W = W1 + strength * (W2 - what W1's file has).
 // Source: ComfyUI 0.3.64 comfy_extras/nodes_model_merging.py, comfy/hooks.py and comfy/lora.py
 // ("model_as_lora"; behaviour).
-// Easy to get wrong: what model2 itself had changed comes along unrounded; a weight that has another
-// shape in model2 is scaled all the same, and nothing is added.
+// Easy to get wrong: what model2 itself had changed comes along unrounded; a weight that has
+// another shape in model2 is scaled all the same, and nothing is added.
 #ifndef AT_NODES_MERGE_H
 #define AT_NODES_MERGE_H
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// node_hooks.c - LoRAs for single prompts: made (of adapter files, of whole checkpoints), scheduled,
-// combined, and put on a CLIP.
+// node_hooks.c - LoRAs for single prompts: made (of adapter files, of whole checkpoints),
+// scheduled, combined, and put on a CLIP.
 // Easy to get wrong: percents and strengths of interpolated keyframes are f32 (torch.linspace);
 // only the first of them is guaranteed a step; a CLIP is changed at the hooks' own strengths,
 // without keyframes.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // node_latent_files.c - SaveLatent, LoadLatent: latents as files.
-// Idea: a ".latent" is a safetensors file of two tensors: latent_tensor, and an empty one whose name says
-// which version of the format this is; the workflow lies in its metadata.
+// Idea: a ".latent" is a safetensors file of two tensors: latent_tensor, and an empty one whose
+// name says which version of the format this is; the workflow lies in its metadata.
 // Easy to get wrong: files without the version are older ones, whose numbers were scaled for Stable
 // Diffusion 1; a mask or batch indices of the latent are not saved.
 // Source: ComfyUI 0.3.64, behaviour of nodes.py.
@@ -21,7 +21,7 @@
 #define OLDER_SCALE   (1.0 / 0.18215)
 #define TESTING_NODES "_for_testing"
 
-// --- SaveLatent --------------------------------------------------------------------------------------
+// --- SaveLatent --------------------------------------------------------------------------------
 typedef struct save_in {
     at_object *samples;
     const char *filename_prefix, *prompt, *extra_pnginfo;
@@ -69,7 +69,7 @@ static const at_node node_save = {.class_type = "SaveLatent",
                                   .in_size = sizeof(save_in),
                                   .run = save_run};
 
-// --- LoadLatent --------------------------------------------------------------------------------------
+// --- LoadLatent --------------------------------------------------------------------------------
 typedef struct load_in {
     const char *latent;
 } load_in;

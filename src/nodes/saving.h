@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// saving.h - what every node that writes files shares: the next name, the workflow as metadata, and the row
-// that tells people which file it was.
+// saving.h - what every node that writes files shares: the next name, the workflow as metadata, and
+// the row that tells people which file it was.
 // Source: comfyui-contract section 3.7.
 // Owns: the caller closes the saver, also after a failure.
 #ifndef AT_NODES_SAVING_H
@@ -22,12 +22,13 @@ typedef struct at_saver {
     json_t *extra, *images;
 } at_saver;
 
-// Names for `prefix` in the output folder, or (temp) in the temporary one. prompt and extra_pnginfo are the
-// hidden inputs, NULL if absent; both are left out where metadata is disabled.
+// Names for `prefix` in the output folder, or (temp) in the temporary one. prompt and extra_pnginfo
+// are the hidden inputs, NULL if absent; both are left out where metadata is disabled.
 at_status at_saver_open(at_saver *s, at_node_ctx *c, const char *node, bool temp,
                         const char *prefix, int64_t width, int64_t height, const char *prompt,
                         const char *extra_pnginfo);
-// Name of picture `index` ("%batch_num%" filled in, counter + index, ".png") and its path: at_free both.
+// Name of picture `index` ("%batch_num%" filled in, counter + index, ".png") and its path: at_free
+// both.
 at_status at_saver_name(const at_saver *s, int64_t index, const char *extension, char **name,
                         char **path);
 at_status at_saver_add(at_saver *s, const char *name); // a row for people
@@ -38,8 +39,8 @@ at_status at_saver_file(at_saver *s, int64_t index, const char *extension, const
 at_status at_saver_show(at_saver *s, at_node_ctx *c, const bool *animated);
 // The same list under another name: {"latents": [...]}.
 at_status at_saver_show_as(at_saver *s, at_node_ctx *c, const char *key);
-// The workflow as metadata of a safetensors file: rows that borrow from s, and how many. "prompt" is there
-// even when it is empty; nothing is where metadata is disabled.
+// The workflow as metadata of a safetensors file: rows that borrow from s, and how many. "prompt"
+// is there even when it is empty; nothing is where metadata is disabled.
 size_t at_saver_metadata(const at_saver *s, const at_node_ctx *c,
                          at_st_pair rows[AT_SAVER_TEXTS + 1]);
 void at_saver_close(at_saver *s);

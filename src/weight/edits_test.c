@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// edits_test.c - overlays and edits: what is shared, when bytes are made, and what is said when not. The
-// numbers of each kind of adapter are golden (tests/golden/lora_*).
+// edits_test.c - overlays and edits: what is shared, when bytes are made, and what is said when
+// not. The numbers of each kind of adapter are golden (tests/golden/lora_*).
 #include "weight/edits.h"
 
 #include <math.h>
@@ -120,7 +120,8 @@ static void a_merge_takes_the_other_models_changes_along(void **state)
     at_store_release(&base);
 }
 
-// Another model's weight less the file's own, whatever was changed before: 2 a + 0.5 (b - a) with b = 3 a.
+// Another model's weight less the file's own, whatever was changed before.
+// 2 a + 0.5 (b - a) with b = 3 a
 static void a_move_starts_from_the_file(void **state)
 {
     at_store *base = make_store(), *other = make_store();

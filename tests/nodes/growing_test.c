@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // growing_test.c - SamplerLCMUpscale: a latent that changes its size while it is sampled.
-// Idea: the run that grows is compared with two runs of one size each, joined by hand: euler's single step
-// gives the first x0, the test resizes and noises it, and a second single step goes on from there.
+// Idea: the run that grows is compared with two runs of one size each, joined by hand: euler's
+// single step gives the first x0, the test resizes and noises it, and a second single step goes on
+// from there.
 #include "world.h"
 
 #include <math.h>
@@ -56,8 +57,8 @@ static void give_sigmas(const char *key, float from)
     world_give(key, at_value_object(at_obj_sigmas_new(s, 2)));
 }
 
-// x0 of the first size, as VAEs have it -> what a run without noise from `sigma` begins with, grown to
-// 24 x 18 cells and noised by the draws behind the first latent's.
+// x0 of the first size, as VAEs have it -> what a run without noise from `sigma` begins with, grown
+// to 24 x 18 cells and noised by the draws behind the first latent's.
 static void give_grown(const at_tensor *x0, const at_latent_format *f, float sigma)
 {
     at_tensor *z = NULL, *big = NULL;
@@ -116,7 +117,8 @@ static void a_growing_run_is_two_runs_joined(void **state)
     }
 }
 
-// What was made for the first size and holds for all of it cannot go on; what has its place in it can.
+// What was made for the first size and holds for all of it cannot go on; what has its place in it
+// can.
 static void masks_hold_only_within_their_size(void **state)
 {
     world *w = *state;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// hooks_test.c - LoRAs (files and whole checkpoints) that belong to prompts, against models that have them:
-// same pictures.
+// hooks_test.c - LoRAs (files and whole checkpoints) that belong to prompts, against models that
+// have them: same pictures.
 #include "world.h"
 
 #include <math.h>
@@ -46,8 +46,8 @@ static void write_lora(const world *w)
         AT_OK);
 }
 
-// checkpoints/other.safetensors: tiny_full with other numbers in two layers, one of the denoiser and one of
-// CLIP.
+// checkpoints/other.safetensors: tiny_full with other numbers in two layers, one of the denoiser
+// and one of CLIP.
 static void write_other(const world *w)
 {
     at_store *s = NULL;
@@ -248,7 +248,8 @@ static void a_checkpoint_is_a_lora_of_another(void **state)
               SAMPLE("5", "m", "['p',0]", "['n',0]", "3", "2"), WORLD_CAPTURE("a", "['1',0]"),
               WORLD_CAPTURE("b", "['2',0]"), WORLD_CAPTURE("d", "['3',0]"),
               WORLD_CAPTURE("f", "['4',0]"), WORLD_CAPTURE("g", "['5',0]"));
-    // W1 + (W2 - W1) against W2, and against a mixture: rounded once to the file's dtype, the same here
+    // W1 + (W2 - W1) against W2, and against a mixture: rounded once to the file's dtype, the same
+    // here
     assert_true(world_distance(world_latent("a"), world_latent("b")) < 1e-5);
     assert_true(world_distance(world_latent("d"), world_latent("f")) < 1e-5);
     assert_true(world_distance(world_latent("a"), world_latent("g")) > 1e-3);
