@@ -66,7 +66,7 @@ out:
 
 at_status at_cuda_register(int abi)
 {
-    int n = 0;
+    int n = 0, driver = 0;
     if (abi != AT_BACKEND_ABI)
         return at_fail(AT_EUNSUPPORTED,
                        "libat_cuda.so speaks ABI %d, this program %d; use the plug-in "
@@ -76,6 +76,15 @@ at_status at_cuda_register(int abi)
     setenv("NVIDIA_TF32_OVERRIDE", "0", 0);
     cudaError_t e = cudaGetDeviceCount(&n);
     if (e == cudaErrorNoDevice) return AT_OK;
+    if (e == cudaErrorInsufficientDriver) {
+        (void)cudaDriverGetVersion(&driver);
+        if (!driver) return at_fail(AT_EDEVICE, "no NVIDIA driver on this machine");
+        return at_fail(AT_EDEVICE,
+                       "the NVIDIA driver knows CUDA %d.%d and this build wants %d.%d; "
+                       "install a newer driver",
+                       driver / 1000, driver % 1000 / 10, CUDART_VERSION / 1000,
+                       CUDART_VERSION % 1000 / 10);
+    }
     if (e != cudaSuccess) return at_fail(AT_EDEVICE, "CUDA: %s", cudaGetErrorString(e));
     for (int i = 0; i < n && i < MAX_GPUS; i++) {
         at_cuda *g = NULL;

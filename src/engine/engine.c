@@ -43,7 +43,7 @@ at_status at_engine_device(const char *name, at_device **out)
     *out = at_device_find(strcmp(name, "cuda") == 0 ? "cuda:0" : name);
     if (*out) return AT_OK;
     if (at_starts_with(name, "cuda") && *at_plugins_reason())
-        return at_fail(AT_EDEVICE, "--device %s: %s; `--device cpu` works", name,
+        return at_fail(AT_EDEVICE, "--device %s: %s; `atelier devices` lists what works", name,
                        at_plugins_reason());
     return at_fail(AT_EDEVICE, "--device %s: no such device here; `atelier devices` lists them",
                    name);

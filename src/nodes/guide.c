@@ -96,9 +96,10 @@ void at_guide_estimate(at_guide *g, at_ops *o, const at_tensor *x, float sigma, 
         at_ops_poison(o, AT_EINVAL, "sampler: no picture to look at");
         return;
     }
-    if (take_size(g, x) == AT_OK) p = at_guide_plan(g, n, list, sigma);
-    if (!p) {
-        at_ops_poison(o, AT_EINVAL, "%s", at_error_text());
+    at_status st = take_size(g, x);
+    if (st == AT_OK) st = at_guide_plan(g, n, list, sigma, &p);
+    if (st != AT_OK) {
+        at_ops_poison(o, st, "%s", at_error_text());
         return;
     }
     tell_asked(g);

@@ -138,7 +138,8 @@ at_status at_guide_repeat(const at_tensor *t, int64_t n, at_tensor **out);
 // guide_mult.c: the weights of an entry, and what is left of the picture.
 at_status at_guide_mult(const at_guide *g, at_entry *e);
 // guide_plan.c
-const at_plan *at_guide_plan(at_guide *g, int n, const at_list_id *list, float sigma);
+at_status at_guide_plan(at_guide *g, int n, const at_list_id *list, float sigma,
+                        const at_plan **out);
 void at_plan_clear(at_plan *p);
 // guide_lora.c: the network that an entry with these hooks (NULL: none) runs on at this sigma;
 // borrowed until the next call. NULL after a failure (sticky in `o`).

@@ -306,24 +306,24 @@ out:
     return st;
 }
 
-const at_plan *at_guide_plan(at_guide *g, int n, const at_list_id *list, float sigma)
+at_status at_guide_plan(at_guide *g, int n, const at_list_id *list, float sigma,
+                        const at_plan **out)
 {
     bool *active = at_calloc(g->entries + 1, sizeof *active);
 
-    if (!active) {
-        at_fail(AT_ENOMEM, "sampler: no memory for a plan");
-        return NULL;
-    }
+    *out = NULL;
+    if (!active) return at_fail(AT_ENOMEM, "sampler: no memory for a plan");
     mark(g, sigma, active);
-    for (size_t i = 0; i < AT_GUIDE_PLANS; i++)
-        if (same_question(g, &g->plans[i], n, list, active)) {
-            at_free(active);
-            return &g->plans[i];
-        }
+    for (size_t i = 0; i < AT_GUIDE_PLANS && !*out; i++)
+        if (same_question(g, &g->plans[i], n, list, active)) *out = &g->plans[i];
     at_free(active);
+    if (*out) return AT_OK;
     at_plan *p = &g->plans[g->next_plan++ % AT_GUIDE_PLANS];
     at_plan_clear(p);
-    if (make(g, p, n, list, sigma) == AT_OK) return p;
-    at_plan_clear(p);
-    return NULL;
+    at_status st = make(g, p, n, list, sigma);
+    if (st == AT_OK)
+        *out = p;
+    else
+        at_plan_clear(p);
+    return st;
 }
