@@ -307,7 +307,7 @@ AT_KNOWN("ModelSamplingContinuousV", CORE)
 AT_KNOWN("ModelSamplingDiscrete", CORE)
 AT_KNOWN("ModelSamplingFlux", CORE)
 AT_KNOWN("ModelSamplingSD3", CORE)
-AT_KNOWN("ModelSamplingStableCascade", CORE)
+AT_KNOWN("ModelSamplingStableCascade", OTHER)
 AT_KNOWN("RescaleCFG", CORE)
 // comfy_extras.nodes_model_downscale
 AT_KNOWN("PatchModelAddDownscale", CORE)
