@@ -244,8 +244,16 @@ static at_status finish(at_cuda *g, const at_conv2d_args *a, const at_view *sum,
     return at_cuda_check(g, e, "conv: bias and residual");
 }
 
-// The whole layer as one graph, where cuDNN has one: x and w in one format, no scale, channels
-// side by side, and an output that is not the residual.
+static bool dense(const at_view *v)
+{
+    int64_t want = 1;
+    for (int d = v->rank - 1; d >= 0; want *= v->shape[d], d--)
+        if (v->shape[d] > 1 && v->stride[d] != want) return false;
+    return true;
+}
+
+// The whole layer as one graph, where cuDNN has one: x and w in one format, no scale, everything
+// without gaps (cuDNN's kernels may write into them), and an output that is not the residual.
 static at_status fused(at_cuda *g, const at_conv2d_args *a, conv_call *c, const int pad[4],
                        bool *done)
 {
@@ -258,9 +266,9 @@ static at_status fused(at_cuda *g, const at_conv2d_args *a, conv_call *c, const 
                    .silu = a->act == AT_ACT_SILU};
     *done = false;
     if (a->act != AT_ACT_NONE && a->act != AT_ACT_SILU) return AT_OK;
-    if (a->w.scale != 1.0f || a->out.stride[3] != 1) return AT_OK;
+    if (a->w.scale != 1.0f || !dense(&a->out)) return AT_OK;
     if (a->residual.data) {
-        if (a->residual.data == a->out.data || a->residual.stride[3] != 1) return AT_OK;
+        if (a->residual.data == a->out.data || !dense(&a->residual)) return AT_OK;
         in.residual = &a->residual;
     }
     return by_cudnn(g, &in, done);

@@ -66,6 +66,13 @@ __device__ inline double any_load(const void *p, int dtype, int64_t i)
     }
 }
 
+// Truncated towards zero and kept within the type, as on the CPU; NaN becomes 0.
+__device__ inline int64_t to_int(double x, double least, double most)
+{
+    if (isnan(x)) return 0;
+    return (int64_t)(x < least ? least : x > most ? most : x);
+}
+
 __device__ inline void any_store(void *p, int dtype, int64_t i, double x)
 {
     switch (dtype) {
@@ -85,10 +92,10 @@ __device__ inline void any_store(void *p, int dtype, int64_t i, double x)
         break;
     }
     case AT_F64: ((double *)p)[i] = x; break;
-    case AT_I8: ((int8_t *)p)[i] = (int8_t)(int64_t)x; break;
-    case AT_U8: ((uint8_t *)p)[i] = (uint8_t)(int64_t)x; break;
-    case AT_I16: ((int16_t *)p)[i] = (int16_t)(int64_t)x; break;
-    case AT_I32: ((int32_t *)p)[i] = (int32_t)(int64_t)x; break;
+    case AT_I8: ((int8_t *)p)[i] = (int8_t)to_int(x, -128.0, 127.0); break;
+    case AT_U8: ((uint8_t *)p)[i] = (uint8_t)to_int(x, 0.0, 255.0); break;
+    case AT_I16: ((int16_t *)p)[i] = (int16_t)to_int(x, -32768.0, 32767.0); break;
+    case AT_I32: ((int32_t *)p)[i] = (int32_t)to_int(x, -2147483648.0, 2147483647.0); break;
     case AT_I64: ((int64_t *)p)[i] = (int64_t)x; break;
     default: ((uint8_t *)p)[i] = x != 0; break;
     }
