@@ -63,7 +63,8 @@ static const char *const part_names[] = {[AT_PART_DENOISER] = "denoiser",
                                          [AT_PART_VISION] = "picture encoder",
                                          [AT_PART_STYLE] = "style model",
                                          [AT_PART_GLIGEN] = "GLIGEN",
-                                         [AT_PART_UPSCALER] = "upscaler"};
+                                         [AT_PART_UPSCALER] = "upscaler",
+                                         [AT_PART_PHOTOMAKER] = "PhotoMaker"};
 
 static at_status print_component(at_store *s, const at_found *f)
 {

@@ -26,6 +26,7 @@ static const char *part_title(at_part p)
     case AT_PART_STYLE: return "Style models";
     case AT_PART_GLIGEN: return "GLIGEN";
     case AT_PART_UPSCALER: return "Upscalers";
+    case AT_PART_PHOTOMAKER: return "PhotoMaker";
     }
     return "Others";
 }

@@ -33,6 +33,7 @@ static const component_row components[] = {
     {"clip_vision", at_case_clip_vision},
     {"style_model", at_case_style_model},
     {"gligen", at_case_gligen},
+    {"photomaker", at_case_photomaker},
     {"upscaler", at_case_upscaler},
     {"weights", at_case_weights},
 };

@@ -55,6 +55,7 @@ at_status at_case_controlnet(at_case *c, at_verify_report *r); // verify_control
 at_status at_case_gligen(at_case *c, at_verify_report *r);
 at_status at_case_clip_vision(at_case *c, at_verify_report *r); // verify_vision.c
 at_status at_case_style_model(at_case *c, at_verify_report *r);
+at_status at_case_photomaker(at_case *c, at_verify_report *r);
 at_status at_case_upscaler(at_case *c, at_verify_report *r); // verify_upscaler.c
 at_status at_case_vae_encode(at_case *c, at_verify_report *r);
 at_status at_case_tokenizer(at_case *c, at_verify_report *r);

@@ -188,11 +188,12 @@ static at_seen look(at_ops *o, const at_bound *m, const at_tensor *pixels, at_ac
         r.last = r.embeds = norm(o, x, w->after, AT_F32);
         return r;
     }
+    int64_t b = pixels->shape[0];
     r.last = x;
     at_tensor *pooled = norm(o, at_contiguous(o, at_narrow(o, x, 1, 0, 1)), w->after, AT_F32);
+    r.pooled = at_reshape(o, pooled, 2, (int64_t[]){b, c->width});
     pooled = at_cast(o, at_linear(o, pooled, w->projection, NULL, NULL), AT_F32);
-    r.embeds =
-        at_reshape(o, pooled, 2, (int64_t[]){pixels->shape[0], pooled ? pooled->shape[2] : 0});
+    r.embeds = at_reshape(o, pooled, 2, (int64_t[]){b, pooled ? pooled->shape[2] : 0});
     return r;
 }
 

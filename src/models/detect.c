@@ -61,6 +61,8 @@ static const prefix_row prefixes[] = {
     {AT_PART_UPSCALER, "params_ema."},
     {AT_PART_UPSCALER, "params."},
     {AT_PART_UPSCALER, "module."},
+    {AT_PART_PHOTOMAKER, "id_encoder."},
+    {AT_PART_PHOTOMAKER, ""},
 };
 
 const char *at_arch_name(const at_arch *a)

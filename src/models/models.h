@@ -23,11 +23,12 @@ typedef enum at_part {
     AT_PART_DENOISER,
     AT_PART_TEXT,
     AT_PART_VAE,
-    AT_PART_CONTROL, // control_net.h
-    AT_PART_VISION,  // vision.h: picture encoders
-    AT_PART_STYLE,   // vision.h: from a picture's encoding to text tokens
-    AT_PART_GLIGEN,  // gligen.h
-    AT_PART_UPSCALER // upscaler.h
+    AT_PART_CONTROL,   // control_net.h
+    AT_PART_VISION,    // vision.h: picture encoders
+    AT_PART_STYLE,     // vision.h: from a picture's encoding to text tokens
+    AT_PART_GLIGEN,    // gligen.h
+    AT_PART_UPSCALER,  // upscaler.h
+    AT_PART_PHOTOMAKER // photomaker.h
 } at_part;
 typedef struct at_found {
     const at_arch *arch;

@@ -26,7 +26,6 @@ static void vision_free(at_vision *v)
 at_status at_vision_load(at_store *s, at_part part, const char *label, at_vision **out)
 {
     at_status st = AT_OK;
-    at_vision *v = NULL;
     at_found found;
 
     if (at_store_find(s, "encoder.layer.23.layer_scale2.lambda1"))
@@ -37,11 +36,21 @@ at_status at_vision_load(at_store *s, at_part part, const char *label, at_vision
                        "shows what it holds",
                        label, part == AT_PART_STYLE ? "style model" : "picture encoder",
                        at_store_count(s)));
-    v = at_calloc(1, sizeof *v);
+    AT_TRY(at_vision_of(found.arch, s, found.prefix, label, out));
+out:
+    return st;
+}
+
+at_status at_vision_of(const at_arch *a, at_store *s, const char *prefix, const char *label,
+                       at_vision **out)
+{
+    at_status st = AT_OK;
+    at_vision *v = at_calloc(1, sizeof *v);
+
     if (!v || !(v->label = at_strdup(label)))
         AT_TRY(at_fail(AT_ENOMEM, "%s: no memory for a picture encoder", label));
     atomic_init(&v->refs, 1);
-    AT_TRY(at_bound_new(found.arch, s, found.prefix, &v->bound));
+    AT_TRY(at_bound_new(a, s, prefix, &v->bound));
     *out = v;
     v = NULL;
 out:
@@ -79,11 +88,12 @@ at_seen at_vision_look(at_ops *o, const at_vision *v, const at_tensor *pixels)
     at_scope_begin(o);
     at_seen r = v->bound->arch->vision->look(o, v->bound, pixels);
     at_tensor *last = at_ops_keep(o, r.last), *before = at_ops_keep(o, r.penultimate);
-    at_tensor *embeds = at_ops_keep(o, r.embeds);
+    at_tensor *embeds = at_ops_keep(o, r.embeds), *pooled = at_ops_keep(o, r.pooled);
     at_scope_end(o, NULL);
     seen.last = last ? at_ops_adopt(o, last) : NULL;
     seen.penultimate = before ? at_ops_adopt(o, before) : NULL;
     seen.embeds = embeds ? at_ops_adopt(o, embeds) : NULL;
+    seen.pooled = pooled ? at_ops_adopt(o, pooled) : NULL;
     return seen;
 }
 

@@ -13,6 +13,7 @@
 typedef struct at_seen {
     at_tensor *last, *penultimate; // after the last layer (no norm but SigLIP's), and before it
     at_tensor *embeds;             // projected; SigLIP: the same as last
+    at_tensor *pooled;             // what is projected; SigLIP: NULL
 } at_seen;
 
 typedef struct at_vision_facts {
@@ -24,6 +25,9 @@ typedef struct at_vision_facts {
 typedef struct at_vision at_vision;
 // AT_EFORMAT if the file has no such part; AT_EUNSUPPORTED for kinds that are not built.
 at_status at_vision_load(at_store *s, at_part part, const char *label, at_vision **out);
+// One of a row that the caller knows, whatever its probes say.
+at_status at_vision_of(const at_arch *a, at_store *s, const char *prefix, const char *label,
+                       at_vision **out);
 at_vision *at_vision_retain(at_vision *v);
 void at_vision_release(at_vision **v); // nulls it; NULL is fine
 

@@ -176,6 +176,7 @@ static at_status tokenize(const at_obj_clip *clip, at_te place, const at_prompt_
         p->how.embeddings = &p->embeddings.source;
     }
     AT_TRY(at_prompt_chunks(p->e->tokenizer, text, &p->how, &p->chunks));
+    if (texts->drop_group > 0) at_chunks_drop(&p->chunks, texts->drop_group);
     if (p->chunks.count > MAX_CHUNKS)
         AT_TRY(at_fail(AT_EINVAL, "the prompt has %zu chunks of %d tokens; %d is the most",
                        p->chunks.count, p->how.max_length, MAX_CHUNKS));

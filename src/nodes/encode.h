@@ -18,6 +18,7 @@ typedef struct at_prompt_texts {
     // CLIP-L and CLIP-G get equally many chunks: empty ones are put behind the shorter prompt.
     bool same_chunks;
     bool raw_pooled; // pooled without its projection (GLIGEN)
+    int drop_group;  // at_chunks_drop (PhotoMaker); 0: none
 } at_prompt_texts;
 
 // Encode with every encoder of the CLIP object. The result is a CONDITIONING of one entry.

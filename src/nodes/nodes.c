@@ -61,6 +61,7 @@ static const at_node *const *const families[] = {
     at_nodes_control_apply,
     at_nodes_vision,
     at_nodes_gligen,
+    at_nodes_photomaker,
     at_nodes_schedulers,
     at_nodes_custom_sampling_sigmas,
     at_nodes_samplers,

@@ -65,6 +65,7 @@ extern const at_node *const at_nodes_control[];
 extern const at_node *const at_nodes_control_apply[];
 extern const at_node *const at_nodes_vision[];
 extern const at_node *const at_nodes_gligen[];
+extern const at_node *const at_nodes_photomaker[];
 extern const at_node *const at_nodes_schedulers[];
 extern const at_node *const at_nodes_custom_sampling_sigmas[];
 extern const at_node *const at_nodes_samplers[];

@@ -22,12 +22,13 @@ typedef struct builder {
     at_chunk *chunk;
     int64_t cap; // of the open chunk
     size_t chunk_cap;
+    int32_t groups; // met so far
     at_chunks out;
 } builder;
 
 // A token, or a row (of count 1) that stands for one.
 typedef struct token {
-    int32_t id;
+    int32_t id, group;
     at_vectors row;
 } token;
 
@@ -37,11 +38,13 @@ static at_status put(builder *b, token t, float weight)
 
     if (c->len == b->cap) {
         int64_t cap = b->cap ? b->cap * 2 : 128;
-        int32_t *ids = at_realloc(c->ids, (size_t)cap * sizeof *ids);
+        int32_t *ids = at_realloc(c->ids, (size_t)cap * sizeof *ids), *groups;
         float *weights;
         at_vectors *vectors;
         if (ids) c->ids = ids;
-        weights = ids ? at_realloc(c->weights, (size_t)cap * sizeof *weights) : NULL;
+        groups = ids ? at_realloc(c->groups, (size_t)cap * sizeof *groups) : NULL;
+        if (groups) c->groups = groups;
+        weights = groups ? at_realloc(c->weights, (size_t)cap * sizeof *weights) : NULL;
         if (weights) c->weights = weights;
         vectors = weights ? at_realloc(c->vectors, (size_t)cap * sizeof *vectors) : NULL;
         if (!vectors)
@@ -51,6 +54,7 @@ static at_status put(builder *b, token t, float weight)
     }
     c->ids[c->len] = t.id;
     c->vectors[c->len] = t.row;
+    c->groups[c->len] = t.group;
     c->weights[c->len++] = weight;
     b->out.weighted |= !(weight == 1); // NaN counts
     return AT_OK;
@@ -92,11 +96,12 @@ out:
     return st;
 }
 
-// Token i of a group: an id, or a row of `rows` if there are any.
-static token nth(const int32_t *ids, const at_vectors *rows, size_t i)
+// Token i of the open group: an id, or a row of `rows` if there are any.
+static token nth(const builder *b, const int32_t *ids, const at_vectors *rows, size_t i)
 {
-    if (ids) return (token){.id = ids[i]};
-    return (token){.row = {rows->rows + (int64_t)i * rows->width, 1, rows->width}};
+    if (ids) return (token){.id = ids[i], .group = b->groups};
+    return (token){.group = b->groups,
+                   .row = {rows->rows + (int64_t)i * rows->width, 1, rows->width}};
 }
 
 static at_status add_group(builder *b, const int32_t *ids, const at_vectors *rows, size_t n,
@@ -107,6 +112,7 @@ static at_status add_group(builder *b, const int32_t *ids, const at_vectors *row
     int64_t eos = b->how->has_eos;
     at_status st = AT_OK;
 
+    b->groups++; // one without tokens counts
     while (n) {
         int64_t room = b->max - b->chunk->len - eos;
         size_t take = n;
@@ -117,7 +123,7 @@ static at_status add_group(builder *b, const int32_t *ids, const at_vectors *row
             take = cut ? (size_t)room : 0;
         }
         for (size_t i = 0; i < take; i++)
-            AT_TRY(put(b, nth(ids, rows, done + i), weight));
+            AT_TRY(put(b, nth(b, ids, rows, done + i), weight));
         done += take;
         n -= take;
         if (n == 0) break;
@@ -308,7 +314,31 @@ void at_chunks_free(at_chunks *c)
         at_free(c->items[i].ids);
         at_free(c->items[i].weights);
         at_free(c->items[i].vectors);
+        at_free(c->items[i].groups);
     }
     at_free(c->items);
     *c = (at_chunks){0};
+}
+
+static void copy_token(at_chunk *c, int64_t to, int64_t from)
+{
+    c->ids[to] = c->ids[from];
+    c->weights[to] = c->weights[from];
+    c->vectors[to] = c->vectors[from];
+    c->groups[to] = c->groups[from];
+}
+
+void at_chunks_drop(at_chunks *all, int32_t group)
+{
+    all->weighted = false;
+    for (size_t i = 0; i < all->count; i++) {
+        at_chunk *c = &all->items[i];
+        int64_t n = 0;
+        for (int64_t j = 0; j < c->len; j++)
+            if (c->groups[j] != group) copy_token(c, n++, j);
+        while (n < c->len)
+            copy_token(c, n++, c->len - 1);
+        for (int64_t j = 0; j < c->len; j++)
+            all->weighted |= !(c->weights[j] == 1);
+    }
 }

@@ -36,7 +36,7 @@ typedef struct at_vector_source {
 
 // How an encoder wants its tokens laid out.
 typedef struct at_chunking {
-    int max_length; // CLIP 77; T5: 0 = one chunk of any length
+    int max_length;  // CLIP 77; T5: 0 = one chunk of any length
     int min_length;  // T5: pad up to this (Flux 256); 0 none
     int min_padding; // T5: at least so many behind the end
     bool has_bos, has_eos;
@@ -51,6 +51,7 @@ typedef struct at_chunk {
     int32_t *ids;
     float *weights;
     at_vectors *vectors; // rows NULL: an id; else one row that stands in its place (its id is 0)
+    int32_t *groups;     // which group of tokens it came with, from 1 on; 0: begin, end and pads
     int64_t len;
 } at_chunk;
 typedef struct at_chunks {
@@ -62,5 +63,7 @@ typedef struct at_chunks {
 at_status at_prompt_chunks(const at_tokenizer *t, const char *text, const at_chunking *how,
                            at_chunks *out);
 void at_chunks_free(at_chunks *c);
+// Takes the tokens of a group (> 0) out; each chunk stays as long, its last token repeated.
+void at_chunks_drop(at_chunks *c, int32_t group);
 
 #endif

@@ -303,6 +303,37 @@ static void failed_allocations_leak_nothing(void **state)
     }
 }
 
+static void a_dropped_group_leaves_its_place_to_what_follows(void **state)
+{
+    (void)state;
+    // begin, "a", "a" of weight 1.5, "a", end and pads: groups 0 1 2 3 0 0 0 0
+    const at_chunking how = {.max_length = 8,
+                             .has_bos = true,
+                             .has_eos = true,
+                             .bos = at_tokenizer_bos(clip),
+                             .eos = at_tokenizer_eos(clip),
+                             .pad = 0,
+                             .max_word_length = 8,
+                             .weights = true};
+    const int32_t groups[] = {0, 1, 2, 3, 0, 0, 0, 0}, left[] = {0, 1, 3, 0, 0, 0, 0, 0};
+    at_chunks c;
+
+    assert_int_equal(at_prompt_chunks(clip, "a (a:1.5) a", &how, &c), AT_OK);
+    assert_int_equal(c.count, 1);
+    assert_memory_equal(c.items[0].groups, groups, sizeof groups);
+    at_chunks_drop(&c, 7);
+    assert_memory_equal(c.items[0].groups, groups, sizeof groups);
+    assert_true(c.weighted);
+    at_chunks_drop(&c, 2);
+    assert_memory_equal(c.items[0].groups, left, sizeof left);
+    assert_false(c.weighted);
+    assert_int_equal(c.items[0].len, 8);
+    assert_int_equal(c.items[0].ids[1], c.items[0].ids[2]);
+    assert_int_equal(c.items[0].ids[3], how.eos);
+    assert_int_equal(c.items[0].ids[7], 0);
+    at_chunks_free(&c);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -316,6 +347,7 @@ int main(void)
         cmocka_unit_test(parentheses_are_text_when_weights_are_off),
         cmocka_unit_test(impossible_layouts_are_refused),
         cmocka_unit_test(failed_allocations_leak_nothing),
+        cmocka_unit_test(a_dropped_group_leaves_its_place_to_what_follows),
     };
     return cmocka_run_group_tests(tests, open_clip, close_clip);
 }

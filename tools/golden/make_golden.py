@@ -17,7 +17,7 @@ import sys
 import torch
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-FAMILIES = ["flux", "flux_edit", "unet", "patch", "clip", "t5", "vae", "taesd", "torch_files", "tokens", "prompt", "lora", "control", "vision", "gligen"]
+FAMILIES = ["flux", "flux_edit", "unet", "patch", "clip", "t5", "vae", "taesd", "torch_files", "tokens", "prompt", "lora", "control", "vision", "gligen", "photomaker"]
 
 
 def main():
