@@ -224,7 +224,8 @@ static at_tensor *text_tokens(at_ops *o, const at_bound *m, const at_control_in 
     at_linear(at_into(o, text), in->context, w->flux.txt_in.w, w->flux.txt_in.b, NULL);
     for (int64_t i = 0; moded && i < b; i++) {
         at_tensor *row = at_narrow(o, at_narrow(o, out, 0, i, 1), 1, 0, 1);
-        at_embedding(at_into(o, row), w->modes, &(int32_t){in->type}, 1);
+        int32_t mode = in->type;
+        at_embedding(at_into(o, row), w->modes, &mode, 1);
     }
     return out;
 }

@@ -205,7 +205,7 @@ static void cost(const void *config, int64_t batch, int64_t latent_h, int64_t la
 {
     const at_unet_shape *s = config;
     cost_walk w = {.text = (double)text_tokens};
-    double h[AT_UNET_BLOCKS + 1], wd[AT_UNET_BLOCKS + 1], size[AT_UNET_BLOCKS];
+    double h[AT_UNET_BLOCKS + 1], wd[AT_UNET_BLOCKS + 1], size[AT_UNET_BLOCKS] = {0};
     int level = 0;
 
     h[0] = (double)latent_h;

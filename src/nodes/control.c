@@ -315,7 +315,7 @@ static at_tensor *pool(at_ops *o, const at_tensor *t)
 // Strength and pooling, each distinct tensor once.
 static void weigh(at_ops *o, const at_obj_control *c, at_control *out)
 {
-    const at_tensor *from[PLACES], *to[PLACES];
+    const at_tensor *from[PLACES] = {0}, *to[PLACES];
     int seen = 0;
     for (int i = 0; i < PLACES; i++) {
         const at_tensor **p = place(out, i);

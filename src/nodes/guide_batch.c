@@ -137,6 +137,8 @@ at_tensor *at_forward_next(at_ops *o, const at_forward *f)
         if (!h->ops->forward) continue;
         at_forward inner = *f;
         inner.next = i + 1;
+        // The result is a tensor of the scope: `inner` is borrowed for the call.
+        // cppcheck-suppress returnDanglingLifetime
         return h->ops->forward(h->self, g->runs[i], o, &inner);
     }
     return at_model_forward(o, f->network, f->in);
