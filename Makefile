@@ -2,6 +2,7 @@
 # The front door. CMake and ninja do the work; see docs/ARCHITECTURE.md.
 #   make demo   install what is missing, build, draw a picture, print its path
 #   make test   the same set-up, then every test that this machine can run
+#   make cuda   the CUDA plug-in, where nvcc is; make docs: the pages printed from tables
 SHELL := /bin/bash
 PRESET ?= release
 BUILD := build/$(PRESET)
@@ -11,7 +12,7 @@ PROMPT ?= a big red house on the left and a small yellow star on the right, snow
 quietly = out=$$($(1) 2>&1) || { printf '%s\n' "$$out"; exit 1; }; \
     printf '%s\n' "$$out" | grep -v 'no work to do' | grep . || true
 
-.PHONY: all demo test setup build vocabulary fmt lint docs dist clean help
+.PHONY: all demo test setup build cuda vocabulary fmt lint docs dist clean help
 all: build
 
 help:
@@ -22,6 +23,13 @@ setup:
 
 build: setup $(BUILD)/build.ninja vocabulary
 	@$(call quietly,ninja -C $(BUILD) --quiet atelier)
+
+# The CUDA plug-in, where nvcc is: a minute or two that the CPU's users do not wait for.
+cuda: build
+	@ninja -C $(BUILD) -t query at_cuda >/dev/null 2>&1 || { \
+	    echo "cuda: no nvcc with the CUDA runtime here; install CUDA, remove $(BUILD) and try again"; exit 1; }
+	@$(call quietly,ninja -C $(BUILD) --quiet at_cuda)
+	@$(BUILD)/bin/atelier devices
 
 $(BUILD)/build.ninja:
 	@cmake --preset $(PRESET) >/dev/null
