@@ -12,15 +12,6 @@
 #include "base/mem.h"
 #include "sample/noise.h"
 
-static void *object_new(size_t bytes, const at_object_type *type)
-{
-    at_object *o = at_calloc(1, bytes);
-    if (!o) return NULL;
-    atomic_init(&o->refs, 1);
-    o->type = type;
-    return o;
-}
-
 static void vision_free(at_object *self)
 {
     at_vision_release(&((at_obj_vision *)self)->vision);
@@ -31,7 +22,7 @@ static const at_object_type style_type = {"STYLE_MODEL", vision_free};
 
 static at_object *vision_new(at_vision *v, const at_object_type *type)
 {
-    at_obj_vision *o = object_new(sizeof *o, type);
+    at_obj_vision *o = at_object_new(sizeof *o, type);
     if (o)
         o->vision = v;
     else
@@ -59,7 +50,7 @@ static const at_object_type seen_type = {"CLIP_VISION_OUTPUT", seen_free};
 
 at_object *at_obj_seen_new(at_tensor *last, at_tensor *penultimate, at_tensor *embeds)
 {
-    at_obj_seen *s = object_new(sizeof *s, &seen_type);
+    at_obj_seen *s = at_object_new(sizeof *s, &seen_type);
     if (!s) {
         at_tensor_release(&last);
         at_tensor_release(&penultimate);
@@ -84,7 +75,7 @@ static const at_object_type unclip_type = {"UNCLIP", unclip_free};
 at_object *at_obj_unclip_new(at_object *previous, at_object *seen, double strength,
                              double noise_augmentation)
 {
-    at_obj_unclip *u = object_new(sizeof *u, &unclip_type);
+    at_obj_unclip *u = at_object_new(sizeof *u, &unclip_type);
     if (!u) return NULL;
     u->previous = (at_obj_unclip *)at_object_retain(previous);
     u->seen = (at_obj_seen *)at_object_retain(seen);

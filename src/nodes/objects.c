@@ -8,7 +8,7 @@
 #include "base/mem.h"
 #include "nodes/hooks.h"
 
-static void *object_new(size_t bytes, const at_object_type *type)
+void *at_object_new(size_t bytes, const at_object_type *type)
 {
     at_object *o = at_calloc(1, bytes);
     if (!o) return NULL;
@@ -29,7 +29,7 @@ static const at_object_type model_type = {"MODEL", model_free};
 
 at_object *at_obj_model_new(at_model *model)
 {
-    at_obj_model *m = object_new(sizeof *m, &model_type);
+    at_obj_model *m = at_object_new(sizeof *m, &model_type);
     if (m)
         m->model = model;
     else
@@ -76,7 +76,7 @@ static const at_object_type vae_type = {"VAE", vae_free};
 
 at_object *at_obj_vae_new(at_vae *vae)
 {
-    at_obj_vae *v = object_new(sizeof *v, &vae_type);
+    at_obj_vae *v = at_object_new(sizeof *v, &vae_type);
     if (v)
         v->vae = vae;
     else
@@ -101,7 +101,7 @@ static const at_object_type clip_type = {"CLIP", clip_free};
 
 at_object *at_obj_clip_new(at_clip_kind kind, at_clip_encoder enc[AT_TE_COUNT])
 {
-    at_obj_clip *c = object_new(sizeof *c, &clip_type);
+    at_obj_clip *c = at_object_new(sizeof *c, &clip_type);
     for (size_t i = 0; i < AT_TE_COUNT; i++) {
         if (c)
             c->enc[i] = enc[i];
@@ -115,7 +115,7 @@ at_object *at_obj_clip_new(at_clip_kind kind, at_clip_encoder enc[AT_TE_COUNT])
 
 at_object *at_obj_clip_copy(const at_obj_clip *from)
 {
-    at_obj_clip *c = object_new(sizeof *c, &clip_type);
+    at_obj_clip *c = at_object_new(sizeof *c, &clip_type);
     if (!c) return NULL;
     at_object base = c->base;
     *c = *from;
@@ -140,7 +140,7 @@ static const at_object_type latent_type = {"LATENT", latent_free};
 
 at_object *at_obj_latent_new(at_tensor *samples)
 {
-    at_obj_latent *l = object_new(sizeof *l, &latent_type);
+    at_obj_latent *l = at_object_new(sizeof *l, &latent_type);
     if (l)
         l->samples = samples;
     else
@@ -177,7 +177,7 @@ static const at_object_type mask_type = {"MASK", image_free};
 
 static at_object *pixels_new(at_tensor *pixels, const at_object_type *type)
 {
-    at_obj_image *i = object_new(sizeof *i, type);
+    at_obj_image *i = at_object_new(sizeof *i, type);
     if (i)
         i->pixels = pixels;
     else
@@ -202,7 +202,7 @@ static const at_object_type sampler_type = {"SAMPLER", plain_free};
 
 at_object *at_obj_noise_new(bool disabled, uint64_t seed)
 {
-    at_obj_noise *n = object_new(sizeof *n, &noise_type);
+    at_obj_noise *n = at_object_new(sizeof *n, &noise_type);
     if (!n) return NULL;
     n->disabled = disabled;
     n->seed = seed;
@@ -211,7 +211,7 @@ at_object *at_obj_noise_new(bool disabled, uint64_t seed)
 
 at_object *at_obj_sampler_new(const char *name)
 {
-    at_obj_sampler *s = object_new(sizeof *s, &sampler_type);
+    at_obj_sampler *s = at_object_new(sizeof *s, &sampler_type);
     if (!s) return NULL;
     snprintf(s->name, sizeof s->name, "%s", name);
     at_sampler_defaults(name, &s->options);
@@ -228,7 +228,7 @@ static const at_object_type sigmas_type = {"SIGMAS", sigmas_free};
 
 at_object *at_obj_sigmas_new(float *values, size_t count)
 {
-    at_obj_sigmas *s = object_new(sizeof *s, &sigmas_type);
+    at_obj_sigmas *s = at_object_new(sizeof *s, &sigmas_type);
     if (!s) {
         at_free(values);
         return NULL;
@@ -252,7 +252,7 @@ static const at_object_type guider_type = {"GUIDER", guider_free};
 at_object *at_obj_guider_new(const at_obj_model *m, const at_obj_cond *positive,
                              const at_obj_cond *negative, double cfg)
 {
-    at_obj_guider *g = object_new(sizeof *g, &guider_type);
+    at_obj_guider *g = at_object_new(sizeof *g, &guider_type);
     if (!g) return NULL;
     g->model = (at_obj_model *)at_object_retain((at_object *)m);
     g->positive = (at_obj_cond *)at_object_retain((at_object *)positive);
@@ -283,7 +283,7 @@ static const at_object_type lora_type = {"LORA_MODEL", lora_free};
 
 at_object *at_obj_lora_new(at_store *s)
 {
-    at_obj_lora *l = object_new(sizeof *l, &lora_type);
+    at_obj_lora *l = at_object_new(sizeof *l, &lora_type);
     if (l)
         l->store = s;
     else

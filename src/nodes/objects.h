@@ -12,6 +12,9 @@
 #include "sample/sample.h"
 #include "text/tokenizer.h"
 
+// Zeroed, with one reference; NULL if out of memory. `bytes` is the whole struct's, at_object first.
+void *at_object_new(size_t bytes, const at_object_type *type);
+
 // A network with what nodes changed about it: sampling facts and weights (in `model`), hooks in its
 // forward, hooks around it (guidance). Nodes make a new one that shares what they leave alone.
 typedef struct at_obj_model {
