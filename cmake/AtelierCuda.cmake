@@ -40,7 +40,7 @@ foreach(source ${kernels})
     add_custom_command(
         OUTPUT ${object}
         COMMAND ${CMAKE_COMMAND} -E make_directory ${CMAKE_BINARY_DIR}/cuda
-        COMMAND ${AT_NVCC} -std=c++17 -O3 ${codes} -Xcompiler -fPIC -I${CMAKE_SOURCE_DIR}/src
+        COMMAND ${CMAKE_C_COMPILER_LAUNCHER} ${AT_NVCC} -std=c++17 -O3 ${codes} -Xcompiler -fPIC -I${CMAKE_SOURCE_DIR}/src
                 -I${CMAKE_SOURCE_DIR}/include -c ${source} -o ${object}
         DEPENDS ${source} ${kernel_headers} ${CMAKE_SOURCE_DIR}/include/atelier/types.h
         COMMENT "CUDA ${name}.cu" VERBATIM)
