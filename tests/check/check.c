@@ -48,12 +48,6 @@ static void restore(ck_run *r)
         memcpy(r->t[i].block, r->t[i].pristine, r->t[i].bytes);
 }
 
-static void forget_packed(ck_run *r)
-{
-    void *p = atomic_exchange(&r->packed.data, NULL);
-    if (p && r->packed.free) r->packed.free(p);
-}
-
 // Inputs untouched, guard bytes and gaps of the output untouched. Returns what is wrong or NULL.
 static const char *intact(const ck_run *r)
 {
@@ -142,7 +136,7 @@ static bool check_twin(ck_run *r, const char *row, const at_cpu_variant *v, cons
 
     if (ok && atomic_load(&r->packed.data))
         ok = run_once(r, v->name, row, v->table) && judge_twin(r, row, v->name, plain);
-    forget_packed(r);
+    ck_forget_packed(r);
     return ok;
 }
 
@@ -195,7 +189,7 @@ static bool check_row(ck_run *r, const char *row, const options *opt)
     if (!plain || !r->truth || !r->mag) exit(2);
     r->op->truth(r);
     ok = run_once(r, "plain", row, at_cpu_reference()) && compare(r, "plain", row, r->truth, 1);
-    forget_packed(r);
+    ck_forget_packed(r);
     for (int64_t i = 0; i < n; i++)
         plain[i] = ck_value(o, ck_offset(o, i));
     for (int i = 0; i < count; i++) {
@@ -242,7 +236,7 @@ static void bench_row(ck_run *r, const char *row, const options *opt)
     if (wanted(opt, "plain") && work < 20e9) plain = median_time(r, at_cpu_reference(), 0.5);
     printf("%-10s %-52s", r->op->name, row);
     if (plain == plain) printf(" plain %9.3f ms %7.2f", plain * 1e3, work / plain * 1e-9);
-    forget_packed(r);
+    ck_forget_packed(r);
     for (int i = 0; i < count; i++) {
         double t;
         if (same_slot(r->op, variants[i].table, at_cpu_reference())) continue;
@@ -250,7 +244,7 @@ static void bench_row(ck_run *r, const char *row, const options *opt)
         t = median_time(r, variants[i].table, 2.0);
         printf(" | %s %9.3f ms %7.2f", variants[i].name, t * 1e3, work / t * 1e-9);
         if (plain == plain) printf(" x%.1f", plain / t);
-        forget_packed(r);
+        ck_forget_packed(r);
     }
     printf(" %s\n", r->flops > 0 ? "GFLOP/s" : "GB/s");
     fflush(stdout);

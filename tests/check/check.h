@@ -32,6 +32,7 @@ typedef struct ck_layout {
     int shift;          // elements after a 64-byte boundary
     unsigned broadcast; // bit d: stride 0 in dimension d (inputs only)
     int gap;            // stride of the last dimension is 1 + gap
+    int slab;           // elements between slabs of the last two dimensions: q inside a fused qkv
 } ck_layout;
 
 typedef struct ck_tensor {
@@ -45,8 +46,8 @@ typedef struct ck_run {
     const struct ck_op *op;
     ck_tensor t[CK_TENSORS]; // t[0] is the output
     int n;
-    at_packed packed;
-    void *stream; // what every slot is called with: the CPU's is NULL
+    at_packed packed, packed2; // of the weight, and of the vector beside it
+    void *stream;              // what every slot is called with: the CPU's is NULL
     union {
         at_linear_args linear;
         at_geglu_args geglu;
@@ -97,6 +98,7 @@ at_view ck_make(ck_run *r, at_dtype dtype, int rank, const int64_t *shape, ck_la
 at_wview ck_weight(ck_run *r, at_dtype dtype, int rank, const int64_t *shape, ck_fill fill,
                    float scale);
 void ck_run_free(ck_run *r);
+void ck_forget_packed(ck_run *r); // frees what a twin made of the row's weights
 // The value of an element, decoded here and not by the code under test.
 double ck_value(const at_view *v, int64_t element);
 double ck_act(double x, at_act act);

@@ -25,11 +25,22 @@ static const struct {
     at_dtype from, to;
     int64_t rows, n;
     bool permuted;
+    int pad; // after each row of the result: a part of a channel join
 } timed[] = {
-    {AT_F32, AT_F32, 1, 1 << 22, false},    {AT_BF16, AT_F32, 1, 1 << 22, false},
-    {AT_F32, AT_BF16, 1, 1 << 22, false},   {AT_F32, AT_F16, 1, 1 << 22, false},
-    {AT_F8E4M3, AT_F32, 1, 1 << 22, false}, {AT_F8E4M3, AT_BF16, 1, 1 << 22, false},
-    {AT_F32, AT_F8E4M3, 1, 1 << 22, false}, {AT_F32, AT_F32, 2048, 2048, true},
+    {AT_F32, AT_F32, 1, 1 << 22, false},
+    {AT_BF16, AT_F32, 1, 1 << 22, false},
+    {AT_F32, AT_BF16, 1, 1 << 22, false},
+    {AT_F32, AT_F16, 1, 1 << 22, false},
+    {AT_F8E4M3, AT_F32, 1, 1 << 22, false},
+    {AT_F8E4M3, AT_BF16, 1, 1 << 22, false},
+    {AT_F32, AT_F8E4M3, 1, 1 << 22, false},
+    {AT_F32, AT_F32, 2048, 2048, true},
+    {AT_F32, AT_BF16, 16, 128 * 128, true},   // a latent to NHWC
+    {AT_F32, AT_BF16, 3, 1 << 20, true},      // a picture
+    {AT_BF16, AT_F32, 1 << 20, 3, true},      // back
+    {AT_F16, AT_F16, 8192, 1280, false, 640}, // a UNet's skip beside its block
+    {AT_F16, AT_F16, 2 * 16384, 640, false, 320},
+    {AT_BF16, AT_BF16, 4608, 3072, false, 12288}, // attention beside the MLP
 };
 enum { TIMED = sizeof timed / sizeof *timed };
 
@@ -72,10 +83,14 @@ static void build(ck_run *r, int row)
     copy_row c = bench ? (copy_row){1, timed[i].rows, timed[i].n, timed[i].permuted ? PERMUTED : 0}
                        : shapes[row % SHAPES];
     bool p = c.flags & PERMUTED;
-    ck_layout l = {.pad = c.flags & STRIDED ? 3 : 0, .gap = c.flags & STRIDED ? 1 : 0};
+    ck_layout l = {.pad = bench               ? timed[i].pad
+                          : c.flags & STRIDED ? 3
+                                              : 0,
+                   .gap = c.flags & STRIDED ? 1 : 0};
 
     r->a.simple.out = ck_make(r, to, CK_SHAPE(c.s0, p ? c.s2 : c.s1, p ? c.s1 : c.s2), l, CK_UNIT);
     l.gap = 0;
+    if (bench) l.pad = 0;
     l.shift = c.flags & STRIDED ? 1 : 0;
     r->a.simple.x = ck_make(r, from, CK_SHAPE(c.s0, c.s1, c.s2), l, c.fill);
     if (p) permute(&r->a.simple.x, 1, 2);

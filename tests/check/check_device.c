@@ -107,6 +107,7 @@ static void move_args(ck_mirror *m)
 static void move_slot(const ck_run *from, ck_run *to, at_wview *w)
 {
     if (w->packed == &from->packed) w->packed = &to->packed;
+    if (w->packed == &from->packed2) w->packed = &to->packed2;
 }
 
 bool ck_mirror_make(ck_mirror *m, at_device *dev, ck_run *r)
@@ -116,6 +117,7 @@ bool ck_mirror_make(ck_mirror *m, at_device *dev, ck_run *r)
     m->host = r;
     m->run = *r;
     atomic_store(&m->run.packed.data, NULL);
+    atomic_store(&m->run.packed2.data, NULL);
     for (int i = 0; i < r->n; i++)
         if (at_device_alloc(dev, r->t[i].bytes + 1, &m->blocks[i]) != AT_OK) {
             printf("%s\n", at_error_text());
@@ -127,6 +129,15 @@ bool ck_mirror_make(ck_mirror *m, at_device *dev, ck_run *r)
     if (strcmp(r->op->name, "geglu") == 0) move_slot(r, &m->run, &m->run.a.geglu.w);
     if (strcmp(r->op->name, "conv2d") == 0) move_slot(r, &m->run, &m->run.a.conv2d.w);
     if (strcmp(r->op->name, "embedding") == 0) move_slot(r, &m->run, &m->run.a.embedding.table);
+    if (strcmp(r->op->name, "rope") == 0) move_slot(r, &m->run, &m->run.a.rope.weight);
+    if (strcmp(r->op->name, "norm") == 0) {
+        move_slot(r, &m->run, &m->run.a.norm.weight);
+        move_slot(r, &m->run, &m->run.a.norm.bias);
+    }
+    if (strcmp(r->op->name, "group_norm") == 0) {
+        move_slot(r, &m->run, &m->run.a.group_norm.weight);
+        move_slot(r, &m->run, &m->run.a.group_norm.bias);
+    }
     return true;
 }
 
@@ -176,8 +187,7 @@ double ck_mirror_time(ck_mirror *m)
 
 void ck_mirror_drop(ck_mirror *m)
 {
-    void *p = atomic_exchange(&m->run.packed.data, NULL);
-    if (p && m->run.packed.free) m->run.packed.free(p);
+    ck_forget_packed(&m->run);
     for (int i = 0; i < m->host->n; i++)
         if (m->blocks[i]) at_device_free(m->dev, m->blocks[i], m->host->t[i].bytes + 1);
 }

@@ -46,6 +46,8 @@ static const unary_row unary_rows[] = {
     {1, 1 << 22, AT_F32, AT_F32, AT_ACT_GELU_TANH, BENCH},
     {1, 1 << 22, AT_F32, AT_F32, AT_ACT_GELU_ERF, BENCH},
     {1, 1 << 22, AT_BF16, AT_BF16, AT_ACT_SILU, BENCH},
+    {2304, 12288, AT_BF16, AT_BF16, AT_ACT_GELU_TANH, BENCH}, // half of a Flux single block
+    {1, 2 * 1280, AT_F16, AT_F16, AT_ACT_SILU, BENCH},
 };
 
 static const char *unary_label(int row, char out[160])
@@ -128,6 +130,10 @@ static const binary_row binary_rows[] = {
     {4, 3, 64, AT_F16, AT_F16, AT_F16, AT_ADD, AT_ACT_NONE, 0, IN_PLACE},
     {1, 1, 1 << 22, AT_F32, AT_F32, AT_F32, AT_ADD, AT_ACT_NONE, 0, BENCH},
     {1, 1, 1 << 22, AT_BF16, AT_BF16, AT_BF16, AT_MUL, AT_ACT_SILU, 0, BENCH},
+    {1, 512, 10240, AT_BF16, AT_BF16, AT_BF16, AT_MUL, AT_ACT_NONE, 0, BENCH}, // T5's MLP
+    {1, 4608, 3072, AT_BF16, AT_BF16, AT_BF16, AT_ADD, AT_ACT_NONE, 0, BENCH}, // ControlNet
+    {2, 16384, 320, AT_F16, AT_F16, AT_F16, AT_ADD, AT_ACT_NONE, 2, BENCH},    // time embedding
+    {2, 16384, 320, AT_F16, AT_F16, AT_F16, AT_ADD, AT_ACT_NONE, 0, BENCH},
 };
 
 static const char *binary_label(int row, char out[160])
@@ -198,9 +204,15 @@ static const struct {
     at_dtype type;
     unsigned flags, broadcast;
 } gate_rows[] = {
-    {1, 1, 1, AT_F32, 0, 0},        {2, 3, 70, AT_F32, IN_PLACE, 0},
-    {2, 3, 71, AT_F32, STRIDED, 1}, {2, 3, 600, AT_BF16, IN_PLACE, 0},
-    {2, 5, 64, AT_F16, STRIDED, 0}, {1, 4608, 3072, AT_F32, BENCH, 0},
+    {1, 1, 1, AT_F32, 0, 0},
+    {2, 3, 70, AT_F32, IN_PLACE, 0},
+    {2, 3, 71, AT_F32, STRIDED, 1},
+    {2, 3, 600, AT_BF16, IN_PLACE, 0},
+    {2, 5, 64, AT_F16, STRIDED, 0},
+    {2, 9, 2056, AT_BF16, IN_PLACE, 0},
+    {1, 4608, 3072, AT_F32, BENCH, 0},
+    {1, 4608, 3072, AT_BF16, BENCH, 0},
+    {1, 4608, 3072, AT_BF16, BENCH | IN_PLACE, 0},
 };
 
 static const char *gate_label(int row, char out[160])
@@ -229,7 +241,7 @@ static void gate_build(ck_run *r, int row)
     a->y = ck_make(r, type, CK_SHAPE(b, t, d), l, CK_UNIT);
     l.broadcast = gate_rows[row].broadcast;
     a->gate = ck_make(r, type, CK_SHAPE(b, d), l, CK_UNIT);
-    r->bytes = (double)(b * t * d) * 12;
+    r->bytes = (double)(b * t * d) * (type == AT_F32 ? 12 : 6);
 }
 
 static at_status gate_call(const at_backend *b, ck_run *r)
@@ -266,9 +278,13 @@ static const struct {
     int n;
     at_dtype in, out;
     unsigned flags;
-} sums[] = {{1, 1, AT_F32, AT_F32, 0},    {5003, 2, AT_F32, AT_F32, IN_PLACE},
-            {1000, 8, AT_F32, AT_F32, 0}, {777, 3, AT_BF16, AT_F32, 0},
-            {777, 3, AT_F32, AT_BF16, 0}, {1 << 22, 3, AT_F32, AT_F32, BENCH}};
+} sums[] = {{1, 1, AT_F32, AT_F32, 0},
+            {5003, 2, AT_F32, AT_F32, IN_PLACE},
+            {1000, 8, AT_F32, AT_F32, 0},
+            {777, 3, AT_BF16, AT_F32, 0},
+            {777, 3, AT_F32, AT_BF16, 0},
+            {1 << 22, 3, AT_F32, AT_F32, BENCH},
+            {16 * 128 * 128, 3, AT_F32, AT_F32, BENCH}};
 
 static const char *sum_label(int row, char out[160])
 {

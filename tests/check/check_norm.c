@@ -36,6 +36,13 @@ static const norm_row rows[] = {
     {1, 4608, 3072, AT_F32, AT_F32, AT_F32, MOD | BENCH},
     {1, 4608, 3072, AT_BF16, AT_BF16, AT_BF16, MOD | BENCH},
     {1, 512, 4096, AT_F32, AT_BF16, AT_F32, RMS | AFFINE | BENCH},
+    {1, 512, 4096, AT_F32, AT_BF16, AT_BF16, RMS | AFFINE | BENCH}, // T5-XXL
+    {1, 4096, 3072, AT_BF16, AT_BF16, AT_BF16, MOD | BENCH},        // Flux, picture
+    {1, 512, 3072, AT_BF16, AT_BF16, AT_BF16, MOD | BENCH},         // Flux, text
+    {2, 4096, 640, AT_F16, AT_F16, AT_F16, AFFINE | BENCH},         // SDXL
+    {2, 1024, 1280, AT_F16, AT_F16, AT_F16, AFFINE | BENCH},
+    {2, 4096, 320, AT_F16, AT_F16, AT_F16, AFFINE | BENCH}, // SD1.5
+    {1, 77, 768, AT_F16, AT_F16, AT_F16, AFFINE | BENCH},   // CLIP-L
 };
 
 static const char *label(int row, char out[160])
@@ -64,6 +71,10 @@ static void build(ck_run *r, int row)
     if (c->flags & AFFINE) {
         a->weight = ck_weight(r, c->w, CK_SHAPE(c->d), CK_UNIT, 1);
         if (!(c->flags & RMS)) a->bias = ck_weight(r, c->w, CK_SHAPE(c->d), CK_UNIT, 1);
+        if (c->flags & BENCH) { // in a model a vector is made resident once
+            a->weight.packed = &r->packed;
+            a->bias.packed = &r->packed2;
+        }
     }
     if (c->flags & MOD) {
         ck_layout m = {.pad = 2, .broadcast = c->flags & MOD_ONE ? 1 : 0};
@@ -183,6 +194,10 @@ static void group_build(ck_run *r, int row)
     if (c->flags & AFFINE) {
         a->weight = ck_weight(r, AT_F32, CK_SHAPE(c->c), CK_UNIT, 1);
         a->bias = ck_weight(r, AT_BF16, CK_SHAPE(c->c), CK_UNIT, 1);
+        if (c->flags & BENCH) {
+            a->weight.packed = &r->packed;
+            a->bias.packed = &r->packed2;
+        }
     }
     a->groups = c->groups;
     a->eps = 1e-6f;

@@ -12,7 +12,8 @@ enum {
     PER_BATCH = 8,
     STRIDED = 16,
     IN_PLACE = 32,
-    BENCH = 64
+    BENCH = 64,
+    FUSED = 128 // heads of q inside a qkv
 };
 
 typedef struct rope_row {
@@ -34,11 +35,19 @@ static const rope_row rows[] = {
     {2, 6, 2, 128, AT_BF16, AT_BF16, NORM | IN_PLACE},
     {2, 6, 2, 70, AT_BF16, AT_F32, NORM | HALVES | STRIDED},
     {1, 6, 2, 64, AT_F16, AT_F16, NORM},
+    {2, 9, 3, 128, AT_BF16, AT_BF16, NORM | IN_PLACE | FUSED},
+    {1, 9, 24, 128, AT_F16, AT_F16, NORM | IN_PLACE | FUSED},
+    {1, 9, 5, 64, AT_BF16, AT_BF16, FUSED},
+    {1, 7, 5, 32, AT_BF16, AT_F32, NORM | FUSED},
+    {2, 7, 3, 256, AT_F32, AT_F32, NORM | PER_BATCH},
     {1, 6, 2, 64, AT_F32, AT_F32, NORM, CK_LARGE},
     {1, 6, 2, 64, AT_F32, AT_F32, NORM, CK_SMALL},
     {1, 320, 4, 64, AT_F32, AT_F32, NORM | BENCH},
     {1, 4608, 24, 128, AT_F32, AT_F32, NORM | BENCH},
     {1, 4608, 24, 128, AT_BF16, AT_BF16, NORM | BENCH},
+    {1, 4608, 24, 128, AT_BF16, AT_BF16, NORM | IN_PLACE | FUSED | BENCH}, // Flux, single block
+    {1, 4096, 24, 128, AT_BF16, AT_BF16, NORM | IN_PLACE | FUSED | BENCH}, // double block
+    {1, 512, 24, 128, AT_BF16, AT_BF16, NORM | IN_PLACE | FUSED | BENCH},
 };
 
 static const char *label(int row, char out[160])
@@ -47,7 +56,10 @@ static const char *label(int row, char out[160])
     snprintf(out, 160, "[%lld,%lld,%lld,%lld] in%d out%d%s%s%s%s fill%d", (long long)r->b,
              (long long)r->t, (long long)r->h, (long long)r->d, r->in, r->out,
              r->flags & NORM ? " norm" : "", r->flags & HALVES ? " halves" : "",
-             r->flags & PER_BATCH ? " batch" : "", r->flags & STRIDED ? " strided" : "",
+             r->flags & PER_BATCH ? " batch" : "",
+             r->flags & STRIDED ? " strided"
+             : r->flags & FUSED ? " fused"
+                                : "",
              (int)r->fill);
     return out;
 }
@@ -61,16 +73,20 @@ static void build(ck_run *r, int row)
 {
     const rope_row *c = &rows[row];
     at_rope_args *a = &r->a.rope;
-    ck_layout l = {.pad = c->flags & STRIDED ? 6 : 0, .shift = c->flags & STRIDED ? 1 : 0};
+    ck_layout l = {.pad = c->flags & STRIDED ? 6 : 0,
+                   .shift = c->flags & STRIDED ? 1 : 0,
+                   .slab = c->flags & FUSED ? 2 * (int)(c->h * c->d) : 0};
+    ck_layout odd = {.shift = c->flags & STRIDED ? 1 : 0};
     int64_t table = c->flags & PER_BATCH ? c->b * c->t : c->t;
 
     a->out = ck_make(r, c->out, CK_SHAPE(c->b, c->t, c->h, c->d), l, c->fill);
     a->x = c->flags & IN_PLACE ? a->out
                                : ck_make(r, c->in, CK_SHAPE(c->b, c->t, c->h, c->d), l, c->fill);
     if (c->flags & NORM) a->weight = ck_weight(r, AT_BF16, CK_SHAPE(c->d), CK_UNIT, 1);
+    if (c->flags & BENCH) a->weight.packed = &r->packed; // in a model it is made resident once
     if (!(c->flags & NO_ROTATION)) {
-        a->cos = ck_make(r, AT_F32, CK_SHAPE(table, c->d / 2), (ck_layout){.shift = 1}, CK_UNIT);
-        a->sin = ck_make(r, AT_F32, CK_SHAPE(table, c->d / 2), (ck_layout){.shift = 1}, CK_UNIT);
+        a->cos = ck_make(r, AT_F32, CK_SHAPE(table, c->d / 2), odd, CK_UNIT);
+        a->sin = ck_make(r, AT_F32, CK_SHAPE(table, c->d / 2), odd, CK_UNIT);
     }
     a->eps = 1e-6f;
     a->halves = c->flags & HALVES;

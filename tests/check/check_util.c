@@ -158,6 +158,7 @@ static int64_t lay_out(at_view *v, ck_layout l)
         v->stride[d] = l.broadcast >> d & 1 ? 0 : step;
         if (!(l.broadcast >> d & 1)) step *= v->shape[d] > 0 ? v->shape[d] : 1;
         if (d > 0 && !(l.broadcast >> d & 1)) step += l.pad;
+        if (d > 0 && d == v->rank - 2) step += l.slab;
         if (v->shape[d] > 0) extent += (v->shape[d] - 1) * v->stride[d];
     }
     return extent;
@@ -210,10 +211,21 @@ at_wview ck_weight(ck_run *r, at_dtype dtype, int rank, const int64_t *shape, ck
     return w;
 }
 
+static void forget(at_packed *k)
+{
+    void *p = atomic_exchange(&k->data, NULL);
+    if (p && k->free) k->free(p);
+}
+
+void ck_forget_packed(ck_run *r)
+{
+    forget(&r->packed);
+    forget(&r->packed2);
+}
+
 void ck_run_free(ck_run *r)
 {
-    if (atomic_load(&r->packed.data) && r->packed.free)
-        r->packed.free(atomic_load(&r->packed.data));
+    ck_forget_packed(r);
     for (int i = 0; i < r->n; i++) {
         free(r->t[i].block);
         free(r->t[i].pristine);
