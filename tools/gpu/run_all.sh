@@ -1,0 +1,165 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# What a machine with a GPU is asked, by sections; run in a source tree with an unpacked kit (tools/gpu/kit.sh) or a build.
+#   OUT=DIR tools/gpu/run_all.sh KIT_DIR SECTION...      sections: the functions called section_* below; `all` runs all
+#   environment: BENCH="arch:dtype[:flags] ..." replaces the table of `bench`; ROWS="--op linear" narrows `check`
+# A section writes $OUT/NAME.txt and has a time limit of its own; one that fails or runs out of time stops no other one.
+# The last lines are the summary: NAME, exit status, seconds. Exit status 0 only if every section ended with 0.
+# Easy to get wrong: `verify` ends at the first case that cannot run at all, so section_verify begins again behind it.
+set -uo pipefail
+tree=$(cd "$(dirname "$0")/../.." && pwd)
+here=$tree/tools/gpu
+[ $# -ge 2 ] || { sed -n '4,5p' "$0" >&2; exit 2; }
+kit=$(cd "$1" && pwd)
+shift
+OUT=$(mkdir -p "${OUT:-gpu-out}" && cd "${OUT:-gpu-out}" && pwd)
+check_ops=$kit/bin/check_ops
+[ -x "$check_ops" ] || check_ops=$kit/tests/check_ops # a build folder
+atelier=$kit/bin/atelier
+
+# cublasLt and cuDNN: the loader's own, or those that a PyTorch brought.
+libraries()
+{
+    python3 - <<'PYTHON' 2>/dev/null
+import glob, os, sysconfig
+folders = []
+for root in {sysconfig.get_paths()["purelib"], sysconfig.get_paths()["platlib"]}:
+    for name in ("libcublasLt.so.1[23]", "libcudnn.so.9", "libnvrtc.so.1[23]"):
+        folders += [os.path.dirname(p) for p in glob.glob(os.path.join(root, "nvidia", "*", "lib", name))]
+print(":".join(dict.fromkeys(folders)))
+PYTHON
+}
+found=$(libraries)
+export LD_LIBRARY_PATH=${LD_LIBRARY_PATH:-}${LD_LIBRARY_PATH:+:}$found
+export AT_PLUGINS=$kit/lib
+
+section_machine()
+{
+    nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.sm,clocks.mem,power.limit --format=csv
+    nvidia-smi topo -m 2>/dev/null
+    lscpu | grep -E 'Model name|^CPU\(s\)|Thread'
+    grep MemTotal /proc/meminfo
+    python3 -c 'import torch, transformers
+print("torch", torch.__version__, "cudnn", torch.backends.cudnn.version(), "transformers", transformers.__version__)'
+    echo "libraries $LD_LIBRARY_PATH"
+    "$atelier" version
+    "$atelier" devices
+}
+
+# Every row of every op against double; the last line counts.
+section_check()
+{
+    # shellcheck disable=SC2086
+    "$check_ops" --device cuda:0 --plugin "$kit/lib/libat_cuda.so" ${ROWS:-}
+}
+
+# A case carries the tolerance of its own dtype; for another one the bounds of tests/verify/CMakeLists.txt hold:
+# 1e-2, twice the tokens a little more, UNets with narrow levels 6e-2 in bf16 (ComfyUI itself is that far off there).
+judge()
+{
+    awk -v dtype="${DTYPE:-}" '
+        /^tests\/golden\// { n = split($0, part, "/"); name = part[n] }
+        dtype != "" && / rel_err=/ {
+            bound = dtype == "fp8" ? 1e-1 : 1e-2
+            if (dtype == "bf16" && name ~ /^unet_|_unet$/) bound = 6e-2
+            if (dtype == "bf16" && name ~ /^flux_refs|^vae_sd_encode$/) bound = 1.5e-2
+            split($2, value, "=")
+            word = (value[2] + 0 <= bound && value[2] !~ /nan|inf/) ? "PASS" : "FAIL"
+            print name, $1, $2, $3, word
+            next
+        }
+        { print }'
+}
+
+# Golden cases in their own dtype or another. A case that cannot run is named and the rest go on.
+verify_cases()
+{
+    local from=0 cases=("$@") part=$OUT/verify.part flags=()
+    [ -n "${DTYPE:-}" ] && flags=(--dtype "$DTYPE")
+    local failed=0 refused=0
+    while [ "$from" -lt ${#cases[@]} ]; do
+        stdbuf -oL "$atelier" verify --device "${DEVICE:-cuda:0}" "${flags[@]}" "${cases[@]:from}" x >"$part" 2>&1
+        judge <"$part"
+        local done_now
+        done_now=$(grep -c '^tests/golden/[^ :]*$' "$part")
+        failed=$((failed + $(judge <"$part" | grep -c ' FAIL$')))
+        from=$((from + done_now))
+        if [ "$from" -lt ${#cases[@]} ]; then
+            echo "REFUSED ${cases[from]}: $(tail -n 1 "$part")"
+            refused=$((refused + 1))
+            from=$((from + 1))
+        fi
+    done
+    rm -f "$part"
+    echo "${DTYPE:-own dtype}: ${#cases[@]} cases, $failed tensors differ, $refused refused"
+    [ "$failed" -eq 0 ] && [ "$refused" -eq 0 ]
+}
+
+# The cases of f32 networks: those that have a meaning in 16 bit or less.
+network_cases()
+{
+    grep -lE '"component": *"(denoiser|text_encoder|vae_decode|vae_encode)"' tests/golden/*/case.json |
+        xargs grep -lE '"dtype": *"f32"' | xargs -n 1 dirname
+}
+
+section_verify() { verify_cases $(dirname tests/golden/*/case.json); }
+section_verify_bf16() { DTYPE=bf16 verify_cases $(network_cases); }
+section_verify_fp16() { DTYPE=fp16 verify_cases $(network_cases | grep -E "unet|clip|gligen"); }
+section_verify_fp8() { DTYPE=fp8 verify_cases $(network_cases | grep -E 'flux_(dev|schnell)'); }
+
+# Whole models on random weights of their true shape: ARCH:DTYPE:further flags, commas for blanks.
+section_bench()
+{
+    local row status=0
+    for row in ${BENCH:-flux1-dev:bf16 flux1-dev:fp8 sdxl:fp16:--batch,2 sd15:fp16:--batch,2,--size,512,--text-tokens,77 \
+        flux-vae:bf16 t5-xxl:bf16 clip-l:fp16:--text-tokens,77}; do
+        IFS=: read -r arch dtype flags <<<"$row"
+        # shellcheck disable=SC2086
+        timeout 60 "$atelier" bench --device cuda:0 --arch "$arch" --dtype "$dtype" --steps 10 ${flags//,/ } 2>&1 |
+            grep -v '^  block' || status=1
+    done
+    return $status
+}
+
+section_bench_ops()
+{
+    local op
+    for op in linear attention conv2d norm group_norm rope gate_add geglu copy; do
+        "$check_ops" --device cuda:0 --plugin "$kit/lib/libat_cuda.so" --bench --op $op
+    done
+}
+
+run_section()
+{
+    local name=$1 limit=$2 begin=$SECONDS status
+    if ! declare -F "section_$name" >/dev/null; then
+        echo "run_all: no section $name" >&2
+        return 2
+    fi
+    # A shell of its own, so that the limit ends whatever the section started.
+    export tree here kit OUT check_ops atelier
+    declare -fx judge verify_cases network_cases "section_$name"
+    timeout --kill-after=5 "$limit" bash -c "cd '$tree' && section_$name" >"$OUT/$name.txt" 2>&1
+    status=$?
+    summary+=("$(printf '%-12s status %3d %4d s' "$name" $status $((SECONDS - begin)))")
+    return $status
+}
+
+limit_of()
+{
+    case $1 in
+    machine) echo 20 ;;
+    check) echo 120 ;;
+    verify*) echo 90 ;;
+    *) echo 240 ;;
+    esac
+}
+
+summary=() worst=0
+[ "$*" = all ] && set -- machine check verify verify_bf16 verify_fp16 verify_fp8 bench bench_ops
+for section in "$@"; do
+    run_section "$section" "$(limit_of "$section")" || worst=1
+    grep -E 'FAIL|REFUSED|differ|rows|  step|peak|TFLOP' "$OUT/$section.txt" 2>/dev/null | tail -n 15
+done
+printf '%s\n' "${summary[@]}"
+exit $worst
