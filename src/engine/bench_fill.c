@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/half.h"
+#include "base/thread.h"
 
 // About normal (sum of four uniforms): shapes time like trained weights, zeros would not.
 static float draw(at_noise *n)
@@ -20,12 +21,10 @@ static float draw(at_noise *n)
     return (sum - 2.0f) * 1.7320508f * n->scale + n->shift;
 }
 
-static void fill_noise(void *ctx, void *bytes, size_t size)
+static void draw_values(at_noise *n, uint8_t *p, size_t count)
 {
-    at_noise *n = ctx;
     size_t width = at_dtype_size(n->dtype);
-    uint8_t *p = bytes;
-    for (size_t i = 0; i + width <= size; i += width) {
+    for (size_t i = 0; i < count * width; i += width) {
         float v = draw(n);
         switch (n->dtype) {
         case AT_F32: memcpy(p + i, &v, 4); break;
@@ -36,6 +35,35 @@ static void fill_noise(void *ctx, void *bytes, size_t size)
         default: break;
         }
     }
+}
+
+typedef struct repeated {
+    uint8_t *bytes;
+    int64_t period; // in bytes; bytes[0, period) are there
+} repeated;
+
+static void repeat(void *ctx, int64_t begin, int64_t end)
+{
+    const repeated *r = ctx;
+    while (begin < end) {
+        int64_t from = begin % r->period;
+        int64_t n = r->period - from < end - begin ? r->period - from : end - begin;
+        memcpy(r->bytes + r->period + begin, r->bytes + from, (size_t)n);
+        begin += n;
+    }
+}
+
+// Twelve thousand million draws would take a minute: a tensor is its first PERIOD values over and over.
+// The period is prime, so that no two rows of a matrix begin alike.
+static void fill_noise(void *ctx, void *bytes, size_t size)
+{
+    enum { PERIOD = 262139 };
+    at_noise *n = ctx;
+    size_t width = at_dtype_size(n->dtype), count = size / width;
+    repeated r = {bytes, (int64_t)(PERIOD * width)};
+
+    draw_values(n, bytes, count < PERIOD ? count : PERIOD);
+    if (count > PERIOD) at_parallel_for((int64_t)size - r.period, 1 << 20, repeat, &r);
 }
 
 static void add(at_filler *f, const char *name, int rank, const int64_t *shape, float scale,
