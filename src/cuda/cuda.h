@@ -32,6 +32,10 @@ typedef struct at_cuda {
     at_cuda_plans *linear_plans, *attention_plans, *conv_plans;
     char *staging; // pinned, for uploads
     cudaEvent_t staged[2];
+    bool recording; // a CUDA graph is being captured: no host copies, no plan making, no waiting
+    int recordings; // that live
+    cudaEvent_t rounds[2]; // of throttle
+    unsigned round;
 } at_cuda;
 
 // AT_OK, or AT_EDEVICE (AT_ENOMEM for cudaErrorMemoryAllocation) with "cuda:0: WHAT: reason".
@@ -44,9 +48,18 @@ extern const at_device_ops at_cuda_device_ops;
 at_status at_cuda_pool_new(at_cuda_pool **out);
 at_status at_cuda_alloc(at_cuda *g, size_t bytes, void **out);
 void at_cuda_free(at_cuda *g, void *p);
-// Scratch of the current slot call: freed by the caller when the kernels are queued.
+// While g->recording is set, blocks come from (and go back to) lists of their own, which take what
+// they lack from the kept ones and give nothing back before the last recording is gone.
+void at_cuda_pool_release_recorded(at_cuda *g);
 // Host bytes to the device through pinned staging; returns when the host bytes may be reused.
 at_status at_cuda_upload(at_cuda *g, void *dst, const void *src, size_t bytes);
+
+// --- graph.c: recordings of at_device_ops ---------------------------------------------------------
+at_status at_cuda_record_begin(at_device *d);
+at_status at_cuda_record_end(at_device *d, void **out);
+at_status at_cuda_replay(at_device *d, void *recording);
+void at_cuda_recording_free(at_device *d, void *recording);
+at_status at_cuda_throttle(at_device *d);
 
 // --- weights.c ---------------------------------------------------------------------------------
 // The device form of a weight: `dtype` AT_DTYPE_COUNT keeps the stored format. `filter`: a

@@ -4,6 +4,9 @@
 // 1 MiB on to an eighth of their power of two) and free blocks wait in a list per size. One stream
 // runs everything in order, so a freed block may be handed out before the kernels that read it have
 // run. Pool bookkeeping is locked: tensors are released from any thread.
+// What a recorded graph writes must stay its own, so blocks of recordings never mix with the others:
+// all graphs of a device share one set of lists (they run one after the other), and a block that a
+// graph took belongs to that set until the last graph is gone.
 // Easy to get wrong: pageable host memory is staged by the driver with a copy of its own; large
 // uploads (weights in a mapped file) go through two pinned halves, so that paging in and the copy
 // overlap.
@@ -18,6 +21,7 @@ typedef struct block {
     struct block *next; // in its free list or hash chain
     void *address;
     size_t bytes;
+    bool recorded; // belongs to recordings
 } block;
 
 enum { CLASSES = 512, BUCKETS = 4096, STAGE_BYTES = 16 << 20 };
@@ -25,8 +29,9 @@ enum { CLASSES = 512, BUCKETS = 4096, STAGE_BYTES = 16 << 20 };
 struct at_cuda_pool {
     pthread_mutex_t lock;
     block *free_lists[CLASSES];
+    block *recorded_lists[CLASSES];
     block *used[BUCKETS]; // by address
-    size_t kept_bytes;
+    size_t kept_bytes;    // of free_lists
 };
 
 at_status at_cuda_pool_new(at_cuda_pool **out)
@@ -66,16 +71,32 @@ static size_t bucket_of(const void *p)
 }
 
 // A kept block of exactly this size, or NULL. Locked.
-static block *take(at_cuda_pool *p, size_t bytes)
+static block *take(block **lists, size_t bytes)
 {
-    for (block **at = &p->free_lists[class_of(bytes)]; *at; at = &(*at)->next) {
+    for (block **at = &lists[class_of(bytes)]; *at; at = &(*at)->next) {
         if ((*at)->bytes != bytes) continue;
         block *b = *at;
         *at = b->next;
-        p->kept_bytes -= bytes;
         return b;
     }
     return NULL;
+}
+
+static void put(block **lists, block *b)
+{
+    block **list = &lists[class_of(b->bytes)];
+    b->next = *list;
+    *list = b;
+}
+
+// The same, from the lists that the moment asks for. Locked.
+static block *take_kept(at_cuda_pool *p, size_t bytes, bool recording)
+{
+    block *b = recording ? take(p->recorded_lists, bytes) : NULL;
+    if (b) return b;
+    b = take(p->free_lists, bytes);
+    if (b) p->kept_bytes -= bytes;
+    return b;
 }
 
 // Give everything that is kept back to the device. Locked.
@@ -100,7 +121,7 @@ at_status at_cuda_alloc(at_cuda *g, size_t bytes, void **out)
 
     *out = NULL;
     pthread_mutex_lock(&p->lock);
-    block *b = take(p, want);
+    block *b = take_kept(p, want, g->recording);
     if (!b) {
         b = at_calloc(1, sizeof *b);
         if (b) {
@@ -120,6 +141,7 @@ at_status at_cuda_alloc(at_cuda *g, size_t bytes, void **out)
     }
     if (b) {
         block **bucket = &p->used[bucket_of(b->address)];
+        b->recorded = b->recorded || g->recording;
         b->next = *bucket;
         *bucket = b;
         *out = b->address;
@@ -142,12 +164,28 @@ void at_cuda_free(at_cuda *g, void *address)
         block *b = *at;
         if (b->address != address) continue;
         *at = b->next;
-        block **list = &p->free_lists[class_of(b->bytes)];
-        b->next = *list;
-        *list = b;
-        p->kept_bytes += b->bytes;
+        put(b->recorded ? p->recorded_lists : p->free_lists, b);
+        if (!b->recorded) p->kept_bytes += b->bytes;
         break;
     }
+    pthread_mutex_unlock(&p->lock);
+}
+
+void at_cuda_pool_release_recorded(at_cuda *g)
+{
+    at_cuda_pool *p = g->pool;
+    pthread_mutex_lock(&p->lock);
+    for (size_t i = 0; i < CLASSES; i++)
+        while (p->recorded_lists[i]) {
+            block *b = p->recorded_lists[i];
+            p->recorded_lists[i] = b->next;
+            b->recorded = false;
+            put(p->free_lists, b);
+            p->kept_bytes += b->bytes;
+        }
+    for (size_t i = 0; i < BUCKETS; i++) // outputs that someone still holds
+        for (block *b = p->used[i]; b; b = b->next)
+            b->recorded = false;
     pthread_mutex_unlock(&p->lock);
 }
 
@@ -158,6 +196,7 @@ at_status at_cuda_upload(at_cuda *g, void *dst, const void *src, size_t bytes)
     cudaError_t e;
     size_t half = STAGE_BYTES / 2;
 
+    if (g->recording) return at_fail(AT_EDEVICE, "%s: host bytes inside a recording", g->dev.name);
     if (!g->staging) {
         e = cudaHostAlloc((void **)&g->staging, STAGE_BYTES, cudaHostAllocDefault);
         for (int i = 0; i < 2 && e == cudaSuccess; i++)
@@ -202,6 +241,7 @@ static at_status dev_from_host(at_device *d, void *dst, const void *src, size_t 
 
 static at_status dev_synchronize(at_device *d)
 {
+    if (of(d)->recording) return at_fail(AT_EDEVICE, "%s: waiting inside a recording", d->name);
     return at_cuda_check(of(d), cudaStreamSynchronize(of(d)->stream), "waiting for the device");
 }
 
@@ -236,4 +276,9 @@ const at_device_ops at_cuda_device_ops = {
     .to_host = dev_to_host,
     .synchronize = dev_synchronize,
     .memory = dev_memory,
+    .record_begin = at_cuda_record_begin,
+    .record_end = at_cuda_record_end,
+    .replay = at_cuda_replay,
+    .recording_free = at_cuda_recording_free,
+    .throttle = at_cuda_throttle,
 };

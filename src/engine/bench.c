@@ -74,12 +74,20 @@ static at_status prepare(const at_bench_options *b, at_ops *o, at_store *s, subj
     return at_ops_status(o);
 }
 
-static at_status step(at_ops *o, subject *u)
+// Step i of a run whose steps are known, as a sampler's are.
+static at_status step(at_ops *o, subject *u, int i)
 {
+    enum { RUN = 28 };
+    float steps[RUN];
     at_scope_begin(o);
     if (u->model) {
+        for (int k = 0; k < RUN; k++)
+            steps[k] = 1.0f - (float)k / RUN;
         at_model_in in = {.x = u->x,
-                          .timestep = (float[]){0.7f},
+                          .timestep = &steps[i % RUN],
+                          .steps = steps,
+                          .n_steps = RUN,
+                          .key = 1,
                           .context = u->context,
                           .pooled = u->pooled,
                           .guidance = (float[]){3.5f}};
@@ -172,13 +180,13 @@ at_status at_bench_run(const at_bench_options *b, at_bench_report *out)
     out->load_seconds = at_now() - start;
 
     start = at_now();
-    AT_TRY(step(o, &u));
+    AT_TRY(step(o, &u, 0));
     AT_TRY(caught_up(b));
     out->first_step = at_now() - start;
     at_ops_stats_reset(o);
     for (int i = 0; i < steps; i++) {
         start = at_now();
-        AT_TRY(step(o, &u));
+        AT_TRY(step(o, &u, i + 1));
         AT_TRY(caught_up(b));
         times[i] = at_now() - start;
     }

@@ -24,12 +24,27 @@ typedef struct at_probe {
 // A denoiser is a list of blocks over one hidden tensor and a state that the prologue fills. State
 // tensors that must outlive a block are made in the prologue (the runner closes a scope around each
 // block). `in` is valid for the whole forward.
+// What was made ahead of a forward (session.h); a prologue gets it as in->made, its ControlNets do
+// not.
+enum { AT_MADE_TABLES = 4 };
+typedef struct at_made {
+    const at_tensor *cond;    // prepare's rows, one for each of the batch; NULL: it has none
+    at_tensor *const *tables; // AT_MADE_TABLES, or NULL: the prologue makes its own
+} at_made;
+
 typedef struct at_denoiser_ops {
     size_t state_size;      // zeroed before the prologue
     size_t channels;        // 1 + offset in the config: of x and concat together; 0: of x alone
     size_t context, vector; // 1 + offset in the config: widths of text and of the vector; 0: none
     bool text_repeats;      // see at_model_text_repeats
     int (*blocks)(const void *config);
+    // Everything that depends on timestep, guidance and pooled but not on x and text, for n rows of
+    // them (of which a batch may be some): [n, any], contiguous. in->x and text must not be looked
+    // at. May be NULL.
+    at_tensor *(*prepare)(at_ops *o, const at_bound *m, const at_model_in *in, int64_t n);
+    // Everything that depends on shapes alone; for one rank. May be NULL.
+    void (*tables)(at_ops *o, const at_bound *m, const at_model_in *in,
+                   at_tensor *out[AT_MADE_TABLES]);
     at_tensor *(*prologue)(at_ops *o, const at_bound *m, void *state, const at_model_in *in);
     at_tensor *(*block)(at_ops *o, const at_bound *m, void *state, int i, at_tensor *hidden);
     at_tensor *(*epilogue)(at_ops *o, const at_bound *m, void *state, at_tensor *hidden);

@@ -12,6 +12,7 @@
 
 #include "base/mem.h"
 #include "models/convert.h"
+#include "models/session.h"
 
 enum { MAX_BLOCKS = 4096, MAX_NAMED = 8 };
 static const int64_t max_size = (int64_t)1 << 31;
@@ -153,6 +154,7 @@ at_status at_bind_groups(at_binder *b, const at_bind_group *groups, size_t n, co
 static void bound_free(at_bound *b)
 {
     if (!b) return;
+    at_sessions_free(b->sessions);
     for (size_t g = 0; b->weights && g < b->arch->n_groups; g++) {
         void *array = NULL;
         if (!b->arch->groups[g].count) continue;

@@ -85,6 +85,7 @@ typedef struct at_bound {
     at_store *store;
     char prefix[64];
     void *config, *weights;
+    struct at_sessions *sessions; // session.h; NULL until a denoiser is asked
 } at_bound;
 
 // AT_EFORMAT: "FILE: 3 tensors are missing or have a wrong shape: ..." (the first eight by name).

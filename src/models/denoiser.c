@@ -8,6 +8,7 @@
 #include "models/denoiser.h"
 
 #include "base/file.h"
+#include "base/mem.h"
 
 enum { MAX_TIMED = 256 };
 static _Thread_local double block_seconds[MAX_TIMED];
@@ -31,11 +32,15 @@ static at_tensor *run_block(at_ops *o, const at_bound *m, void *state, int i, at
     return next;
 }
 
-at_tensor *at_denoiser_run(at_ops *o, const at_bound *m, void *state, const at_model_in *in)
+at_tensor *at_denoiser_run(at_ops *o, const at_bound *m, const at_model_in *in)
 {
     const at_denoiser_ops *d = m->arch->denoiser;
     int n = d->blocks(m->config);
+    void *state = at_calloc(1, d->state_size);
 
+    if (!state)
+        return at_ops_poison(o, AT_ENOMEM, "%s: no memory for %zu bytes", m->arch->title,
+                             d->state_size);
     block_count = n < MAX_TIMED ? (size_t)n : MAX_TIMED;
     for (size_t i = 0; i < block_count; i++)
         block_seconds[i] = 0;
@@ -55,5 +60,6 @@ at_tensor *at_denoiser_run(at_ops *o, const at_bound *m, void *state, const at_m
     out = at_scope_end(o, out);
     at_tensor_release(&h);
     if (d->finish) d->finish(state);
+    at_free(state);
     return out;
 }

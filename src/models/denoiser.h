@@ -9,8 +9,8 @@
 
 #include "models/arch.h"
 
-// Run prologue, blocks and epilogue. `state` has ops->state_size zeroed bytes. The result is in the
-// current scope; NULL after a failure.
-at_tensor *at_denoiser_run(at_ops *o, const at_bound *m, void *state, const at_model_in *in);
+// Run prologue, blocks and epilogue; in->made must be there. The result is in the current scope; NULL
+// after a failure.
+at_tensor *at_denoiser_run(at_ops *o, const at_bound *m, const at_model_in *in);
 
 #endif

@@ -128,7 +128,7 @@ static at_tensor *epilogue(at_ops *o, const at_bound *m, void *state, at_tensor 
 
     int64_t own = s->rows * s->cols;
     at_tensor *img = at_narrow(o, h, 1, s->text, at_ops_comm(o)->size == 1 ? own : s->image);
-    at_tensor *mod = at_flux_modulation(o, s, w->final_mod);
+    at_tensor *mod = at_flux_modulation(o, s, w->final_mod, at_flux_mods_final(c), c->mod2);
     img = linear(o, at_flux_modulate(o, c, img, mod, 0), w->final, NULL);
     if (at_ops_comm(o)->size > 1)
         img = at_narrow(o, at_gather_tokens(o, img, s->all_image), 1, 0, own);
@@ -160,6 +160,17 @@ static void cost(const void *config, int64_t batch, int64_t latent_h, int64_t la
         (double)batch * n * (6 * h + 2 * (h + mlp)) * (double)at_dtype_size(compute);
 }
 
+static at_tensor *prepare(at_ops *o, const at_bound *m, const at_model_in *in, int64_t n)
+{
+    return at_flux_mods(o, m->config, m->weights, in, n);
+}
+
+static void tables(at_ops *o, const at_bound *m, const at_model_in *in,
+                   at_tensor *out[AT_MADE_TABLES])
+{
+    at_flux_tables(o, m->config, in, out);
+}
+
 // --- descriptors -------------------------------------------------------------------------------
 static const at_denoiser_ops ops = {
     .state_size = sizeof(at_flux_state),
@@ -167,6 +178,8 @@ static const at_denoiser_ops ops = {
     .context = AT_FIELD(at_flux_config, context),
     .vector = AT_FIELD(at_flux_config, vec),
     .blocks = blocks,
+    .prepare = prepare,
+    .tables = tables,
     .prologue = prologue,
     .block = block,
     .epilogue = epilogue,

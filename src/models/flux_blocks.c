@@ -170,7 +170,9 @@ static at_tensor *split_table(at_ops *o, const at_tensor *t)
 static void make_rope(at_ops *o, const at_flux_config *c, at_flux_state *s, const at_model_in *in,
                       int64_t text)
 {
-    at_rope_table all = rope_for(o, c, s, in, text);
+    const at_made *made = in->made;
+    at_rope_table all = made && made->tables ? (at_rope_table){made->tables[0], made->tables[1]}
+                                             : rope_for(o, c, s, in, text);
     at_rope_table txt = rope_part(o, all, 0, text);
     at_rope_table img = rope_part(o, all, text, s->all_image);
     s->rope_text = (at_rope_table){split_table(o, txt.cos), split_table(o, txt.sin)};
@@ -179,6 +181,29 @@ static void make_rope(at_ops *o, const at_flux_config *c, at_flux_state *s, cons
     if (at_ops_comm(o)->size == 1) return;
     s->rope.cos = at_concat(o, 0, 2, (const at_tensor *[]){s->rope_text.cos, s->rope_image.cos});
     s->rope.sin = at_concat(o, 0, 2, (const at_tensor *[]){s->rope_text.sin, s->rope_image.sin});
+}
+
+// Sizes of the latent and of everything behind it.
+static void measure(const at_model_in *in, at_flux_state *s)
+{
+    s->batch = in->x->shape[0];
+    s->height = in->x->shape[2];
+    s->width = in->x->shape[3];
+    s->rows = patches(s->height);
+    s->cols = patches(s->width);
+    s->all_image = s->rows * s->cols;
+    for (size_t i = 0; i < in->n_refs; i++)
+        s->all_image += patches(in->refs[i]->shape[2]) * patches(in->refs[i]->shape[3]);
+}
+
+void at_flux_tables(at_ops *o, const at_flux_config *c, const at_model_in *in,
+                    at_tensor *out[AT_MADE_TABLES])
+{
+    at_flux_state s = {0};
+    measure(in, &s);
+    at_rope_table t = rope_for(o, c, &s, in, in->context->shape[1]);
+    out[0] = t.cos;
+    out[1] = t.sin;
 }
 
 bool at_flux_begin(at_ops *o, const at_arch *a, const at_flux_config *c, const at_flux_weights *w,
@@ -196,36 +221,59 @@ bool at_flux_begin(at_ops *o, const at_arch *a, const at_flux_config *c, const a
                       (long long)text->shape[2], (long long)text->shape[0]);
         return false;
     }
-    s->batch = x->shape[0];
-    s->height = x->shape[2];
-    s->width = x->shape[3];
-    s->rows = (s->height + 1) / 2;
-    s->cols = (s->width + 1) / 2;
-    s->all_image = s->rows * s->cols;
     for (size_t i = 0; i < in->n_refs; i++) {
         const at_tensor *r = in->refs[i];
         if (!r) return false; // poison of the caller
-        if (r->rank != 4 || r->shape[1] != c->channels || r->shape[0] != s->batch) {
+        if (r->rank != 4 || r->shape[1] != c->channels || r->shape[0] != x->shape[0]) {
             at_ops_poison(o, AT_EINVAL,
                           "%s looks at latents of %lld channels and batch %lld; reference %zu has "
                           "%lld and %lld",
-                          a->title, (long long)c->channels, (long long)s->batch, i + 1,
+                          a->title, (long long)c->channels, (long long)x->shape[0], i + 1,
                           (long long)r->shape[1], (long long)r->shape[0]);
             return false;
         }
-        s->all_image += patches(r->shape[2]) * patches(r->shape[3]);
     }
+    measure(in, s);
     s->control = in->control;
-    s->vec = condition(o, c, w, in, s->batch);
+    s->mods = in->made ? in->made->cond : NULL;
+    if (!s->mods) s->vec = condition(o, c, w, in, s->batch);
     make_rope(o, c, s, in, text->shape[1] + more_text);
     return true;
 }
 
 // --- blocks ------------------------------------------------------------------------------------
-// A block's modulation [b, n * hidden]. It depends on the step alone, not on the tokens.
-at_tensor *at_flux_modulation(at_ops *o, const at_flux_state *s, at_lin l)
+at_tensor *at_flux_modulation(at_ops *o, const at_flux_state *s, at_lin l, int64_t at,
+                              int64_t width)
 {
+    if (s->mods) return at_narrow(o, s->mods, 1, at, width);
     return linear(o, s->vec, l, NULL);
+}
+
+int64_t at_flux_mods_final(const at_flux_config *c)
+{
+    return c->depth * 2 * c->mod6 + c->single * c->mod3;
+}
+
+at_tensor *at_flux_mods(at_ops *o, const at_flux_config *c, const at_flux_weights *w,
+                        const at_model_in *in, int64_t n)
+{
+    at_tensor *vec = condition(o, c, w, in, n);
+    int64_t at = 0, width = at_flux_mods_final(c) + c->mod2;
+    at_tensor *all = at_empty(o, at_ops_compute(o), 2, (int64_t[]){n, width}), *part;
+    for (int64_t i = 0; i < c->depth; i++) {
+        part = at_narrow(o, all, 1, at, c->mod6);
+        linear(at_into(o, part), vec, w->doubles[i].img.mod, NULL);
+        part = at_narrow(o, all, 1, at + c->mod6, c->mod6);
+        linear(at_into(o, part), vec, w->doubles[i].txt.mod, NULL);
+        at += 2 * c->mod6;
+    }
+    for (int64_t i = 0; i < c->single; i++, at += c->mod3) {
+        part = at_narrow(o, all, 1, at, c->mod3);
+        linear(at_into(o, part), vec, w->singles[i].mod, NULL);
+    }
+    part = at_narrow(o, all, 1, at, c->mod2);
+    linear(at_into(o, part), vec, w->final_mod, NULL);
+    return all;
 }
 
 // Chunk i of a modulation.
@@ -343,8 +391,9 @@ static void run_double(at_ops *o, const at_flux_config *c, const at_flux_double 
                        const at_flux_state *s, int i, at_tensor *h)
 {
     at_tensor *txt = at_narrow(o, h, 1, 0, s->text), *img = at_narrow(o, h, 1, s->text, s->image);
-    at_tensor *txt_mod = at_flux_modulation(o, s, w->txt.mod);
-    at_tensor *img_mod = at_flux_modulation(o, s, w->img.mod);
+    int64_t at = i * 2 * c->mod6;
+    at_tensor *img_mod = at_flux_modulation(o, s, w->img.mod, at, c->mod6);
+    at_tensor *txt_mod = at_flux_modulation(o, s, w->txt.mod, at + c->mod6, c->mod6);
     at_tensor *qkv =
         at_empty(o, at_ops_compute(o), 3, (int64_t[]){s->batch, s->text + s->image, c->qkv});
 
@@ -369,7 +418,8 @@ static void run_single(at_ops *o, const at_flux_config *c, const at_flux_single 
                        const at_flux_state *s, int i, at_tensor *h)
 {
     int64_t tokens = s->text + s->image;
-    at_tensor *mod = at_flux_modulation(o, s, w->mod);
+    int64_t at = c->depth * 2 * c->mod6 + i * c->mod3;
+    at_tensor *mod = at_flux_modulation(o, s, w->mod, at, c->mod3);
     at_tensor *x = at_flux_modulate(o, c, h, mod, 0);
     at_tensor *y = at_empty(o, at_ops_compute(o), 3, (int64_t[]){s->batch, tokens, c->lin1});
     at_tensor *both = at_empty(o, at_ops_compute(o), 3, (int64_t[]){s->batch, tokens, c->lin2});

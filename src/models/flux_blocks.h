@@ -49,7 +49,8 @@ typedef struct at_flux_state {
     int64_t all_image;          // image tokens of all ranks, those of reference latents too
     int64_t height, width;      // of the latent
     int64_t rows, cols;         // of patches
-    at_tensor *vec;             // silu(time + guidance + pooled) [b, hidden]
+    at_tensor *vec;             // silu(time + guidance + pooled) [b, hidden]; NULL with mods
+    const at_tensor *mods;      // all modulations [b, at_flux_mods_width], or NULL: made one by one
     at_rope_table rope, rope_text, rope_image;
     const at_control *control; // or NULL
     const at_model_in *in;     // for patches, where there are any; or NULL
@@ -150,9 +151,19 @@ at_tensor *at_flux_double_block(at_ops *o, const at_flux_config *c, const at_flu
                                 const at_flux_state *s, int i, at_tensor *h);
 at_tensor *at_flux_single_block(at_ops *o, const at_flux_config *c, const at_flux_single *w,
                                 const at_flux_state *s, int i, at_tensor *h);
-// A modulation [b, n * hidden], and LayerNorm with its chunks `first` (shift) and `first` + 1
-// (scale).
-at_tensor *at_flux_modulation(at_ops *o, const at_flux_state *s, at_lin l);
+// All modulations of n rows of timestep, guidance and pooled, side by side: those of double block i
+// (picture, then text) at i * 2 * mod6, of single block i behind all doubles, the final layer's last.
+at_tensor *at_flux_mods(at_ops *o, const at_flux_config *c, const at_flux_weights *w,
+                        const at_model_in *in, int64_t n);
+// Where the final layer's begins.
+int64_t at_flux_mods_final(const at_flux_config *c);
+// The rope tables of picture and text in the order rope.cos, rope.sin.
+void at_flux_tables(at_ops *o, const at_flux_config *c, const at_model_in *in,
+                    at_tensor *out[AT_MADE_TABLES]);
+// A modulation [b, n * hidden], which is `width` columns from `at` on where all are made already;
+// and LayerNorm with its chunks `first` (shift) and `first` + 1 (scale).
+at_tensor *at_flux_modulation(at_ops *o, const at_flux_state *s, at_lin l, int64_t at,
+                              int64_t width);
 at_tensor *at_flux_modulate(at_ops *o, const at_flux_config *c, const at_tensor *x,
                             const at_tensor *mod, int first);
 

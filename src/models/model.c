@@ -6,7 +6,7 @@
 #include <stdatomic.h>
 
 #include "base/mem.h"
-#include "models/denoiser.h"
+#include "models/session.h"
 #include "models/unbuilt.h"
 
 struct at_model {
@@ -200,18 +200,17 @@ at_tensor *at_model_vector(at_ops *o, const at_model *m, const at_vector_in *in)
 
 at_tensor *at_model_forward(at_ops *o, at_model *m, const at_model_in *in)
 {
-    size_t bytes = m->bound->arch->denoiser->state_size;
-
     if (!in->x || !in->context) return NULL; // poison of the caller
     if (in->x->rank < 4 || in->x->dtype != AT_F32 || in->context->rank != 3)
         return at_ops_poison(o, AT_EINVAL,
                              "%s: x is f32 [b, c, h, w] and context [b, t, d]; got rank %d and %d",
                              m->label, in->x->rank, in->context->rank);
-    void *state = at_calloc(1, bytes);
-    if (!state) return at_ops_poison(o, AT_ENOMEM, "%s: no memory for %zu bytes", m->label, bytes);
-    at_tensor *out = at_denoiser_run(o, m->bound, state, in);
-    at_free(state);
-    return out;
+    return at_session_forward(o, m->bound, in);
+}
+
+void at_model_forget(at_model *m)
+{
+    at_sessions_drop(m->bound);
 }
 
 at_model_cost at_model_estimate(const at_model *m, int64_t batch, int64_t latent_h,

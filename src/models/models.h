@@ -125,6 +125,12 @@ typedef struct at_model_in {
     float sigma;
     const int *kinds;
     int chunks;
+    // The timesteps of the run's evaluations, as they will come, and a name for what else stays the
+    // same in them: guidance, pooled and their order. With key 0 nothing is kept from one to the next.
+    const float *steps;
+    size_t n_steps;
+    uint64_t key;
+    const struct at_made *made; // of the models themselves (arch.h); NULL
 } at_model_in;
 // All of at_model_in.pooled for a network that is told more than the pooled text (SDXL, unCLIP):
 // sizes in pixels and score resolved by the caller (ComfyUI: sides of the latent * 8, crops 0,
@@ -137,6 +143,9 @@ typedef struct at_vector_in {
 at_tensor *at_model_vector(at_ops *o, const at_model *m, const at_vector_in *in);
 // The raw network output [b, c, h, w] f32 in the current scope.
 at_tensor *at_model_forward(at_ops *o, at_model *m, const at_model_in *in);
+
+// Lets go of what idle sessions keep on the device for this model (session.h).
+void at_model_forget(at_model *m);
 
 // Per-block timing of the last forward on this thread, for bench: seconds of block i; count
 // returned.

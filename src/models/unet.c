@@ -84,16 +84,49 @@ static at_tensor *check_inputs(at_ops *o, const at_bound *m, const at_model_in *
     return (at_tensor *)in->x;
 }
 
-static at_tensor *prologue(at_ops *o, const at_bound *m, void *state, const at_model_in *in)
+// The residual blocks of a net in the order in which they run; fills at most `max`.
+static int residual_blocks(const at_unet_shape *s, const at_unet_weights *w,
+                           const at_unet_res **out, int max)
+{
+    int n = 0;
+    for (int i = 0; i < s->blocks && n < max; i++)
+        if (s->input[i].kind == AT_UNET_RES) out[n++] = &w->input[i].res;
+    if (s->middle >= -1 && n < max) out[n++] = &w->middle.res;
+    if (s->middle >= 0 && n < max) out[n++] = &w->middle_last;
+    for (int i = 0; i < s->blocks && n < max; i++)
+        out[n++] = &w->output[i].res;
+    return n;
+}
+
+// The embedding, and every residual block's term of it.
+static at_tensor *prepare(at_ops *o, const at_bound *m, const at_model_in *in, int64_t n)
 {
     const at_unet_shape *s = m->config;
     const at_unet_weights *w = m->weights;
+    const at_unet_res *res[2 * AT_UNET_BLOCKS + 2];
+    int count = residual_blocks(s, w, res, AT_LEN(res));
+    int64_t width = 0, at = 0;
+
+    at_tensor *emb = at_unet_embed(o, &w->embedding, s, in->timestep, in->pooled, NULL, n);
+    for (int i = 0; i < count; i++)
+        width += res[i]->emb.w->shape[0];
+    at_tensor *all = at_empty(o, at_ops_compute(o), 2, (int64_t[]){n, width});
+    for (int i = 0; i < count; i++) {
+        at_tensor *part = at_narrow(o, all, 1, at, res[i]->emb.w->shape[0]);
+        at_linear(at_into(o, part), emb, res[i]->emb.w, res[i]->emb.b, NULL);
+        at += res[i]->emb.w->shape[0];
+    }
+    return all;
+}
+
+static at_tensor *prologue(at_ops *o, const at_bound *m, void *state, const at_model_in *in)
+{
     at_unet_pass *p = &((unet_state *)state)->pass;
 
     if (!check_inputs(o, m, in)) return NULL;
     p->in = in;
     p->site = (at_site){.in = in};
-    p->emb = at_unet_embed(o, &w->embedding, s, in->timestep, in->pooled, NULL, in->x->shape[0]);
+    p->terms = in->made->cond;
     p->context = at_cast(o, in->context, at_ops_compute(o));
     return at_unet_pixels(o, in->x, in->concat);
 }
@@ -248,6 +281,7 @@ const at_denoiser_ops at_unet_ops = {
     .vector = AT_FIELD(at_unet_shape, adm),
     .text_repeats = true,
     .blocks = blocks,
+    .prepare = prepare,
     .prologue = prologue,
     .block = block,
     .epilogue = epilogue,

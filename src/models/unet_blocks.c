@@ -62,15 +62,27 @@ at_tensor *at_unet_conv(at_ops *o, const at_tensor *x, at_lin l, int stride)
     return at_conv2d(o, x, l.w, l.b, &spec);
 }
 
-at_tensor *at_unet_res_forward(at_ops *o, const at_unet_res *w, const at_unet_pass *p,
-                               const at_tensor *x)
+// The block's own term of the embedding [b, 1, 1, channels].
+static at_tensor *term(at_ops *o, const at_unet_res *w, at_unet_pass *p)
+{
+    at_tensor *e;
+    if (p->terms) {
+        int64_t n = w->emb.w->shape[0];
+        e = at_narrow(o, p->terms, 1, p->next_term, n);
+        p->next_term += n;
+    } else {
+        e = linear(o, p->emb, w->emb, NULL);
+    }
+    if (!e) return NULL;
+    return at_reshape(o, e, 4, (int64_t[]){e->shape[0], 1, 1, e->shape[1]});
+}
+
+at_tensor *at_unet_res_forward(at_ops *o, const at_unet_res *w, at_unet_pass *p, const at_tensor *x)
 {
     at_conv_spec point = padded(0), last = padded(1);
     at_tensor *h = at_group_norm(o, x, w->norm1.w, w->norm1.b, GROUPS, res_eps, AT_ACT_SILU);
     h = at_unet_conv(o, h, w->conv1, 1);
-    at_tensor *e = linear(o, p->emb, w->emb, NULL);
-    if (!e) return NULL;
-    e = at_reshape(o, e, 4, (int64_t[]){e->shape[0], 1, 1, e->shape[1]});
+    at_tensor *e = term(o, w, p);
     at_add(at_into(o, h), h, e);
     h = at_group_norm(o, h, w->norm2.w, w->norm2.b, GROUPS, res_eps, AT_ACT_SILU);
     last.residual = w->skip.w ? at_conv2d(o, x, w->skip.w, w->skip.b, &point) : x;

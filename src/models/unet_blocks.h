@@ -95,8 +95,12 @@ void at_unet_bind_middle(at_binder *b, const at_unet_shape *s, at_unet_pool *poo
 typedef struct at_unet_pass {
     const at_model_in *in;
     const at_tensor *context; // [b, t, d]
-    const at_tensor *emb;     // silu(time + label) [b, emb]
-    at_site site;             // part and block are set by the caller; index counts transformers
+    const at_tensor *emb;     // silu(time + label) [b, emb]; NULL with terms
+    // What each residual block makes of emb, side by side in the order of the blocks [b, any], or NULL:
+    // made one by one; and where the next block's begins.
+    const at_tensor *terms;
+    int64_t next_term;
+    at_site site; // part and block are set by the caller; index counts transformers
 } at_unet_pass;
 
 // silu(time + label + more): y NULL without a vector input; more [b or 1, emb] or NULL.
@@ -105,7 +109,7 @@ at_tensor *at_unet_embed(at_ops *o, const at_unet_embedding *e, const at_unet_sh
                          int64_t batch);
 // x [b, c, h, w] (and what goes behind it, or NULL) as a feature map in the compute dtype.
 at_tensor *at_unet_pixels(at_ops *o, const at_tensor *x, const at_tensor *behind);
-at_tensor *at_unet_res_forward(at_ops *o, const at_unet_res *w, const at_unet_pass *p,
+at_tensor *at_unet_res_forward(at_ops *o, const at_unet_res *w, at_unet_pass *p,
                                const at_tensor *x);
 at_tensor *at_unet_transform(at_ops *o, const at_unet_transformer *w, at_unet_pass *p,
                              const at_tensor *x);

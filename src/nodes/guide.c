@@ -290,6 +290,9 @@ static at_denoised guide_call(void *ctx, at_ops *o, const at_tensor *x, float si
                               bool want_uncond)
 {
     at_denoised d = {0};
+    at_device *dev = at_ops_device(o);
+    at_status st = dev->ops->throttle ? dev->ops->throttle(dev) : AT_OK;
+    if (st != AT_OK) at_ops_poison(o, st, "%s", at_error_text());
     at_scope_begin(o);
     at_predict p = {.guide = ctx, .x = x, .sigma = sigma, .want_uncond = want_uncond};
     at_predicted r = at_predict_next(o, &p);
@@ -385,7 +388,21 @@ void at_guide_close(at_guide *g)
     at_control_run_free(g->control);
     at_guide_networks_free(g);
     at_guide_unprepare(g);
+    at_free(g->timesteps);
     at_free(g);
+}
+
+// The evaluations to come, as far as sigmas tell: at the last, which is 0, nothing is asked.
+static at_status list_timesteps(at_guide *g)
+{
+    static _Atomic uint64_t runs;
+    g->run = ++runs;
+    if (g->n_sigmas && g->sigmas[g->n_sigmas - 1] == 0) g->n_steps = g->n_sigmas - 1;
+    g->timesteps = at_calloc(g->n_steps + 1, sizeof *g->timesteps);
+    if (!g->timesteps) return at_fail(AT_ENOMEM, "sampler: no memory");
+    for (size_t i = 0; i < g->n_steps; i++)
+        g->timesteps[i] = at_sigma_to_timestep(&g->sampling, g->sigmas[i]);
+    return AT_OK;
 }
 
 at_status at_guide_open(at_ops *o, const at_guide_config *config, at_guide **out)
@@ -408,7 +425,7 @@ at_status at_guide_open(at_ops *o, const at_guide_config *config, at_guide **out
     g->latent = config->latent;
     g->mask = config->mask;
     g->sigmas = config->sigmas;
-    g->n_sigmas = config->n_sigmas;
+    g->n_steps = g->n_sigmas = config->n_sigmas;
     g->memory = config->memory;
     g->seed = config->seed;
     g->noised = config->noised;
@@ -418,6 +435,7 @@ at_status at_guide_open(at_ops *o, const at_guide_config *config, at_guide **out
     g->patches = at_patches_retain(config->model->patches);
     if (g->kind != AT_GUIDER_CFG && (!config->third || !config->negative))
         AT_TRY(at_fail(AT_EINVAL, "this guider needs three prompts"));
+    AT_TRY(list_timesteps(g));
     AT_TRY(take_third(g, lists));
     AT_TRY(at_guide_prepare(g, o, lists));
     AT_TRY(begin_hooks(g));

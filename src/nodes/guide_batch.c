@@ -191,6 +191,18 @@ out:
     return st;
 }
 
+// Names who is in the batch, and in which order (FNV-1a): guidance and pooled text follow from it.
+static uint64_t key_of(const group *b, const size_t *ids)
+{
+    uint64_t h = 0xcbf29ce484222325u;
+    const uint64_t facts[] = {b->g->run, (uint64_t)b->row, (uint64_t)b->rows, b->n};
+    for (size_t i = 0; i < sizeof facts / sizeof *facts; i++)
+        h = (h ^ facts[i]) * 0x100000001b3u;
+    for (size_t i = 0; i < b->n; i++)
+        h = (h ^ ids[i]) * 0x100000001b3u;
+    return h ? h : 1;
+}
+
 // all: latents of the whole batch, of which this may be a part.
 static at_tensor *run(const group *b, at_model_in *in, int64_t all, float *timestep,
                       float *guidance)
@@ -215,6 +227,9 @@ static at_tensor *run(const group *b, at_model_in *in, int64_t all, float *times
                              n_refs, AT_GUIDE_ROWS);
     for (size_t i = 0; i < n_refs; i++)
         refs[i] = reference(b, i);
+    in->steps = b->g->timesteps;
+    in->n_steps = b->g->n_steps;
+    in->key = key_of(b, ids);
     in->refs = n_refs ? refs : NULL;
     in->n_refs = n_refs;
     in->ref_method = b->items[0].e->c.ref_method;

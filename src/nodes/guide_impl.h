@@ -89,6 +89,9 @@ struct at_guide {
     const at_tensor *latent, *mask; // borrowed
     const float *sigmas;            // borrowed
     size_t n_sigmas;
+    float *timesteps; // the network's, of each sigma but a last 0
+    size_t n_steps;
+    uint64_t run; // unlike that of any other guide of this process
     double memory;
     uint64_t seed;
     bool noised;

@@ -60,6 +60,11 @@ at_dtype at_ops_compute(const at_ops *o)
     return o->compute;
 }
 
+int at_ops_leave(const at_ops *o)
+{
+    return o->int8;
+}
+
 at_comm *at_ops_comm(const at_ops *o)
 {
     return o->comm;
@@ -376,4 +381,21 @@ void at_ops_stats_get(const at_ops *o, at_ops_stats *out)
 void at_ops_stats_reset(at_ops *o)
 {
     o->stats = (at_ops_stats){0};
+}
+
+void at_ops_stats_set(at_ops *o, const at_ops_stats *s)
+{
+    o->stats = *s;
+}
+
+void at_ops_stats_add(at_ops *o, const at_ops_stats *s)
+{
+    o->stats.flops_linear += s->flops_linear;
+    o->stats.flops_attention += s->flops_attention;
+    o->stats.flops_conv += s->flops_conv;
+    o->stats.seconds_linear += s->seconds_linear;
+    o->stats.seconds_attention += s->seconds_attention;
+    o->stats.seconds_conv += s->seconds_conv;
+    o->stats.seconds_other += s->seconds_other;
+    o->stats.calls += s->calls;
 }

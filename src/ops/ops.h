@@ -44,6 +44,7 @@ at_tensor *at_ops_poison(at_ops *o, at_status st, const char *fmt, ...)
 at_status at_ops_clear(at_ops *o); // forget the failure and return it; its text is current again
 at_device *at_ops_device(const at_ops *o);
 at_dtype at_ops_compute(const at_ops *o);
+int at_ops_leave(const at_ops *o); // bits for each leave to round that the config gave
 at_comm *at_ops_comm(const at_ops *o);
 const at_sink *at_ops_sink(const at_ops *o);
 
@@ -183,5 +184,8 @@ typedef struct at_ops_stats {
 } at_ops_stats;
 void at_ops_stats_get(const at_ops *o, at_ops_stats *out);
 void at_ops_stats_reset(at_ops *o);
+void at_ops_stats_set(at_ops *o, const at_ops_stats *s);
+void at_ops_stats_add(at_ops *o,
+                      const at_ops_stats *s); // work that was done without passing the doors
 
 #endif

@@ -14,7 +14,7 @@
 
 typedef struct at_device at_device;
 
-// Memory and ordering of one device kind. All slots are set.
+// Memory and ordering of one device kind. All slots are set unless they say otherwise.
 typedef struct at_device_ops {
     at_status (*alloc)(at_device *d, size_t bytes, void **out); // AT_ALIGN aligned; AT_ENOMEM
     void (*free)(at_device *d, void *p);
@@ -22,6 +22,19 @@ typedef struct at_device_ops {
     at_status (*to_host)(at_device *d, void *dst, const void *src, size_t bytes); // waits
     at_status (*synchronize)(at_device *d);
     at_status (*memory)(at_device *d, uint64_t *free_bytes, uint64_t *total_bytes);
+
+    // Recording; NULL on a device that cannot. Between begin and end the slots' work is kept instead of
+    // done, and memory comes from blocks that stay at their addresses while any recording lives. The
+    // work of everything that is recorded must have been done once before (weights resident, plans made):
+    // copies from the host are refused meanwhile. end gives NULL in *out if anything failed, also what
+    // was no slot's failure. A replay does the work again, over the same addresses, in stream order.
+    at_status (*record_begin)(at_device *d);
+    at_status (*record_end)(at_device *d, void **out);
+    at_status (*replay)(at_device *d, void *recording);
+    void (*recording_free)(at_device *d, void *recording);
+    // Waits until all work that was queued before the call before this one is done: a caller in a loop
+    // stays one round ahead of the device. NULL: the device does everything at once.
+    at_status (*throttle)(at_device *d);
 } at_device_ops;
 
 struct at_device {

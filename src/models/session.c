@@ -1,0 +1,417 @@
+// SPDX-License-Identifier: Apache-2.0
+// session.c - keys, entries, rows of all steps, and recordings. See session.h.
+// The first evaluation at a shape runs as always (it makes weights resident and plans), the second
+// is recorded, all others are replays.
+#include "models/session.h"
+
+#include <pthread.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "base/mem.h"
+#include "models/denoiser.h"
+
+enum { MAX_REFS = 4, MAX_ENTRIES = 4, MAX_ROWS = 256 };
+
+// Zeroed before it is filled: compared as bytes.
+typedef struct key {
+    at_device *device;
+    int64_t x[4], context[3], concat[4], refs[MAX_REFS][4];
+    int compute, leave, context_dtype, concat_dtype, n_refs, ref_method, no_guidance;
+} key;
+
+typedef struct entry {
+    struct entry *next;
+    key k;
+    bool busy, broken; // broken: recording failed once, and would again
+    uint64_t used;     // when, for the one to go
+    int calls;
+    at_tensor *tables[AT_MADE_TABLES];
+    bool has_tables;
+    // Rows of prepare for the steps from rows_first on, batch after batch.
+    at_tensor *rows;
+    uint64_t rows_key;
+    size_t rows_first, rows_count;
+    // The recording and what it reads and writes.
+    void *recording;
+    at_tensor *x, *context, *concat, *refs[MAX_REFS], *cond, *out;
+    at_ops_stats work; // of one replay
+} entry;
+
+struct at_sessions {
+    struct at_sessions *next, *before; // of all models
+    entry *entries;
+    int count;
+};
+
+static pthread_mutex_t g_lock = PTHREAD_MUTEX_INITIALIZER; // over everything but busy entries
+static at_sessions *g_all;
+static uint64_t g_clock;
+static bool g_record = true;
+
+void at_sessions_record(bool yes)
+{
+    pthread_mutex_lock(&g_lock);
+    g_record = yes;
+    pthread_mutex_unlock(&g_lock);
+}
+
+// --- entries -----------------------------------------------------------------------------------
+static void drop_recording(entry *e)
+{
+    if (e->recording) e->k.device->ops->recording_free(e->k.device, e->recording);
+    e->recording = NULL;
+    at_tensor_release(&e->x);
+    at_tensor_release(&e->context);
+    at_tensor_release(&e->concat);
+    for (int i = 0; i < MAX_REFS; i++)
+        at_tensor_release(&e->refs[i]);
+    at_tensor_release(&e->cond);
+    at_tensor_release(&e->out);
+}
+
+static void entry_free(entry *e)
+{
+    drop_recording(e);
+    for (int i = 0; i < AT_MADE_TABLES; i++)
+        at_tensor_release(&e->tables[i]);
+    at_tensor_release(&e->rows);
+    at_free(e);
+}
+
+// Unlinks and frees idle entries on `d` (NULL: on any device), at most `most`. Locked.
+static int drop_idle(at_sessions *s, at_device *d, int most)
+{
+    int n = 0;
+    for (entry **at = &s->entries; *at && n < most;) {
+        entry *e = *at;
+        if (e->busy || (d && e->k.device != d)) {
+            at = &e->next;
+            continue;
+        }
+        *at = e->next;
+        s->count--;
+        n++;
+        entry_free(e);
+    }
+    return n;
+}
+
+static void drop_oldest(at_sessions *s)
+{
+    entry *oldest = NULL;
+    for (entry *e = s->entries; e; e = e->next)
+        if (!e->busy && (!oldest || e->used < oldest->used)) oldest = e;
+    for (entry **at = &s->entries; *at && oldest; at = &(*at)->next)
+        if (*at == oldest) {
+            *at = oldest->next;
+            s->count--;
+            entry_free(oldest);
+            return;
+        }
+}
+
+static at_sessions *sessions_of(at_bound *m)
+{
+    if (m->sessions) return m->sessions;
+    at_sessions *s = at_calloc(1, sizeof *s);
+    if (!s) return NULL;
+    s->next = g_all;
+    if (g_all) g_all->before = s;
+    return m->sessions = g_all = s;
+}
+
+// The entry of this shape for this thread, or NULL: somebody else is at it, or there is no memory.
+static entry *enter(at_bound *m, const key *k)
+{
+    entry *e = NULL;
+    pthread_mutex_lock(&g_lock);
+    at_sessions *s = sessions_of(m);
+    for (e = s ? s->entries : NULL; e; e = e->next)
+        if (memcmp(&e->k, k, sizeof *k) == 0) break;
+    if (e && e->busy) {
+        e = NULL;
+    } else if (s && !e) {
+        if (s->count >= MAX_ENTRIES) drop_oldest(s);
+        e = at_calloc(1, sizeof *e);
+        if (e) {
+            e->k = *k;
+            e->next = s->entries;
+            s->entries = e;
+            s->count++;
+        }
+    }
+    if (e) {
+        e->busy = true;
+        e->used = ++g_clock;
+    }
+    pthread_mutex_unlock(&g_lock);
+    return e;
+}
+
+static void leave(entry *e)
+{
+    if (!e) return;
+    pthread_mutex_lock(&g_lock);
+    e->busy = false;
+    pthread_mutex_unlock(&g_lock);
+}
+
+void at_sessions_free(at_sessions *s)
+{
+    if (!s) return;
+    pthread_mutex_lock(&g_lock);
+    if (s->next) s->next->before = s->before;
+    if (s->before)
+        s->before->next = s->next;
+    else
+        g_all = s->next;
+    while (s->entries) {
+        entry *e = s->entries;
+        s->entries = e->next;
+        entry_free(e);
+    }
+    pthread_mutex_unlock(&g_lock);
+    at_free(s);
+}
+
+int at_sessions_reclaim(at_device *d)
+{
+    int n = 0;
+    pthread_mutex_lock(&g_lock);
+    for (at_sessions *s = g_all; s; s = s->next)
+        n += drop_idle(s, d, MAX_ENTRIES);
+    pthread_mutex_unlock(&g_lock);
+    return n;
+}
+
+void at_sessions_drop(at_bound *m)
+{
+    pthread_mutex_lock(&g_lock);
+    if (m->sessions) drop_idle(m->sessions, NULL, MAX_ENTRIES);
+    pthread_mutex_unlock(&g_lock);
+}
+
+// --- keys --------------------------------------------------------------------------------------
+static void shape_into(int64_t *to, const at_tensor *t, int rank)
+{
+    for (int i = 0; t && i < rank; i++)
+        to[i] = t->shape[i];
+}
+
+// False: nothing is kept for such an evaluation.
+static bool key_of(at_ops *o, const at_model_in *in, key *k)
+{
+    memset(k, 0, sizeof *k);
+    if (at_ops_comm(o)->size > 1 || in->x->rank != 4 || in->n_refs > MAX_REFS) return false;
+    if (in->concat && in->concat->rank != 4) return false;
+    k->device = at_ops_device(o);
+    k->compute = (int)at_ops_compute(o);
+    k->leave = at_ops_leave(o);
+    k->context_dtype = (int)in->context->dtype;
+    k->concat_dtype = in->concat ? (int)in->concat->dtype : -1;
+    k->n_refs = (int)in->n_refs;
+    k->ref_method = (int)in->ref_method;
+    k->no_guidance = in->no_guidance;
+    shape_into(k->x, in->x, 4);
+    shape_into(k->context, in->context, 3);
+    shape_into(k->concat, in->concat, 4);
+    for (size_t i = 0; i < in->n_refs; i++) {
+        if (!in->refs[i] || in->refs[i]->rank != 4 || in->refs[i]->dtype != AT_F32) return false;
+        shape_into(k->refs[i], in->refs[i], 4);
+    }
+    return true;
+}
+
+// --- what is made ahead ------------------------------------------------------------------------
+static void make_tables(at_ops *o, const at_bound *m, const at_model_in *in, entry *e)
+{
+    at_tensor *t[AT_MADE_TABLES] = {0};
+    if (e->has_tables || !m->arch->denoiser->tables) return;
+    at_scope_begin(o);
+    m->arch->denoiser->tables(o, m, in, t);
+    for (int i = 0; i < AT_MADE_TABLES && at_ops_status(o) == AT_OK; i++)
+        e->tables[i] = at_ops_keep(o, t[i]);
+    e->has_tables = at_ops_status(o) == AT_OK;
+    at_scope_end(o, NULL);
+}
+
+// The same tensor n times behind itself.
+static at_tensor *repeat(at_ops *o, const at_tensor *t, size_t n)
+{
+    const at_tensor *parts[MAX_ROWS];
+    if (!t || n == 1) return (at_tensor *)t;
+    for (size_t i = 0; i < n; i++)
+        parts[i] = t;
+    return at_concat(o, 0, (int)n, parts);
+}
+
+// Rows of all steps from number `first` on, as many as fit.
+static void make_rows(at_ops *o, const at_bound *m, const at_model_in *in, entry *e, size_t first)
+{
+    float timestep[MAX_ROWS], guidance[MAX_ROWS];
+    size_t b = (size_t)in->x->shape[0], n = in->n_steps - first;
+    at_model_in all = *in;
+
+    if (n > MAX_ROWS / b) n = MAX_ROWS / b;
+    for (size_t i = 0; i < n; i++)
+        for (size_t j = 0; j < b; j++) {
+            timestep[i * b + j] = in->steps[first + i];
+            guidance[i * b + j] = in->guidance ? in->guidance[j] : 0;
+        }
+    at_tensor_release(&e->rows);
+    at_scope_begin(o);
+    all.timestep = timestep;
+    all.guidance = in->guidance ? guidance : NULL;
+    all.pooled = repeat(o, in->pooled, n);
+    e->rows = at_ops_keep(o, m->arch->denoiser->prepare(o, m, &all, (int64_t)(n * b)));
+    at_scope_end(o, NULL);
+    e->rows_key = in->key;
+    e->rows_first = first;
+    e->rows_count = n;
+}
+
+// prepare's rows for this evaluation: from the run's, where it is one of its steps.
+static at_tensor *cond_of(at_ops *o, const at_bound *m, const at_model_in *in, entry *e)
+{
+    int64_t b = in->x->shape[0];
+    size_t at = 0;
+
+    if (!m->arch->denoiser->prepare) return NULL;
+    if (e && in->key && b <= MAX_ROWS)
+        while (at < in->n_steps && in->steps[at] != in->timestep[0])
+            at++;
+    if (!e || !in->key || b > MAX_ROWS || at == in->n_steps)
+        return m->arch->denoiser->prepare(o, m, in, b);
+    if (!e->rows || e->rows_key != in->key || at < e->rows_first ||
+        at >= e->rows_first + e->rows_count)
+        make_rows(o, m, in, e, at);
+    if (!e->rows) return NULL;
+    return at_narrow(o, e->rows, 0, (int64_t)(at - e->rows_first) * b, b);
+}
+
+// --- recordings --------------------------------------------------------------------------------
+static bool may_record(at_ops *o, const at_model_in *in, const entry *e)
+{
+    if (!e || e->broken || !at_ops_device(o)->ops->record_begin) return false;
+    return g_record && !in->control && !at_patches_count(in->patches);
+}
+
+static void twin(at_ops *o, at_tensor **slot, const at_tensor *t)
+{
+    if (t) *slot = at_ops_keep(o, at_empty(o, t->dtype, t->rank, t->shape));
+}
+
+static void fill(at_ops *o, at_tensor *to, const at_tensor *from)
+{
+    if (to && from) at_unary(at_into(o, to), from, AT_ACT_NONE);
+}
+
+static void fill_inputs(at_ops *o, entry *e, const at_model_in *in, const at_tensor *cond)
+{
+    fill(o, e->x, in->x);
+    fill(o, e->context, in->context);
+    fill(o, e->concat, in->concat);
+    for (size_t i = 0; i < in->n_refs; i++)
+        fill(o, e->refs[i], in->refs[i]);
+    fill(o, e->cond, cond);
+}
+
+static at_ops_stats difference(at_ops_stats a, const at_ops_stats *b)
+{
+    a.flops_linear -= b->flops_linear;
+    a.flops_attention -= b->flops_attention;
+    a.flops_conv -= b->flops_conv;
+    a.calls -= b->calls;
+    a.seconds_linear = a.seconds_attention = a.seconds_conv = a.seconds_other = 0;
+    return a;
+}
+
+// The forward over the entry's own inputs, kept by the device.
+static at_status record(at_ops *o, const at_bound *m, entry *e, const at_model_in *in)
+{
+    at_device *d = at_ops_device(o);
+    at_made made = {.cond = e->cond, .tables = e->tables};
+    at_model_in own = *in;
+    at_ops_stats before, after;
+
+    own.x = e->x;
+    own.context = e->context;
+    own.concat = in->concat ? e->concat : NULL;
+    own.refs = (const at_tensor *const *)e->refs;
+    own.made = &made;
+    at_ops_stats_get(o, &before);
+    at_status st = d->ops->record_begin(d);
+    if (st != AT_OK) return st;
+    at_scope_begin(o);
+    e->out = at_ops_keep(o, at_denoiser_run(o, m, &own));
+    at_scope_end(o, NULL);
+    st = d->ops->record_end(d, &e->recording);
+    at_ops_stats_get(o, &after);
+    at_ops_stats_set(o, &before); // nothing was done yet
+    e->work = difference(after, &before);
+    at_status run = at_ops_status(o);
+    return run != AT_OK ? run : st;
+}
+
+// Makes the recording; false where that cannot be (and never will).
+static bool recorded(at_ops *o, const at_bound *m, entry *e, const at_model_in *in,
+                     const at_tensor *cond)
+{
+    if (e->recording) return true;
+    twin(o, &e->x, in->x);
+    twin(o, &e->context, in->context);
+    twin(o, &e->concat, in->concat);
+    for (size_t i = 0; i < in->n_refs; i++)
+        twin(o, &e->refs[i], in->refs[i]);
+    twin(o, &e->cond, cond);
+    fill_inputs(o, e, in, cond);
+    if (at_ops_status(o) != AT_OK) return false;
+    at_status st = record(o, m, e, in);
+    if (st == AT_OK) return true;
+    if (st != AT_ECANCELLED) {
+        at_log(AT_DEBUG, "RECORD", "%s: not recorded, every step is queued anew: %s",
+               m->arch->title, at_error_text());
+        e->broken = true;
+        at_ops_clear(o);
+    }
+    drop_recording(e);
+    return false;
+}
+
+static at_tensor *replay(at_ops *o, entry *e, const at_model_in *in, const at_tensor *cond)
+{
+    at_device *d = at_ops_device(o);
+    at_tensor *out = at_empty(o, e->out->dtype, e->out->rank, e->out->shape);
+
+    fill_inputs(o, e, in, cond);
+    if (at_ops_status(o) != AT_OK) return NULL;
+    at_status st = d->ops->replay(d, e->recording);
+    if (st != AT_OK) return at_ops_poison(o, st, "%s", at_error_text());
+    at_ops_stats_add(o, &e->work);
+    return at_unary(at_into(o, out), e->out, AT_ACT_NONE);
+}
+
+at_tensor *at_session_forward(at_ops *o, at_bound *m, const at_model_in *in)
+{
+    key k;
+    entry *e = key_of(o, in, &k) ? enter(m, &k) : NULL;
+    at_tensor *out = NULL;
+
+    at_scope_begin(o);
+    if (e) make_tables(o, m, in, e);
+    at_tensor *cond = cond_of(o, m, in, e);
+    at_made made = {.cond = cond, .tables = e && e->has_tables ? e->tables : NULL};
+    at_model_in own = *in;
+    own.made = &made;
+    if (at_ops_status(o) != AT_OK)
+        out = NULL;
+    else if (may_record(o, in, e) && e->calls > 0 && recorded(o, m, e, in, cond))
+        out = replay(o, e, in, cond);
+    else if (at_ops_status(o) == AT_OK)
+        out = at_denoiser_run(o, m, &own);
+    if (e && at_ops_status(o) == AT_OK) e->calls++;
+    out = at_scope_end(o, out);
+    leave(e);
+    return out;
+}
