@@ -24,12 +24,13 @@ typedef struct at_probe {
 // A denoiser is a list of blocks over one hidden tensor and a state that the prologue fills. State
 // tensors that must outlive a block are made in the prologue (the runner closes a scope around each
 // block). `in` is valid for the whole forward.
-// What was made ahead of a forward (session.h); a prologue gets it as in->made, its ControlNets do
-// not.
+// What was made ahead of a forward (session.h); a prologue gets it as in->made, a ControlNet
+// does not.
 enum { AT_MADE_TABLES = 4 };
 typedef struct at_made {
     const at_tensor *cond;    // prepare's rows, one for each of the batch; NULL: it has none
     at_tensor *const *tables; // AT_MADE_TABLES, or NULL: the prologue makes its own
+    const at_tensor *text;    // of the text hook, or NULL: the forward makes it piece by piece
 } at_made;
 
 typedef struct at_denoiser_ops {
@@ -42,6 +43,9 @@ typedef struct at_denoiser_ops {
     // them (of which a batch may be some): [n, any], contiguous. in->x and text must not be looked
     // at. May be NULL.
     at_tensor *(*prepare)(at_ops *o, const at_bound *m, const at_model_in *in, int64_t n);
+    // Everything that depends on the text alone (keys and values of cross attention), contiguous; NULL
+    // where that would take more memory than it is worth. May be NULL.
+    at_tensor *(*text)(at_ops *o, const at_bound *m, const at_model_in *in);
     // Everything that depends on shapes alone; for one rank. May be NULL.
     void (*tables)(at_ops *o, const at_bound *m, const at_model_in *in,
                    at_tensor *out[AT_MADE_TABLES]);

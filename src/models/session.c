@@ -32,6 +32,8 @@ typedef struct entry {
     at_tensor *rows;
     uint64_t rows_key;
     size_t rows_first, rows_count;
+    at_tensor *text; // of the text hook, in the run text_key
+    uint64_t text_key;
     // The recording and what it reads and writes.
     void *recording;
     at_tensor *x, *context, *concat, *refs[MAX_REFS], *cond, *out;
@@ -76,6 +78,7 @@ static void entry_free(entry *e)
     for (int i = 0; i < AT_MADE_TABLES; i++)
         at_tensor_release(&e->tables[i]);
     at_tensor_release(&e->rows);
+    at_tensor_release(&e->text);
     at_free(e);
 }
 
@@ -223,6 +226,11 @@ static bool key_of(at_ops *o, const at_model_in *in, key *k)
     return true;
 }
 
+static void fill(at_ops *o, at_tensor *to, const at_tensor *from)
+{
+    if (to && from) at_unary(at_into(o, to), from, AT_ACT_NONE);
+}
+
 // --- what is made ahead ------------------------------------------------------------------------
 static void make_tables(at_ops *o, const at_bound *m, const at_model_in *in, entry *e)
 {
@@ -290,6 +298,21 @@ static at_tensor *cond_of(at_ops *o, const at_bound *m, const at_model_in *in, e
     return at_narrow(o, e->rows, 0, (int64_t)(at - e->rows_first) * b, b);
 }
 
+// What the text alone decides, in a tensor that stays where it is from run to run.
+static void make_text(at_ops *o, const at_bound *m, const at_model_in *in, entry *e)
+{
+    if (!m->arch->denoiser->text || at_patches_count(in->patches)) return;
+    if (e->text && in->key && e->text_key == in->key) return;
+    at_scope_begin(o);
+    at_tensor *t = m->arch->denoiser->text(o, m, in);
+    if (e->text)
+        fill(o, e->text, t);
+    else
+        e->text = at_ops_keep(o, t);
+    at_scope_end(o, NULL);
+    e->text_key = at_ops_status(o) == AT_OK ? in->key : 0;
+}
+
 // --- recordings --------------------------------------------------------------------------------
 static bool may_record(at_ops *o, const at_model_in *in, const entry *e)
 {
@@ -300,11 +323,6 @@ static bool may_record(at_ops *o, const at_model_in *in, const entry *e)
 static void twin(at_ops *o, at_tensor **slot, const at_tensor *t)
 {
     if (t) *slot = at_ops_keep(o, at_empty(o, t->dtype, t->rank, t->shape));
-}
-
-static void fill(at_ops *o, at_tensor *to, const at_tensor *from)
-{
-    if (to && from) at_unary(at_into(o, to), from, AT_ACT_NONE);
 }
 
 static void fill_inputs(at_ops *o, entry *e, const at_model_in *in, const at_tensor *cond)
@@ -331,7 +349,7 @@ static at_ops_stats difference(at_ops_stats a, const at_ops_stats *b)
 static at_status record(at_ops *o, const at_bound *m, entry *e, const at_model_in *in)
 {
     at_device *d = at_ops_device(o);
-    at_made made = {.cond = e->cond, .tables = e->tables};
+    at_made made = {.cond = e->cond, .tables = e->has_tables ? e->tables : NULL, .text = e->text};
     at_model_in own = *in;
     at_ops_stats before, after;
 
@@ -400,8 +418,10 @@ at_tensor *at_session_forward(at_ops *o, at_bound *m, const at_model_in *in)
 
     at_scope_begin(o);
     if (e) make_tables(o, m, in, e);
+    if (e) make_text(o, m, in, e);
     at_tensor *cond = cond_of(o, m, in, e);
-    at_made made = {.cond = cond, .tables = e && e->has_tables ? e->tables : NULL};
+    at_made made = {
+        .cond = cond, .tables = e && e->has_tables ? e->tables : NULL, .text = e ? e->text : NULL};
     at_model_in own = *in;
     own.made = &made;
     if (at_ops_status(o) != AT_OK)

@@ -20,7 +20,7 @@ typedef struct unet_state {
     int kept;
 } unet_state;
 
-enum { GROUPS = 32 };
+enum { GROUPS = 32, MOST_TEXT = 1 << 27 };
 static const float out_eps = 1e-5f;
 
 const char *at_unet_measure(at_store *s, const char *prefix, void *config)
@@ -119,6 +119,47 @@ static at_tensor *prepare(at_ops *o, const at_bound *m, const at_model_in *in, i
     return all;
 }
 
+// The transformers of a net in the order in which they run; fills at most `max`.
+static int transformers(const at_unet_shape *s, const at_unet_weights *w,
+                        const at_unet_transformer **out, int max)
+{
+    int n = 0;
+    for (int i = 0; i < s->blocks && n < max; i++)
+        if (w->input[i].transformer.norm.w) out[n++] = &w->input[i].transformer;
+    if (s->middle >= -1 && w->middle.transformer.norm.w && n < max)
+        out[n++] = &w->middle.transformer;
+    for (int i = 0; i < s->blocks && n < max; i++)
+        if (w->output[i].transformer.norm.w) out[n++] = &w->output[i].transformer;
+    return n;
+}
+
+// Keys and values of the text for every layer, one behind the other.
+static at_tensor *text(at_ops *o, const at_bound *m, const at_model_in *in)
+{
+    const at_unet_shape *s = m->config;
+    const at_unet_transformer *t[2 * AT_UNET_BLOCKS + 1];
+    int count = transformers(s, m->weights, t, AT_LEN(t));
+    int64_t b = in->context->shape[0], n = in->context->shape[1], columns = 0, at = 0;
+
+    if (in->context->shape[2] != s->context) return NULL; // the prologue says so
+    for (int i = 0; i < count; i++)
+        for (int64_t k = 0; k < t[i]->depth; k++)
+            columns += 2 * t[i]->layers[k].cross.k->shape[0];
+    if (!columns || b * n > MOST_TEXT / columns) return NULL;
+    at_tensor *all = at_empty(o, at_ops_compute(o), 1, (int64_t[]){b * n * columns});
+    at_tensor *context = at_cast(o, in->context, at_ops_compute(o));
+    for (int i = 0; i < count; i++)
+        for (int64_t k = 0; k < 2 * t[i]->depth; k++) {
+            const at_unet_attention *c = &t[i]->layers[k / 2].cross;
+            const at_weight *w = k % 2 ? c->v : c->k;
+            int64_t shape[] = {b, n, w->shape[0]}, size = b * n * w->shape[0];
+            at_tensor *part = at_reshape(o, at_narrow(o, all, 0, at, size), 3, shape);
+            at_linear(at_into(o, part), context, w, NULL, NULL);
+            at += size;
+        }
+    return all;
+}
+
 static at_tensor *prologue(at_ops *o, const at_bound *m, void *state, const at_model_in *in)
 {
     at_unet_pass *p = &((unet_state *)state)->pass;
@@ -127,6 +168,7 @@ static at_tensor *prologue(at_ops *o, const at_bound *m, void *state, const at_m
     p->in = in;
     p->site = (at_site){.in = in};
     p->terms = in->made->cond;
+    p->text = at_patches_count(in->patches) ? NULL : in->made->text;
     p->context = at_cast(o, in->context, at_ops_compute(o));
     return at_unet_pixels(o, in->x, in->concat);
 }
@@ -282,6 +324,7 @@ const at_denoiser_ops at_unet_ops = {
     .text_repeats = true,
     .blocks = blocks,
     .prepare = prepare,
+    .text = text,
     .prologue = prologue,
     .block = block,
     .epilogue = epilogue,

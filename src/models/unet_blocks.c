@@ -97,16 +97,27 @@ static at_tensor *heads_of(at_ops *o, const at_tensor *x, const at_weight *w, in
     return at_reshape(o, y, 4, (int64_t[]){y->shape[0], y->shape[1], heads, y->shape[2] / heads});
 }
 
+// The next keys or values of the text [b, t, heads, dim] that were made ahead.
+static at_tensor *made_heads(at_ops *o, at_unet_pass *p, const at_site *s)
+{
+    int64_t shape[] = {p->context->shape[0], p->context->shape[1], s->heads, s->dim};
+    int64_t n = shape[0] * shape[1] * shape[2] * shape[3], at = p->next_text;
+    p->next_text += n;
+    return at_reshape(o, at_narrow(o, p->text, 0, at, n), 4, shape);
+}
+
 // Attention from the normalised tokens n to `to`, added to x in place.
-static void attend(at_ops *o, const at_unet_attention *w, const at_unet_pass *p, const at_site *s,
+static void attend(at_ops *o, const at_unet_attention *w, at_unet_pass *p, const at_site *s,
                    const at_tensor *n, const at_tensor *to, at_tensor *x)
 {
     const at_patches *set = p->in->patches;
     const at_tensor *q = n, *k = to, *v = to;
+    bool made = s->cross && p->text && p->context;
 
     if (at_patches_count(set)) at_patch_attn_in(o, set, s, &q, &k, &v);
-    at_tensor *qh = heads_of(o, q, w->q, s->heads), *kh = heads_of(o, k, w->k, s->heads);
-    at_tensor *vh = heads_of(o, v, w->v, s->heads);
+    at_tensor *qh = heads_of(o, q, w->q, s->heads);
+    at_tensor *kh = made ? made_heads(o, p, s) : heads_of(o, k, w->k, s->heads);
+    at_tensor *vh = made ? made_heads(o, p, s) : heads_of(o, v, w->v, s->heads);
     at_tensor *y = at_patch_attn(o, set, s, qh, kh, vh);
     if (!at_patches_count(set)) {
         linear(at_into(o, x), y, w->out, &(at_linear_extra){.residual = x});
@@ -122,7 +133,7 @@ static at_tensor *norm(at_ops *o, const at_tensor *x, at_lin n)
 }
 
 // One layer; gives x, changed in place, or what a patch put in its place.
-static at_tensor *layer(at_ops *o, const at_unet_layer *w, const at_unet_pass *p, at_site *s,
+static at_tensor *layer(at_ops *o, const at_unet_layer *w, at_unet_pass *p, at_site *s,
                         at_tensor *x)
 {
     at_tensor *n = norm(o, x, w->norm1);

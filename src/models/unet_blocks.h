@@ -100,6 +100,10 @@ typedef struct at_unet_pass {
     // made one by one; and where the next block's begins.
     const at_tensor *terms;
     int64_t next_term;
+    // Keys, then values of each cross attention in the order of the layers, flat, or NULL; and where the
+    // next layer's begin.
+    const at_tensor *text;
+    int64_t next_text;
     at_site site; // part and block are set by the caller; index counts transformers
 } at_unet_pass;
 
