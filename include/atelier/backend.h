@@ -17,7 +17,7 @@
 #include "base/status.h"
 
 // Exact equality is asked at load: a plug-in built against another header is refused.
-#define AT_BACKEND_ABI 2
+#define AT_BACKEND_ABI 3
 
 // A place where a backend may keep its own form of a weight (packed panels, dequantised bytes). Lives
 // as long as the weight. Publish with compare-exchange: the loser frees its copy and takes the winner's.
@@ -33,6 +33,7 @@ typedef struct at_wview {
     at_packed *packed; // NULL: nothing may be cached
     bool mapped; // the bytes lie in a read-only file mapping: pages that a backend has packed may
                  // be given back to the system, and come again when they are read
+    const char *name; // for traces; may be NULL
 } at_wview;
 
 typedef enum at_act {
@@ -177,7 +178,8 @@ typedef struct at_backend {
     at_status (*conv2d)(void *stream, const at_conv2d_args *a);
     at_status (*embedding)(void *stream, const at_embedding_args *a);
     at_status (*geglu)(void *stream, const at_geglu_args *a);
-    // Which table row serves these arguments ("onednn brgemm bf16"), for traces and bench; may be NULL.
+    // What served this thread's last call of a slot ("cublasLt bf16 bias gelu"), for traces and bench: the
+    // table's row where that is fixed. NULL: no such slot. The text stays until the next call. May be NULL.
     const char *(*kernel_name)(const char *slot);
 } at_backend;
 

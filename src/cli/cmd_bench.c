@@ -14,7 +14,8 @@
 typedef struct bench_options {
     const char *arch, *device, *dtype, *weights;
     long width, height, size, steps, tokens, doubles, singles, threads;
-    bool json;
+    bool json, kernels;
+    const char *trace;
 } bench_options;
 
 #define BLOCKS_HELP "blocks of the first kind (layers of an encoder); default: the true count"
@@ -41,6 +42,10 @@ static const at_arg bench_args[] = {
      .choices = "f32|f16|bf16|fp8_e4m3|fp8_e5m2", .help = "storage type (bf16)"},
     {"--threads", "N", AT_ARG_INT, offsetof(bench_options, threads), 1, 1024,
      .help = "CPU threads"},
+    {"--kernels", NULL, AT_ARG_FLAG, offsetof(bench_options, kernels),
+     .help = "also a row for each kernel and shape"},
+    {"--trace", "FILE", AT_ARG_TEXT, offsetof(bench_options, trace),
+     .help = "write two more steps, op by op, for ui.perfetto.dev"},
     {"--json", NULL, AT_ARG_FLAG, offsetof(bench_options, json), .help = "one JSON object"},
 };
 
@@ -64,7 +69,52 @@ static void print_class(const char *name, double flops, double seconds, double s
            100 * flops / seconds / ceiling);
 }
 
-static void print_report(const at_bench_options *b, const at_bench_report *r)
+// Work over time in the unit that bounds it.
+static const char *rate_text(const at_trace_sum *s, char out[32])
+{
+    if (s->seconds <= 0)
+        snprintf(out, 32, "-");
+    else if (s->flops / s->seconds >= 1e12)
+        snprintf(out, 32, "%.1f TFLOP/s", s->flops / s->seconds / 1e12);
+    else if (s->flops > 0)
+        snprintf(out, 32, "%.1f GFLOP/s", s->flops / s->seconds / 1e9);
+    else
+        snprintf(out, 32, "%.0f GB/s", s->bytes / s->seconds / 1e9);
+    return out;
+}
+
+static void print_classes(const at_bench_report *r, bool kernels)
+{
+    double all = 0;
+    char rate[32];
+
+    for (int c = 0; c < AT_CLASSES; c++)
+        all += r->classes[c].seconds;
+    printf("  op by op   %9.2f ms on the device, without gaps\n", all * 1e3);
+    for (int c = 0; c < AT_CLASSES; c++) {
+        const at_trace_sum *s = &r->classes[c];
+        if (s->calls > 0)
+            printf("    %-9s %8.3f ms  %5.1f %%  %6.0f calls  %s\n", at_op_class_name(s->kind),
+                   s->seconds * 1e3, 100 * s->seconds / all, s->calls, rate_text(s, rate));
+    }
+    for (size_t i = 0; kernels && i < r->n_kernels; i++) {
+        const at_trace_sum *s = &r->kernels[i];
+        printf("    %8.3f ms %5.1f %% %5.0f x %9.2f us  %14s  %s, %s  %s\n", s->seconds * 1e3,
+               100 * s->seconds / all, s->calls, s->seconds / s->calls * 1e6, rate_text(s, rate),
+               s->slot, s->kernel, s->detail);
+    }
+}
+
+static void print_host_classes(const at_bench_report *r)
+{
+    print_class("linear", r->linear_flops, r->linear_seconds, r->step, r->ceiling);
+    print_class("attention", r->attention_flops, r->attention_seconds, r->step, r->ceiling);
+    print_class("conv", r->conv_flops, r->conv_seconds, r->step, r->ceiling);
+    printf("  %-10s %9.1f ms  %4.0f %%\n", "other", r->other_seconds * 1e3,
+           100 * r->other_seconds / r->step);
+}
+
+static void print_report(const at_bench_options *b, const at_bench_report *r, bool kernels)
 {
     char peak[16];
     double flops = r->linear_flops + r->attention_flops + r->conv_flops;
@@ -78,12 +128,11 @@ static void print_report(const at_bench_options *b, const at_bench_report *r)
            r->ceiling / 1e9);
     printf("  step       %9.1f ms median of %d (first %.1f ms), %.1f GFLOP/s, %.2f TFLOP of work\n",
            r->step * 1e3, b->steps, r->first_step * 1e3, flops / r->step / 1e9, flops / 1e12);
-    print_class("linear", r->linear_flops, r->linear_seconds, r->step, r->ceiling);
-    print_class("attention", r->attention_flops, r->attention_seconds, r->step, r->ceiling);
-    print_class("conv", r->conv_flops, r->conv_seconds, r->step, r->ceiling);
-    printf("  %-10s %9.1f ms  %4.0f %%\n", "other", r->other_seconds * 1e3,
-           100 * r->other_seconds / r->step);
-    for (size_t i = 0; i < r->block_count; i++)
+    if (r->settle > 0)
+        printf("  recording  %9.1f ms for the second and third step\n", r->settle * 1e3);
+    if (!r->traced_steps) print_host_classes(r);
+    if (r->traced_steps) print_classes(r, kernels);
+    for (size_t i = 0; i < r->block_count && !kernels; i++)
         printf("  block %-4zu %9.1f ms\n", i, r->blocks[i] * 1e3);
     printf("  memory     %s at the highest, weights made in %.1f s\n", peak, r->load_seconds);
 }
@@ -122,6 +171,7 @@ static at_status bench(void *options, const at_arg_list *operands)
                           .width = (int)(o->width ? o->width : o->size),
                           .height = (int)(o->height ? o->height : o->size),
                           .steps = (int)o->steps,
+                          .trace = o->trace,
                           .text_tokens = (int)o->tokens,
                           .doubles = (int)o->doubles,
                           .singles = (int)o->singles};
@@ -147,7 +197,7 @@ static at_status bench(void *options, const at_arg_list *operands)
     at_status st = at_bench_run(&b, &report);
     if (st != AT_OK) return st;
     if (o->json) return print_json(&b, &report);
-    print_report(&b, &report);
+    print_report(&b, &report, o->kernels);
     return AT_OK;
 }
 

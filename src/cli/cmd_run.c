@@ -12,12 +12,14 @@
 #include "cli/workflow_check.h"
 #include "cli/workflow_file.h"
 #include "engine/engine.h"
+#include "engine/trace_file.h"
 #include "json/json.h"
+#include "tensor/device_trace.h"
 
 typedef struct run_options {
     at_common_options common;
     at_arg_list sets, targets;
-    const char *progress;
+    const char *progress, *trace, *trace_level;
 } run_options;
 
 static const at_arg run_args[] = {
@@ -28,12 +30,14 @@ static const at_arg run_args[] = {
     {"--progress", "MODE", AT_ARG_CHOICE, offsetof(run_options, progress),
      .choices = "auto|plain|json|none",
      .help = "a bar on a terminal, lines, JSON lines, or nothing"},
+    AT_TRACE_ARGS(run_options),
     AT_COMMON_ARGS(run_options, common),
 };
 
 static void run_defaults(void *options)
 {
     ((run_options *)options)->progress = "auto";
+    ((run_options *)options)->trace_level = "ops";
 }
 
 // Our own JSON, with numbers that jansson's reader does not know; NULL if there is none.
@@ -82,6 +86,17 @@ static void print_files(at_engine *e, const char *outputs)
     json_decref(all);
 }
 
+// The trace is written whatever became of the job, whose failure comes first.
+static at_status finish_trace(const char *path, at_status job)
+{
+    char text[1024];
+
+    snprintf(text, sizeof text, "%s", job == AT_OK ? "" : at_error_text());
+    at_status st = at_device_trace_stop();
+    if (st == AT_OK) st = at_trace_write(path);
+    return job == AT_OK ? st : at_fail(job, "%s", text);
+}
+
 static at_status run(void *options, const at_arg_list *operands)
 {
     at_status st = AT_OK;
@@ -103,8 +118,10 @@ static at_status run(void *options, const at_arg_list *operands)
                   .targets = o->targets.items,
                   .target_count = o->targets.count,
                   .sink = &sink};
+    if (o->trace) at_device_trace_start(at_trace_level_of(o->trace_level));
     st = at_engine_run(engine, &job, &result);
     at_progress_end(&progress);
+    if (o->trace) st = finish_trace(o->trace, st);
     if (st == AT_EWORKFLOW) {
         const char *label = operands->items[0], *text_of_fault = at_error_text();
         if (at_starts_with(text_of_fault, label))

@@ -58,6 +58,17 @@ typedef struct at_common_options {
             .help = "write no workflow into pictures"                                              \
     }
 
+// Where the time goes: options `trace` and `trace_level` of T.
+#define AT_TRACE_ARGS(T)                                                                           \
+    {"--trace", "FILE", AT_ARG_TEXT, offsetof(T, trace),                                           \
+     .help = "write where the time goes, op by op, for ui.perfetto.dev or chrome://tracing"},      \
+    {                                                                                              \
+        "--trace-level", "LEVEL", AT_ARG_CHOICE, offsetof(T, trace_level),                         \
+            .choices = "ops|spans",                                                                \
+            .help =                                                                                \
+                "ops: each by itself; spans: nodes, steps and replayed graphs as they run (ops)"   \
+    }
+
 // An engine as the common flags describe it.
 at_status at_common_open(const at_common_options *o, at_engine **out);
 // The compute dtype of --dtype; AT_DTYPE_COUNT for auto.

@@ -102,7 +102,10 @@ static at_status by_cudnn(at_cuda *g, const at_attention_args *a, bool *done)
     float scale = a->scale;
     void *addresses[] = {a->q.data, a->k.data, a->v.data, a->out.data, &scale};
     int st = at_dnn_run(g->dnn, g->dnn_handle, &chosen->p, addresses, g->workspace);
-    if (st) chosen->p.plan = NULL;
+    if (st)
+        chosen->p.plan = NULL;
+    else
+        at_cuda_served("cudnn sdpa");
     *done = st == 0;
     return AT_OK;
 }

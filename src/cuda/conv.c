@@ -163,7 +163,10 @@ static at_status by_cudnn(at_cuda *g, const graph_in *in, bool *done)
     if (in->bias) addresses[n++] = (void *)(uintptr_t)in->bias;
     if (in->residual) addresses[n++] = in->residual->data;
     int st = at_dnn_run(g->dnn, g->dnn_handle, &chosen->p, addresses, g->workspace);
-    if (st) chosen->p.plan = NULL;
+    if (st)
+        chosen->p.plan = NULL;
+    else
+        at_cuda_served("cudnn conv");
     *done = st == 0;
     return AT_OK;
 }

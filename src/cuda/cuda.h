@@ -36,6 +36,7 @@ typedef struct at_cuda {
     int recordings; // that live
     cudaEvent_t rounds[2]; // of throttle
     unsigned round;
+    cudaEvent_t *marks; // of traces, AT_CUDA_MARKS of them; NULL before the first
 } at_cuda;
 
 // AT_OK, or AT_EDEVICE (AT_ENOMEM for cudaErrorMemoryAllocation) with "cuda:0: WHAT: reason".
@@ -60,6 +61,15 @@ at_status at_cuda_record_end(at_device *d, void **out);
 at_status at_cuda_replay(at_device *d, void *recording);
 void at_cuda_recording_free(at_device *d, void *recording);
 at_status at_cuda_throttle(at_device *d);
+
+// --- marks.c: for traces ------------------------------------------------------------------------
+enum { AT_CUDA_MARKS = 4096 };
+at_status at_cuda_mark(at_device *d, int i, bool ahead);
+at_status at_cuda_elapsed(at_device *d, int from, int to, double *seconds);
+// A slot tells what serves it, in words that live as long as the process ("cublasLt bf16 bias gelu"); several
+// in one call are joined. A slot that tells nothing is "own SLOT".
+void at_cuda_served(const char *kernel);
+const char *at_cuda_kernel_name(const char *slot);
 
 // --- weights.c ---------------------------------------------------------------------------------
 // The device form of a weight: `dtype` AT_DTYPE_COUNT keeps the stored format. `filter`: a

@@ -6,6 +6,7 @@
 // Easy to get wrong: the operands must share a format, and nothing may be rounded that the caller
 // gave: the weight takes x's format; where more than one kernel makes the result, what lies between
 // is f32. The scale of a scaled weight is alpha, the bias stays unscaled.
+#include <stdio.h>
 #include <string.h>
 
 #include "base/mem.h"
@@ -21,6 +22,7 @@ typedef struct plan {
     void *desc, *w, *x, *c, *d;
     at_lt_algo algo;
     bool works;
+    char name[48]; // for traces
 } plan;
 
 static int lt_type(at_dtype t)
@@ -88,6 +90,12 @@ static void plan_make(at_cuda *g, const problem *p, plan *out)
         st = lt->MatmulAlgoGetHeuristic(g->lt_handle, out->desc, out->w, out->x, out->c, out->d,
                                         pref, 1, &choice, &found);
     if (pref) lt->MatmulPreferenceDestroy(pref);
+    snprintf(out->name, sizeof out->name, "cublasLt %s%s%s%s",
+             p->type == LT_R_32F   ? "f32"
+             : p->type == LT_R_16F ? "f16"
+                                   : "bf16",
+             epilogue & LT_EPILOGUE_BIAS ? " bias" : "", epilogue & LT_EPILOGUE_GELU ? " gelu" : "",
+             p->residual ? " residual" : "");
     out->works = !st && found > 0 && choice.state == 0;
     if (out->works) out->algo = choice.algo;
 }
@@ -162,6 +170,7 @@ static at_status run_lt(at_cuda *g, const call *c, bool *done)
                           chosen->c, c->out.data, chosen->d, &chosen->algo, g->workspace,
                           g->workspace_bytes, g->stream);
     *done = e == 0;
+    if (*done) at_cuda_served(chosen->name);
     chosen->works = *done;
     return AT_OK;
 }
@@ -173,6 +182,7 @@ static at_status run_plain(at_cuda *g, const at_view *x, const at_wview *w, cons
     at_status st = AT_OK;
     at_view dw;
     const void *db = NULL;
+    at_cuda_served("own linear");
     void *own_w = NULL, *own_b = NULL;
     AT_TRY(at_cuda_weight(g, w, AT_DTYPE_COUNT, false, &dw, &own_w));
     AT_TRY(at_cuda_vector(g, bias, AT_F32, &db, &own_b));
@@ -232,6 +242,7 @@ at_status at_cuda_linear(void *stream, const at_linear_args *a)
         }
         AT_TRY(run_plain(g, &a->x, &a->w, &a->bias, &c.out));
     }
+    if (later) at_cuda_served("own epilogue");
     if (later)
         AT_TRY(at_cuda_check(
             g, at_k_gate_add(g->stream, &a->residual, &c.out, &a->gate, &a->out, (int)a->act),
@@ -257,6 +268,7 @@ at_status at_cuda_geglu(void *stream, const at_geglu_args *a)
     at_linear_args l = {
         .x = a->x, .out = at_cuda_view(wide, AT_F32, 3, shape), .w = a->w, .bias = a->bias};
     AT_TRY(at_cuda_linear(stream, &l));
+    at_cuda_served("own geglu");
     AT_TRY(at_cuda_check(g, at_k_geglu(g->stream, &l.out, &a->out, (int)a->act), "geglu"));
 out:
     at_cuda_free(g, wide);

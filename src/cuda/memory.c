@@ -15,6 +15,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "base/trace.h"
 #include "cuda/cuda.h"
 
 typedef struct block {
@@ -195,6 +196,7 @@ at_status at_cuda_upload(at_cuda *g, void *dst, const void *src, size_t bytes)
     at_status st = AT_OK;
     cudaError_t e;
     size_t half = STAGE_BYTES / 2;
+    double began = at_trace_begin();
 
     if (g->recording) return at_fail(AT_EDEVICE, "%s: host bytes inside a recording", g->dev.name);
     if (!g->staging) {
@@ -213,6 +215,7 @@ at_status at_cuda_upload(at_cuda *g, void *dst, const void *src, size_t bytes)
             "an upload"));
         AT_TRY(at_cuda_check(g, cudaEventRecord(g->staged[i], g->stream), "an upload"));
     }
+    at_trace_end_bytes(began, "upload", (double)bytes, "staged to %s", g->dev.name);
 out:
     return st;
 }
@@ -281,4 +284,6 @@ const at_device_ops at_cuda_device_ops = {
     .replay = at_cuda_replay,
     .recording_free = at_cuda_recording_free,
     .throttle = at_cuda_throttle,
+    .mark = at_cuda_mark,
+    .elapsed = at_cuda_elapsed,
 };

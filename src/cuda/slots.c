@@ -140,4 +140,5 @@ const at_backend at_cuda_backend = {
     .rope = slot_rope,
     .conv2d = at_cuda_conv2d,
     .embedding = slot_embedding,
+    .kernel_name = at_cuda_kernel_name,
 };

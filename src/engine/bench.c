@@ -8,7 +8,9 @@
 
 #include "base/file.h"
 #include "base/mem.h"
+#include "engine/trace_file.h"
 #include "sample/noise.h"
+#include "tensor/device_trace.h"
 
 #define MAX_STEPS 1000
 
@@ -160,6 +162,46 @@ static void take_stats(at_ops *o, int steps, at_bench_report *r)
     r->other_seconds = s.seconds_other / steps;
 }
 
+static void per_step(at_trace_sum *rows, size_t n, int steps)
+{
+    for (size_t i = 0; i < n; i++) {
+        rows[i].calls /= steps;
+        rows[i].seconds /= steps;
+        rows[i].host_seconds /= steps;
+        rows[i].flops /= steps;
+        rows[i].bytes /= steps;
+    }
+}
+
+// A few more steps op by op, with ops of their own: these see the wrapped slots.
+static at_status trace(const at_bench_options *b, const at_ops_config *config, subject *u,
+                       at_bench_report *r)
+{
+    enum { STEPS = 2 };
+    at_status st = AT_OK;
+    at_ops *o = NULL;
+
+    at_device_trace_start(AT_TRACE_OPS);
+    st = at_ops_new(config, &o);
+    for (int i = 0; i < STEPS && st == AT_OK; i++) {
+        double began = at_trace_begin();
+        st = step(o, u, i);
+        at_trace_end(began, "step", "step %d", i + 1);
+        if (st == AT_OK) st = caught_up(b);
+    }
+    at_status stopped = at_device_trace_stop();
+    if (st == AT_OK) st = stopped;
+    at_ops_free(o);
+    if (st != AT_OK) return st;
+    r->traced_steps = STEPS;
+    at_trace_by_class(r->classes);
+    per_step(r->classes, AT_CLASSES, STEPS);
+    r->n_kernels = at_trace_by_kernel(true, r->kernels, AT_BENCH_KERNELS);
+    if (r->n_kernels > AT_BENCH_KERNELS) r->n_kernels = AT_BENCH_KERNELS;
+    per_step(r->kernels, r->n_kernels, STEPS);
+    return b->trace ? at_trace_write(b->trace) : AT_OK;
+}
+
 at_status at_bench_run(const at_bench_options *b, at_bench_report *out)
 {
     at_status st = AT_OK;
@@ -183,6 +225,11 @@ at_status at_bench_run(const at_bench_options *b, at_bench_report *out)
     AT_TRY(step(o, &u, 0));
     AT_TRY(caught_up(b));
     out->first_step = at_now() - start;
+    start = at_now(); // a device that records does it now
+    if (b->device->ops->record_begin) AT_TRY(step(o, &u, 1));
+    if (b->device->ops->record_begin) AT_TRY(step(o, &u, 2));
+    AT_TRY(caught_up(b));
+    if (b->device->ops->record_begin) out->settle = at_now() - start;
     at_ops_stats_reset(o);
     for (int i = 0; i < steps; i++) {
         start = at_now();
@@ -192,10 +239,11 @@ at_status at_bench_run(const at_bench_options *b, at_bench_report *out)
     }
     take_stats(o, steps, out);
     out->step = median(times, (size_t)steps);
-    if (u.model)
+    if (u.model && !b->device->ops->record_begin) // a replay has no blocks
         out->block_count =
             at_model_block_seconds(out->blocks, sizeof out->blocks / sizeof *out->blocks);
     out->peak_bytes = at_mem_get_stats().peak_bytes;
+    if (b->trace || b->device->ops->mark) AT_TRY(trace(b, &config, &u, out));
     AT_TRY(measure_ceiling(b, o, &out->ceiling));
 out:
     at_ops_free(o);

@@ -6,6 +6,7 @@
 #ifndef AT_ENGINE_BENCH_H
 #define AT_ENGINE_BENCH_H
 
+#include "engine/trace_table.h"
 #include "models/models.h"
 
 // A model's shape by name. `doubles`, `singles`: block counts, < 0: the true ones (CPU runs reduce them).
@@ -28,11 +29,15 @@ typedef struct at_bench_options {
     at_dtype compute, storage;
     bool int8; // wide layers may multiply in int8
     int width, height, steps, text_tokens, doubles, singles;
+    const char *trace; // NULL, or the file that gets the traced steps
 } at_bench_options;
+
+enum { AT_BENCH_KERNELS = 200 };
 
 typedef struct at_bench_report {
     double load_seconds;     // making the random weights and binding them
-    double first_step, step; // seconds: the first (packs weights), and the median of the rest
+    double first_step, step; // seconds: the first (packs weights), and the median of the timed ones
+    double settle;           // two steps between, on a device that records the forward meanwhile
     double linear_flops, linear_seconds, attention_flops, attention_seconds, conv_flops,
         conv_seconds,
         other_seconds;  // of one median step
@@ -40,6 +45,10 @@ typedef struct at_bench_report {
     double blocks[256]; // seconds of each block in the last step
     size_t block_count;
     size_t peak_bytes; // host memory at its highest
+    // of one step, op by op, in a run of its own (device times; none where nothing was traced)
+    int traced_steps;
+    at_trace_sum classes[AT_CLASSES], kernels[AT_BENCH_KERNELS];
+    size_t n_kernels;
 } at_bench_report;
 
 at_status at_bench_run(const at_bench_options *options, at_bench_report *out);

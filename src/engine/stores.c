@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 
 #include "base/mem.h"
+#include "base/trace.h"
 
 typedef struct entry {
     char *path;
@@ -75,8 +76,10 @@ at_status at_stores_open(at_stores *s, const char *path, at_store **out)
         break;
     }
     at_store *store = NULL;
+    double began = at_trace_begin();
     at_status st = at_store_open(path, &store);
     if (st != AT_OK) return st;
+    at_trace_end_bytes(began, "load", (double)at_store_file_bytes(store), "open %s", path);
     entry *grown = at_realloc(s->items, (s->count + 1) * sizeof *grown);
     char *copy = grown ? at_strdup(path) : NULL;
     if (grown) s->items = grown;

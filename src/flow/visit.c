@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "base/trace.h"
 #include "flow/execute.h"
 #include "json/json.h"
 #include "flow/python.h"
@@ -242,6 +243,8 @@ at_status at_run_visit(at_run *r, size_t node, at_inputs *in, bool *again)
                        .sink = r->args->sink,
                        .engine = r->args->engine};
 
+    double began;
+
     *again = false;
     if (known) {
         at_run_emit(r, AT_EV_EXECUTED, node, known->ui);
@@ -252,7 +255,9 @@ at_status at_run_visit(at_run *r, size_t node, at_inputs *in, bool *again)
     AT_TRY(at_inputs_gather(r, node, in));
     ctx.linked = in->linked;
     if (n->spec->lazy) AT_TRY(ask_lazy(r, node, in, &ctx, again));
-    if (!*again) AT_TRY(produce(r, node, in, &ctx));
+    began = at_trace_begin();
+    if (!*again) st = produce(r, node, in, &ctx);
+    at_trace_end(began, "node", "%s %s", n->spec->class_type, n->id);
 out:
     return st;
 }

@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "models/denoiser.h"
+#include "tensor/device_trace.h"
 
 enum { MAX_REFS = 4, MAX_ENTRIES = 4, MAX_ROWS = 256 };
 
@@ -317,7 +318,7 @@ static void make_text(at_ops *o, const at_bound *m, const at_model_in *in, entry
 static bool may_record(at_ops *o, const at_model_in *in, const entry *e)
 {
     if (!e || e->broken || !at_ops_device(o)->ops->record_begin) return false;
-    return g_record && !in->control && !at_patches_count(in->patches);
+    return g_record && !at_trace_ops() && !in->control && !at_patches_count(in->patches);
 }
 
 static void twin(at_ops *o, at_tensor **slot, const at_tensor *t)
@@ -404,7 +405,9 @@ static at_tensor *replay(at_ops *o, entry *e, const at_model_in *in, const at_te
 
     fill_inputs(o, e, in, cond);
     if (at_ops_status(o) != AT_OK) return NULL;
+    at_device_span span = at_device_span_begin(d);
     at_status st = d->ops->replay(d, e->recording);
+    at_device_span_end(&span, "replay", "recorded forward");
     if (st != AT_OK) return at_ops_poison(o, st, "%s", at_error_text());
     at_ops_stats_add(o, &e->work);
     return at_unary(at_into(o, out), e->out, AT_ACT_NONE);

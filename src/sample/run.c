@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "base/trace.h"
 #include "sample/guidance.h"
 #include "sample/solver.h"
 
@@ -274,9 +275,11 @@ static void loop(at_run *r)
 {
     if (stopped(r, 0)) return; // also where a rank failed to prepare
     for (int i = 0; i < r->rounds && !r->done; i++) {
+        double began = at_trace_begin();
         at_scope_begin(r->o);
         if (at_ops_status(r->o) == AT_OK) put(r, &r->x, r->solver->step(r, i));
         at_scope_end(r->o, NULL);
+        at_trace_end(began, "step", "step %d of %d", i + 1, r->rounds);
         if (stopped(r, i)) return;
     }
 }

@@ -35,6 +35,11 @@ typedef struct at_device_ops {
     // Waits until all work that was queued before the call before this one is done: a caller in a loop
     // stays one round ahead of the device. NULL: the device does everything at once.
     at_status (*throttle)(at_device *d);
+    // Points in the device's queue, for traces; both NULL where work is done when a slot returns (the CPU).
+    // mark: point `i` (small numbers, used again) stands behind what is queued. `ahead`: the host is about
+    // to queue many small things; an idle device waits some ms, so that none of them waits for the host.
+    at_status (*mark)(at_device *d, int i, bool ahead);
+    at_status (*elapsed)(at_device *d, int from, int to, double *seconds); // both have been reached
 } at_device_ops;
 
 struct at_device {

@@ -30,6 +30,7 @@ at_wview at_weight_view(const at_weight *w)
     v.scale = w->scale;
     v.packed = w->packed;
     v.mapped = w->mapped;
+    v.name = w->name;
     return v;
 }
 

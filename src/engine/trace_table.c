@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0
+// trace_table.c - summing slices. Rows are found by looking through all: some hundreds at most.
+#include "engine/trace_table.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static const char *const class_names[AT_CLASSES] = {"linear", "attention", "conv", "norm",
+                                                    "rope",   "gate",      "copy", "other"};
+
+const char *at_op_class_name(at_op_class c)
+{
+    return class_names[c];
+}
+
+at_op_class at_op_class_of(const char *slot)
+{
+    static const struct {
+        const char *slot;
+        at_op_class kind;
+    } rows[] = {
+        {"linear", AT_CLASS_LINEAR}, {"geglu", AT_CLASS_LINEAR},  {"attention", AT_CLASS_ATTENTION},
+        {"conv2d", AT_CLASS_CONV},   {"norm", AT_CLASS_NORM},     {"group_norm", AT_CLASS_NORM},
+        {"rope", AT_CLASS_ROPE},     {"gate_add", AT_CLASS_GATE}, {"copy", AT_CLASS_COPY},
+        {"fill", AT_CLASS_COPY},
+    };
+
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
+        if (strcmp(rows[i].slot, slot) == 0) return rows[i].kind;
+    return AT_CLASS_OTHER;
+}
+
+static void take(at_trace_sum *row, const at_trace_slice *s)
+{
+    row->calls += 1;
+    row->seconds += s->device_seconds >= 0 ? s->device_seconds : s->seconds;
+    row->host_seconds += s->seconds;
+    row->flops += s->flops;
+    row->bytes += s->bytes;
+}
+
+void at_trace_by_class(at_trace_sum out[AT_CLASSES])
+{
+    for (int c = 0; c < AT_CLASSES; c++)
+        out[c] = (at_trace_sum){.kernel = class_names[c], .detail = "", .kind = (at_op_class)c};
+    for (size_t i = 0; i < at_trace_count(); i++) {
+        const at_trace_slice *s = at_trace_at(i);
+        if (s->slot) take(&out[at_op_class_of(s->slot)], s);
+    }
+}
+
+static int dearer(const void *a, const void *b)
+{
+    double x = ((const at_trace_sum *)a)->seconds, y = ((const at_trace_sum *)b)->seconds;
+    return (x < y) - (x > y);
+}
+
+static bool same(const at_trace_sum *row, const at_trace_slice *s, bool shapes)
+{
+    return strcmp(row->kernel, s->kernel) == 0 && strcmp(row->slot, s->slot) == 0 &&
+           (!shapes || strcmp(row->detail, s->detail) == 0);
+}
+
+size_t at_trace_by_kernel(bool shapes, at_trace_sum *out, size_t most)
+{
+    size_t n = 0, left_out = 0;
+
+    for (size_t i = 0; i < at_trace_count(); i++) {
+        const at_trace_slice *s = at_trace_at(i);
+        size_t k = 0;
+        if (!s->slot) continue;
+        while (k < n && !same(&out[k], s, shapes))
+            k++;
+        if (k == n && n == most) {
+            left_out++;
+            continue;
+        }
+        if (k == n)
+            out[n++] = (at_trace_sum){.slot = s->slot,
+                                      .kernel = s->kernel,
+                                      .detail = s->detail,
+                                      .kind = at_op_class_of(s->slot)};
+        take(&out[k], s);
+    }
+    qsort(out, n, sizeof *out, dearer);
+    return n + left_out;
+}

@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: Apache-2.0
+// trace_table.h - a trace summed up: time and work by class of op, and by the kernel that served it.
+// Idea: what one step costs, in the units of its ceiling: FLOP/s where the op multiplies, bytes/s where it
+// only moves. Owns: nothing; rows are values, names point into slices that live until the next trace.
+#ifndef AT_ENGINE_TRACE_TABLE_H
+#define AT_ENGINE_TRACE_TABLE_H
+
+#include "base/trace.h"
+
+typedef enum at_op_class {
+    AT_CLASS_LINEAR,
+    AT_CLASS_ATTENTION,
+    AT_CLASS_CONV,
+    AT_CLASS_NORM,
+    AT_CLASS_ROPE,
+    AT_CLASS_GATE,
+    AT_CLASS_COPY,
+    AT_CLASS_OTHER,
+    AT_CLASSES
+} at_op_class;
+const char *at_op_class_name(at_op_class c);
+at_op_class at_op_class_of(const char *slot); // "geglu" is linear
+
+typedef struct at_trace_sum {
+    const char *slot, *kernel, *detail; // of a kernel's row: its first slice
+    at_op_class kind;
+    double calls, seconds, flops, bytes; // seconds: the device's where known, else the host's
+    double host_seconds;
+} at_trace_sum;
+
+// One row per class. Recording has stopped.
+void at_trace_by_class(at_trace_sum out[AT_CLASSES]);
+// Rows by kernel (with `shapes`: by kernel and shapes), the dearest first; returns how many there are, of
+// which at most `most` are in `out`.
+size_t at_trace_by_kernel(bool shapes, at_trace_sum *out, size_t most);
+
+#endif
