@@ -15,6 +15,9 @@
 
 typedef struct at_engine at_engine;
 
+// Where weights stay on a GPU: until their room is wanted; at most in half of it; not at all.
+typedef enum at_vram { AT_VRAM_NORMAL = 0, AT_VRAM_LOW, AT_VRAM_NONE } at_vram;
+
 // A zeroed config is fine: every field has a default.
 typedef struct at_engine_config {
     const char *base_dir;           // a ComfyUI folder: models/, input/, output/, temp/ below it
@@ -23,10 +26,19 @@ typedef struct at_engine_config {
     const char *const *yaml_files; // extra_model_paths.yaml files
     size_t yaml_count;
     const char *input_dir, *output_dir, *temp_dir; // default: below base_dir, or the current folder
-    const char *device;                            // "cpu"; NULL: the best there is
+    const char *device; // "cpu", "cuda:0"; NULL or "auto": the first GPU, else the CPU
     int dtype; // an at_dtype (AT_I8: auto, with wide layers in int8), or AT_DTYPE_COUNT with auto_dtype
     bool auto_dtype;       // take the device's best compute type
     bool disable_metadata; // write no workflow into pictures
+
+    // What denoisers, VAEs and text encoders compute in: 1 + an at_dtype; 0: as `dtype` says. An fp8
+    // type: as `dtype` says, with the wide layers' weights kept in it.
+    int unet_dtype, vae_dtype, text_dtype;
+    bool fast_fp8; // wide layers of denoisers may multiply in fp8
+    bool cpu_vae;  // VAEs run on the CPU
+    at_vram vram;
+    bool drop_idle_models; // a model's weights leave the GPU when another model is used
+    double reserve_gib;    // GPU memory left to others; 0: 0.4 GiB, negative: none
 } at_engine_config;
 
 at_status at_engine_open(const at_engine_config *config, at_engine **out);

@@ -22,16 +22,36 @@ static bool spells(const char *names, const char *word, size_t n)
     return false;
 }
 
-static bool choice_known(const char *choices, const char *value)
+// Which of the choices it is; -1: none.
+static int choice_of(const char *choices, const char *value)
 {
     size_t n = strlen(value);
-    for (const char *p = choices; *p;) {
+    int i = 0;
+    for (const char *p = choices; *p; i++) {
         const char *end = strchr(p, '|');
         size_t len = end ? (size_t)(end - p) : strlen(p);
-        if (len == n && strncmp(p, value, n) == 0) return true;
+        if (len == n && strncmp(p, value, n) == 0) return i;
         p += end ? len + 1 : len;
     }
-    return false;
+    return -1;
+}
+
+static unsigned all_choices(const char *choices)
+{
+    unsigned mask = 1;
+    for (const char *p = choices; *p; p++)
+        if (*p == '|') mask = mask << 1 | 1;
+    return mask;
+}
+
+static at_status store_real(const char *name, const char *value, at_arg_real *out)
+{
+    char *end = NULL;
+    errno = 0;
+    *out = (at_arg_real){true, strtod(value, &end)};
+    if (end == value || *end || errno || !(out->value >= 0) || out->value > 1e9)
+        return at_fail(AT_EUSAGE, "%s %s: a number of at least 0 is wanted", name, value);
+    return AT_OK;
 }
 
 static at_status push(at_arg_list *l, const char *item)
@@ -52,7 +72,7 @@ static at_status store(const at_arg *a, const char *name, const char *value, voi
     case AT_ARG_TEXT: *(const char **)field = value; return AT_OK;
     case AT_ARG_LIST: return push(field, value);
     case AT_ARG_CHOICE:
-        if (!choice_known(a->choices, value))
+        if (choice_of(a->choices, value) < 0)
             return at_fail(AT_EUSAGE, "%s %s: choose one of %s", name, value, a->choices);
         *(const char **)field = value;
         return AT_OK;
@@ -63,7 +83,27 @@ static at_status store(const at_arg *a, const char *name, const char *value, voi
             return at_fail(AT_EUSAGE, "%s %s: a whole number from %ld to %ld is wanted", name,
                            value, a->min, a->max);
         return AT_OK;
+    case AT_ARG_REAL: return store_real(name, value, field);
+    case AT_ARG_SET: break; // takes several words: take_set
     }
+    return AT_OK;
+}
+
+// argv[i] is the flag; moves i behind the words that belong to it.
+static at_status take_set(const at_arg *a, const char *joined, int argc, char **argv, int *i,
+                          at_arg_set *out)
+{
+    out->given = true;
+    if (joined) {
+        int k = choice_of(a->choices, joined);
+        if (k < 0) return at_fail(AT_EUSAGE, "%s: choose among %s", argv[*i], a->choices);
+        out->mask |= 1u << k;
+        return AT_OK;
+    }
+    unsigned mask = 0;
+    for (int k; *i + 1 < argc && (k = choice_of(a->choices, argv[*i + 1])) >= 0; (*i)++)
+        mask |= 1u << k;
+    out->mask |= mask ? mask : all_choices(a->choices);
     return AT_OK;
 }
 
@@ -88,6 +128,11 @@ at_status at_args_parse(const at_command *c, int argc, char **argv, void *option
                 return at_fail(AT_EUSAGE, "%.*s: no such flag; `atelier %s --help` lists them",
                                (int)n, word, c->name);
             const char *value = eq ? eq + 1 : NULL;
+            if (a->kind == AT_ARG_SET) {
+                st = take_set(a, value, argc, argv, &i, (void *)((char *)options + a->offset));
+                if (st != AT_OK) return st;
+                continue;
+            }
             if (a->kind == AT_ARG_FLAG && eq)
                 return at_fail(AT_EUSAGE, "%.*s takes no value", (int)n, word);
             if (a->kind != AT_ARG_FLAG && !value) {
@@ -131,9 +176,9 @@ void at_args_help(const at_command *c)
         const at_arg *a = &c->args[k];
         char left[96];
         snprintf(left, sizeof left, "%s%s%s", a->name, a->kind == AT_ARG_FLAG ? "" : " ",
-                 a->kind == AT_ARG_FLAG     ? ""
-                 : a->kind == AT_ARG_CHOICE ? a->choices
-                                            : a->metavar);
+                 a->kind == AT_ARG_FLAG                              ? ""
+                 : a->kind == AT_ARG_CHOICE || a->kind == AT_ARG_SET ? a->choices
+                                                                     : a->metavar);
         if (strlen(left) > 30)
             printf("  %s\n  %-30s %s\n", left, "", a->help);
         else

@@ -10,12 +10,24 @@
 #include "base/status.h"
 
 typedef enum at_arg_kind {
-    AT_ARG_FLAG,  // bool
-    AT_ARG_TEXT,  // const char *
-    AT_ARG_LIST,  // at_arg_list: may be repeated
-    AT_ARG_INT,   // long, within min..max
-    AT_ARG_CHOICE // const char *: one of `choices` ("a|b|c")
+    AT_ARG_FLAG,   // bool
+    AT_ARG_TEXT,   // const char *
+    AT_ARG_LIST,   // at_arg_list: may be repeated
+    AT_ARG_INT,    // long, within min..max
+    AT_ARG_REAL,   // at_arg_real: a number >= 0
+    AT_ARG_CHOICE, // const char *: one of `choices` ("a|b|c")
+    AT_ARG_SET     // at_arg_set: the words behind it that are `choices`; none: all of them
 } at_arg_kind;
+
+typedef struct at_arg_real {
+    bool given;
+    double value;
+} at_arg_real;
+
+typedef struct at_arg_set {
+    bool given;
+    unsigned mask; // bit i: the i-th choice
+} at_arg_set;
 
 typedef struct at_arg_list {
     const char **items;

@@ -188,6 +188,7 @@ static at_status nodes(void *options, const at_arg_list *operands)
     char *json = NULL;
     const char *name = operands->count ? operands->items[0] : NULL;
 
+    if (!o->common.device.device) o->common.device.cpu = true; // tables need no GPU
     AT_TRY(at_common_open(&o->common, &e));
     const at_registry *r = at_engine_registry(e);
     if (o->json) {

@@ -110,6 +110,9 @@ static at_status run(void *options, const at_arg_list *operands)
     AT_TRY(at_workflow_read(operands->items[0], &text, &bytes));
     AT_TRY(at_common_open(&o->common, &engine));
     at_sink sink = at_progress_sink(&progress, o->progress);
+    const at_device *device = at_engine_env(engine)->device;
+    if (progress.mode == AT_PROGRESS_BAR || progress.mode == AT_PROGRESS_PLAIN)
+        fprintf(stderr, "%s: %s\n", device->name, device->description);
     at_job job = {.label = operands->items[0],
                   .text = text,
                   .bytes = bytes,

@@ -43,7 +43,7 @@ static at_status verify(void *options, const at_arg_list *operands)
 
     if (o->threads) at_threads_set((int)o->threads);
     if (o->dtype && strcmp(o->dtype, "case") != 0) v.dtype = o->dtype;
-    at_status found = at_engine_device(o->device, &v.device);
+    at_status found = at_engine_device(o->device ? o->device : "cpu", &v.device);
     if (found != AT_OK) return found;
     for (size_t i = 0; i < operands->count; i++) {
         at_verify_report r = {0};

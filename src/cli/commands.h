@@ -5,6 +5,7 @@
 
 #include "atelier/atelier.h"
 #include "cli/args.h"
+#include "cli/device_args.h"
 
 extern const at_command at_command_run;
 extern const at_command at_command_plan;
@@ -16,10 +17,11 @@ extern const at_command at_command_bench;
 extern const at_command at_command_verify;
 extern const at_command at_command_version;
 
-// Folders, device and precision: the same flags on every command that opens an engine.
+// Folders, device, memory and precision: the same flags on every command that opens an engine.
 typedef struct at_common_options {
     at_arg_list models, yaml;
-    const char *base, *input, *output, *temp, *device, *dtype;
+    const char *base, *input, *output, *temp, *dtype;
+    at_device_options device;
     long threads;
     bool disable_metadata;
 } at_common_options;
@@ -37,8 +39,7 @@ typedef struct at_common_options {
          .help = "where SaveImage writes (default ./output)"},                                     \
         {"--temp,--temp-directory", "DIR", AT_ARG_TEXT, offsetof(T, f.temp),                       \
          .help = "where PreviewImage writes (default ./temp)"},                                    \
-        {"--device", "NAME", AT_ARG_TEXT, offsetof(T, f.device),                                   \
-         .help = "cpu; `atelier devices` lists what there is"},                                    \
+        AT_DEVICE_ARGS(T, f.device),                                                               \
         {"--dtype",                                                                                \
          "TYPE",                                                                                   \
          AT_ARG_CHOICE,                                                                            \

@@ -23,9 +23,9 @@ at_status at_common_open(const at_common_options *o, at_engine **out)
                           .input_dir = o->input,
                           .output_dir = o->output,
                           .temp_dir = o->temp,
-                          .device = o->device,
                           .dtype = dtype,
                           .auto_dtype = dtype == AT_DTYPE_COUNT,
                           .disable_metadata = o->disable_metadata};
-    return at_engine_open(&c, out);
+    at_status st = at_device_options_apply(&o->device, &c);
+    return st == AT_OK ? at_engine_open(&c, out) : st;
 }

@@ -44,12 +44,35 @@ at_status at_cuda_pool_new(at_cuda_pool **out)
     return AT_OK;
 }
 
+// After these every call of this process fails: the context is broken.
+static bool sticks(cudaError_t e)
+{
+    switch (e) {
+    case cudaErrorIllegalAddress:
+    case cudaErrorLaunchFailure:
+    case cudaErrorLaunchTimeout:
+    case cudaErrorAssert:
+    case cudaErrorHardwareStackError:
+    case cudaErrorIllegalInstruction:
+    case cudaErrorMisalignedAddress:
+    case cudaErrorInvalidAddressSpace:
+    case cudaErrorInvalidPc:
+    case cudaErrorContextIsDestroyed:
+    case cudaErrorECCUncorrectable: return true;
+    default: return false;
+    }
+}
+
 at_status at_cuda_check(const at_cuda *g, cudaError_t e, const char *what)
 {
     if (e == cudaSuccess) return AT_OK;
     (void)cudaGetLastError(); // what does not stick is forgotten
-    return at_fail(e == cudaErrorMemoryAllocation ? AT_ENOMEM : AT_EDEVICE, "%s: %s: %s",
-                   g->dev.name, what, cudaGetErrorString(e));
+    if (!sticks(e))
+        return at_fail(e == cudaErrorMemoryAllocation ? AT_ENOMEM : AT_EDEVICE, "%s: %s: %s",
+                       g->dev.name, what, cudaGetErrorString(e));
+    at_device_lose((at_device *)(uintptr_t)&g->dev, cudaGetErrorString(e));
+    at_status st = at_device_check(&g->dev);
+    return at_fail_context(st, "%s: ", what);
 }
 
 static size_t rounded(size_t bytes)

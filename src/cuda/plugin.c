@@ -66,7 +66,8 @@ out:
 
 at_status at_cuda_register(int abi)
 {
-    int n = 0, driver = 0;
+    int n = 0, driver = 0, works = 0;
+    at_status failed = AT_OK;
     if (abi != AT_BACKEND_ABI)
         return at_fail(AT_EUNSUPPORTED,
                        "libat_cuda.so speaks ABI %d, this program %d; use the plug-in "
@@ -78,7 +79,7 @@ at_status at_cuda_register(int abi)
     if (e == cudaErrorNoDevice) return AT_OK;
     if (e == cudaErrorInsufficientDriver) {
         (void)cudaDriverGetVersion(&driver);
-        if (!driver) return at_fail(AT_EDEVICE, "no NVIDIA driver on this machine");
+        if (!driver) return at_fail(AT_ENOTFOUND, "no NVIDIA driver on this machine");
         return at_fail(AT_EDEVICE,
                        "the NVIDIA driver knows CUDA %d.%d and this build wants %d.%d; "
                        "install a newer driver",
@@ -91,6 +92,10 @@ at_status at_cuda_register(int abi)
         at_status st = open_gpu(i, &g);
         if (st == AT_OK) st = at_device_register(&g->dev);
         if (st != AT_OK) at_log(AT_WARN, "CUDA-DEVICE", "%s", at_error_text());
+        if (st == AT_OK)
+            works++;
+        else
+            failed = st;
     }
-    return AT_OK;
+    return works ? AT_OK : failed;
 }

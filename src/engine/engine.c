@@ -34,11 +34,29 @@ void at_engine_setup_devices(void)
     if (!at_device_cpu()->backend) at_device_set_cpu_backend(at_cpu_backend(), at_cpu_describe());
 }
 
+// A GPU that is there and cannot be used is worth a line; a machine without one is not.
+static at_device *best_device(void)
+{
+    at_plugins_load();
+    at_device *d = at_device_find("cuda:0");
+    for (int i = 0; i < at_device_count() && !d; i++)
+        if (!at_device_at(i)->host) d = at_device_at(i);
+    if (!d && at_plugins_failed())
+        at_log(AT_WARN, "DEVICE-CPU", "%s; computing on the CPU", at_plugins_reason());
+    if (!d) d = at_device_cpu();
+    at_log(AT_INFO, "DEVICE", "computing on %s: %s", d->name, d->description);
+    return d;
+}
+
 at_status at_engine_device(const char *name, at_device **out)
 {
     at_engine_setup_devices();
     *out = at_device_cpu();
-    if (!name || strcmp(name, "cpu") == 0) return AT_OK;
+    if (name && strcmp(name, "cpu") == 0) return AT_OK;
+    if (!name || strcmp(name, "auto") == 0) {
+        *out = best_device();
+        return AT_OK;
+    }
     at_plugins_load();
     *out = at_device_find(strcmp(name, "cuda") == 0 ? "cuda:0" : name);
     if (*out) return AT_OK;
@@ -205,11 +223,36 @@ static char *working_dir(const char *given, const char *base, const char *name)
     return given ? at_strdup(given) : at_path_join(base ? base : ".", name);
 }
 
+// A part's dtype in the config, whose zero is "automatic".
+static at_env_part wish(int dtype)
+{
+    at_env_part p = {AT_DTYPE_COUNT, AT_DTYPE_COUNT};
+    if (dtype == 0) return p;
+    at_dtype t = (at_dtype)(dtype - 1);
+    *(t == AT_F8E4M3 || t == AT_F8E5M2 ? &p.storage : &p.compute) = t;
+    return p;
+}
+
+// What of the device's memory may be taken.
+static void limit_memory(at_device *d, const at_engine_config *c)
+{
+    uint64_t rest = 0, total = 0;
+    double reserve = c->reserve_gib == 0 ? 0.4 : c->reserve_gib;
+
+    if (d->host) return;
+    d->reserve_bytes = reserve > 0 ? (size_t)(reserve * 0x1p30) : 0;
+    d->drop_idle = c->drop_idle_models;
+    d->weight_bytes = c->vram == AT_VRAM_NONE ? 1 : 0;
+    if (c->vram == AT_VRAM_LOW && d->ops->memory(d, &rest, &total) == AT_OK)
+        d->weight_bytes = (size_t)(total / 2);
+}
+
 static at_status open_env(at_engine *e, const at_engine_config *c)
 {
     at_device *d = NULL;
     at_status st = at_engine_device(c->device, &d);
     if (st != AT_OK) return st;
+    limit_memory(d, c);
     e->input_dir = working_dir(c->input_dir, c->base_dir, "input");
     e->output_dir = working_dir(c->output_dir, c->base_dir, "output");
     e->temp_dir = working_dir(c->temp_dir, c->base_dir, "temp");
@@ -217,6 +260,9 @@ static at_status open_env(at_engine *e, const at_engine_config *c)
         return at_fail(AT_ENOMEM, "engine: no memory");
     e->env = (at_env){.device = d,
                       .dtype = c->auto_dtype ? AT_DTYPE_COUNT : (at_dtype)c->dtype,
+                      .parts = {wish(c->unet_dtype), wish(c->vae_dtype), wish(c->text_dtype)},
+                      .vae_device = c->cpu_vae ? at_device_cpu() : d,
+                      .fast_fp8 = c->fast_fp8,
                       .input_dir = e->input_dir,
                       .output_dir = e->output_dir,
                       .temp_dir = e->temp_dir,
@@ -306,6 +352,7 @@ at_status at_engine_run(at_engine *e, const at_job *job, at_job_result *out)
     double start = at_now();
 
     *out = (at_job_result){0};
+    AT_TRY(at_device_check(e->env.device));
     if (at_stores_refresh(e->stores)) at_cache_clear(e->cache);
     AT_TRY(at_graph_parse(job->label, job->text, job->bytes, e->registry, &graph));
     for (size_t i = 0; i < job->set_count; i++)

@@ -11,8 +11,9 @@
 
 // Put the CPU backend into the CPU device; once per process, again does nothing.
 void at_engine_setup_devices(void);
-// The device of --device: NULL or "cpu", "cuda" (the first), "cuda:1". Loads the plug-ins where a GPU
-// is asked for. AT_EDEVICE says why there is none.
+// The device of that name: "cpu", "cuda" (the first GPU), "cuda:1"; NULL or "auto": the first GPU, else
+// the CPU (AT_WARN says so where there is a GPU that cannot be used). Loads the plug-ins unless it is
+// "cpu". AT_EDEVICE says why there is none.
 at_status at_engine_device(const char *name, at_device **out);
 
 at_env *at_engine_env(at_engine *e);                 // borrowed

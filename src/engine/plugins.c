@@ -15,6 +15,13 @@
 
 static pthread_once_t g_once = PTHREAD_ONCE_INIT;
 static char g_reason[512];
+static bool g_failed;
+
+// What NVIDIA's driver makes, or WSL's.
+static bool driver_is_there(void)
+{
+    return at_path_exists("/dev/nvidiactl") || at_path_exists("/dev/dxg");
+}
 
 typedef at_status register_fn(int abi);
 
@@ -35,6 +42,7 @@ static bool load(const char *dir)
                  st != AT_OK             ? at_error_text()
                  : at_device_count() > 1 ? ""
                                          : "no CUDA GPU on this machine");
+        g_failed = st != AT_OK && st != AT_ENOTFOUND;
     }
     at_free(path);
     return there;
@@ -48,6 +56,7 @@ static void load_once(void)
 
     snprintf(g_reason, sizeof g_reason, "this build has no CUDA plug-in (libat_cuda.so)");
     if (!(asked && load(asked))) load(lib);
+    if (*g_reason && driver_is_there()) g_failed = true;
     at_free(lib);
     at_free(root);
 }
@@ -55,6 +64,11 @@ static void load_once(void)
 void at_plugins_load(void)
 {
     pthread_once(&g_once, load_once);
+}
+
+bool at_plugins_failed(void)
+{
+    return g_failed;
 }
 
 const char *at_plugins_reason(void)

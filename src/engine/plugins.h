@@ -6,11 +6,15 @@
 #ifndef AT_ENGINE_PLUGINS_H
 #define AT_ENGINE_PLUGINS_H
 
+#include <stdbool.h>
+
 #include "base/status.h"
 
 // Load what is there and register its devices; the work is done once. Any thread.
 void at_plugins_load(void);
 // Why there is no GPU: "no CUDA driver ..." ; "" if there is one.
 const char *at_plugins_reason(void);
+// There seems to be a GPU, and it cannot be used: worth a line even if nobody asked for it.
+bool at_plugins_failed(void);
 
 #endif

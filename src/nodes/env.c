@@ -14,6 +14,16 @@ at_dtype at_env_compute(const at_env *e)
     return native ? AT_BF16 : AT_F32;
 }
 
+static at_status open_ops(const at_node_ctx *c, at_device *device, at_dtype compute, at_ops **out)
+{
+    const at_env *e = at_env_of(c);
+    // A CPU does not compute in f16; f32 holds all of its values.
+    if (compute == AT_F16 && device->host) compute = AT_F32;
+    at_ops_config config = {
+        .device = device, .compute = compute, .sink = at_node_sink(c), .int8 = e->dtype == AT_I8};
+    return at_ops_new(&config, out);
+}
+
 at_status at_env_ops(const at_node_ctx *c, at_ops **out)
 {
     return at_env_ops_in(c, AT_DTYPE_COUNT, out);
@@ -22,13 +32,16 @@ at_status at_env_ops(const at_node_ctx *c, at_ops **out)
 at_status at_env_ops_in(const at_node_ctx *c, at_dtype compute, at_ops **out)
 {
     const at_env *e = at_env_of(c);
-    // A CPU does not compute in f16; f32 holds all of its values.
-    if (compute == AT_F16 && e->device->host) compute = AT_F32;
-    at_ops_config config = {.device = e->device,
-                            .compute = compute == AT_DTYPE_COUNT ? at_env_compute(e) : compute,
-                            .sink = at_node_sink(c),
-                            .int8 = e->dtype == AT_I8};
-    return at_ops_new(&config, out);
+    return open_ops(c, e->device, compute == AT_DTYPE_COUNT ? at_env_compute(e) : compute, out);
+}
+
+at_status at_env_ops_for(const at_node_ctx *c, int part, at_dtype compute, at_ops **out)
+{
+    at_env e = *at_env_of(c);
+    if (part == AT_ENV_VAE && e.vae_device) e.device = e.vae_device;
+    if (compute == AT_DTYPE_COUNT) compute = e.parts[part].compute;
+    if (compute == AT_DTYPE_COUNT) compute = at_env_compute(&e);
+    return open_ops(c, e.device, compute, out);
 }
 
 at_status at_env_open(at_env *e, const char *kind, const char *name, char **path, at_store **store)

@@ -11,8 +11,19 @@
 #include "text/tokenizer.h"
 
 typedef struct at_env at_env;
+
+// What a kind of network computes in, and what its wide layers' weights are kept in; AT_DTYPE_COUNT:
+// nobody said.
+typedef struct at_env_part {
+    at_dtype compute, storage;
+} at_env_part;
+enum { AT_ENV_UNET, AT_ENV_VAE, AT_ENV_TEXT, AT_ENV_PARTS };
+
 struct at_env {
     at_device *device;
+    at_device *vae_device; // where VAEs run: the same, or the CPU
+    at_env_part parts[AT_ENV_PARTS];
+    bool fast_fp8; // wide layers of denoisers may multiply in fp8
     at_dtype
         dtype; // compute dtype; AT_DTYPE_COUNT: the device's best ("auto"); AT_I8: that, and wide
                // layers may multiply in int8
@@ -42,6 +53,9 @@ static inline at_env *at_env_of(const at_node_ctx *c)
 at_status at_env_ops(const at_node_ctx *c, at_ops **out);
 // The same with activations of `compute` (at_model_compute); AT_DTYPE_COUNT: the env's own.
 at_status at_env_ops_in(const at_node_ctx *c, at_dtype compute, at_ops **out);
+// The same for one kind of network (AT_ENV_VAE ...): its device, and what flags say it computes in, unless
+// the model itself says (compute; AT_DTYPE_COUNT: it does not).
+at_status at_env_ops_for(const at_node_ctx *c, int part, at_dtype compute, at_ops **out);
 // Find `name` among the files of `kind` ("vae", "controlnet" ...) and map it. *path (may be NULL) gets
 // the caller's copy of the path.
 at_status at_env_open(at_env *e, const char *kind, const char *name, char **path, at_store **store);

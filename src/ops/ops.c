@@ -32,6 +32,7 @@ at_status at_ops_new(const at_ops_config *config, at_ops **out)
     o = at_calloc(1, sizeof *o);
     if (!o) return at_fail(AT_ENOMEM, "no memory for the op context");
     o->dev = dev;
+    atomic_fetch_add(&dev->epoch, 1);
     o->be = dev->backend;
     o->compute = config->compute;
     o->int8 = config->int8;

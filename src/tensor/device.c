@@ -161,8 +161,10 @@ static at_status no_memory(at_device *d, size_t bytes)
     at_human_bytes((double)atomic_load(&d->live_bytes), live);
     at_human_bytes((double)free_bytes, rest);
     at_human_bytes((double)total_bytes, all);
-    return at_fail(AT_ENOMEM, "%s: no memory for %s (%s in use here, %s of %s free on the device)",
-                   d->name, want, live, rest, all);
+    return at_fail(AT_ENOMEM,
+                   "%s: no memory for %s (%s in use here, %s of %s free on the device)%s", d->name,
+                   want, live, rest, all,
+                   d->host ? "" : "; --lowvram, a smaller picture or batch, or --cpu help");
 }
 
 at_status at_device_alloc(at_device *d, size_t bytes, void **out)
@@ -186,6 +188,21 @@ void at_device_free(at_device *d, void *p, size_t bytes)
     if (!p) return;
     d->ops->free(d, p);
     atomic_fetch_sub_explicit(&d->live_bytes, bytes, memory_order_relaxed);
+}
+
+void at_device_lose(at_device *d, const char *why)
+{
+    pthread_mutex_lock(&g_lock);
+    if (!*d->lost) snprintf(d->lost, sizeof d->lost, "%s", why);
+    pthread_mutex_unlock(&g_lock);
+}
+
+at_status at_device_check(const at_device *d)
+{
+    if (!*d->lost) return AT_OK;
+    return at_fail(AT_EDEVICE,
+                   "%s is lost to this process (%s); restart it, or go on with --device cpu",
+                   d->name, d->lost);
 }
 
 void at_device_reset_peak(at_device *d)

@@ -50,6 +50,16 @@ struct at_device {
     const at_backend *backend;
     void *stream; // passed to every slot
     atomic_size_t live_bytes, peak_bytes;
+
+    // What of its memory may be taken: set by the engine before work begins. Nobody reads them for the CPU.
+    size_t reserve_bytes; // to be left free for others
+    size_t weight_bytes;  // most that weights may keep; 0: no limit
+    bool drop_idle; // weights that the current piece of work has not used go when it wants one more
+    atomic_ulong epoch; // pieces of work that have begun here: at_ops_new counts
+    char lost[160]; // why nothing can be done here any more in this process; "" while all is well
+    // Counts weights' device forms that have left. What remembers their addresses (a recorded forward) is
+    // valid only while this has the value that it had then.
+    atomic_ulong moved;
 };
 
 // The CPU device always exists (its backend is put in by at_device_set_cpu_backend, from engine/).
@@ -64,5 +74,11 @@ at_device *at_device_find(const char *name); // NULL if unknown
 at_status at_device_alloc(at_device *d, size_t bytes, void **out);
 void at_device_free(at_device *d, void *p, size_t bytes);
 void at_device_reset_peak(at_device *d);
+
+// A device that has failed for good (CUDA calls it sticky: an illegal address, a hardware fault) answers
+// every later call with the same error until the process ends. The first reason is kept.
+void at_device_lose(at_device *d, const char *why);
+at_status
+at_device_check(const at_device *d); // AT_OK, or AT_EDEVICE with that reason and what to do
 
 #endif
