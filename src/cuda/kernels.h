@@ -47,15 +47,16 @@ typedef struct at_k_norm_in {
 } at_k_norm_in;
 cudaError_t at_k_norm(cudaStream_t s, const at_k_norm_in *a);
 
-// Group norm over [b, pixels, c]; `partial` has at_k_group_norm_scratch(..) floats.
+// Group norm of x + add over [b, pixels, c]; add [b or 1, c] any float, data NULL: absent. `partial` has
+// at_k_group_norm_scratch(..) bytes, aligned to 16.
 typedef struct at_k_group_norm_in {
-    at_view x, out;
+    at_view x, add, out;
     const float *weight, *bias;
     float *partial;
     int groups, act;
     float eps;
 } at_k_group_norm_in;
-size_t at_k_group_norm_scratch(int64_t batch, int64_t pixels, int groups);
+size_t at_k_group_norm_scratch(int64_t batch, int64_t pixels, int64_t channels, int groups);
 cudaError_t at_k_group_norm(cudaStream_t s, const at_k_group_norm_in *a);
 
 // x, out [b, t, h, d]; weight f32 [d] or NULL; cos, sin [t or b * t, d / 2] f32 or NULL.

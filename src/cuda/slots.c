@@ -77,9 +77,16 @@ static at_status slot_group_norm(void *stream, const at_group_norm_args *a)
     AT_TRY(at_cuda_vector(g, &a->weight, AT_F32, &w, &own_w));
     AT_TRY(at_cuda_vector(g, &a->bias, AT_F32, &b, &own_b));
     AT_TRY(at_cuda_alloc(
-        g, sizeof(float) * at_k_group_norm_scratch(a->x.shape[0], a->x.shape[1], a->groups),
+        g, at_k_group_norm_scratch(a->x.shape[0], a->x.shape[1], a->x.shape[2], a->groups),
         &partial));
-    at_k_group_norm_in in = {a->x, a->out, w, b, partial, a->groups, (int)a->act, a->eps};
+    at_k_group_norm_in in = {.x = a->x,
+                             .out = a->out,
+                             .weight = w,
+                             .bias = b,
+                             .partial = partial,
+                             .groups = a->groups,
+                             .act = (int)a->act,
+                             .eps = a->eps};
     AT_TRY(at_cuda_check(g, at_k_group_norm(g->stream, &in), "group_norm"));
 out:
     at_cuda_free(g, own_w);

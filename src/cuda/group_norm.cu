@@ -1,0 +1,403 @@
+// SPDX-License-Identifier: Apache-2.0
+// group_norm.cu - group norm over [batch, pixels, channels] with an added vector before it and an
+// activation behind it.
+// Idea: two streaming passes with the same split of pixels into chunks, one block a chunk. A thread
+// owns eight neighbouring channels for all its pixels, so sums and the final y = x * a + b live in
+// registers and groups matter only when a block is done. The last block of a sample to finish
+// merges all chunks into a table of (a, b) per channel; the second pass walks each chunk backwards,
+// because its end is what the L2 cache still holds.
+// Easy to get wrong:
+//   - sums are taken about each channel's first value and merged as (mean, squared distances)
+//     (Chan, Golub, LeVeque 1979), so that an offset does not hide the variance
+//   - merges run in a fixed order, so results repeat; the counter of finished blocks resets itself
+//   - groups may cut a thread's eight channels anywhere
+// Shapes that vectors do not fit take the plain kernels at the end of this file.
+#include "cuda/dtype.cuh"
+#include "cuda/kernels.h"
+
+enum {
+    VEC = 8,
+    THREADS = 512,
+    DEPTH = 4, // pixels in flight for each thread
+    MOST_CHUNKS = 264,
+    MOST_BATCH = 1024, // of the fast kernels: counters
+    PLAIN_CHUNKS = 64,
+    PLAIN_THREADS = 256
+};
+
+// One vector per channel added to x before the norm: v + b * stride + c.
+struct gn_add {
+    const void *v;
+    int dtype;
+    int64_t stride;
+};
+
+__device__ inline float add_at(const gn_add &a, int64_t b, int c)
+{
+    if (!a.v) return 0.0f;
+    int64_t i = b * a.stride + c;
+    return a.dtype == AT_F32 ? ((const float *)a.v)[i]
+                             : a.dtype == AT_BF16 ? to_f32(((const bf16 *)a.v)[i])
+                                                  : to_f32(((const f16 *)a.v)[i]);
+}
+
+__device__ inline float warp_sum(float x)
+{
+#pragma unroll
+    for (int i = 16; i; i >>= 1)
+        x += __shfl_xor_sync(0xffffffffu, x, i);
+    return x;
+}
+
+__device__ inline int64_t chunk_begin(int64_t pixels, int chunk, int chunks)
+{
+    return pixels * chunk / chunks;
+}
+
+static __device__ unsigned gn_finished[MOST_BATCH]; // blocks of a sample that are done; 0 between launches
+
+struct gn_sums_in {
+    int64_t xb, xp, pixels;
+    int channels, groups, columns, rows; // columns = channels / VEC
+    gn_add add;
+    const float *weight, *bias;
+    float eps;
+    float2 *partial; // [batch, chunks, groups]: mean, sum of squared distances
+    float2 *table;   // [batch, channels]: y = x * a + b
+};
+
+// What the last block of a sample does: all chunks' (mean, distances) into (a, b) of each channel.
+__device__ inline void finish_sample(const gn_sums_in &p, int64_t b, int chunks, float2 *shared)
+{
+    int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, warps = blockDim.x >> 5;
+    int per = p.channels / p.groups;
+    float count = (float)p.pixels;
+    for (int g = warp; g < p.groups; g += warps) {
+        const float2 *from = p.partial + b * chunks * p.groups + g;
+        float pivot = __ldcg(&from->x), s = 0, q = 0, m = 0;
+        for (int i = lane; i < chunks; i += 32) {
+            float2 c = __ldcg(from + (int64_t)i * p.groups);
+            float n = (float)(chunk_begin(p.pixels, i + 1, chunks) - chunk_begin(p.pixels, i, chunks));
+            float d = c.x - pivot;
+            s += n * d;
+            q += n * d * d;
+            m += c.y;
+        }
+        s = warp_sum(s);
+        q = warp_sum(q);
+        m = warp_sum(m);
+        float apart = q - s * s / count;
+        float var = (m + (float)per * (apart > 0 ? apart : 0)) / (count * (float)per);
+        if (!lane) shared[g] = make_float2(pivot + s / count, rsqrtf(var + p.eps));
+    }
+    __syncthreads();
+    for (int c = threadIdx.x; c < p.channels; c += blockDim.x) {
+        float2 s = shared[c / per];
+        float a = p.weight ? s.y * p.weight[c] : s.y;
+        float shift = (add_at(p.add, b, c) - s.x) * a;
+        p.table[b * p.channels + c] = make_float2(a, p.bias ? shift + p.bias[c] : shift);
+    }
+}
+
+template <class T> __global__ void __launch_bounds__(THREADS) gn_fast_sums(const T *x, gn_sums_in p)
+{
+    __shared__ float2 shared[THREADS * VEC]; // [rows, channels], then (mean, distances) of channels
+    __shared__ bool last_one;
+    int chunk = blockIdx.x, chunks = gridDim.x, per = p.channels / p.groups;
+    int64_t b = blockIdx.y;
+    int64_t first = chunk_begin(p.pixels, chunk, chunks), last = chunk_begin(p.pixels, chunk + 1, chunks);
+    int row = threadIdx.x / p.columns, column = threadIdx.x - row * p.columns;
+    const T *base = x + b * p.xb;
+    if (row < p.rows) {
+        float pivot[VEC], sum[VEC] = {}, square[VEC] = {};
+        base += column * VEC;
+        load<T, VEC>(base, pivot);
+        for (int64_t at = first + row; at < last; at += p.rows * DEPTH) {
+            vec<T, VEC> v[DEPTH];
+#pragma unroll
+            for (int i = 0; i < DEPTH; i++) {
+                int64_t pixel = at + i * p.rows; // past the end: pixel 0 is the pivot and adds nothing
+                v[i] = *(const vec<T, VEC> *)(base + (pixel < last ? pixel : 0) * p.xp);
+            }
+#pragma unroll
+            for (int i = 0; i < DEPTH; i++)
+#pragma unroll
+                for (int k = 0; k < VEC; k++) {
+                    float d = to_f32(v[i].v[k]) - pivot[k];
+                    sum[k] += d;
+                    square[k] += d * d;
+                }
+        }
+#pragma unroll
+        for (int k = 0; k < VEC; k++)
+            shared[row * p.channels + column * VEC + k] = make_float2(sum[k], square[k]);
+    }
+    __syncthreads();
+    float n = (float)(last - first);
+    for (int c = threadIdx.x; c < p.channels; c += blockDim.x) {
+        float s = 0, q = 0;
+        for (int r = 0; r < p.rows; r++) {
+            s += shared[r * p.channels + c].x;
+            q += shared[r * p.channels + c].y;
+        }
+        float far = q - s * s / n;
+        float mean = to_f32(x[b * p.xb + c]) + add_at(p.add, b, c) + s / n;
+        shared[c] = make_float2(mean, far > 0 ? far : 0);
+    }
+    __syncthreads();
+    int lane = threadIdx.x & 31, warps = blockDim.x >> 5;
+    for (int g = threadIdx.x >> 5; g < p.groups; g += warps) {
+        const float2 *from = shared + g * per;
+        float pivot = from[0].x, s = 0, q = 0, m = 0;
+        for (int i = lane; i < per; i += 32) {
+            float d = from[i].x - pivot;
+            s += d;
+            q += d * d;
+            m += from[i].y;
+        }
+        s = warp_sum(s);
+        q = warp_sum(q);
+        m = warp_sum(m);
+        float apart = q - s * s / (float)per;
+        if (!lane)
+            p.partial[(b * chunks + chunk) * p.groups + g] =
+                make_float2(pivot + s / (float)per, m + n * (apart > 0 ? apart : 0));
+    }
+    __threadfence();
+    __syncthreads();
+    if (!threadIdx.x) {
+        last_one = atomicAdd(&gn_finished[b], 1u) == (unsigned)chunks - 1;
+        if (last_one) gn_finished[b] = 0;
+    }
+    __syncthreads();
+    if (!last_one) return;
+    __threadfence();
+    finish_sample(p, b, chunks, shared);
+}
+
+// SiLU for 16-bit results: the fast exponential's error lies far below their rounding.
+template <class O, int ACT> __device__ inline float gn_act(float y, int act)
+{
+    if (ACT == 0) return y;
+    if (ACT == 1) return sizeof(O) == 2 ? __fdividef(y, 1.0f + __expf(-y)) : activate(y, 1);
+    return activate(y, act);
+}
+
+// ACT: 0 none, 1 SiLU, 2 as `act` says.
+template <class T, class O, int ACT>
+__global__ void __launch_bounds__(THREADS, 2)
+    gn_fast_apply(const T *x, int64_t xb, int64_t xp, O *out, int64_t ob, int64_t op, int64_t pixels,
+                  int channels, int columns, int rows, const float2 *table, int act)
+{
+    int64_t b = blockIdx.y;
+    int64_t first = chunk_begin(pixels, blockIdx.x, gridDim.x),
+            last = chunk_begin(pixels, blockIdx.x + 1, gridDim.x);
+    int row = threadIdx.x / columns, column = threadIdx.x - row * columns;
+    if (row >= rows) return;
+    float a[VEC], shift[VEC];
+    const float4 *from = (const float4 *)(table + b * channels + column * VEC);
+#pragma unroll
+    for (int k = 0; k < VEC / 2; k++) {
+        float4 t = from[k];
+        a[2 * k] = t.x;
+        shift[2 * k] = t.y;
+        a[2 * k + 1] = t.z;
+        shift[2 * k + 1] = t.w;
+    }
+    x += b * xb + column * VEC;
+    out += b * ob + column * VEC;
+    int left = (int)(last - first) - row; // pixels of this row that are not done, from `first + left - 1` down
+    x += (first + left - 1) * xp;
+    out += (first + left - 1) * op;
+    for (; left > 0; left -= rows * DEPTH) {
+        vec<T, VEC> v[DEPTH];
+#pragma unroll
+        for (int i = 0; i < DEPTH; i++)
+            if (left > i * rows) v[i] = *(const vec<T, VEC> *)(x - i * rows * xp);
+#pragma unroll
+        for (int i = 0; i < DEPTH; i++) {
+            float y[VEC];
+#pragma unroll
+            for (int k = 0; k < VEC; k++)
+                y[k] = gn_act<O, ACT>(fmaf(to_f32(v[i].v[k]), a[k], shift[k]), act);
+            if (left > i * rows) store<O, VEC>(out - i * rows * op, y);
+        }
+        x -= rows * DEPTH * xp;
+        out -= rows * DEPTH * op;
+    }
+}
+
+static bool gn_aligned(const at_view *v, size_t size)
+{
+    return (uintptr_t)v->data % (size * VEC > 16 ? 16 : size * VEC) == 0 && v->stride[0] % VEC == 0 &&
+           v->stride[1] % VEC == 0 && v->shape[2] % VEC == 0;
+}
+
+static bool gn_is_fast(int64_t batch, int64_t channels, int groups)
+{
+    return channels % VEC == 0 && channels / VEC <= THREADS && batch <= MOST_BATCH &&
+           groups <= THREADS * VEC;
+}
+
+// Blocks along the pixels: two for each multiprocessor of the largest GPUs over all samples, but no
+// block with less than DEPTH pixels for each of its rows.
+static int gn_fast_chunks(int64_t batch, int64_t pixels, int64_t channels)
+{
+    int64_t rows = THREADS / (channels / VEC), n = pixels / (rows * DEPTH), most = MOST_CHUNKS / batch;
+    if (n > most) n = most;
+    return n < 1 ? 1 : (int)n;
+}
+
+template <class T, class O> static cudaError_t gn_fast(cudaStream_t s, const at_k_group_norm_in *a)
+{
+    const at_view *x = &a->x, *o = &a->out;
+    unsigned b = (unsigned)x->shape[0];
+    int channels = (int)x->shape[2], columns = channels / VEC, rows = THREADS / columns;
+    int64_t pixels = x->shape[1];
+    int chunks = gn_fast_chunks(b, pixels, channels);
+    float2 *partial = (float2 *)a->partial;
+    // The table lies first: its rows are read in pieces of 16 bytes.
+    gn_sums_in in = {.xb = x->stride[0],
+                     .xp = x->stride[1],
+                     .pixels = pixels,
+                     .channels = channels,
+                     .groups = a->groups,
+                     .columns = columns,
+                     .rows = rows,
+                     .add = {a->add.data, a->add.dtype, a->add.shape[0] > 1 ? a->add.stride[0] : 0},
+                     .weight = a->weight,
+                     .bias = a->bias,
+                     .eps = a->eps,
+                     .partial = partial + (int64_t)b * channels,
+                     .table = partial};
+    unsigned threads = (unsigned)(columns * rows + 31) / 32 * 32;
+    dim3 grid((unsigned)chunks, b);
+    gn_fast_sums<T><<<grid, threads, 0, s>>>((const T *)x->data, in);
+#define APPLY(ACT)                                                                                 \
+    gn_fast_apply<T, O, ACT><<<grid, threads, 0, s>>>(                                             \
+        (const T *)x->data, x->stride[0], x->stride[1], (O *)o->data, o->stride[0], o->stride[1],  \
+        pixels, channels, columns, rows, partial, a->act)
+    if (a->act == 0)
+        APPLY(0);
+    else if (a->act == 1)
+        APPLY(1);
+    else
+        APPLY(2);
+#undef APPLY
+    return cudaGetLastError();
+}
+
+// --- any shape, any stride ---------------------------------------------------------------------
+// Sums of a chunk of pixels for one group, about the group's first element.
+template <class T>
+__global__ void gn_sums(const T *x, int64_t xb, int64_t xp, gn_add add, int64_t pixels, int channels,
+                        int groups, float *partial)
+{
+    __shared__ float shared[33];
+    int chunk = blockIdx.x, g = blockIdx.y, per = channels / groups;
+    int64_t b = blockIdx.z;
+    int64_t first = chunk_begin(pixels, chunk, gridDim.x), last = chunk_begin(pixels, chunk + 1, gridDim.x);
+    const T *base = x + b * xb + (int64_t)g * per;
+    float pivot = to_f32(base[0]) + add_at(add, b, g * per), sum = 0, square = 0;
+    int64_t n = (last - first) * per;
+    for (int64_t i = threadIdx.x; i < n; i += blockDim.x) {
+        int64_t p = i / per, c = i - p * per;
+        float d = to_f32(base[(first + p) * xp + c]) + add_at(add, b, (int)(g * per + c)) - pivot;
+        sum += d;
+        square += d * d;
+    }
+    sum = block_sum(sum, shared);
+    square = block_sum(square, shared);
+    if (threadIdx.x) return;
+    float *to = partial + ((b * groups + g) * gridDim.x + chunk) * 2;
+    to[0] = sum;
+    to[1] = square;
+}
+
+// One thread a group: mean and 1 / deviation into the first two places of the group's partial sums.
+template <class T>
+__global__ void gn_finish(const T *x, int64_t xb, gn_add add, int channels, int groups, int64_t count,
+                          float eps, float *partial, int chunks, int total)
+{
+    int i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= total) return;
+    int b = i / groups, g = i - b * groups, c0 = g * (channels / groups);
+    float pivot = to_f32(x[b * xb + c0]) + add_at(add, b, c0);
+    float *p = partial + (int64_t)i * chunks * 2;
+    double sum = 0, square = 0;
+    for (int c = 0; c < chunks; c++) {
+        sum += p[2 * c];
+        square += p[2 * c + 1];
+    }
+    double mean = sum / (double)count, var = square / (double)count - mean * mean;
+    p[0] = (float)(mean + pivot);
+    p[1] = (float)(1.0 / sqrt((var > 0 ? var : 0) + eps));
+}
+
+template <class T, class O>
+__global__ void gn_apply(const T *x, int64_t xb, int64_t xp, O *out, int64_t ob, int64_t op, gn_add add,
+                         int64_t pixels, int channels, int groups, const float *weight,
+                         const float *bias, const float *partial, int chunks, int act)
+{
+    int64_t b = blockIdx.y, total = pixels * channels;
+    int per = channels / groups;
+    for (int64_t i = blockIdx.x * (int64_t)blockDim.x + threadIdx.x; i < total;
+         i += (int64_t)gridDim.x * blockDim.x) {
+        int64_t p = i / channels;
+        int c = (int)(i - p * channels);
+        const float *s = partial + ((b * groups + c / per) * chunks) * 2;
+        float y = (to_f32(x[b * xb + p * xp + c]) + add_at(add, b, c) - s[0]) * s[1];
+        if (weight) y *= weight[c];
+        if (bias) y += bias[c];
+        out[b * ob + p * op + c] = from_f32<O>(activate(y, act));
+    }
+}
+
+static int gn_plain_chunks(int64_t pixels)
+{
+    int64_t n = pixels / 64;
+    return n < 1 ? 1 : n > PLAIN_CHUNKS ? PLAIN_CHUNKS : (int)n;
+}
+
+template <class T, class O> static cudaError_t gn_plain(cudaStream_t s, const at_k_group_norm_in *a)
+{
+    const at_view *x = &a->x, *o = &a->out;
+    int b = (int)x->shape[0], channels = (int)x->shape[2];
+    int64_t pixels = x->shape[1], per = channels / a->groups;
+    int chunks = gn_plain_chunks(pixels), total = b * a->groups;
+    gn_add add = {a->add.data, a->add.dtype, a->add.shape[0] > 1 ? a->add.stride[0] : 0};
+    gn_sums<T><<<dim3((unsigned)chunks, (unsigned)a->groups, (unsigned)b), PLAIN_THREADS, 0, s>>>(
+        (const T *)x->data, x->stride[0], x->stride[1], add, pixels, channels, a->groups, a->partial);
+    gn_finish<T><<<(unsigned)((total + 63) / 64), 64, 0, s>>>((const T *)x->data, x->stride[0], add,
+                                                             channels, a->groups, pixels * per, a->eps,
+                                                             a->partial, chunks, total);
+    unsigned blocks = (unsigned)((pixels * channels + PLAIN_THREADS - 1) / PLAIN_THREADS);
+    if (blocks > 8192) blocks = 8192;
+    gn_apply<T, O><<<dim3(blocks, (unsigned)b), PLAIN_THREADS, 0, s>>>(
+        (const T *)x->data, x->stride[0], x->stride[1], (O *)o->data, o->stride[0], o->stride[1], add,
+        pixels, channels, a->groups, a->weight, a->bias, a->partial, chunks, a->act);
+    return cudaGetLastError();
+}
+
+extern "C" size_t at_k_group_norm_scratch(int64_t batch, int64_t pixels, int64_t channels, int groups)
+{
+    int64_t plain = batch * groups * gn_plain_chunks(pixels), fast = 0;
+    if (gn_is_fast(batch, channels, groups))
+        fast = batch * (channels + (int64_t)groups * gn_fast_chunks(batch, pixels, channels));
+    return sizeof(float2) * (size_t)(fast > plain ? fast : plain);
+}
+
+template <class T, class O> static cudaError_t group_norm(cudaStream_t s, const at_k_group_norm_in *a)
+{
+    if (!a->x.shape[0] || !a->x.shape[1]) return cudaSuccess;
+    if (gn_is_fast(a->x.shape[0], a->x.shape[2], a->groups) && gn_aligned(&a->x, sizeof(T)) &&
+        gn_aligned(&a->out, sizeof(O)))
+        return gn_fast<T, O>(s, a);
+    return gn_plain<T, O>(s, a);
+}
+
+extern "C" cudaError_t at_k_group_norm(cudaStream_t s, const at_k_group_norm_in *a)
+{
+    AT_FLOATS(a->x.dtype, T, AT_FLOATS(a->out.dtype, O, return (group_norm<T, O>(s, a))))
+    return cudaErrorInvalidValue;
+}
