@@ -96,10 +96,12 @@ typedef struct at_norm_args {
     bool rms;
 } at_norm_args;
 
-// Group norm over [batch, pixels, channels] with channels contiguous (NHWC flattened), then act.
+// Group norm of x + add over [batch, pixels, channels] with channels contiguous (NHWC flattened), then act.
 // In place allowed.
+//   add [batch, channels] any float, channels contiguous, stride free (0 over batch broadcasts)
 typedef struct at_group_norm_args {
     at_view x, out;
+    at_view add; // data NULL: absent
     at_wview weight, bias;
     int groups;
     float eps;

@@ -108,14 +108,20 @@ typedef struct group_job {
     int64_t pixels, channels, per; // channels in a group
 } group_job;
 
-static moments group_moments(const group_job *j, int64_t xo, int64_t c0)
+static float added(const at_group_norm_args *a, int64_t b, int64_t c)
+{
+    return a->add.data ? at_cpu_get(&a->add, b * at_cpu_step(&a->add, 0) + c) : 0.0f;
+}
+
+static moments group_moments(const group_job *j, int64_t b, int64_t xo, int64_t c0)
 {
     double sum = 0, sq = 0, mean = 0, count = (double)(j->pixels * j->per);
 
     for (int pass = 0; pass < 2; pass++) {
         for (int64_t p = 0; p < j->pixels; p++) {
             for (int64_t c = 0; c < j->per; c++) {
-                double v = (double)at_cpu_get(&j->x, xo + p * j->x.stride[1] + c0 + c) - mean;
+                double v = (double)at_cpu_get(&j->x, xo + p * j->x.stride[1] + c0 + c) +
+                           (double)added(j->a, b, c0 + c) - mean;
                 if (pass == 0) sum += v;
                 if (pass == 1) sq += v * v;
             }
@@ -133,12 +139,13 @@ static void group_range(void *ctx, int64_t begin, int64_t end)
     for (int64_t g = begin; g < end; g++) {
         int64_t b = g / a->groups, c0 = g % a->groups * j->per;
         int64_t xo = b * at_cpu_step(&j->x, 0), oo = b * at_cpu_step(&j->out, 0);
-        moments m = group_moments(j, xo, c0);
+        moments m = group_moments(j, b, xo, c0);
         for (int64_t c = c0; c < c0 + j->per; c++) {
             float w = a->weight.v.data ? at_cpu_get(&a->weight.v, c) * a->weight.scale : 1.0f;
             float s = a->bias.v.data ? at_cpu_get(&a->bias.v, c) * a->bias.scale : 0.0f;
+            float more = added(a, b, c);
             for (int64_t p = 0; p < j->pixels; p++) {
-                float v = at_cpu_get(&j->x, xo + p * j->x.stride[1] + c);
+                float v = at_cpu_get(&j->x, xo + p * j->x.stride[1] + c) + more;
                 v = at_cpu_apply((v - m.mean) * m.rstd * w + s, a->act);
                 at_cpu_store(j->out.data, j->out.dtype, oo + p * j->out.stride[1] + c, 1, &v, 1);
             }

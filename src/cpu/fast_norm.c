@@ -178,6 +178,11 @@ static void stats_range(void *ctx, int64_t begin, int64_t end)
     at_free(buf);
 }
 
+static double added(const at_group_norm_args *a, int64_t b, int64_t c)
+{
+    return a->add.data ? (double)at_cpu_get(&a->add, b * at_cpu_step(&a->add, 0) + c) : 0;
+}
+
 // Merge the blocks of one group: total squares = squares within + squares between the block means.
 static moments merge_group(const group_job *j, int64_t b, int64_t c0, int64_t per)
 {
@@ -188,7 +193,7 @@ static moments merge_group(const group_job *j, int64_t b, int64_t c0, int64_t pe
             int64_t row = (b * j->blocks + i) * j->channels;
             double n = (double)at_most(j->block, j->pixels - i * j->block);
             for (int64_t c = c0; c < c0 + per; c++) {
-                double d = (double)j->mean[row + c] - mean;
+                double d = (double)j->mean[row + c] + added(j->a, b, c) - mean;
                 if (pass == 0) sq += n * d;
                 if (pass == 1) sq += n * d * d + (double)j->squares[row + c];
             }
@@ -215,7 +220,7 @@ static void merge_range(void *ctx, int64_t begin, int64_t end)
             float s = a->bias.v.data ? at_cpu_get(&a->bias.v, c) * a->bias.scale : 0.0f;
             j->mul[b * j->channels + c] = m.rstd * w;
             j->add[b * j->channels + c] =
-                (float)((double)s - (double)m.mean * (double)m.rstd * (double)w);
+                (float)((double)s + (added(a, b, c) - (double)m.mean) * (double)m.rstd * (double)w);
         }
     }
 }

@@ -80,6 +80,7 @@ static at_status slot_group_norm(void *stream, const at_group_norm_args *a)
         g, at_k_group_norm_scratch(a->x.shape[0], a->x.shape[1], a->x.shape[2], a->groups),
         &partial));
     at_k_group_norm_in in = {.x = a->x,
+                             .add = a->add,
                              .out = a->out,
                              .weight = w,
                              .bias = b,

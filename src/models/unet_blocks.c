@@ -62,19 +62,13 @@ at_tensor *at_unet_conv(at_ops *o, const at_tensor *x, at_lin l, int stride)
     return at_conv2d(o, x, l.w, l.b, &spec);
 }
 
-// The block's own term of the embedding [b, 1, 1, channels].
+// The block's own term of the embedding [b, channels].
 static at_tensor *term(at_ops *o, const at_unet_res *w, at_unet_pass *p)
 {
-    at_tensor *e;
-    if (p->terms) {
-        int64_t n = w->emb.w->shape[0];
-        e = at_narrow(o, p->terms, 1, p->next_term, n);
-        p->next_term += n;
-    } else {
-        e = linear(o, p->emb, w->emb, NULL);
-    }
-    if (!e) return NULL;
-    return at_reshape(o, e, 4, (int64_t[]){e->shape[0], 1, 1, e->shape[1]});
+    if (!p->terms) return linear(o, p->emb, w->emb, NULL);
+    int64_t n = w->emb.w->shape[0], at = p->next_term;
+    p->next_term += n;
+    return at_narrow(o, p->terms, 1, at, n);
 }
 
 at_tensor *at_unet_res_forward(at_ops *o, const at_unet_res *w, at_unet_pass *p, const at_tensor *x)
@@ -82,9 +76,8 @@ at_tensor *at_unet_res_forward(at_ops *o, const at_unet_res *w, at_unet_pass *p,
     at_conv_spec point = padded(0), last = padded(1);
     at_tensor *h = at_group_norm(o, x, w->norm1.w, w->norm1.b, GROUPS, res_eps, AT_ACT_SILU);
     h = at_unet_conv(o, h, w->conv1, 1);
-    at_tensor *e = term(o, w, p);
-    at_add(at_into(o, h), h, e);
-    h = at_group_norm(o, h, w->norm2.w, w->norm2.b, GROUPS, res_eps, AT_ACT_SILU);
+    h = at_add_group_norm(o, h, term(o, w, p), w->norm2.w, w->norm2.b, GROUPS, res_eps,
+                          AT_ACT_SILU);
     last.residual = w->skip.w ? at_conv2d(o, x, w->skip.w, w->skip.b, &point) : x;
     return at_conv2d(o, h, w->conv2.w, w->conv2.b, &last);
 }

@@ -133,6 +133,10 @@ at_tensor *at_norm(at_ops *o, const at_tensor *x, const at_norm_spec *spec); // 
 // x [b, h, w, c] -> the same; act after the affine.
 at_tensor *at_group_norm(at_ops *o, const at_tensor *x, const at_weight *weight,
                          const at_weight *bias, int groups, float eps, at_act act);
+// The group norm of x + add with add [b or 1, c] or NULL, in one pass over x.
+at_tensor *at_add_group_norm(at_ops *o, const at_tensor *x, const at_tensor *add,
+                             const at_weight *weight, const at_weight *bias, int groups, float eps,
+                             at_act act);
 
 // Rotary tables for tokens with positions on several axes: cos and sin [t, sum(axes)/2] f32.
 //   ids [t, n_axes] f32 on the host, axes[i] = even channel count of axis i,

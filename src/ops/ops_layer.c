@@ -245,6 +245,13 @@ out:
 at_tensor *at_group_norm(at_ops *o, const at_tensor *x, const at_weight *weight,
                          const at_weight *bias, int groups, float eps, at_act act)
 {
+    return at_add_group_norm(o, x, NULL, weight, bias, groups, eps, act);
+}
+
+at_tensor *at_add_group_norm(at_ops *o, const at_tensor *x, const at_tensor *add,
+                             const at_weight *weight, const at_weight *bias, int groups, float eps,
+                             at_act act)
+{
     at_status st = AT_OK;
     at_group_norm_args a = {.groups = groups, .eps = eps, .act = act};
     at_tensor *out = NULL;
@@ -260,6 +267,7 @@ at_tensor *at_group_norm(at_ops *o, const at_tensor *x, const at_weight *weight,
     }
     AT_TRY(op_takes_vector(&p, "weight", weight, x->shape[3], &a.weight));
     AT_TRY(op_takes_vector(&p, "bias", bias, x->shape[3], &a.bias));
+    AT_TRY(op_takes_modulation(&p, "add", add, x->shape[0], x->shape[3], &a.add));
     AT_TRY(flatten_pixels(&p, x, &a.x));
     AT_TRY(op_result(&p, x->dtype, 4, x->shape, &out));
     AT_TRY(flatten_pixels(&p, out, &a.out));

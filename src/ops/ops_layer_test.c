@@ -205,6 +205,7 @@ static void group_norm_takes_images_and_refuses_odd_groups(void **state)
 {
     bench b = bench_open();
     at_tensor *x = random_tensor(&b, SHAPE(1, 2, 2, 4)), *wide, *part, *y;
+    at_tensor *bad_add = random_tensor(&b, SHAPE(1, 3));
     at_weight *w = random_weight(&b, SHAPE(4)), *bias = random_weight(&b, SHAPE(4));
     float *vx = values_of(x);
     double want[16];
@@ -226,6 +227,16 @@ static void group_norm_takes_images_and_refuses_odd_groups(void **state)
     }
     at_free(vx);
     assert_near(at_group_norm(b.o, x, w, bias, 2, 1e-6f, AT_ACT_RELU), want, 16, 1e-5);
+    // A vector added first, one for all samples: the same as adding it before.
+    at_tensor *add = random_tensor(&b, SHAPE(1, 4));
+    vx = values_of(at_group_norm(b.o, at_add(b.o, x, at_reshape(b.o, add, SHAPE(1, 1, 1, 4))), w,
+                                 bias, 2, 1e-6f, AT_ACT_RELU));
+    for (int i = 0; i < 16; i++)
+        want[i] = vx[i];
+    at_free(vx);
+    assert_near(at_add_group_norm(b.o, x, add, w, bias, 2, 1e-6f, AT_ACT_RELU), want, 16, 1e-5);
+    REFUSED(&b, at_add_group_norm(b.o, x, bad_add, w, bias, 2, 1e-6f, AT_ACT_NONE), AT_EINVAL,
+            "add");
     // A part of a wider image: rows of pixels do not follow each other.
     wide = random_tensor(&b, SHAPE(1, 3, 4, 4));
     part = at_narrow(b.o, wide, 2, 1, 2);

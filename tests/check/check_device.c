@@ -68,6 +68,7 @@ static void move_args(ck_mirror *m)
             move_view(m, views[i]);
     } else if (strcmp(op, "group_norm") == 0) {
         move_view(m, &r->a.group_norm.x);
+        move_view(m, &r->a.group_norm.add);
         move_view(m, &r->a.group_norm.out);
     } else if (strcmp(op, "rope") == 0) {
         at_rope_args *a = &r->a.rope;

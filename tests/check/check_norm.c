@@ -5,7 +5,16 @@
 
 #include "check.h"
 
-enum { RMS = 1, AFFINE = 2, MOD = 4, MOD_ONE = 8, STRIDED = 16, IN_PLACE = 32, BENCH = 64 };
+enum {
+    RMS = 1,
+    AFFINE = 2,
+    MOD = 4,
+    MOD_ONE = 8,
+    STRIDED = 16,
+    IN_PLACE = 32,
+    BENCH = 64,
+    ADDED = 128
+};
 
 typedef struct norm_row {
     int64_t b, t, d;
@@ -163,6 +172,14 @@ static const group_row group_rows[] = {
     {2, 70, 64, 8, AT_BF16, AT_BF16, AFFINE, AT_ACT_SILU},
     {2, 70, 40, 8, AT_F32, AT_BF16, AFFINE | STRIDED, AT_ACT_SILU},
     {1, 70, 40, 8, AT_F16, AT_F16, AFFINE},
+    {2, 5, 12, 3, AT_F32, AT_F32, AFFINE | ADDED},
+    {2, 70, 64, 8, AT_F32, AT_F32, AFFINE | ADDED | STRIDED, AT_ACT_SILU},
+    {2, 70, 64, 8, AT_F32, AT_F32, AFFINE | ADDED | IN_PLACE, AT_ACT_SILU, CK_OFFSET},
+    {2, 603, 320, 32, AT_F16, AT_F16, AFFINE | ADDED, AT_ACT_SILU}, // vectors over two groups
+    {1, 3001, 128, 32, AT_BF16, AT_BF16, AFFINE, AT_ACT_SILU},      // and over two, evenly
+    {3, 41, 2560, 32, AT_F16, AT_F16, AFFINE | ADDED, AT_ACT_GELU_TANH},
+    {1, 1500, 40, 8, AT_BF16, AT_F32, ADDED, AT_ACT_SILU},
+    {1, 1500, 64, 64, AT_F32, AT_BF16, AFFINE, AT_ACT_NONE, CK_OFFSET},
     {1, 65536, 32, 32, AT_F32, AT_F32, AFFINE | BENCH, AT_ACT_SILU},
     {1, 16384, 64, 32, AT_F32, AT_F32, AFFINE | BENCH, AT_ACT_SILU},
     {1, 65536, 128, 32, AT_F32, AT_F32, AFFINE | BENCH, AT_ACT_SILU},
@@ -172,9 +189,9 @@ static const group_row group_rows[] = {
 static const char *group_label(int row, char out[160])
 {
     const group_row *r = &group_rows[row];
-    snprintf(out, 160, "[%lld,%lld,%lld] g%d in%d out%d act%d%s fill%d", (long long)r->b,
+    snprintf(out, 160, "[%lld,%lld,%lld] g%d in%d out%d act%d%s%s fill%d", (long long)r->b,
              (long long)r->p, (long long)r->c, r->groups, r->in, r->out, (int)r->act,
-             r->flags & STRIDED ? " strided" : "", (int)r->fill);
+             r->flags & STRIDED ? " strided" : "", r->flags & ADDED ? " added" : "", (int)r->fill);
     return out;
 }
 
@@ -191,6 +208,8 @@ static void group_build(ck_run *r, int row)
 
     a->out = ck_make(r, c->out, CK_SHAPE(c->b, c->p, c->c), l, c->fill);
     a->x = c->flags & IN_PLACE ? a->out : ck_make(r, c->in, CK_SHAPE(c->b, c->p, c->c), l, c->fill);
+    if (c->flags & ADDED)
+        a->add = ck_make(r, c->in, CK_SHAPE(c->b, c->c), (ck_layout){.pad = l.pad}, CK_UNIT);
     if (c->flags & AFFINE) {
         a->weight = ck_weight(r, AT_F32, CK_SHAPE(c->c), CK_UNIT, 1);
         a->bias = ck_weight(r, AT_BF16, CK_SHAPE(c->c), CK_UNIT, 1);
@@ -211,6 +230,16 @@ static at_status group_call(const at_backend *b, ck_run *r)
     return b->group_norm(r->stream, &r->a.group_norm);
 }
 
+// Element `at` of x + add; *size takes the sizes of both, which rounding follows.
+static double group_value(const at_group_norm_args *a, int64_t at, double *size)
+{
+    int64_t ch = a->out.shape[2], b = at / (a->out.shape[1] * ch);
+    double x = ck_value(&a->x, ck_offset(&a->x, at)), add = 0;
+    if (a->add.data) add = ck_value(&a->add, ck_offset(&a->add, b * ch + at % ch));
+    *size = fabs(x) + fabs(add);
+    return x + add;
+}
+
 static void group_truth(ck_run *r)
 {
     const at_group_norm_args *a = &r->a.group_norm;
@@ -218,21 +247,19 @@ static void group_truth(ck_run *r)
 
     for (int64_t g = 0; g < a->out.shape[0] * a->groups; g++) {
         int64_t first = g / a->groups * p * ch + g % a->groups * per;
-        double mean = 0, sq = 0, size = 0, n = (double)(p * per), rstd;
+        double mean = 0, sq = 0, size = 0, n = (double)(p * per), rstd, one;
         for (int64_t i = 0; i < p * per; i++)
-            add_to_mean(&mean, &size,
-                        ck_value(&a->x, ck_offset(&a->x, first + i / per * ch + i % per)), n);
+            add_to_mean(&mean, &size, group_value(a, first + i / per * ch + i % per, &one), n);
         for (int64_t i = 0; i < p * per; i++)
-            sq += pow(ck_value(&a->x, ck_offset(&a->x, first + i / per * ch + i % per)) - mean, 2) /
-                  n;
+            sq += pow(group_value(a, first + i / per * ch + i % per, &one) - mean, 2) / n;
         rstd = 1 / sqrt(sq + (double)a->eps);
         for (int64_t i = 0; i < p * per; i++) {
             int64_t at = first + i / per * ch + i % per, c = at % ch;
-            double x = ck_value(&a->x, ck_offset(&a->x, at));
+            double x = group_value(a, at, &one);
             double w = a->weight.v.data ? ck_value(&a->weight.v, c) : 1;
             double b = a->bias.v.data ? ck_value(&a->bias.v, c) : 0;
             r->truth[at] = ck_act((x - mean) * rstd * w + b, a->act);
-            r->mag[at] = 1.2 * ((fabs(x) + size) * rstd * fabs(w) + fabs(b));
+            r->mag[at] = 1.2 * ((one + size) * rstd * fabs(w) + fabs(b));
         }
     }
 }
