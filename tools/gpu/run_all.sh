@@ -129,6 +129,54 @@ section_bench_ops()
     done
 }
 
+# What others need for the same: eager ones take seconds each, compiled ones a minute or more.
+peer()
+{
+    PYTHONPATH=$kit/python python3 "$here/peer_$1.py" --comfyui "${COMFYUI:-$kit/python}" --variants "$2"
+}
+
+section_peers()
+{
+    peer flux eager,fp8_fast
+    peer unet sdxl,sdxl_nhwc,sd15,sd15_nhwc
+    peer parts vae_decode,vae_encode,t5
+}
+
+section_peers_compiled()
+{
+    peer flux "${PEERS_FLUX:-compiled,fp8_row_compiled}"
+    peer unet "${PEERS_UNET:-sdxl_nhwc_compiled}"
+}
+
+# From the command to the PNG on files of the true size: two pictures in one process, the second finds its models resident.
+models=${MODELS:-/dev/shm/atelier-models}
+end_to_end()
+{
+    python3 "$here/end_to_end.py" --atelier "$atelier" --models "$models" "$@"
+}
+
+section_e2e_flux()
+{
+    python3 "$here/make_model_files.py" "$models" --only flux || return 1
+    local dtype status=0
+    for dtype in ${E2E_FLUX:-bf16 fp8}; do
+        end_to_end --label "flux1-dev $dtype" --set 17.steps=28 --words 511 examples/flux1-dev.json \
+            -- --device cuda:0 --dtype "$dtype" || status=1
+    done
+    rm -rf "$models/diffusion_models" "$models/text_encoders" "$models/vae"
+    return $status
+}
+
+section_e2e_sdxl()
+{
+    python3 "$here/make_model_files.py" "$models" --only sdxl || return 1
+    local status=0
+    end_to_end --label "sdxl fp16" --set 4.ckpt_name=sd_xl_base_1.0.safetensors --set 5.width=1024 --set 5.height=1024 \
+        examples/sd15.json -- --device cuda:0 --dtype "${E2E_SDXL:-fp16}" || status=1
+    rm -rf "$models/checkpoints"
+    return $status
+}
+
 run_section()
 {
     local name=$1 limit=$2 begin=$SECONDS status
@@ -137,8 +185,8 @@ run_section()
         return 2
     fi
     # A shell of its own, so that the limit ends whatever the section started.
-    export tree here kit OUT check_ops atelier
-    declare -fx judge verify_cases network_cases "section_$name"
+    export tree here kit OUT check_ops atelier models
+    declare -fx judge peer end_to_end verify_cases network_cases "section_$name"
     timeout --kill-after=5 "$limit" bash -c "cd '$tree' && section_$name" >"$OUT/$name.txt" 2>&1
     status=$?
     summary+=("$(printf '%-12s status %3d %4d s' "$name" $status $((SECONDS - begin)))")
@@ -151,15 +199,17 @@ limit_of()
     machine) echo 20 ;;
     check) echo 120 ;;
     verify*) echo 90 ;;
+    peers_compiled) echo 420 ;;
     *) echo 240 ;;
     esac
 }
 
 summary=() worst=0
-[ "$*" = all ] && set -- machine check verify verify_bf16 verify_fp16 verify_fp8 bench bench_ops
+[ "$*" = all ] && set -- machine check verify verify_bf16 verify_fp16 verify_fp8 bench bench_ops \
+    peers e2e_flux e2e_sdxl peers_compiled
 for section in "$@"; do
     run_section "$section" "$(limit_of "$section")" || worst=1
-    grep -E 'FAIL|REFUSED|differ|rows|  step|peak|TFLOP' "$OUT/$section.txt" 2>/dev/null | tail -n 15
+    grep -E 'FAIL|REFUSED|differ|rows|  step|peak|TFLOP|"ms"|"error"|sampler|total_s' "$OUT/$section.txt" 2>/dev/null | tail -n 15
 done
 printf '%s\n' "${summary[@]}"
 exit $worst
