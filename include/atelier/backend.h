@@ -53,15 +53,22 @@ typedef enum at_act {
 //   w                 [n, k] any storage format; bias [n]
 //   gate              [batch, n] any float, stride free (0 over batch broadcasts)
 // out may be the same view as residual (in place). Where x is bf16, w may be rounded to bf16 (here, in geglu and in
-// conv2d).
+// conv2d). Where x and out are both f16 or both bf16, what lies between the sum (with bias) and act, gate, residual
+// or the other half of geglu may be rounded to that format.
+// split (0: none; at_backend.splits says who can): columns [0, split) go to out, which is that wide, without act; the
+// rest goes to out2 with act. Both have one dtype; gate and residual are absent.
 // int8 (here and below) is leave, not an order: a backend that is faster so may round w to 127 steps a row and
 // x to 127 steps a row or block, and must sum the products exactly; where it gains nothing it computes in floats.
+// fp8 likewise: w and x may be rounded to e4m3, each row over a scale of its own (its largest value becomes 448); the
+// sums are f32, or what the device's matrix units keep.
 typedef struct at_linear_args {
     at_view x, out;
     at_wview w, bias;
     at_act act;
     at_view residual, gate; // data NULL: absent
-    bool int8;
+    int64_t split;
+    at_view out2;
+    bool int8, fp8;
 } at_linear_args;
 
 // A gated linear unit, out[m,j] = v * act(g) with v = x[m] . w[j] * scale + bias[j] and g the same with row n + j.
@@ -70,7 +77,7 @@ typedef struct at_geglu_args {
     at_view x, out;
     at_wview w, bias;
     at_act act; // of the gate half: AT_ACT_GELU_ERF in Stable Diffusion
-    bool int8;
+    bool int8, fp8;
 } at_geglu_args;
 
 // Scaled dot product attention. q [b, tq, h, d], k and v [b, tk, h, d], out [b, tq, h, d]; d contiguous,
@@ -173,6 +180,7 @@ typedef struct at_backend {
     at_status (*gate_add)(void *stream, const at_gate_add_args *a);
     at_status (*lincomb)(void *stream, const at_lincomb_args *a);
     at_status (*linear)(void *stream, const at_linear_args *a);
+    bool splits; // linear knows split and out2; for others ops/ makes two steps of it
     at_status (*attention)(void *stream, const at_attention_args *a);
     at_status (*norm)(void *stream, const at_norm_args *a);
     at_status (*group_norm)(void *stream, const at_group_norm_args *a);

@@ -106,8 +106,8 @@ static at_tensor *prologue(at_ops *o, const at_bound *m, void *state, const at_m
         at_empty(o, at_ops_compute(o), 3, (int64_t[]){s->batch, s->text + s->image, c->hidden});
     at_tensor *txt_part = at_narrow(o, h, 1, 0, s->text);
     at_tensor *img_part = at_narrow(o, h, 1, s->text, s->image);
-    linear(at_into(o, txt_part), txt, w->txt_in, NULL);
-    linear(at_into(o, img_part), img, w->img_in, NULL);
+    linear(at_into(o, txt_part), txt, w->txt_in, &(at_linear_extra){.precise = true});
+    linear(at_into(o, img_part), img, w->img_in, &(at_linear_extra){.precise = true});
     return h;
 }
 

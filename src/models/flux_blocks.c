@@ -413,6 +413,21 @@ at_tensor *at_flux_double_block(at_ops *o, const at_flux_config *c, const at_flu
     return h;
 }
 
+// What attention reads (the result, at least [b, t, qkv] wide) and, activated, the MLP's half of `both`.
+static at_tensor *single_in(at_ops *o, const at_flux_config *c, const at_flux_single *w,
+                            const at_tensor *x, at_tensor *mlp)
+{
+    if (w->lin1.w)
+        return at_linear_split(o, x, w->lin1.w, w->lin1.b, c->qkv, AT_ACT_GELU_TANH, mlp);
+    if (!x) return NULL;
+    at_tensor *qkv =
+        at_empty(o, at_ops_compute(o), 3, (int64_t[]){x->shape[0], x->shape[1], c->qkv});
+    fused(o, qkv, x, (at_lin){0}, w->parts, (int64_t[]){c->hidden, c->hidden, c->hidden}, 3);
+    at_linear_extra gelu = {.act = AT_ACT_GELU_TANH};
+    linear(at_into(o, mlp), x, w->parts[3], &gelu);
+    return qkv;
+}
+
 // Attention and MLP read the same normalised tokens and write side by side; linear2 joins them.
 static void run_single(at_ops *o, const at_flux_config *c, const at_flux_single *w,
                        const at_flux_state *s, int i, at_tensor *h)
@@ -421,16 +436,13 @@ static void run_single(at_ops *o, const at_flux_config *c, const at_flux_single 
     int64_t at = c->depth * 2 * c->mod6 + i * c->mod3;
     at_tensor *mod = at_flux_modulation(o, s, w->mod, at, c->mod3);
     at_tensor *x = at_flux_modulate(o, c, h, mod, 0);
-    at_tensor *y = at_empty(o, at_ops_compute(o), 3, (int64_t[]){s->batch, tokens, c->lin1});
     at_tensor *both = at_empty(o, at_ops_compute(o), 3, (int64_t[]){s->batch, tokens, c->lin2});
-    at_tensor *mlp_in = at_narrow(o, y, 2, c->qkv, c->mlp);
     at_tensor *mlp_out = at_narrow(o, both, 2, c->hidden, c->mlp);
     at_linear_extra add = {.residual = h, .gate = chunk(o, c, mod, 2)};
 
-    fused(o, y, x, w->lin1, w->parts, (int64_t[]){c->hidden, c->hidden, c->hidden, c->mlp}, 4);
+    at_tensor *y = single_in(o, c, w, x, mlp_out);
     rotate_in_place(o, c, y, w->q_norm, w->k_norm, &s->rope);
     attend(o, c, s, AT_SITE_SINGLE, i, y, at_narrow(o, both, 2, 0, c->hidden));
-    at_unary(at_into(o, mlp_out), mlp_in, AT_ACT_GELU_TANH);
     linear(at_into(o, h), both, w->lin2, &add);
 }
 

@@ -36,6 +36,7 @@ at_status at_ops_new(const at_ops_config *config, at_ops **out)
     o->be = dev->backend;
     o->compute = config->compute;
     o->int8 = config->int8;
+    o->fp8 = config->fp8;
     o->comm = config->comm ? config->comm : at_comm_self();
     o->sink = config->sink;
     *out = o;

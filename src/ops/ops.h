@@ -31,6 +31,7 @@ typedef struct at_ops_config {
     at_comm *comm;       // NULL: one rank
     const at_sink *sink; // cancel is read at every door; may be NULL
     bool int8;           // wide linear layers and convolutions may multiply in int8 (backend.h)
+    bool fp8;            // wide linear layers may multiply in fp8 (backend.h)
 } at_ops_config;
 
 at_status at_ops_new(const at_ops_config *config, at_ops **out);
@@ -103,6 +104,7 @@ typedef struct at_linear_extra {
     at_act act;
     const at_tensor *residual; // [b, t, n]
     const at_tensor *gate;     // [b or 1, n]
+    bool precise;              // stays in floats where others may be rounded to int8 or fp8
 } at_linear_extra;
 // x [.., k] rank 2 or 3, w [n, k], bias [n] or NULL; result [.., n] in the compute dtype.
 at_tensor *at_linear(at_ops *o, const at_tensor *x, const at_weight *w, const at_weight *bias,
@@ -111,6 +113,11 @@ at_tensor *at_linear(at_ops *o, const at_tensor *x, const at_weight *w, const at
 // keep a packed form of a part: where all rows are wanted sooner or later, take at_linear and views.
 at_tensor *at_linear_rows(at_ops *o, const at_tensor *x, const at_weight *w, const at_weight *bias,
                           int64_t first, int64_t rows, const at_linear_extra *extra);
+
+// Two results of one layer: columns [0, split) as they are, the rest with `act` into `rest`, a tensor or view
+// [.., n - split] of the compute dtype. Returns the former [.., split], which may be a view of something wider.
+at_tensor *at_linear_split(at_ops *o, const at_tensor *x, const at_weight *w, const at_weight *bias,
+                           int64_t split, at_act act, at_tensor *rest);
 
 // A gated unit: x [.., k], w [2n, k], bias [2n] or NULL -> (x w1 + b1) * act(x w2 + b2) [.., n] in the compute
 // dtype, where w1, b1 are the first n rows (GEGLU with AT_ACT_GELU_ERF: Shazeer 2020, arXiv:2002.05202).

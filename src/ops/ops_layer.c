@@ -12,11 +12,17 @@ static const char *shape_of(const at_tensor *t, char out[128])
 }
 
 // Layers that are narrow on one side (latents, pixels, embeddings' ends) stay in floats: they cost nothing and
-// carry the picture.
-enum { WIDE_ENOUGH = 64 };
+// carry the picture. So do, in fp8, those that see a few rows only (modulation, time and pooled text).
+enum { WIDE_ENOUGH = 64, FP8_ROWS = 32, FP8_WIDTH = 256 };
 static bool may_int8(const at_ops *o, const at_wview *w)
 {
-    return o->int8 && w->v.shape[0] >= WIDE_ENOUGH && w->v.shape[1] >= INT8_WIDTH;
+    return o->int8 && w->v.shape[0] >= WIDE_ENOUGH && w->v.shape[1] >= WIDE_ENOUGH;
+}
+
+static bool may_fp8(const at_ops *o, const at_view *x, const at_wview *w)
+{
+    return o->fp8 && x->shape[0] * x->shape[1] >= FP8_ROWS && w->v.shape[0] >= FP8_WIDTH &&
+           w->v.shape[1] >= FP8_WIDTH;
 }
 
 // --- linear ----------------------------------------------------------------------------------
@@ -30,6 +36,7 @@ static at_status linear_extra(const op_pass *p, const at_linear_extra *extra, co
 
     if (!extra) return AT_OK;
     a->act = extra->act;
+    if (extra->precise) a->int8 = a->fp8 = false;
     AT_TRY(op_takes_modulation(p, "gate", extra->gate, out->shape[0], out->shape[2], &a->gate));
     if (extra->residual) {
         at_view r;
@@ -83,6 +90,7 @@ static at_status linear(op_pass *p, const at_tensor *x, at_wview w, at_wview bia
     AT_TRY(op_result(p, o->compute, x->rank, shape, out));
     a.x = op_rows(inner);
     a.out = op_rows(*out);
+    a.fp8 = may_fp8(o, &a.x, &w);
     AT_TRY(linear_extra(p, extra, &a.out, &a));
     AT_TRY(op_has(p, o->be->linear != NULL));
     if (at_tensor_count(*out) == 0) goto out;
@@ -139,6 +147,77 @@ at_tensor *at_linear_rows(at_ops *o, const at_tensor *x, const at_weight *w, con
     return linear_door(o, x, w, bias, first, rows < 0 ? INT64_MAX : rows, extra);
 }
 
+// --- two results ------------------------------------------------------------------------------
+// A backend whose slot knows one result: the whole, of which the first part stays a view.
+static at_tensor *split_of_parts(at_ops *o, const at_tensor *x, const at_weight *w,
+                                 const at_weight *bias, int64_t split, at_act act, at_tensor *rest)
+{
+    at_tensor *all = at_linear(o, x, w, bias, NULL);
+    if (!all) return NULL;
+    int dim = all->rank - 1;
+    at_tensor *tail = at_narrow(o, all, dim, split, all->shape[dim] - split);
+    at_unary(at_into(o, rest), tail, act);
+    return at_narrow(o, all, dim, 0, split);
+}
+
+// Both results against w's columns and each other.
+static at_status split_shapes(const at_tensor *x, const at_weight *name, const at_wview *w,
+                              int64_t split, const at_tensor *rest)
+{
+    char text[128], want[128], weight[256];
+    int64_t shape[AT_MAX_RANK];
+
+    if ((x->rank != 2 && x->rank != 3) || x->shape[x->rank - 1] != w->v.shape[1])
+        return at_fail(AT_EINVAL, "x %s does not fit w %s: [.., %lld] is wanted", shape_of(x, text),
+                       op_weight_text(name, weight), (long long)w->v.shape[1]);
+    if (split < 1 || split >= w->v.shape[0])
+        return at_fail(AT_EINVAL, "a split at %lld leaves no two parts of w %s", (long long)split,
+                       op_weight_text(name, weight));
+    memcpy(shape, x->shape, sizeof shape);
+    shape[x->rank - 1] = w->v.shape[0] - split;
+    if (rest->rank != x->rank || memcmp(rest->shape, shape, (size_t)x->rank * sizeof *shape) != 0 ||
+        (shape[x->rank - 1] > 1 && rest->stride[x->rank - 1] != 1))
+        return at_fail(AT_EINVAL, "the rest %s must be %s with a contiguous last dimension",
+                       shape_of(rest, text), at_shape_text(rest->dtype, x->rank, shape, want));
+    return AT_OK;
+}
+
+at_tensor *at_linear_split(at_ops *o, const at_tensor *x, const at_weight *w, const at_weight *bias,
+                           int64_t split, at_act act, at_tensor *rest)
+{
+    at_status st = AT_OK;
+    at_linear_args a = {.act = act, .split = split};
+    at_tensor *out = NULL;
+    const at_tensor *inner;
+    int64_t shape[AT_MAX_RANK];
+    op_pass p;
+
+    if (!op_enter(&p, o, "linear", &o->stats.seconds_linear)) return NULL;
+    AT_TRY(op_takes(&p, "x", x));
+    AT_TRY(op_takes(&p, "the rest", rest));
+    AT_TRY(matrix(&p, w, &a.w));
+    AT_TRY(op_takes_vector(&p, "bias", bias, a.w.v.shape[0], &a.bias));
+    AT_TRY(split_shapes(x, w, &a.w, split, rest));
+    if (!o->be->splits || rest->dtype != o->compute)
+        return split_of_parts(o, x, w, bias, split, act, rest);
+    AT_TRY(op_inner_contiguous(o, x, &inner));
+    memcpy(shape, x->shape, sizeof shape);
+    shape[x->rank - 1] = split;
+    AT_TRY(op_make(o, o->compute, x->rank, shape, &out));
+    a.x = op_rows(inner);
+    a.out = op_rows(out);
+    a.out2 = op_rows(rest);
+    a.int8 = may_int8(o, &a.w);
+    a.fp8 = may_fp8(o, &a.x, &a.w);
+    if (at_tensor_count(out) == 0) goto out;
+    AT_TRY(o->be->linear(o->dev->stream, &a));
+    o->stats.flops_linear +=
+        2.0 * (double)(at_tensor_count(out) + at_tensor_count(rest)) * (double)a.w.v.shape[1];
+out:
+    if (st != AT_OK && w) st = at_fail_context(st, "%s: ", w->name);
+    return op_leave(&p, st, out);
+}
+
 // --- the gated unit --------------------------------------------------------------------------
 // A backend without the slot: both halves as linear layers, then their product in the value's place.
 static at_tensor *geglu_of_parts(at_ops *o, at_tensor *into, const at_tensor *x, const at_weight *w,
@@ -179,6 +258,7 @@ at_tensor *at_geglu(at_ops *o, const at_tensor *x, const at_weight *w, const at_
     a.x = op_rows(inner);
     a.out = op_rows(out);
     a.int8 = may_int8(o, &a.w);
+    a.fp8 = may_fp8(o, &a.x, &a.w);
     if (at_tensor_count(out) == 0) goto out;
     AT_TRY(o->be->geglu(o->dev->stream, &a));
     o->stats.flops_linear += 4.0 * (double)at_tensor_count(out) * (double)a.w.v.shape[1];

@@ -133,6 +133,38 @@ static void int8_is_near_and_spares_narrow_layers(void **state)
     bench_close(&b);
 }
 
+// Both results are the columns of the whole layer; only the rest is activated, into a given view.
+static void a_split_linear_is_one_layer(void **state)
+{
+    enum { M = 5, K = 12, N = 9, CUT = 4 };
+    bench b = bench_open();
+    at_tensor *x = random_tensor(&b, SHAPE(1, M, K));
+    at_weight *w = random_weight(&b, SHAPE(N, K)), *bias = random_weight(&b, SHAPE(N));
+    at_tensor *wide = at_zeros(b.o, AT_F32, SHAPE(1, M, 3 + N - CUT));
+    at_tensor *rest = at_narrow(b.o, wide, 2, 3, N - CUT);
+    double first[M * CUT], second[M * (N - CUT)];
+
+    (void)state;
+    float *whole = values_of(at_linear(b.o, x, w, bias, NULL));
+    for (int i = 0; i < M * N; i++) {
+        double v = whole[i];
+        if (i % N < CUT)
+            first[i / N * CUT + i % N] = v;
+        else
+            second[i / N * (N - CUT) + i % N - CUT] = v > 0 ? v : 0;
+    }
+    at_tensor *out = at_linear_split(b.o, x, w, bias, CUT, AT_ACT_RELU, rest);
+    assert_shape(out, SHAPE(1, M, CUT));
+    assert_near(at_contiguous(b.o, out), first, M * CUT, 1e-6);
+    assert_near(at_contiguous(b.o, rest), second, M * (N - CUT), 1e-6);
+    REFUSED(&b, at_linear_split(b.o, x, w, bias, N, AT_ACT_RELU, rest), AT_EINVAL, "split at 9");
+    REFUSED(&b, at_linear_split(b.o, x, w, bias, 3, AT_ACT_RELU, rest), AT_EINVAL, "the rest",
+            "f32 [1, 5, 6]");
+    REFUSED(&b, at_linear_split(b.o, rest, w, bias, CUT, AT_ACT_RELU, rest), AT_EINVAL, w->name);
+    at_free(whole);
+    bench_close(&b);
+}
+
 static void linear_refusals_name_weight_and_shapes(void **state)
 {
     bench b = bench_open();
@@ -367,6 +399,7 @@ int main(void)
         cmocka_unit_test(linear_rows_are_rows_of_the_whole),
         cmocka_unit_test(geglu_multiplies_the_value_by_the_gate),
         cmocka_unit_test(int8_is_near_and_spares_narrow_layers),
+        cmocka_unit_test(a_split_linear_is_one_layer),
         cmocka_unit_test(linear_refusals_name_weight_and_shapes),
         cmocka_unit_test(norms_scale_and_modulate),
         cmocka_unit_test(group_norm_takes_images_and_refuses_odd_groups),

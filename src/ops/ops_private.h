@@ -14,7 +14,7 @@ struct at_ops {
     at_device *dev;
     const at_backend *be;
     at_dtype compute;
-    bool int8;
+    bool int8, fp8;
     at_comm *comm;
     const at_sink *sink;
 

@@ -120,6 +120,9 @@ typedef struct ck_q8 {
 double ck_bf16_error(const ck_q8 *q, at_dtype x, at_dtype w);
 void ck_q8_add(ck_q8 *q, double x, double w);
 double ck_q8_error(const ck_q8 *q);
+// The same for e4m3 with a scale a row on both sides.
+double ck_f8_error(const ck_q8 *q);
+size_t ck_size(at_dtype t);
 const char *ck_dtype_name(at_dtype t);
 int64_t ck_dim(const at_view *v, int d);
 

@@ -50,8 +50,8 @@ static void move_args(ck_mirror *m)
     const char *op = r->op->name;
     if (strcmp(op, "linear") == 0) {
         at_linear_args *a = &r->a.linear;
-        at_view *views[] = {&a->x, &a->out, &a->residual, &a->gate};
-        for (int i = 0; i < 4; i++)
+        at_view *views[] = {&a->x, &a->out, &a->residual, &a->gate, &a->out2};
+        for (int i = 0; i < 5; i++)
             move_view(m, views[i]);
     } else if (strcmp(op, "geglu") == 0) {
         move_view(m, &r->a.geglu.x);

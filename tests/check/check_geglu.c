@@ -5,7 +5,7 @@
 
 #include "check.h"
 
-enum { BIAS = 1, STRIDED = 2, BENCH = 4, PACK = 8, INT8 = 16 };
+enum { BIAS = 1, STRIDED = 2, BENCH = 4, PACK = 8, INT8 = 16, FP8 = 32 };
 
 typedef struct geglu_row {
     int64_t b, t, k, n; // w is [2n, k]
@@ -27,6 +27,8 @@ static const geglu_row rows[] = {
     {1, 20, 96, 48, AT_F32, AT_BF16, AT_F32, BIAS, AT_ACT_SILU, CK_MIXED},
     {1, 40, 64, 90, AT_F32, AT_F16, AT_F32, BIAS | PACK | INT8, AT_ACT_GELU_ERF},
     {2, 60, 320, 600, AT_BF16, AT_F16, AT_BF16, BIAS | PACK | INT8, AT_ACT_GELU_ERF},
+    {2, 60, 320, 256, AT_F16, AT_F16, AT_F16, BIAS | PACK | FP8, AT_ACT_GELU_ERF},
+    {1, 33, 256, 300, AT_BF16, AT_BF16, AT_BF16, BIAS | PACK | FP8, AT_ACT_GELU_ERF},
     {1, 8192, 320, 1280, AT_F32, AT_F16, AT_F32, BIAS | PACK | BENCH, AT_ACT_GELU_ERF},
     {1, 8192, 320, 1280, AT_F32, AT_F16, AT_F32, BIAS | PACK | BENCH | INT8, AT_ACT_GELU_ERF},
     {1, 2048, 640, 2560, AT_F32, AT_F16, AT_F32, BIAS | PACK | BENCH, AT_ACT_GELU_ERF},
@@ -37,9 +39,10 @@ static const geglu_row rows[] = {
 static const char *label(int row, char out[160])
 {
     const geglu_row *r = &rows[row];
-    snprintf(out, 160, "[%lld,%lld,%lld]x2*%lld %s*%s%s%s act%d", (long long)r->b, (long long)r->t,
-             (long long)r->k, (long long)r->n, ck_dtype_name(r->x), ck_dtype_name(r->w),
-             r->flags & STRIDED ? " strided" : "", r->flags & INT8 ? " int8" : "", (int)r->act);
+    snprintf(out, 160, "[%lld,%lld,%lld]x2*%lld %s*%s%s%s%s act%d", (long long)r->b,
+             (long long)r->t, (long long)r->k, (long long)r->n, ck_dtype_name(r->x),
+             ck_dtype_name(r->w), r->flags & STRIDED ? " strided" : "",
+             r->flags & INT8 ? " int8" : "", r->flags & FP8 ? " fp8" : "", (int)r->act);
     return out;
 }
 
@@ -61,6 +64,7 @@ static void build(ck_run *r, int row)
     if (c->flags & BIAS) a->bias = ck_weight(r, c->w, CK_SHAPE(2 * c->n), CK_UNIT, 1);
     a->act = c->act;
     a->int8 = c->flags & INT8;
+    a->fp8 = c->flags & FP8;
     r->flops = 4.0 * (double)(c->b * c->t * c->k) * (double)c->n;
 }
 
@@ -85,6 +89,10 @@ static double dot(const at_geglu_args *a, int64_t i, int64_t j, double *mag)
     }
     *mag += ck_bf16_error(&q, a->x.dtype, a->w.v.dtype) / ck_geglu.sum;
     if (a->int8) *mag += ck_q8_error(&q) / ck_geglu.sum;
+    if (a->fp8) *mag += ck_f8_error(&q) / ck_geglu.sum;
+    // Both halves may be rounded to x's 16-bit format before they meet.
+    if (a->x.dtype == a->out.dtype && a->x.dtype != AT_F32)
+        *mag += ck_store_error(a->x.dtype) * fabs(sum) / ck_geglu.sum;
     return sum;
 }
 

@@ -15,7 +15,9 @@ enum {
     UNALIGNED = 64, // and start off the vector grid
     BENCH = 128,    // too large for truth: timed only
     PACK = 256,     // the weight may be packed
-    INT8 = 512      // and multiplied in int8
+    INT8 = 512,     // and multiplied in int8
+    FP8 = 1024,     // or in fp8
+    SPLIT = 2048    // two results: the first third of the columns, and the rest
 };
 
 typedef struct linear_row {
@@ -76,6 +78,22 @@ static const linear_row rows[] = {
     {1, 77, 2048, 64, AT_BF16, AT_F8E4M3, AT_BF16, BIAS | PACK | INT8, 0, CK_UNIT, 0.3f},
     {1, 40, 96, 48, AT_BF16, AT_BF16, AT_BF16, BIAS | PACK | INT8, 0, CK_MIXED},
     {1, 40, 97, 48, AT_F32, AT_F16, AT_F32, BIAS | PACK | INT8}, // an odd row
+    // two results
+    {1, 7, 33, 9, AT_F32, AT_F32, AT_F32, BIAS | SPLIT, AT_ACT_SILU},
+    {2, 40, 96, 96, AT_BF16, AT_BF16, AT_BF16, BIAS | PACK | SPLIT, AT_ACT_GELU_TANH},
+    {2, 33, 128, 384, AT_F16, AT_F16, AT_F16, PACK | SPLIT | STRIDED, AT_ACT_GELU_ERF},
+    {1, 20, 64, 30, AT_BF16, AT_F8E4M3, AT_BF16, BIAS | SPLIT, AT_ACT_GELU_TANH, CK_UNIT, 0.3f},
+    // fp8
+    {1, 40, 256, 512, AT_BF16, AT_BF16, AT_BF16, BIAS | PACK | FP8},
+    {1, 133, 320, 256, AT_BF16, AT_F16, AT_BF16, ALL | PACK | FP8},
+    {2, 33, 1024, 272, AT_F16, AT_F16, AT_F16, ALL | PACK | FP8 | GATE_ONE | IN_PLACE},
+    {2, 40, 272, 384, AT_BF16, AT_F32, AT_BF16, BIAS | FP8 | STRIDED, AT_ACT_GELU_TANH},
+    {1, 40, 256, 304, AT_BF16, AT_F8E4M3, AT_BF16, ALL | PACK | FP8, AT_ACT_NONE, CK_UNIT, 1.7f},
+    {1, 40, 256, 304, AT_BF16, AT_F8E5M2, AT_BF16, BIAS | PACK | FP8, AT_ACT_SILU, CK_UNIT, 0.3f},
+    {1, 50, 264, 300, AT_BF16, AT_BF16, AT_BF16, BIAS | PACK | FP8}, // no multiple of 16
+    {1, 50, 256, 256, AT_BF16, AT_BF16, AT_F32, BIAS | PACK | FP8},
+    {2, 40, 256, 768, AT_BF16, AT_BF16, AT_BF16, BIAS | PACK | FP8 | SPLIT, AT_ACT_GELU_TANH},
+    {1, 33, 15360, 256, AT_BF16, AT_BF16, AT_BF16, BIAS | PACK | FP8, 0, CK_MIXED},
     // timed
     // Stable Diffusion 1.5 at 512x512, two images
     {1, 8192, 320, 320, AT_F32, AT_F16, AT_F32, BIAS | RESIDUAL | PACK | BENCH},
@@ -100,6 +118,16 @@ static const linear_row rows[] = {
     {1, 77, 3072, 3072, AT_F32, AT_BF16, AT_F32, BIAS | PACK | BENCH},
     {1, 8, 3072, 3072, AT_F32, AT_BF16, AT_F32, BIAS | PACK | BENCH},
     {1, 1, 3072, 18432, AT_F32, AT_BF16, AT_F32, BIAS | PACK | BENCH},
+    // Flux at 1024x1024
+    {1, 4608, 3072, 21504, AT_BF16, AT_BF16, AT_BF16, BIAS | PACK | BENCH | SPLIT,
+     AT_ACT_GELU_TANH},
+    {1, 4608, 15360, 3072, AT_BF16, AT_BF16, AT_BF16, ALL | PACK | BENCH | IN_PLACE},
+    {1, 4608, 3072, 21504, AT_BF16, AT_BF16, AT_BF16, BIAS | PACK | BENCH | SPLIT | FP8,
+     AT_ACT_GELU_TANH},
+    {1, 4608, 15360, 3072, AT_BF16, AT_BF16, AT_BF16, ALL | PACK | BENCH | IN_PLACE | FP8},
+    {1, 4096, 3072, 9216, AT_BF16, AT_BF16, AT_BF16, BIAS | PACK | BENCH | FP8},
+    {1, 4096, 3072, 3072, AT_BF16, AT_BF16, AT_BF16, ALL | PACK | BENCH | IN_PLACE | FP8},
+    {1, 512, 3072, 9216, AT_BF16, AT_BF16, AT_BF16, BIAS | PACK | BENCH | FP8},
     {1, 320, 256, 768, AT_F32, AT_F32, AT_F32, BIAS | PACK | BENCH},
     {1, 320, 256, 768, AT_F32, AT_BF16, AT_F32, BIAS | PACK | BENCH},
     {1, 320, 256, 1024, AT_F32, AT_BF16, AT_F32, BIAS | PACK | BENCH, AT_ACT_GELU_TANH},
@@ -110,17 +138,37 @@ static const linear_row rows[] = {
 static const char *label(int row, char out[160])
 {
     const linear_row *r = &rows[row];
-    snprintf(out, 160, "[%lld,%lld,%lld]x%lld %s*%s->%s%s%s%s%s%s act%d", (long long)r->b,
+    snprintf(out, 160, "[%lld,%lld,%lld]x%lld %s*%s->%s%s%s%s%s%s%s%s act%d", (long long)r->b,
              (long long)r->t, (long long)r->k, (long long)r->n, ck_dtype_name(r->x),
              ck_dtype_name(r->w), ck_dtype_name(r->out), r->flags & GATE ? " gate" : "",
              r->flags & RESIDUAL ? " res" : "", r->flags & STRIDED ? " strided" : "",
-             r->flags & PACK ? " pack" : "", r->flags & INT8 ? " int8" : "", (int)r->act);
+             r->flags & PACK ? " pack" : "", r->flags & INT8 ? " int8" : "",
+             r->flags & FP8 ? " fp8" : "", r->flags & SPLIT ? " split" : "", (int)r->act);
     return out;
 }
 
 static bool bench_only(int row)
 {
     return rows[row].flags & BENCH;
+}
+
+// Columns of [b, t, n], and rows of [n, k].
+static at_view columns(const at_view *v, int64_t first, int64_t n)
+{
+    at_view part = *v;
+    part.data = (char *)v->data + (size_t)first * ck_size(v->dtype);
+    part.shape[2] = n;
+    return part;
+}
+
+static at_wview rows_of(const at_wview *w, int64_t first, int64_t n)
+{
+    at_wview part = *w;
+    if (!w->v.data) return part;
+    part.v.data = (char *)w->v.data + (size_t)(first * w->v.stride[0]) * ck_size(w->v.dtype);
+    part.v.shape[0] = n;
+    part.packed = NULL;
+    return part;
 }
 
 static void build(ck_run *r, int row)
@@ -147,21 +195,43 @@ static void build(ck_run *r, int row)
     }
     a->act = c->act;
     a->int8 = c->flags & INT8;
+    a->fp8 = c->flags & FP8;
+    if (c->flags & SPLIT) {
+        a->split = c->n / 3;
+        a->out2 = columns(&a->out, a->split, c->n - a->split);
+        a->out = columns(&a->out, 0, a->split);
+    }
     r->flops = 2.0 * (double)(c->b * c->t * c->k) * (double)c->n;
 }
 
+// A backend without split gets two calls.
 static at_status call(const at_backend *b, ck_run *r)
 {
-    return b->linear(r->stream, &r->a.linear);
+    const at_linear_args *a = &r->a.linear;
+    at_linear_args part[2] = {*a, *a};
+    at_status st = AT_OK;
+
+    if (!a->split || b->splits) return b->linear(r->stream, a);
+    part[0].act = AT_ACT_NONE;
+    part[1].out = a->out2;
+    for (int i = 0; i < 2 && st == AT_OK; i++) {
+        int64_t first = i ? a->split : 0, n = part[i].out.shape[2];
+        part[i].split = 0;
+        part[i].w = rows_of(&a->w, first, n);
+        part[i].bias = rows_of(&a->bias, first, n);
+        st = b->linear(r->stream, &part[i]);
+    }
+    return st;
 }
 
 static void truth(ck_run *r)
 {
     const at_linear_args *a = &r->a.linear;
-    int64_t t = a->out.shape[1], n = a->out.shape[2], kk = a->x.shape[2];
+    int64_t t = a->out.shape[1], n = a->w.v.shape[0], kk = a->x.shape[2];
 
-    for (int64_t i = 0; i < ck_count(&a->out); i++) {
+    for (int64_t i = 0; i < ck_count(&r->t[0].v); i++) {
         int64_t row = i / n, col = i % n;
+        at_act act = col < a->split ? AT_ACT_NONE : a->act;
         double sum = 0, mag = 0;
         ck_q8 q = {0};
         for (int64_t k = 0; k < kk; k++) {
@@ -173,13 +243,18 @@ static void truth(ck_run *r)
         }
         mag += ck_bf16_error(&q, a->x.dtype, a->w.v.dtype) / ck_linear.sum;
         if (a->int8) mag += ck_q8_error(&q) / ck_linear.sum;
+        if (a->fp8) mag += ck_f8_error(&q) / ck_linear.sum;
         if (a->bias.v.data) {
             double bias = ck_value(&a->bias.v, col) * (double)a->bias.scale;
             sum += bias;
             mag += fabs(bias);
         }
-        sum = ck_act(sum, a->act);
-        mag *= a->act ? 1.2 : 1; // the steepest activation has slope 1.13
+        // What follows the sum may start from its rounding to x's 16-bit format.
+        bool later = a->gate.data || a->residual.data || act != AT_ACT_NONE;
+        if (later && a->x.dtype == a->out.dtype && a->x.dtype != AT_F32)
+            mag += ck_store_error(a->x.dtype) * fabs(sum) / ck_linear.sum;
+        sum = ck_act(sum, act);
+        mag *= act ? 1.2 : 1; // the steepest activation has slope 1.13
         if (a->gate.data) {
             double g = ck_value(&a->gate, ck_offset(&a->gate, row / t * n + col));
             sum *= g;

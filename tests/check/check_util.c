@@ -53,6 +53,11 @@ static size_t dtype_size(at_dtype t)
     return size[t];
 }
 
+size_t ck_size(at_dtype t)
+{
+    return dtype_size(t);
+}
+
 static double small_float(unsigned bits, int exp_bits, int man_bits, bool finite_only)
 {
     int bias = (1 << (exp_bits - 1)) - 1, top = (1 << exp_bits) - 1;
@@ -272,6 +277,15 @@ double ck_q8_error(const ck_q8 *q)
 {
     double sx = q->most_x / 127, sw = q->most_w / 127;
     return 6 * sqrt((sx * sx * q->w2 + sw * sw * q->x2) / 12 + q->n * sx * sx * sw * sw / 144);
+}
+
+// A rounding is uniform within 2^-4 of the value, or within 2^-10 of the scale where e4m3 is subnormal; six
+// deviations of the sum. Fast sums keep 14 bits of the largest partial sum.
+double ck_f8_error(const ck_q8 *q)
+{
+    double sx = q->most_x / 448 * 0x1p-10, sw = q->most_w / 448 * 0x1p-10;
+    double rounding = 2 * 0x1p-8 * q->xw2 + sx * sx * q->w2 + sw * sw * q->x2;
+    return 6 * sqrt(rounding / 3) + 0x1p-12 * sqrt(q->xw2 * (double)q->n);
 }
 
 double ck_bf16_error(const ck_q8 *q, at_dtype x, at_dtype w)
