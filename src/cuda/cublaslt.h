@@ -25,7 +25,15 @@ enum { // of a matmul descriptor
 };
 enum { LT_SCALE_SCALAR = 0, LT_SCALE_OUTER_VEC = 3 };
 enum { LT_LAYOUT_BATCH_COUNT = 5, LT_LAYOUT_BATCH_STRIDE = 6 };
-enum { LT_PREF_WORKSPACE = 1 };
+enum {
+    LT_PREF_WORKSPACE = 1,
+    LT_PREF_REDUCTION = 3,
+    LT_PREF_ALIGN_A = 5,
+    LT_PREF_ALIGN_B = 6,
+    LT_PREF_ALIGN_C = 7,
+    LT_PREF_ALIGN_D = 8
+};
+enum { LT_REDUCTION_COMPUTE_TYPE = 2 }; // a mask: partial sums are added up in f32
 enum { LT_EPILOGUE_DEFAULT = 1, LT_EPILOGUE_BIAS = 4, LT_EPILOGUE_GELU = 32 };
 
 typedef struct at_lt_algo {

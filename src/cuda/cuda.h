@@ -17,6 +17,7 @@
 
 typedef struct at_cuda_pool at_cuda_pool;
 typedef struct at_cuda_plans at_cuda_plans;
+typedef struct at_cuda_tuned at_cuda_tuned;
 
 typedef struct at_cuda {
     at_device dev; // first: the registry hands out &dev; dev.stream points back here
@@ -30,6 +31,7 @@ typedef struct at_cuda {
     void *workspace; // of both libraries
     size_t workspace_bytes;
     at_cuda_plans *linear_plans, *attention_plans, *conv_plans;
+    at_cuda_tuned *tuned; // of linear_tune.c; NULL until the first plan
     char *staging; // pinned, for uploads
     cudaEvent_t staged[2];
     bool recording; // a CUDA graph is being captured: no host copies, no plan making, no waiting

@@ -17,6 +17,7 @@
 #include "base/mem.h"
 #include "base/trace.h"
 #include "cuda/cuda.h"
+#include "cuda/linear.h"
 
 typedef struct block {
     struct block *next; // in its free list or hash chain
@@ -278,7 +279,9 @@ static at_status dev_to_host(at_device *d, void *dst, const void *src, size_t by
     cudaSetDevice(g->ordinal);
     at_status st = at_cuda_check(
         g, cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDeviceToHost, g->stream), "a download");
-    return st == AT_OK ? dev_synchronize(d) : st;
+    if (st == AT_OK) st = dev_synchronize(d);
+    at_cuda_tuned_save(g); // here the host waits anyway
+    return st;
 }
 
 static at_status dev_memory(at_device *d, uint64_t *free_bytes, uint64_t *total_bytes)

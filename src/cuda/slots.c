@@ -141,6 +141,7 @@ const at_backend at_cuda_backend = {
     .gate_add = slot_gate_add,
     .lincomb = slot_lincomb,
     .linear = at_cuda_linear,
+    .splits = true,
     .geglu = at_cuda_geglu,
     .attention = at_cuda_attention,
     .norm = slot_norm,
