@@ -365,12 +365,14 @@ at_view op_part(at_view v, int dim, int64_t start, int64_t length)
 
 at_status op_scalar(at_ops *o, float value, at_tensor **out)
 {
-    at_tensor *t = NULL;
-    at_status st = at_tensor_from_host(o->dev, AT_F32, 1, &(int64_t){1}, &value, &t);
+    at_status st = AT_OK;
+    at_view v;
 
-    *out = NULL;
-    if (st == AT_OK) st = op_own(o, t);
-    if (st == AT_OK) *out = t;
+    // Filled, not copied: a copy would wait for the device, and cannot be recorded.
+    AT_TRY(op_make(o, AT_F32, 1, &(int64_t){1}, out));
+    v = at_tensor_as_view(*out);
+    AT_TRY(o->be->fill(o->dev->stream, &v, (double)value));
+out:
     return st;
 }
 
