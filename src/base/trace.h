@@ -28,8 +28,9 @@ typedef struct at_trace_slice {
     int thread; // small numbers, in the order in which threads appeared; set by at_trace_add
     double began, seconds;               // on the host, at_now()
     double device_began, device_seconds; // on the device, on the host's clock; < 0: not known
-    double flops,
-        bytes; // of the work as the paper counts it: multiply and add are two; each operand once
+    int head;                            // channels of a head, for attention
+    // Of the work as the paper counts it: multiply and add are two; each operand once.
+    double flops, bytes;
 } at_trace_slice;
 
 at_trace_level at_trace_now(void);

@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // bench.c - timing one component step by step.
+// Easy to get wrong: a device works behind the host's back. Where it has marks, a step's time is what lies
+// between two of them while the host stays one step ahead, as in a job; where it has none, the host's clock
+// around a step that has ended.
 #include "engine/bench.h"
 
 #include <stdio.h>
@@ -12,16 +15,17 @@
 #include "sample/noise.h"
 #include "tensor/device_trace.h"
 
-#define MAX_STEPS 1000
+enum { MAX_STEPS = 1000, RUN = 28, MAX_BATCH = 64 };
 
 // What one step needs; exactly one of model, encoder, vae is set.
 typedef struct subject {
     at_model *model;
     at_encoder *encoder;
     at_vae *vae;
+    bool encode;
     at_tensor *x, *context, *pooled;
     int32_t *ids;
-    int64_t tokens;
+    int64_t tokens, batch;
 } subject;
 
 static at_tensor *random_tensor(at_ops *o, uint64_t seed, int rank, const int64_t *shape)
@@ -38,66 +42,84 @@ static at_tensor *random_tensor(at_ops *o, uint64_t seed, int rank, const int64_
     return t;
 }
 
-static at_status prepare(const at_bench_options *b, at_ops *o, at_store *s, subject *u)
+static at_status prepare_denoiser(const at_bench_options *b, at_ops *o, at_store *s, subject *u)
+{
+    int64_t n = b->batch, h = b->height / 8, w = b->width / 8;
+    int64_t tokens = b->text_tokens ? b->text_tokens : b->shape->text_tokens;
+    at_status st = at_model_load(s, b->shape->name, &u->model);
+    if (st != AT_OK) return st;
+    int64_t width = at_model_text_width(u->model), vector = at_model_vector_width(u->model);
+    u->x = random_tensor(o, 1, 4, (int64_t[]){n, at_model_latent(u->model)->channels, h, w});
+    u->context = random_tensor(o, 2, 3, (int64_t[]){n, tokens, width});
+    if (vector) u->pooled = random_tensor(o, 3, 2, (int64_t[]){n, vector});
+    return AT_OK;
+}
+
+static at_status prepare_encoder(const at_bench_options *b, at_store *s, subject *u)
 {
     at_found found[4];
+    if (!at_detect(s, found, 4)) return at_fail(AT_EINTERNAL, "bench: encoder not detected");
+    at_status st = at_encoder_load(s, &found[0], &u->encoder);
+    if (st != AT_OK) return st;
+    u->tokens = at_encoder_max_tokens(u->encoder) ? at_encoder_max_tokens(u->encoder)
+                : b->text_tokens                  ? b->text_tokens
+                                                  : b->shape->text_tokens;
+    u->ids = at_calloc((size_t)(u->tokens * b->batch), sizeof *u->ids);
+    if (!u->ids) return at_fail(AT_ENOMEM, "bench: no memory");
+    for (int64_t i = 0; i < u->tokens * b->batch; i++)
+        u->ids[i] = (int32_t)(17 * i % 30000);
+    return AT_OK;
+}
+
+static at_status prepare(const at_bench_options *b, at_ops *o, at_store *s, subject *u)
+{
     at_status st = AT_OK;
-    int64_t h = b->height / 8, w = b->width / 8;
+    int64_t n = b->batch, h = b->height / 8, w = b->width / 8;
+    u->batch = n;
+    u->encode = b->shape->work == AT_BENCH_ENCODE;
     switch (b->shape->part) {
-    case AT_PART_DENOISER:
-        st = at_model_load(s, b->shape->name, &u->model);
-        if (st != AT_OK) return st;
-        u->x = random_tensor(o, 1, 4, (int64_t[]){1, at_model_latent(u->model)->channels, h, w});
-        u->context =
-            random_tensor(o, 2, 3, (int64_t[]){1, b->text_tokens, at_model_text_width(u->model)});
-        if (at_model_vector_width(u->model))
-            u->pooled = random_tensor(o, 3, 2, (int64_t[]){1, at_model_vector_width(u->model)});
-        break;
+    case AT_PART_DENOISER: st = prepare_denoiser(b, o, s, u); break;
+    case AT_PART_TEXT: st = prepare_encoder(b, s, u); break;
     case AT_PART_VAE:
         st = at_vae_load(s, b->shape->name, &u->vae);
         if (st != AT_OK) return st;
-        u->x = random_tensor(o, 1, 4, (int64_t[]){1, at_vae_channels(u->vae), h, w});
-        break;
-    case AT_PART_TEXT:
-        if (!at_detect(s, found, 4)) return at_fail(AT_EINTERNAL, "bench: encoder not detected");
-        st = at_encoder_load(s, &found[0], &u->encoder);
-        if (st != AT_OK) return st;
-        u->tokens =
-            at_encoder_max_tokens(u->encoder) ? at_encoder_max_tokens(u->encoder) : b->text_tokens;
-        u->ids = at_calloc((size_t)u->tokens, sizeof *u->ids);
-        if (!u->ids) return at_fail(AT_ENOMEM, "bench: no memory");
-        for (int64_t i = 0; i < u->tokens; i++)
-            u->ids[i] = (int32_t)(17 * i % 30000);
+        u->x = u->encode ? random_tensor(o, 1, 4, (int64_t[]){n, 3, h * 8, w * 8})
+                         : random_tensor(o, 1, 4, (int64_t[]){n, at_vae_channels(u->vae), h, w});
         break;
     default:
         return at_fail(AT_EUNSUPPORTED, "bench: %s is no denoiser, text encoder or VAE",
                        b->shape->name);
     }
-    return at_ops_status(o);
+    return st == AT_OK ? at_ops_status(o) : st;
 }
 
 // Step i of a run whose steps are known, as a sampler's are.
 static at_status step(at_ops *o, subject *u, int i)
 {
-    enum { RUN = 28 };
-    float steps[RUN];
+    float steps[RUN], timestep[MAX_BATCH], guidance[MAX_BATCH];
     at_scope_begin(o);
     if (u->model) {
         for (int k = 0; k < RUN; k++)
             steps[k] = 1.0f - (float)k / RUN;
+        for (int64_t k = 0; k < u->batch; k++) {
+            timestep[k] = steps[i % RUN];
+            guidance[k] = 3.5f;
+        }
         at_model_in in = {.x = u->x,
-                          .timestep = &steps[i % RUN],
+                          .timestep = timestep,
                           .steps = steps,
                           .n_steps = RUN,
                           .key = 1,
                           .context = u->context,
                           .pooled = u->pooled,
-                          .guidance = (float[]){3.5f}};
+                          .guidance = guidance};
         at_model_forward(o, u->model, &in);
+    } else if (u->vae && u->encode) {
+        at_vae_encode_raw(o, u->vae, u->x);
     } else if (u->vae) {
         at_vae_decode_raw(o, u->vae, u->x);
     } else {
-        at_encode_in in = {.ids = u->ids, .batch = 1, .tokens = u->tokens, .eos = -1};
+        at_encode_in in = {.ids = u->ids, .batch = u->batch, .tokens = u->tokens, .eos = -1};
         at_encoder_forward(o, u->encoder, &in);
     }
     at_scope_end(o, NULL);
@@ -115,53 +137,72 @@ static double median(double *v, size_t n)
     return n % 2 ? v[n / 2] : 0.5 * (v[n / 2 - 1] + v[n / 2]);
 }
 
-// A device works behind the host's back: a time is taken when it has caught up.
 static at_status caught_up(const at_bench_options *b)
 {
     return b->device->ops->synchronize(b->device);
 }
 
-// One large linear layer with this storage and compute type: what the machine can do at best.
-static at_status measure_ceiling(const at_bench_options *b, at_ops *o, double *flops)
+// One step that has ended, by the host's clock.
+static at_status one_step(const at_bench_options *b, at_ops *o, subject *u, int i, double *seconds)
 {
-    enum { M = 2048, N = 3072, K = 3072, RUNS = 5 };
-    at_status st = AT_OK;
-    at_store *s = NULL;
-    double seconds[RUNS];
-
-    AT_TRY(at_store_new("ceiling", &s));
-    AT_TRY(at_bench_add_matrix(s, "w", b->storage, N, K));
-    at_scope_begin(o);
-    at_tensor *x = at_cast(o, random_tensor(o, 4, 3, (int64_t[]){1, M, K}), b->compute);
-    for (int i = 0; i <= RUNS; i++) {
-        double start = at_now();
-        at_scope_begin(o);
-        at_linear(o, x, at_store_find(s, "w"), NULL, NULL);
-        at_scope_end(o, NULL);
-        AT_TRY(caught_up(b));
-        if (i) seconds[i - 1] = at_now() - start;
-    }
-    at_scope_end(o, NULL);
-    AT_TRY(at_ops_status(o));
-    *flops = 2.0 * M * N * K / median(seconds, RUNS);
-out:
-    at_store_release(&s);
+    double start = at_now();
+    at_status st = step(o, u, i);
+    if (st == AT_OK) st = caught_up(b);
+    *seconds = at_now() - start;
     return st;
 }
 
-static void take_stats(at_ops *o, int steps, at_bench_report *r)
+// n steps behind each other, the host one ahead; times between the device's marks.
+static at_status steps_by_marks(const at_bench_options *b, at_ops *o, subject *u, int n,
+                                double *times)
 {
-    at_ops_stats s;
-    at_ops_stats_get(o, &s);
-    r->linear_flops = s.flops_linear / steps;
-    r->linear_seconds = s.seconds_linear / steps;
-    r->attention_flops = s.flops_attention / steps;
-    r->attention_seconds = s.seconds_attention / steps;
-    r->conv_flops = s.flops_conv / steps;
-    r->conv_seconds = s.seconds_conv / steps;
-    r->other_seconds = s.seconds_other / steps;
+    at_status st = AT_OK;
+    at_device *d = b->device;
+
+    AT_TRY(d->ops->mark(d, 0, false));
+    for (int i = 0; i < n; i++) {
+        AT_TRY(step(o, u, i + 3));
+        AT_TRY(d->ops->mark(d, i + 1, false));
+        if (d->ops->throttle) AT_TRY(d->ops->throttle(d));
+    }
+    AT_TRY(caught_up(b));
+    for (int i = 0; i < n; i++)
+        AT_TRY(d->ops->elapsed(d, i, i + 1, &times[i]));
+out:
+    return st;
 }
 
+static at_status timed_steps(const at_bench_options *b, at_ops *o, subject *u, at_bench_report *r)
+{
+    at_status st = AT_OK;
+    double times[MAX_STEPS], third;
+    int n = b->steps < 1 ? 1 : b->steps > MAX_STEPS ? MAX_STEPS : b->steps;
+
+    AT_TRY(one_step(b, o, u, 0, &r->first_step));
+    if (!b->device->host) { // the second records; the third is the first replay
+        AT_TRY(one_step(b, o, u, 1, &r->second_step));
+        AT_TRY(one_step(b, o, u, 2, &third));
+    }
+    at_ops_stats_reset(o);
+    double start = at_now();
+    if (b->device->ops->mark) AT_TRY(steps_by_marks(b, o, u, n, times));
+    for (int i = 0; i < n && !b->device->ops->mark; i++)
+        AT_TRY(one_step(b, o, u, i + 1, &times[i]));
+    r->wall_step = (at_now() - start) / n;
+    r->step = median(times, (size_t)n);
+    at_ops_stats_get(o, &r->work);
+    r->work.flops_linear /= n;
+    r->work.flops_attention /= n;
+    r->work.flops_conv /= n;
+    r->work.seconds_linear /= n;
+    r->work.seconds_attention /= n;
+    r->work.seconds_conv /= n;
+    r->work.seconds_other /= n;
+out:
+    return st;
+}
+
+// --- op by op --------------------------------------------------------------------------------
 static void per_step(at_trace_sum *rows, size_t n, int steps)
 {
     for (size_t i = 0; i < n; i++) {
@@ -170,36 +211,48 @@ static void per_step(at_trace_sum *rows, size_t n, int steps)
         rows[i].host_seconds /= steps;
         rows[i].flops /= steps;
         rows[i].bytes /= steps;
+        rows[i].floor /= steps;
+        rows[i].products /= steps;
     }
 }
 
-// A few more steps op by op, with ops of their own: these see the wrapped slots.
+// A few more steps with ops of their own: these see the wrapped slots.
 static at_status trace(const at_bench_options *b, const at_ops_config *config, subject *u,
                        at_bench_report *r)
 {
-    enum { STEPS = 2 };
+    int steps = b->device->host ? 1 : 3;
     at_status st = AT_OK;
     at_ops *o = NULL;
 
     at_device_trace_start(AT_TRACE_OPS);
     st = at_ops_new(config, &o);
-    for (int i = 0; i < STEPS && st == AT_OK; i++) {
+    for (int i = 0; i < steps && st == AT_OK; i++) {
         double began = at_trace_begin();
-        st = step(o, u, i);
-        at_trace_end(began, "step", "step %d", i + 1);
+        st = step(o, u, i + 1);
         if (st == AT_OK) st = caught_up(b);
+        at_trace_end(began, "step", "step %d", i + 1);
     }
     at_status stopped = at_device_trace_stop();
     if (st == AT_OK) st = stopped;
     at_ops_free(o);
     if (st != AT_OK) return st;
-    r->traced_steps = STEPS;
-    at_trace_by_class(r->classes);
-    per_step(r->classes, AT_CLASSES, STEPS);
-    r->n_kernels = at_trace_by_kernel(true, r->kernels, AT_BENCH_KERNELS);
+    r->traced_steps = steps;
+    at_trace_by_class(&r->ceilings, r->classes);
+    per_step(r->classes, AT_CLASSES, steps);
+    r->n_kernels = at_trace_by_kernel(&r->ceilings, true, r->kernels, AT_BENCH_KERNELS);
     if (r->n_kernels > AT_BENCH_KERNELS) r->n_kernels = AT_BENCH_KERNELS;
-    per_step(r->kernels, r->n_kernels, STEPS);
+    per_step(r->kernels, r->n_kernels, steps);
     return b->trace ? at_trace_write(b->trace) : AT_OK;
+}
+
+static at_status check(const at_bench_options *b)
+{
+    if (b->batch < 1 || b->batch > MAX_BATCH)
+        return at_fail(AT_EINVAL, "bench: a batch of %d; 1 to %d are possible", b->batch,
+                       MAX_BATCH);
+    if (b->compute == AT_F16 && b->device->host)
+        return at_fail(AT_EUNSUPPORTED, "bench: the CPU does not compute in f16; take bf16 or f32");
+    return AT_OK;
 }
 
 at_status at_bench_run(const at_bench_options *b, at_bench_report *out)
@@ -208,43 +261,26 @@ at_status at_bench_run(const at_bench_options *b, at_bench_report *out)
     at_ops *o = NULL;
     at_store *s = NULL;
     subject u = {0};
-    double times[MAX_STEPS];
-    int steps = b->steps < 1 ? 1 : b->steps > MAX_STEPS ? MAX_STEPS : b->steps;
+    at_ops_config config = {.device = b->device, .compute = b->compute, .int8 = b->int8};
 
     *out = (at_bench_report){0};
+    AT_TRY(check(b));
+    AT_TRY(at_ceilings_measure(b->device, b->compute, &out->ceilings));
     at_mem_reset_peak();
+    at_device_reset_peak(b->device);
     double start = at_now();
-    at_ops_config config = {.device = b->device, .compute = b->compute, .int8 = b->int8};
     AT_TRY(at_ops_new(&config, &o));
     AT_TRY(at_store_new(b->shape->name, &s));
     AT_TRY(b->shape->fill(s, b->storage, b->doubles, b->singles));
     AT_TRY(prepare(b, o, s, &u));
     out->load_seconds = at_now() - start;
-
-    start = at_now();
-    AT_TRY(step(o, &u, 0));
-    AT_TRY(caught_up(b));
-    out->first_step = at_now() - start;
-    start = at_now(); // a device that records does it now
-    if (b->device->ops->record_begin) AT_TRY(step(o, &u, 1));
-    if (b->device->ops->record_begin) AT_TRY(step(o, &u, 2));
-    AT_TRY(caught_up(b));
-    if (b->device->ops->record_begin) out->settle = at_now() - start;
-    at_ops_stats_reset(o);
-    for (int i = 0; i < steps; i++) {
-        start = at_now();
-        AT_TRY(step(o, &u, i + 1));
-        AT_TRY(caught_up(b));
-        times[i] = at_now() - start;
-    }
-    take_stats(o, steps, out);
-    out->step = median(times, (size_t)steps);
-    if (u.model && !b->device->ops->record_begin) // a replay has no blocks
+    AT_TRY(timed_steps(b, o, &u, out));
+    if (u.model && b->device->host)
         out->block_count =
             at_model_block_seconds(out->blocks, sizeof out->blocks / sizeof *out->blocks);
     out->peak_bytes = at_mem_get_stats().peak_bytes;
-    if (b->trace || b->device->ops->mark) AT_TRY(trace(b, &config, &u, out));
-    AT_TRY(measure_ceiling(b, o, &out->ceiling));
+    out->device_peak_bytes = atomic_load(&b->device->peak_bytes);
+    if (b->by_op || b->trace || b->device->ops->mark) AT_TRY(trace(b, &config, &u, out));
 out:
     at_ops_free(o);
     at_model_release(&u.model);

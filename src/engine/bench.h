@@ -1,51 +1,55 @@
 // SPDX-License-Identifier: Apache-2.0
 // bench.h - speed of a model on random weights of its true shape: no download needed.
 // Idea: a store filled with N(0, 0.02)-like noise in the real key layout goes through the same detection,
-// binding and ops as a file; the report says what share of this machine's own matmul rate it reached.
+// binding, sessions and ops as a file in a job; the report says what share of this machine's own rates it
+// reached. A device that records is timed by its own clock over steps that follow each other as in a run.
 // Owns nothing beyond the call.
 #ifndef AT_ENGINE_BENCH_H
 #define AT_ENGINE_BENCH_H
 
+#include "engine/ceilings.h"
 #include "engine/trace_table.h"
 #include "models/models.h"
+
+typedef enum at_bench_work { AT_BENCH_FORWARD, AT_BENCH_ENCODE } at_bench_work; // encode: of a VAE
 
 // A model's shape by name. `doubles`, `singles`: block counts, < 0: the true ones (CPU runs reduce them).
 typedef struct at_bench_shape {
     const char *name, *title;
     at_part part;
     at_status (*fill)(at_store *s, at_dtype storage, int doubles, int singles);
+    int text_tokens; // as its workflows have them; 0: no text
+    at_bench_work work;
 } at_bench_shape;
 extern const at_bench_shape at_bench_shapes[];
 extern const size_t at_bench_shape_count;
 const at_bench_shape *at_bench_shape_find(const char *name); // NULL if unknown
-
-// One random matrix as a record of `s`.
-at_status at_bench_add_matrix(at_store *s, const char *name, at_dtype storage, int64_t rows,
-                              int64_t cols);
 
 typedef struct at_bench_options {
     const at_bench_shape *shape;
     at_device *device;
     at_dtype compute, storage;
     bool int8; // wide layers may multiply in int8
-    int width, height, steps, text_tokens, doubles, singles;
-    const char *trace; // NULL, or the file that gets the traced steps
+    int batch; // pictures, or both halves of a guided one
+    int width, height, steps, doubles, singles;
+    int text_tokens;   // 0: the shape's own
+    bool by_op;        // also a run op by op (a device with marks always has one)
+    const char *trace; // NULL, or the file that gets that run
 } at_bench_options;
 
 enum { AT_BENCH_KERNELS = 200 };
 
 typedef struct at_bench_report {
-    double load_seconds;     // making the random weights and binding them
-    double first_step, step; // seconds: the first (packs weights), and the median of the timed ones
-    double settle;           // two steps between, on a device that records the forward meanwhile
-    double linear_flops, linear_seconds, attention_flops, attention_seconds, conv_flops,
-        conv_seconds,
-        other_seconds;  // of one median step
-    double ceiling;     // FLOP/s of one large linear layer in the same run and dtype
-    double blocks[256]; // seconds of each block in the last step
+    double load_seconds; // making the random weights and binding them
+    // Seconds: the first step (weights go to the device, plans are made), the second (a forward is
+    // recorded; 0 where nothing is), the median of the rest, and what the host saw of each of those.
+    double first_step, second_step, step, wall_step;
+    at_ops_stats work; // of one step; its times are the host's
+    at_ceilings ceilings;
+    double blocks[256]; // seconds of each block in the last step; none on a device that records
     size_t block_count;
-    size_t peak_bytes; // host memory at its highest
-    // of one step, op by op, in a run of its own (device times; none where nothing was traced)
+    size_t peak_bytes, device_peak_bytes; // of host memory and of the device's, at the highest
+    // Of one step, op by op, in a run of its own on the device's clock: traced_steps 0 without.
     int traced_steps;
     at_trace_sum classes[AT_CLASSES], kernels[AT_BENCH_KERNELS];
     size_t n_kernels;

@@ -7,14 +7,6 @@
 #include "engine/bench.h"
 #include "engine/bench_fill.h"
 
-at_status at_bench_add_matrix(at_store *s, const char *name, at_dtype storage, int64_t rows,
-                              int64_t cols)
-{
-    at_filler f = at_fill_start(s, storage);
-    at_fill_matrix(&f, name, rows, cols);
-    return f.st;
-}
-
 // --- FLUX.1 ------------------------------------------------------------------------------------------
 enum { FLUX_D = 3072, FLUX_HEAD = 128, FLUX_TEXT = 4096, FLUX_VEC = 768 };
 
@@ -147,9 +139,9 @@ static void vae_mid(at_filler *f)
     at_fill_conv(f, "mid.attn_1.proj_out", 512, 512, 1);
     res_block(f, "mid.block_2", 512, 512);
 }
-static at_status fill_flux_vae(at_store *s, at_dtype dtype, int doubles, int singles)
+// `latent` channels; the older ones have a 1x1 convolution on both sides of the latent.
+static at_status fill_vae(at_store *s, at_dtype dtype, int64_t latent, bool quant)
 {
-    (void)doubles, (void)singles;
     static const int64_t width[4] = {128, 256, 512, 512};
     at_filler f = at_fill_start(s, dtype);
     char key[64];
@@ -165,9 +157,9 @@ static at_status fill_flux_vae(at_store *s, at_dtype dtype, int doubles, int sin
     }
     vae_mid(&f);
     at_fill_affine(&f, "norm_out", 512);
-    at_fill_conv(&f, "conv_out", 32, 512, 3);
+    at_fill_conv(&f, "conv_out", 2 * latent, 512, 3);
     snprintf(f.prefix, sizeof f.prefix, "decoder.");
-    at_fill_conv(&f, "conv_in", 512, 16, 3);
+    at_fill_conv(&f, "conv_in", 512, latent, 3);
     vae_mid(&f);
     for (int i = 3; i >= 0; i--) {
         for (int j = 0; j < 3; j++) {
@@ -179,19 +171,41 @@ static at_status fill_flux_vae(at_store *s, at_dtype dtype, int doubles, int sin
     }
     at_fill_affine(&f, "norm_out", 128);
     at_fill_conv(&f, "conv_out", 3, 128, 3);
+    f.prefix[0] = 0;
+    if (quant) at_fill_conv(&f, "quant_conv", 2 * latent, 2 * latent, 1);
+    if (quant) at_fill_conv(&f, "post_quant_conv", latent, latent, 1);
     return f.st;
 }
 
+static at_status fill_flux_vae(at_store *s, at_dtype dtype, int doubles, int singles)
+{
+    (void)doubles, (void)singles;
+    return fill_vae(s, dtype, 16, false);
+}
+static at_status fill_sd_vae(at_store *s, at_dtype dtype, int doubles, int singles)
+{
+    (void)doubles, (void)singles;
+    return fill_vae(s, dtype, 4, true);
+}
+
 const at_bench_shape at_bench_shapes[] = {
-    {"flux1-dev", "Flux.1 dev, 19 double and 38 single blocks", AT_PART_DENOISER, fill_flux_dev},
-    {"flux1-schnell", "Flux.1 schnell", AT_PART_DENOISER, fill_flux_schnell},
-    {"sd15", "Stable Diffusion 1.5's UNet", AT_PART_DENOISER, at_fill_sd15},
-    {"sd21", "Stable Diffusion 2.1's UNet", AT_PART_DENOISER, at_fill_sd21},
-    {"sdxl", "Stable Diffusion XL's UNet", AT_PART_DENOISER, at_fill_sdxl},
-    {"sdxl-refiner", "Stable Diffusion XL's refiner", AT_PART_DENOISER, at_fill_sdxl_refiner},
-    {"clip-l", "CLIP ViT-L/14 text encoder, 12 layers", AT_PART_TEXT, fill_clip_l},
-    {"t5-xxl", "T5 v1.1 XXL encoder, 24 blocks", AT_PART_TEXT, fill_t5_xxl},
+    {"flux1-dev", "Flux.1 dev, 19 double and 38 single blocks", AT_PART_DENOISER, fill_flux_dev,
+     .text_tokens = 512},
+    {"flux1-schnell", "Flux.1 schnell", AT_PART_DENOISER, fill_flux_schnell, .text_tokens = 256},
+    {"sd15", "Stable Diffusion 1.5's UNet", AT_PART_DENOISER, at_fill_sd15, .text_tokens = 77},
+    {"sd21", "Stable Diffusion 2.1's UNet", AT_PART_DENOISER, at_fill_sd21, .text_tokens = 77},
+    {"sdxl", "Stable Diffusion XL's UNet", AT_PART_DENOISER, at_fill_sdxl, .text_tokens = 77},
+    {"sdxl-refiner", "Stable Diffusion XL's refiner", AT_PART_DENOISER, at_fill_sdxl_refiner,
+     .text_tokens = 77},
+    {"clip-l", "CLIP ViT-L/14 text encoder, 12 layers", AT_PART_TEXT, fill_clip_l,
+     .text_tokens = 77},
+    {"t5-xxl", "T5 v1.1 XXL encoder, 24 blocks", AT_PART_TEXT, fill_t5_xxl, .text_tokens = 512},
     {"flux-vae", "Flux.1's autoencoder, decoding", AT_PART_VAE, fill_flux_vae},
+    {"flux-vae-encode", "Flux.1's autoencoder, encoding", AT_PART_VAE, fill_flux_vae,
+     .work = AT_BENCH_ENCODE},
+    {"sd-vae", "Stable Diffusion's autoencoder, decoding", AT_PART_VAE, fill_sd_vae},
+    {"sd-vae-encode", "Stable Diffusion's autoencoder, encoding", AT_PART_VAE, fill_sd_vae,
+     .work = AT_BENCH_ENCODE},
 };
 const size_t at_bench_shape_count = sizeof at_bench_shapes / sizeof *at_bench_shapes;
 

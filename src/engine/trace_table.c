@@ -30,22 +30,27 @@ at_op_class at_op_class_of(const char *slot)
     return AT_CLASS_OTHER;
 }
 
-static void take(at_trace_sum *row, const at_trace_slice *s)
+static void take(at_trace_sum *row, const at_ceilings *c, const at_trace_slice *s)
 {
+    double least = c ? at_ceilings_floor(c, s) : 0;
+
     row->calls += 1;
     row->seconds += s->device_seconds >= 0 ? s->device_seconds : s->seconds;
     row->host_seconds += s->seconds;
     row->flops += s->flops;
     row->bytes += s->bytes;
+    row->floor += least;
+    if (s->flops > 0) row->products += least;
 }
 
-void at_trace_by_class(at_trace_sum out[AT_CLASSES])
+void at_trace_by_class(const at_ceilings *c, at_trace_sum out[AT_CLASSES])
 {
-    for (int c = 0; c < AT_CLASSES; c++)
-        out[c] = (at_trace_sum){.kernel = class_names[c], .detail = "", .kind = (at_op_class)c};
+    for (int k = 0; k < AT_CLASSES; k++)
+        out[k] = (at_trace_sum){
+            .slot = class_names[k], .kernel = "", .detail = "", .kind = (at_op_class)k};
     for (size_t i = 0; i < at_trace_count(); i++) {
         const at_trace_slice *s = at_trace_at(i);
-        if (s->slot) take(&out[at_op_class_of(s->slot)], s);
+        if (s->slot) take(&out[at_op_class_of(s->slot)], c, s);
     }
 }
 
@@ -61,7 +66,7 @@ static bool same(const at_trace_sum *row, const at_trace_slice *s, bool shapes)
            (!shapes || strcmp(row->detail, s->detail) == 0);
 }
 
-size_t at_trace_by_kernel(bool shapes, at_trace_sum *out, size_t most)
+size_t at_trace_by_kernel(const at_ceilings *c, bool shapes, at_trace_sum *out, size_t most)
 {
     size_t n = 0, left_out = 0;
 
@@ -80,7 +85,7 @@ size_t at_trace_by_kernel(bool shapes, at_trace_sum *out, size_t most)
                                       .kernel = s->kernel,
                                       .detail = s->detail,
                                       .kind = at_op_class_of(s->slot)};
-        take(&out[k], s);
+        take(&out[k], c, s);
     }
     qsort(out, n, sizeof *out, dearer);
     return n + left_out;

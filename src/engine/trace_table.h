@@ -5,7 +5,7 @@
 #ifndef AT_ENGINE_TRACE_TABLE_H
 #define AT_ENGINE_TRACE_TABLE_H
 
-#include "base/trace.h"
+#include "engine/ceilings.h"
 
 typedef enum at_op_class {
     AT_CLASS_LINEAR,
@@ -26,12 +26,14 @@ typedef struct at_trace_sum {
     at_op_class kind;
     double calls, seconds, flops, bytes; // seconds: the device's where known, else the host's
     double host_seconds;
+    double floor;    // seconds at the machine's best rates; 0 without ceilings
+    double products; // of it: what multiplies, and so cannot be fused away
 } at_trace_sum;
 
-// One row per class. Recording has stopped.
-void at_trace_by_class(at_trace_sum out[AT_CLASSES]);
+// One row per class. Recording has stopped. `c` may be NULL.
+void at_trace_by_class(const at_ceilings *c, at_trace_sum out[AT_CLASSES]);
 // Rows by kernel (with `shapes`: by kernel and shapes), the dearest first; returns how many there are, of
 // which at most `most` are in `out`.
-size_t at_trace_by_kernel(bool shapes, at_trace_sum *out, size_t most);
+size_t at_trace_by_kernel(const at_ceilings *c, bool shapes, at_trace_sum *out, size_t most);
 
 #endif

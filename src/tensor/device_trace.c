@@ -129,7 +129,7 @@ typedef struct pass {
     traced *t;
     const char *slot;
     bool on;
-    int mark;
+    int mark, head;
     double began;
 } pass;
 
@@ -157,7 +157,8 @@ static double bytes_of(const at_view *v)
 static at_status leave(pass *p, at_status st, double flops, const at_view *const *views,
                        const char *name, const char *fmt, ...)
 {
-    at_trace_slice s = {.category = "op", .slot = p->slot, .began = p->began, .flops = flops};
+    at_trace_slice s = {
+        .category = "op", .slot = p->slot, .began = p->began, .flops = flops, .head = p->head};
     va_list args;
 
     if (!p->on) return st;
@@ -300,6 +301,7 @@ static at_status my_attention(void *stream, const at_attention_args *a)
     char q[128], k[128];
 
     if (!p.on) return st;
+    p.head = (int)a->q.shape[3];
     if (a->causal && tq <= tk) pairs -= tq * (tq - 1) / 2;
     return leave(
         &p, st, 4 * pairs * (double)(a->q.shape[0] * a->q.shape[2]) * (double)a->q.shape[3],

@@ -1,0 +1,257 @@
+// SPDX-License-Identifier: Apache-2.0
+// bench_print.c - what people and programs read of a bench.
+// Idea: every line names its rate and the share of the floor that it reached, floor being work over this
+// machine's measured rates; a step's floor is that of its products alone, because the rest can be fused away.
+#include "cli/bench_print.h"
+
+#include <jansson.h>
+#include <stdio.h>
+
+#include "base/mem.h"
+#include "base/str.h"
+
+// 1.23e12 FLOP/s -> "1.2 TFLOP/s"; "-" for what was not measured.
+static const char *flop_rate(double rate, char out[32])
+{
+    if (rate <= 0)
+        snprintf(out, 32, "-");
+    else if (rate >= 1e12)
+        snprintf(out, 32, "%.1f TFLOP/s", rate / 1e12);
+    else
+        snprintf(out, 32, "%.1f GFLOP/s", rate / 1e9);
+    return out;
+}
+
+static const char *byte_rate(double rate, char out[32])
+{
+    if (rate <= 0)
+        snprintf(out, 32, "-");
+    else
+        snprintf(out, 32, "%.1f GB/s", rate / 1e9);
+    return out;
+}
+
+// Work over time in the unit that bounds it.
+static const char *rate_of(const at_trace_sum *s, char out[32])
+{
+    if (s->seconds <= 0) return byte_rate(0, out);
+    return s->flops > 0 ? flop_rate(s->flops / s->seconds, out)
+                        : byte_rate(s->bytes / s->seconds, out);
+}
+
+static double share(double part, double whole)
+{
+    return whole > 0 ? 100 * part / whole : 0;
+}
+
+static double products_of(const at_bench_report *r)
+{
+    double floor = 0;
+    for (int c = 0; c < AT_CLASSES; c++)
+        floor += r->classes[c].products;
+    return floor;
+}
+
+static double flops_of(const at_bench_report *r)
+{
+    return r->work.flops_linear + r->work.flops_attention + r->work.flops_conv;
+}
+
+static void print_ceilings(const at_ceilings *c)
+{
+    char a[32], w[32], n[32], v[32], m[32], u[32];
+    printf("  ceilings   matmul %s, attention %s (heads of 128) %s (64), conv %s, copy %s",
+           flop_rate(c->linear, a), flop_rate(c->attention_wide, w),
+           flop_rate(c->attention_narrow, n), flop_rate(c->conv, v), byte_rate(c->copy, m));
+    if (c->upload > 0) printf(", upload %s", byte_rate(c->upload, u));
+    putchar('\n');
+}
+
+static void print_by_op(const at_bench_report *r, bool kernels)
+{
+    double all = 0;
+    char rate[32];
+
+    for (int c = 0; c < AT_CLASSES; c++)
+        all += r->classes[c].seconds;
+    printf("  op by op   %9.2f ms, %8s %7s %7s %18s %10s\n", all * 1e3, "calls", "ms", "share",
+           "rate", "of floor");
+    for (int c = 0; c < AT_CLASSES; c++) {
+        const at_trace_sum *s = &r->classes[c];
+        if (s->calls > 0)
+            printf("    %-19s %8.0f %9.3f %5.1f %% %18s %8.0f %%\n", at_op_class_name(s->kind),
+                   s->calls, s->seconds * 1e3, share(s->seconds, all), rate_of(s, rate),
+                   share(s->floor, s->seconds));
+    }
+    if (!kernels) return;
+    printf("  kernels    %9s %7s %7s %10s %16s %9s\n", "ms", "share", "calls", "us a call", "rate",
+           "of floor");
+    for (size_t i = 0; i < r->n_kernels; i++) {
+        const at_trace_sum *s = &r->kernels[i];
+        printf("    %9.3f %5.1f %% %6.0f %10.2f %18s %6.0f %%  %s, %s  %s\n", s->seconds * 1e3,
+               share(s->seconds, all), s->calls, s->seconds / s->calls * 1e6, rate_of(s, rate),
+               share(s->floor, s->seconds), s->slot, s->kernel, s->detail);
+    }
+}
+
+// Where the ops were not taken apart: what the host saw of each kind.
+static void print_kind(const char *name, double flops, double seconds, double step, double ceiling)
+{
+    char rate[32];
+    if (flops <= 0 || seconds <= 0) return;
+    printf("  %-10s %9.1f ms  %4.0f %%  %16s  %4.0f %% of the ceiling\n", name, seconds * 1e3,
+           share(seconds, step), flop_rate(flops / seconds, rate), share(flops / seconds, ceiling));
+}
+
+static void print_kinds(const at_bench_report *r)
+{
+    const at_ops_stats *w = &r->work;
+    print_kind("linear", w->flops_linear, w->seconds_linear, r->step, r->ceilings.linear);
+    print_kind("attention", w->flops_attention, w->seconds_attention, r->step,
+               r->ceilings.attention_wide);
+    print_kind("conv", w->flops_conv, w->seconds_conv, r->step, r->ceilings.conv);
+    printf("  %-10s %9.1f ms  %4.0f %%\n", "other", w->seconds_other * 1e3,
+           share(w->seconds_other, r->step));
+}
+
+static int tokens_of(const at_bench_options *b)
+{
+    return b->text_tokens ? b->text_tokens : b->shape->text_tokens;
+}
+
+static void print_steps(const at_bench_options *b, const at_bench_report *r)
+{
+    char rate[32];
+    double flops = flops_of(r), floor = products_of(r);
+
+    printf("  step       %9.2f ms median of %d (first %.1f ms", r->step * 1e3, b->steps,
+           r->first_step * 1e3);
+    if (r->second_step > 0) printf(", second %.1f ms", r->second_step * 1e3);
+    printf("), %s, %.2f TFLOP of work\n", flop_rate(flops / r->step, rate), flops / 1e12);
+    if (r->wall_step > r->step * 1.03)
+        printf("  wall       %9.2f ms a step on the host's clock\n", r->wall_step * 1e3);
+    if (floor > 0)
+        printf("  floor      %9.2f ms, products at these rates: the step is at %.1f %%\n",
+               floor * 1e3, share(floor, r->step));
+}
+
+void at_bench_print(const at_bench_options *b, const at_bench_report *r, bool kernels)
+{
+    char peak[16], device_peak[16];
+    at_human_bytes((double)r->peak_bytes, peak);
+    at_human_bytes((double)r->device_peak_bytes, device_peak);
+    printf("%s (%s)\n", b->shape->name, b->shape->title);
+    printf("  device     %s, %s\n", b->device->name, b->device->description);
+    printf("  run        %d x %d, batch %d", b->width, b->height, b->batch);
+    if (tokens_of(b)) printf(", %d text tokens", tokens_of(b));
+    printf(", weights %s, compute %s%s\n", at_dtype_name(b->storage), at_dtype_name(b->compute),
+           b->int8 ? ", int8 where faster" : "");
+    print_ceilings(&r->ceilings);
+    print_steps(b, r);
+    if (r->traced_steps)
+        print_by_op(r, kernels);
+    else
+        print_kinds(r);
+    for (size_t i = 0; i < r->block_count && !kernels; i++)
+        printf("  block %-4zu %9.1f ms\n", i, r->blocks[i] * 1e3);
+    printf("  memory     %s on the host", peak);
+    if (!b->device->host) printf(", %s on the device", device_peak);
+    printf(" at the highest, weights made in %.1f s\n", r->load_seconds);
+}
+
+// --- JSON ------------------------------------------------------------------------------------
+static json_t *ceilings_json(const at_ceilings *c)
+{
+    return json_pack("{s:s, s:f, s:f, s:f, s:f, s:f, s:f, s:f}", "compute",
+                     at_dtype_name(c->compute), "matmul_tflops", c->linear / 1e12,
+                     "attention_128_tflops", c->attention_wide / 1e12, "attention_64_tflops",
+                     c->attention_narrow / 1e12, "conv_tflops", c->conv / 1e12, "copy_gb_per_s",
+                     c->copy / 1e9, "upload_gb_per_s", c->upload / 1e9, "download_gb_per_s",
+                     c->download / 1e9);
+}
+
+static json_t *sum_json(const at_trace_sum *s, bool kernel)
+{
+    json_t *o = json_pack("{s:s, s:f, s:f, s:f, s:f, s:f}", kernel ? "slot" : "class",
+                          kernel ? s->slot : at_op_class_name(s->kind), "calls", s->calls, "ms",
+                          s->seconds * 1e3, "gflop", s->flops / 1e9, "mbytes", s->bytes / 1e6,
+                          "floor_ms", s->floor * 1e3);
+    if (kernel && o) {
+        json_object_set_new(o, "kernel", json_string(s->kernel));
+        json_object_set_new(o, "shapes", json_string(s->detail));
+    }
+    return o;
+}
+
+static at_status put(json_t *o)
+{
+    char *text = o ? json_dumps(o, JSON_INDENT(2)) : NULL;
+    json_decref(o);
+    if (!text) return at_fail(AT_ENOMEM, "bench: no memory");
+    puts(text);
+    at_free(text);
+    return AT_OK;
+}
+
+at_status at_bench_print_json(const at_bench_options *b, const at_bench_report *r, bool kernels)
+{
+    const at_ops_stats *w = &r->work;
+    json_t *blocks = json_array(), *classes = json_array(), *rows = json_array();
+    for (size_t i = 0; i < r->block_count; i++)
+        json_array_append_new(blocks, json_real(r->blocks[i] * 1e3));
+    for (int c = 0; c < AT_CLASSES && r->traced_steps; c++)
+        json_array_append_new(classes, sum_json(&r->classes[c], false));
+    for (size_t i = 0; i < r->n_kernels && kernels; i++)
+        json_array_append_new(rows, sum_json(&r->kernels[i], true));
+    json_t *o = json_pack(
+        "{s:s, s:s, s:s, s:s, s:s, s:b, s:i, s:i, s:i, s:i, s:i, s:f, s:f, s:f, s:f, s:f, s:f, "
+        "s:f, s:f,"
+        " s:f, s:f, s:f, s:f, s:I, s:I, s:o, s:o, s:o, s:o}",
+        "arch", b->shape->name, "device", b->device->name, "chip", b->device->description,
+        "weights", at_dtype_name(b->storage), "compute", at_dtype_name(b->compute), "int8", b->int8,
+        "width", b->width, "height", b->height, "batch", b->batch, "text_tokens", tokens_of(b),
+        "steps", b->steps, "step_ms", r->step * 1e3, "wall_step_ms", r->wall_step * 1e3,
+        "first_step_ms", r->first_step * 1e3, "second_step_ms", r->second_step * 1e3, "floor_ms",
+        products_of(r) * 1e3, "linear_gflop", w->flops_linear / 1e9, "linear_ms",
+        w->seconds_linear * 1e3, "attention_gflop", w->flops_attention / 1e9, "attention_ms",
+        w->seconds_attention * 1e3, "conv_gflop", w->flops_conv / 1e9, "conv_ms",
+        w->seconds_conv * 1e3, "other_ms", w->seconds_other * 1e3, "peak_bytes",
+        (json_int_t)r->peak_bytes, "device_peak_bytes", (json_int_t)r->device_peak_bytes,
+        "ceilings", ceilings_json(&r->ceilings), "classes", classes, "kernels", rows, "block_ms",
+        blocks);
+    return put(o);
+}
+
+// --- ceilings alone --------------------------------------------------------------------------
+at_status at_ceilings_print(at_device *d, bool json)
+{
+    static const at_dtype types[] = {AT_F32, AT_BF16, AT_F16};
+    at_status st = AT_OK;
+    json_t *list = json_array();
+
+    if (!json) printf("%s, %s\n", d->name, d->description);
+    for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
+        at_ceilings c;
+        char a[32], w[32], n[32], v[32];
+        if (types[i] == AT_F16 && d->host) continue; // the CPU's activations are f32 or bf16
+        AT_TRY(at_ceilings_measure(d, types[i], &c));
+        json_array_append_new(list, ceilings_json(&c));
+        if (json) continue;
+        printf("  %-5s matmul %s, attention %s (heads of 128) %s (64), conv %s\n",
+               at_dtype_name(types[i]), flop_rate(c.linear, a), flop_rate(c.attention_wide, w),
+               flop_rate(c.attention_narrow, n), flop_rate(c.conv, v));
+        if (i == 0) {
+            printf("  copy  %s", byte_rate(c.copy, a));
+            if (!d->host)
+                printf(", upload %s, download %s", byte_rate(c.upload, w),
+                       byte_rate(c.download, n));
+            putchar('\n');
+        }
+    }
+    if (json)
+        st = put(json_pack("{s:s, s:s, s:O}", "device", d->name, "chip", d->description, "ceilings",
+                           list));
+out:
+    json_decref(list);
+    return st;
+}
