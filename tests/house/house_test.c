@@ -2,8 +2,12 @@
 // house_test.c - draws the 100 fixed prompts with the house model and lets the pixel check judge each picture.
 // The prompts use only combinations that training never showed. Prints the number that pass, and every failure with
 // its reason.   house_test WORKFLOW PROMPTS MODELS_DIR OUTPUT_DIR [COUNT]
+// Pictures that others drew are judged too: DIR/001_00001_.png and on, one for each prompt in turn
+// (tools/gpu/house_pictures.py draws them with any device and type), beside those of another folder by PSNR.
+//                 house_test --judge PROMPTS DIR [DIR_OF_REFERENCE]
 // Exit status 0 if at least 90 in 100 show what was asked.
 #include <jansson.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -78,23 +82,54 @@ out:
     return st;
 }
 
-static at_status judge(const char *path, const house_fact *facts, int n, char *reason, size_t size,
-                       int *pass)
+typedef struct pixels {
+    uint8_t *rgb; // at_free
+    int width, height;
+} pixels;
+
+static at_status read_pixels(const char *path, pixels *out)
 {
     at_picture p = {0};
     at_status st = at_png_load(path, &p);
     if (st != AT_OK) return st;
     size_t count = (size_t)(p.width * p.height * 3);
-    uint8_t *rgb = at_alloc(count);
-    if (rgb) {
-        for (size_t i = 0; i < count; i++)
-            rgb[i] = (uint8_t)(p.rgb[i] * 255.0f + 0.5f);
-        *pass = house_check(rgb, (int)p.width, (int)p.height, facts, n, reason, size);
-    } else {
-        st = at_fail(AT_ENOMEM, "house: no memory");
-    }
-    at_free(rgb);
+    *out = (pixels){at_alloc(count), (int)p.width, (int)p.height};
+    if (!out->rgb) st = at_fail(AT_ENOMEM, "house: no memory");
+    for (size_t i = 0; out->rgb && i < count; i++)
+        out->rgb[i] = (uint8_t)(p.rgb[i] * 255.0f + 0.5f);
     at_picture_free(&p);
+    return st;
+}
+
+static at_status judge(const char *path, const house_fact *facts, int n, char *reason, size_t size,
+                       int *pass)
+{
+    pixels p = {0};
+    at_status st = read_pixels(path, &p);
+    if (st == AT_OK) *pass = house_check(p.rgb, p.width, p.height, facts, n, reason, size);
+    at_free(p.rgb);
+    return st;
+}
+
+// Peak signal to noise in dB; equal pictures count as 100 dB.
+static at_status compare(const char *path, const char *reference, double *psnr)
+{
+    at_status st = AT_OK;
+    pixels a = {0}, b = {0};
+    double sum = 0;
+
+    AT_TRY(read_pixels(path, &a));
+    AT_TRY(read_pixels(reference, &b));
+    if (a.width != b.width || a.height != b.height)
+        AT_TRY(at_fail(AT_EINVAL, "%s is %d x %d, %s is %d x %d", path, a.width, a.height,
+                       reference, b.width, b.height));
+    size_t count = (size_t)a.width * (size_t)a.height * 3;
+    for (size_t i = 0; i < count; i++)
+        sum += (double)(a.rgb[i] - b.rgb[i]) * (a.rgb[i] - b.rgb[i]);
+    *psnr = sum > 0 ? fmin(100, 10 * log10(255.0 * 255.0 * (double)count / sum)) : 100;
+out:
+    at_free(a.rgb);
+    at_free(b.rgb);
     return st;
 }
 
@@ -104,8 +139,47 @@ static int give_up(const char *what)
     return 1;
 }
 
+// Judge the pictures of a folder: as many as are there, from the first prompt on.
+static int judge_folder(const char *prompts_path, const char *dir, const char *reference)
+{
+    json_t *prompts = json_load_file(prompts_path, 0, NULL);
+    int count = 0, passed = 0, equal = 0, bad = 0;
+    double mean = 0, worst = 100;
+
+    for (size_t i = 0; i < json_array_size(prompts) && !bad; i++) {
+        char *path = at_strprintf("%s/%03zu_00001_.png", dir, i + 1), reason[256] = "";
+        char *other = reference ? at_strprintf("%s/%03zu_00001_.png", reference, i + 1) : NULL;
+        const json_t *prompt = json_array_get(prompts, i);
+        house_fact facts[HOUSE_MAX_FACTS];
+        int n = read_facts(prompt, facts), pass = 0, there = path && at_path_exists(path);
+        double psnr = 100;
+        bad = n < 0 || (there && judge(path, facts, n, reason, sizeof reason, &pass) != AT_OK) ||
+              (there && other && compare(path, other, &psnr) != AT_OK);
+        if (there && !bad && !pass)
+            printf("miss %zu: \"%s\": %s\n", i + 1, text_of(prompt, "prompt"), reason);
+        count += there;
+        passed += pass;
+        equal += there && other && psnr == 100;
+        mean += there ? psnr : 0;
+        worst = psnr < worst ? psnr : worst;
+        at_free(path);
+        at_free(other);
+        if (!there) break;
+    }
+    json_decref(prompts);
+    if (bad) return give_up(dir);
+    printf("%s: %d of %d pictures show what was asked", dir, passed, count);
+    if (reference && count)
+        printf("; beside %s: PSNR %.1f dB on average, %.1f at worst, %d equal", reference,
+               mean / count, worst, equal);
+    printf("\n");
+    return count && passed * 100 >= count * NEEDED_IN_100 ? 0 : 1;
+}
+
 int main(int argc, char **argv)
 {
+    if (argc >= 4 && strcmp(argv[1], "--judge") == 0)
+        return judge_folder(argv[2], argv[3], argc > 4 ? argv[4] : NULL);
     if (argc < 5) return 2;
     at_engine *e = NULL;
     char *workflow = NULL;

@@ -7,7 +7,7 @@
 #     --build    build folder, kept between calls (default build/gpu)
 #     --comfyui  a ComfyUI checkout whose package `comfy` goes along for tools/gpu/peer_*.py
 #     --python   a pure Python package that goes along for the same reason, e.g. site-packages/einops
-# Inside: kit/bin/{atelier,check_ops}, kit/lib/, kit/share/, kit/python/. Golden cases and the house model stay in the
+# Inside: kit/bin/{atelier,check_ops,house_test}, kit/lib/, kit/share/, kit/python/. Golden cases and the house model stay in the
 # source tree. Without oneDNN: its 40 MB serve the CPU, and the checks compare with plain C.
 # Easy to get wrong: a library that the machine has too must not travel twice in two versions (libstdc++, libcrypto):
 # `have` lists what Ubuntu 24.04 brings; everything else is bundled and found through a relative RPATH.
@@ -30,13 +30,13 @@ have='libc|libm|libdl|librt|libpthread|ld-linux-x86-64|libgcc_s|libstdc\+\+|libg
 
 cmake --preset release -S "$source" -B "$build" -G Ninja -DDNNL_INCLUDE=OFF -DDNNL_LIBRARY=OFF \
     -DAT_CUDA_ARCHS="$archs" >/dev/null
-log=$(nice ninja -C "$build" --quiet atelier check_ops at_cuda 2>&1) || { echo "$log" >&2; exit 1; }
+log=$(nice ninja -C "$build" --quiet atelier check_ops house_test at_cuda 2>&1) || { echo "$log" >&2; exit 1; }
 
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
 kit=$dir/kit
 mkdir -p "$kit/bin" "$kit/lib" "$kit/share/atelier/tokenizers" "$kit/python"
-cp "$build/bin/atelier" "$build/tests/check_ops" "$kit/bin/"
+cp "$build/bin/atelier" "$build/tests/check_ops" "$build/tests/house_test" "$kit/bin/"
 cp "$build/lib/libat_cuda.so" "$kit/lib/"
 ldd "$build/bin/atelier" "$build/tests/check_ops" "$build/lib/libat_cuda.so" | awk '$3 ~ /^\// {print $3}' | sort -u |
     grep -vE "/($have)\.so" | while read -r lib; do cp -L "$lib" "$kit/lib/"; done

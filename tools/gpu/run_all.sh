@@ -15,6 +15,8 @@ shift
 OUT=$(mkdir -p "${OUT:-gpu-out}" && cd "${OUT:-gpu-out}" && pwd)
 check_ops=$kit/bin/check_ops
 [ -x "$check_ops" ] || check_ops=$kit/tests/check_ops # a build folder
+house_test=$kit/bin/house_test
+[ -x "$house_test" ] || house_test=$kit/tests/house_test
 atelier=$kit/bin/atelier
 
 # cublasLt and cuDNN: the loader's own, or those that a PyTorch brought.
@@ -177,6 +179,23 @@ section_e2e_sdxl()
     return $status
 }
 
+# The house model's pictures by type, judged by what they show and beside f32's; a few of the CPU's beside the GPU's f32.
+section_house()
+{
+    local dir=$OUT/house count=${HOUSE_COUNT:-40} status=0 type
+    house() { python3 "$here/house_pictures.py" --atelier "$atelier" "$@" || status=1; }
+    rm -rf "$dir"
+    house --out "$dir/f32" --count "$count" -- --device cuda:0 --dtype f32
+    house --out "$dir/cpu" --count 4 -- --device cpu --dtype f32
+    "$house_test" --judge tests/house/prompts.json "$dir/cpu" "$dir/f32" || status=1
+    for type in ${HOUSE_TYPES:-bf16 fp16 fp8}; do
+        house --out "$dir/$type" --count "$count" -- --device cuda:0 --dtype "$type"
+        "$house_test" --judge tests/house/prompts.json "$dir/$type" "$dir/f32" || status=1
+    done
+    rm -rf "$dir"
+    return $status
+}
+
 run_section()
 {
     local name=$1 limit=$2 begin=$SECONDS status
@@ -185,7 +204,7 @@ run_section()
         return 2
     fi
     # A shell of its own, so that the limit ends whatever the section started.
-    export tree here kit OUT check_ops atelier models
+    export tree here kit OUT check_ops house_test atelier models
     declare -fx judge peer end_to_end verify_cases network_cases "section_$name"
     timeout --kill-after=5 "$limit" bash -c "cd '$tree' && section_$name" >"$OUT/$name.txt" 2>&1
     status=$?
@@ -205,11 +224,11 @@ limit_of()
 }
 
 summary=() worst=0
-[ "$*" = all ] && set -- machine check verify verify_bf16 verify_fp16 verify_fp8 bench bench_ops \
+[ "$*" = all ] && set -- machine check verify verify_bf16 verify_fp16 verify_fp8 house bench bench_ops \
     peers e2e_flux e2e_sdxl peers_compiled
 for section in "$@"; do
     run_section "$section" "$(limit_of "$section")" || worst=1
-    grep -E 'FAIL|REFUSED|differ|rows|  step|peak|TFLOP|"ms"|"error"|sampler|total_s' "$OUT/$section.txt" 2>/dev/null | tail -n 15
+    grep -E 'FAIL|REFUSED|differ|rows|  step|peak|TFLOP|"ms"|"error"|sampler|total_s|asked|s each' "$OUT/$section.txt" 2>/dev/null | tail -n 15
 done
 printf '%s\n' "${summary[@]}"
 exit $worst
