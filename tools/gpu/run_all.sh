@@ -113,8 +113,8 @@ section_verify_fp8() { DTYPE=fp8 verify_cases $(network_cases | grep -E 'flux_(d
 section_bench()
 {
     local row status=0
-    for row in ${BENCH:-flux1-dev:bf16 flux1-dev:fp8 sdxl:fp16:--batch,2 sd15:fp16:--batch,2,--size,512,--text-tokens,77 \
-        flux-vae:bf16 t5-xxl:bf16 clip-l:fp16:--text-tokens,77}; do
+    for row in ${BENCH:-flux1-dev:bf16 flux1-dev:fp8 sdxl:fp16:--batch,2,--weights,f16 \
+        sd15:fp16:--batch,2,--weights,f16,--size,512 flux-vae:bf16 flux-vae-encode:bf16 t5-xxl:bf16 clip-l:fp16}; do
         IFS=: read -r arch dtype flags <<<"$row"
         # shellcheck disable=SC2086
         timeout 60 "$atelier" bench --device cuda:0 --arch "$arch" --dtype "$dtype" --steps 10 ${flags//,/ } 2>&1 |
