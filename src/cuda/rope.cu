@@ -1,0 +1,199 @@
+// SPDX-License-Identifier: Apache-2.0
+// rope.cu - RMS norm of each head and rotation, for one tensor or for q and k together.
+// Idea: a block owns one token. A thread owns the same eight channels of several heads, so angles and
+// weights are read once and serve them all; the heads' pieces are asked for together, a head's sum is
+// taken across its lanes. Pairs are neighbours here; halves and odd sizes go through the plain kernel.
+// Easy to get wrong: in place is usual (q and k inside a fused qkv), so a piece is written only by
+// the thread that read it.
+#include "cuda/kernels.h"
+#include "cuda/pieces.cuh"
+
+struct rope_one {
+    const void *x;
+    void *out;
+    const float *weight;
+    int64_t xs[3], os[3]; // batch, token, head
+    int dx, dout, heads;
+    float eps;
+};
+
+struct rope_args {
+    rope_one one[2];
+    const float *cosines, *sines;
+    unsigned batch, tokens;
+    int dim, lanes; // lanes of a head: dim / 8
+    bool halves, per_batch;
+};
+
+enum { ROPE_THREADS = 128, ROPE_EACH = 3 };
+
+// Eight channels of each of ROPE_EACH heads from `head` on, `slots` apart.
+__device__ inline void rotate_heads(const rope_args &a, const rope_one &o, int64_t from, int64_t to,
+                                    int head, int slots, const float (&c)[PIECE / 2],
+                                    const float (&s)[PIECE / 2], const float (&w)[PIECE])
+{
+    float v[ROPE_EACH][PIECE];
+    unsigned have = 0;
+#pragma unroll
+    for (int e = 0; e < ROPE_EACH; e++)
+        if (head + e * slots < o.heads) have |= 1u << e;
+    load_pieces<ROPE_EACH>(o.x, o.dx, from + head * o.xs[2], slots * o.xs[2], from, have, v);
+    if (o.weight) {
+        float sum[ROPE_EACH] = {};
+#pragma unroll
+        for (int e = 0; e < ROPE_EACH; e++)
+#pragma unroll
+            for (int k = 0; k < PIECE; k++)
+                sum[e] += v[e][k] * v[e][k];
+        for (int i = a.lanes >> 1; i; i >>= 1) // the heads' sums side by side
+#pragma unroll
+            for (int e = 0; e < ROPE_EACH; e++)
+                sum[e] += __shfl_xor_sync(0xffffffffu, sum[e], i);
+#pragma unroll
+        for (int e = 0; e < ROPE_EACH; e++) {
+            float r = rsqrtf(sum[e] / (float)a.dim + o.eps);
+#pragma unroll
+            for (int k = 0; k < PIECE; k++)
+                v[e][k] *= r * w[k];
+        }
+    }
+    if (a.cosines) {
+#pragma unroll
+        for (int e = 0; e < ROPE_EACH; e++)
+#pragma unroll
+            for (int k = 0; k < PIECE / 2; k++) {
+                float x = v[e][2 * k], y = v[e][2 * k + 1];
+                v[e][2 * k] = x * c[k] - y * s[k];
+                v[e][2 * k + 1] = y * c[k] + x * s[k];
+            }
+    }
+    store_pieces<ROPE_EACH>(o.out, o.dout, to + head * o.os[2], slots * o.os[2], have, v);
+}
+
+__global__ void __launch_bounds__(ROPE_THREADS) rope_kernel(const rope_args a)
+{
+    const rope_one &o = a.one[blockIdx.y];
+    unsigned bt = blockIdx.x, b = bt / a.tokens, t = bt - b * a.tokens;
+    int lane = threadIdx.x % a.lanes, slots = ROPE_THREADS / a.lanes, at = lane * PIECE;
+    float c[PIECE / 2] = {}, s[PIECE / 2] = {}, w[PIECE] = {};
+    if (a.cosines) {
+        int64_t angle = (int64_t)(a.per_batch ? bt : t) * (a.dim / 2) + at / 2;
+        load<float, PIECE / 2>(a.cosines + angle, c);
+        load<float, PIECE / 2>(a.sines + angle, s);
+    }
+    if (o.weight) load<float, PIECE>(o.weight + at, w);
+    int64_t from = b * o.xs[0] + t * o.xs[1] + at, to = b * o.os[0] + t * o.os[1] + at;
+    // every lane of a warp takes the same number of turns: heads share sums across lanes
+    for (int first = 0; first < o.heads; first += slots * ROPE_EACH)
+        rotate_heads(a, o, from, to, first + threadIdx.x / a.lanes, slots, c, s, w);
+}
+
+// Any size, any address: one warp a head, the sum of squares, then pair after pair.
+__global__ void rope_plain_kernel(const rope_args a)
+{
+    const rope_one &o = a.one[blockIdx.y];
+    int64_t head = blockIdx.x * (int64_t)(blockDim.x / 32) + threadIdx.x / 32;
+    int lane = threadIdx.x & 31, half = a.dim / 2;
+    if (head >= (int64_t)a.batch * a.tokens * o.heads) return;
+    int64_t h = head % o.heads, bt = head / o.heads, t = bt % a.tokens, b = bt / a.tokens;
+    int64_t from = b * o.xs[0] + t * o.xs[1] + h * o.xs[2];
+    int64_t to = b * o.os[0] + t * o.os[1] + h * o.os[2];
+    float scale = 1.0f;
+    if (o.weight) {
+        float sum = 0;
+        for (int i = lane; i < a.dim; i += 32) {
+            float v = one_at(o.x, o.dx, from + i);
+            sum += v * v;
+        }
+        scale = rsqrtf(warp_sum(sum) / (float)a.dim + o.eps);
+    }
+    int64_t angle = (a.per_batch ? bt : t) * half;
+    for (int p = lane; p < (a.dim + 1) / 2; p += 32) {
+        int i = a.halves ? p : 2 * p, j = a.halves ? p + half : 2 * p + 1;
+        bool pair = j < a.dim;
+        float u = one_at(o.x, o.dx, from + i) * scale;
+        float v = pair ? one_at(o.x, o.dx, from + j) * scale : 0.0f;
+        if (o.weight) {
+            u *= o.weight[i];
+            if (pair) v *= o.weight[j];
+        }
+        float x = u, y = v;
+        if (a.cosines && pair) {
+            float c = a.cosines[angle + p], s = a.sines[angle + p];
+            x = u * c - v * s;
+            y = v * c + u * s;
+        }
+        put_at(o.out, o.dout, to + i, x);
+        if (pair) put_at(o.out, o.dout, to + j, y);
+    }
+}
+
+static rope_one take(const at_k_rope_in *in)
+{
+    rope_one o = {};
+    o.x = in->x.data;
+    o.out = in->out.data;
+    o.weight = in->weight;
+    for (int i = 0; i < 3; i++) { // the stride of a single entry says nothing
+        o.xs[i] = in->x.shape[i] == 1 ? 0 : in->x.stride[i];
+        o.os[i] = in->x.shape[i] == 1 ? 0 : in->out.stride[i];
+    }
+    o.dx = in->x.dtype;
+    o.dout = in->out.dtype;
+    o.heads = (int)in->x.shape[2];
+    o.eps = in->eps;
+    return o;
+}
+
+static bool fits_pieces(const rope_args *a, const rope_one *o)
+{
+    bool ok = ((uintptr_t)o->x | (uintptr_t)o->out | (uintptr_t)o->weight | (uintptr_t)a->cosines |
+               (uintptr_t)a->sines) %
+                  16 ==
+              0;
+    for (int i = 0; i < 3; i++)
+        ok = ok && o->xs[i] % PIECE == 0 && o->os[i] % PIECE == 0;
+    // a head's lanes are a power of two, so that they are neighbours in one warp
+    return ok && !a->halves && a->dim % PIECE == 0 && a->lanes <= 32 &&
+           (a->lanes & (a->lanes - 1)) == 0;
+}
+
+// One or two tensors of the same batch, tokens, head size, pairing and angles.
+static cudaError_t rope(cudaStream_t s, const at_k_rope_in *const *in, unsigned n)
+{
+    const at_view *x = &in[0]->x;
+    rope_args a = {};
+    a.cosines = in[0]->cosines;
+    a.sines = in[0]->sines;
+    a.batch = (unsigned)x->shape[0];
+    a.tokens = (unsigned)x->shape[1];
+    a.dim = (int)x->shape[3];
+    a.lanes = a.dim / PIECE;
+    a.halves = in[0]->halves;
+    a.per_batch = in[0]->per_batch;
+    bool wide = true;
+    int64_t heads = 0, tokens = x->shape[0] * x->shape[1];
+    for (unsigned i = 0; i < n; i++) {
+        a.one[i] = take(in[i]);
+        wide = wide && fits_pieces(&a, &a.one[i]);
+        if (tokens * a.one[i].heads > heads) heads = tokens * a.one[i].heads;
+    }
+    if (!heads || !a.dim) return cudaSuccess;
+    if (heads > 0x7fffffff) return cudaErrorInvalidValue;
+    if (wide)
+        rope_kernel<<<dim3((unsigned)tokens, n), ROPE_THREADS, 0, s>>>(a);
+    else
+        rope_plain_kernel<<<dim3((unsigned)((heads + 7) / 8), n), 256, 0, s>>>(a);
+    return cudaGetLastError();
+}
+
+extern "C" cudaError_t at_k_rope(cudaStream_t s, const at_k_rope_in *a)
+{
+    return rope(s, &a, 1);
+}
+
+extern "C" cudaError_t at_k_rope2(cudaStream_t s, const at_k_rope_in *a, const at_k_rope_in *b)
+{
+    const at_k_rope_in *both[] = {a, b};
+    return rope(s, both, 2);
+}
