@@ -44,9 +44,10 @@ typedef struct at_common_options {
          "TYPE",                                                                                   \
          AT_ARG_CHOICE,                                                                            \
          offsetof(T, f.dtype),                                                                     \
-         .choices = "auto|f32|bf16|int8",                                                          \
-         .help = "compute type (default auto: what the device does best; int8: auto, with wide "   \
-                 "layers rounded to int8 where that is faster)"},                                  \
+         .choices = "auto|f32|bf16|fp16|int8",                                                     \
+         .help = "compute type (default auto: what the device does best for each network; fp16: "  \
+                 "auto, f16 where a network bears it; int8: auto, with wide layers rounded to "    \
+                 "int8 where that is faster)"},                                                    \
         {"--threads",                                                                              \
          "N",                                                                                      \
          AT_ARG_INT,                                                                               \

@@ -4,11 +4,14 @@
 
 #include "base/thread.h"
 #include "cli/commands.h"
+#include "tensor/dtype.h"
 
 int at_common_dtype(const at_common_options *o)
 {
     if (!o->dtype || strcmp(o->dtype, "auto") == 0) return AT_DTYPE_COUNT;
-    return strcmp(o->dtype, "f32") == 0 ? AT_F32 : strcmp(o->dtype, "int8") == 0 ? AT_I8 : AT_BF16;
+    at_dtype t = AT_BF16;
+    at_dtype_parse(o->dtype, &t); // one of the choices
+    return (int)t;
 }
 
 at_status at_common_open(const at_common_options *o, at_engine **out)

@@ -20,6 +20,7 @@ typedef struct at_bench_shape {
     at_status (*fill)(at_store *s, at_dtype storage, int doubles, int singles);
     int text_tokens; // as its workflows have them; 0: no text
     at_bench_work work;
+    bool f16; // at_arch_f16 of it
 } at_bench_shape;
 extern const at_bench_shape at_bench_shapes[];
 extern const size_t at_bench_shape_count;

@@ -96,6 +96,7 @@ typedef struct at_upscaler_ops {
 struct at_arch {
     const char *name, *title;
     at_part part;
+    bool f16; // its activations fit f16: what a GPU computes in where nobody chose
     const at_probe *probes;
     size_t n_probes;
     // What probes cannot tell, asked when they fit: shapes, marks elsewhere in the file. May be NULL.

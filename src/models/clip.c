@@ -216,6 +216,7 @@ static const at_probe probes_l[] = {{.key = "text_model.encoder.layers.0.mlp.fc1
         .name = "clip_" #letter,                                                                   \
         .title = title_,                                                                           \
         .part = AT_PART_TEXT,                                                                      \
+        .f16 = true,                                                                               \
         .probes = probes_##letter,                                                                 \
         .n_probes = AT_LEN(probes_##letter),                                                       \
         .sizes = sizes,                                                                            \

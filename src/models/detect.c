@@ -96,6 +96,11 @@ void at_arch_sampling(const at_arch *a, at_store *s, const char *prefix, at_mode
     if (a->sampling_of) a->sampling_of(s, prefix, out);
 }
 
+bool at_arch_f16(const at_arch *a)
+{
+    return a->f16;
+}
+
 bool at_arch_fits(const at_arch *a, at_store *s, const char *prefix)
 {
     for (size_t i = 0; i < a->n_probes; i++) {

@@ -35,6 +35,8 @@ typedef struct at_found {
     at_part part;
     char prefix[64]; // "model.diffusion_model.", "vae.", ""
 } at_found;
+// Its activations fit f16: what a GPU computes such networks in where nobody chose.
+bool at_arch_f16(const at_arch *a);
 // All components of a file, at most `max`. 0 found is no failure here.
 size_t at_detect(at_store *s, at_found *out, size_t max);
 // The first component of that part, under this prefix or (NULL) any; false: none.

@@ -258,6 +258,7 @@ static const at_probe probes[] = {
     const at_arch at_arch_##id = {.name = #id,                                                     \
                                   .title = title_,                                                 \
                                   .part = AT_PART_DENOISER,                                        \
+                                  .f16 = true,                                                     \
                                   .probes = probes,                                                \
                                   .n_probes = AT_LEN(probes),                                      \
                                   .match = is_##id,                                                \

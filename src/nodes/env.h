@@ -25,8 +25,9 @@ struct at_env {
     at_env_part parts[AT_ENV_PARTS];
     bool fast_fp8; // wide layers of denoisers may multiply in fp8
     at_dtype
-        dtype; // compute dtype; AT_DTYPE_COUNT: the device's best ("auto"); AT_I8: that, and wide
-               // layers may multiply in int8
+        dtype; // compute dtype; AT_DTYPE_COUNT: the device's best for each network ("auto"); AT_F16: the
+               // same with f16 wherever it fits; AT_I8: the device's best, and wide layers may
+               // multiply in int8
     const char *input_dir, *output_dir, *temp_dir;
     bool disable_metadata;
     void *engine; // for the slots below
@@ -54,12 +55,13 @@ at_status at_env_ops(const at_node_ctx *c, at_ops **out);
 // The same with activations of `compute` (at_model_compute); AT_DTYPE_COUNT: the env's own.
 at_status at_env_ops_in(const at_node_ctx *c, at_dtype compute, at_ops **out);
 // The same for one kind of network (AT_ENV_VAE ...): its device, and what flags say it computes in, unless
-// the model itself says (compute; AT_DTYPE_COUNT: it does not).
-at_status at_env_ops_for(const at_node_ctx *c, int part, at_dtype compute, at_ops **out);
+// the model itself says (compute; AT_DTYPE_COUNT: it does not). f16: at_arch_f16 of the network.
+at_status at_env_ops_for(const at_node_ctx *c, int part, at_dtype compute, bool f16, at_ops **out);
 // Find `name` among the files of `kind` ("vae", "controlnet" ...) and map it. *path (may be NULL) gets
 // the caller's copy of the path.
 at_status at_env_open(at_env *e, const char *kind, const char *name, char **path, at_store **store);
-// The dtype that "auto" means on this device.
+// The dtype that the env's means on this device for networks that do not fit f16, and for one.
 at_dtype at_env_compute(const at_env *e);
+at_dtype at_env_compute_for(const at_env *e, bool f16);
 
 #endif

@@ -26,7 +26,7 @@ static at_status decode(at_node_ctx *c, const at_object *vae, const at_object *s
     if (l->samples->shape[1] != at_vae_channels(v))
         AT_TRY(at_fail(AT_EINVAL, "the latent has %lld channels, this VAE decodes %d",
                        (long long)l->samples->shape[1], at_vae_channels(v)));
-    AT_TRY(at_env_ops_for(c, AT_ENV_VAE, AT_DTYPE_COUNT, &o));
+    AT_TRY(at_env_ops_for(c, AT_ENV_VAE, AT_DTYPE_COUNT, false, &o));
     at_tensor *z =
         at_from_host(o, AT_F32, l->samples->rank, l->samples->shape, at_tensor_data(l->samples));
     at_tensor *pixels = tile ? at_vae_decode_tiled(o, v, z, tile, overlap) : at_vae_decode(o, v, z);
@@ -107,7 +107,7 @@ at_status at_vae_to_latent(at_node_ctx *c, const at_object *vae, const at_tensor
                        "vae input is invalid: None: the checkpoint holds no VAE; load one "
                        "with VAELoader"));
     v = ((const at_obj_vae *)vae)->vae;
-    AT_TRY(at_env_ops_for(c, AT_ENV_VAE, AT_DTYPE_COUNT, &o));
+    AT_TRY(at_env_ops_for(c, AT_ENV_VAE, AT_DTYPE_COUNT, false, &o));
     at_tensor *z =
         tile ? at_vae_encode_tiled(o, v, pixels, tile, overlap) : at_vae_encode(o, v, pixels);
     z = at_contiguous(o, z);

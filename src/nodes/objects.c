@@ -113,6 +113,14 @@ at_object *at_obj_clip_new(at_clip_kind kind, at_clip_encoder enc[AT_TE_COUNT])
     return (at_object *)c;
 }
 
+bool at_obj_clip_f16(const at_obj_clip *c)
+{
+    bool all = true;
+    for (size_t i = 0; i < AT_TE_COUNT; i++)
+        if (c->enc[i].encoder) all = all && at_arch_f16(at_encoder_arch(c->enc[i].encoder));
+    return all;
+}
+
 at_object *at_obj_clip_copy(const at_obj_clip *from)
 {
     at_obj_clip *c = at_object_new(sizeof *c, &clip_type);

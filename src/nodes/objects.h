@@ -67,6 +67,7 @@ typedef struct at_obj_clip {
 at_object *at_obj_clip_new(at_clip_kind kind, at_clip_encoder enc[AT_TE_COUNT]);
 // Shares everything; its places may then be changed.
 at_object *at_obj_clip_copy(const at_obj_clip *c);
+bool at_obj_clip_f16(const at_obj_clip *c); // at_arch_f16 of all its encoders
 
 typedef struct at_obj_latent {
     at_object base;
