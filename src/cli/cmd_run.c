@@ -108,6 +108,7 @@ static at_status run(void *options, const at_arg_list *operands)
     at_progress progress = {0};
 
     AT_TRY(at_workflow_read(operands->items[0], &text, &bytes));
+    if (o->trace) AT_TRY(at_trace_check(o->trace));
     AT_TRY(at_common_open(&o->common, &engine));
     at_sink sink = at_progress_sink(&progress, o->progress);
     const at_device *device = at_engine_env(engine)->device;

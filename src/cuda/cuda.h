@@ -73,6 +73,10 @@ at_status at_cuda_elapsed(at_device *d, int from, int to, double *seconds);
 void at_cuda_served(const char *kernel);
 const char *at_cuda_kernel_name(const char *slot);
 
+// --- facts.c: of at_device_ops --------------------------------------------------------------------
+void at_cuda_facts(at_device *d, at_device_fact_fn *each, void *ctx);
+at_status at_cuda_usage(at_device *d, at_device_usage *out);
+
 // --- weights.c ---------------------------------------------------------------------------------
 // The device form of a weight: `dtype` AT_DTYPE_COUNT keeps the stored format. `filter`: a
 // convolution's [o, i, kh, kw] becomes [o, kh, kw, i]. Forms are made once and live with the weight.

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// libs.c - cublasLt and cuDNN, opened by name.
+// libs.c - cublasLt, cuDNN and NVML, opened by name.
 // Idea: first where the loader finds them, then the folders of AT_CUDA_LIBS (colon-separated), for
 // people whose libraries came with a Python environment.
 #include <dlfcn.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,6 +11,7 @@
 #include "base/status.h"
 #include "cuda/cublaslt.h"
 #include "cuda/cudnn.h"
+#include "cuda/nvml.h"
 
 static void *open_in(const char *folder, size_t n, const char *name)
 {
@@ -107,4 +109,38 @@ const at_cudnn *at_cudnn_open(void)
     };
     void *lib = open_library(names);
     return lib && fill(lib, &table, rows, sizeof rows / sizeof *rows) ? &table : NULL;
+}
+
+#define NVML(f)                                                                                    \
+    {                                                                                              \
+        offsetof(at_nvml, f), "nvml" #f                                                            \
+    }
+static const at_nvml *g_nvml;
+
+static void nvml_once(void)
+{
+    static at_nvml table;
+    static const symbol rows[] = {
+        NVML(Init_v2),
+        NVML(SystemGetDriverVersion),
+        NVML(DeviceGetHandleByPciBusId_v2),
+        NVML(DeviceGetMaxPcieLinkGeneration),
+        NVML(DeviceGetMaxPcieLinkWidth),
+        NVML(DeviceGetNvLinkState),
+        NVML(DeviceGetUtilizationRates),
+        NVML(DeviceGetMemoryInfo),
+        NVML(DeviceGetTemperature),
+        NVML(DeviceGetPowerUsage),
+        NVML(DeviceGetComputeRunningProcesses_v3),
+    };
+    void *lib = dlopen("libnvidia-ml.so.1", RTLD_NOW | RTLD_LOCAL); // the driver's: nowhere else
+    if (lib && fill(lib, &table, rows, sizeof rows / sizeof *rows) && !table.Init_v2())
+        g_nvml = &table;
+}
+
+const at_nvml *at_nvml_open(void)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, nvml_once);
+    return g_nvml;
 }

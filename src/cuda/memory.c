@@ -312,4 +312,6 @@ const at_device_ops at_cuda_device_ops = {
     .throttle = at_cuda_throttle,
     .mark = at_cuda_mark,
     .elapsed = at_cuda_elapsed,
+    .facts = at_cuda_facts,
+    .usage = at_cuda_usage,
 };

@@ -265,6 +265,7 @@ at_status at_bench_run(const at_bench_options *b, at_bench_report *out)
 
     *out = (at_bench_report){0};
     AT_TRY(check(b));
+    if (b->trace) AT_TRY(at_trace_check(b->trace));
     AT_TRY(at_ceilings_measure(b->device, b->compute, &out->ceilings));
     at_mem_reset_peak();
     at_device_reset_peak(b->device);

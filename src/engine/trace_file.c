@@ -100,6 +100,15 @@ static void put_all(FILE *f, size_t n)
     }
 }
 
+at_status at_trace_check(const char *path)
+{
+    FILE *f = fopen(path, "we");
+
+    if (!f) return at_fail(AT_EIO, "--trace %s: %s", path, strerror(errno));
+    fclose(f);
+    return AT_OK;
+}
+
 at_status at_trace_write(const char *path)
 {
     size_t n = at_trace_count();

@@ -8,6 +8,8 @@
 
 #include "base/trace.h"
 
+// Can it be written? Asked before the work begins; leaves an empty file. AT_EIO names the file.
+at_status at_trace_check(const char *path);
 // Write what was recorded; recording has stopped. AT_EIO names the file.
 at_status at_trace_write(const char *path);
 

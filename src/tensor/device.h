@@ -14,6 +14,13 @@
 
 typedef struct at_device at_device;
 
+// What a device is doing, for metrics: busy ones 0..1; -1 or 0 where it is not known.
+typedef struct at_device_usage {
+    double busy, memory_busy, watts, celsius;
+    uint64_t used_bytes, total_bytes, process_bytes; // of the whole device; of this process
+} at_device_usage;
+typedef void at_device_fact_fn(void *ctx, const char *name, const char *value);
+
 // Memory and ordering of one device kind. All slots are set unless they say otherwise.
 typedef struct at_device_ops {
     at_status (*alloc)(at_device *d, size_t bytes, void **out); // AT_ALIGN aligned; AT_ENOMEM
@@ -40,6 +47,11 @@ typedef struct at_device_ops {
     // to queue many small things; an idle device waits some ms, so that none of them waits for the host.
     at_status (*mark)(at_device *d, int i, bool ahead);
     at_status (*elapsed)(at_device *d, int from, int to, double *seconds); // both have been reached
+
+    // What is worth knowing about it, for people (versions, links, peers); and what it does right now, from
+    // any thread. NULL: nothing is known.
+    void (*facts)(at_device *d, at_device_fact_fn *each, void *ctx);
+    at_status (*usage)(at_device *d, at_device_usage *out);
 } at_device_ops;
 
 struct at_device {

@@ -69,12 +69,27 @@ static at_status fake_memory(at_device *d, uint64_t *free_bytes, uint64_t *total
     return AT_OK;
 }
 
+static void fake_facts(at_device *d, at_device_fact_fn *each, void *ctx)
+{
+    (void)d;
+    each(ctx, "chip", "none at all");
+}
+
+static at_status fake_usage(at_device *d, at_device_usage *out)
+{
+    (void)d;
+    *out = (at_device_usage){.busy = 0.5, .watts = 12, .used_bytes = taken, .total_bytes = size};
+    return AT_OK;
+}
+
 static const at_device_ops fake_ops = {.alloc = fake_alloc,
                                        .free = fake_free,
                                        .from_host = fake_in,
                                        .to_host = fake_out,
                                        .synchronize = fake_wait,
-                                       .memory = fake_memory};
+                                       .memory = fake_memory,
+                                       .facts = fake_facts,
+                                       .usage = fake_usage};
 
 at_status at_cuda_register(int abi)
 {

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where the time goes: the file of --trace, and what `devices` tells of a GPU."""
+import json
+import os
+import unittest
+
+import kit
+
+
+class Trace(kit.Case):
+    def slices(self, name):
+        with open(self.path(name)) as f:
+            return [e for e in json.load(f)["traceEvents"] if e["ph"] == "X"]
+
+    def test_a_run_is_taken_apart_into_nodes_steps_and_ops(self):
+        r = self.run_workflow(kit.flux(), "--cpu", "--trace", self.path("t.json"))
+        self.check(r, 0)
+        found = self.slices("t.json")
+        kinds = {e["cat"] for e in found}
+        self.assertLessEqual({"node", "step", "op", "load"}, kinds)
+        names = [e["name"] for e in found]
+        self.assertIn("KSampler 7", names)
+        self.assertEqual(sum(n.startswith("step ") for n in names), 2)
+        linear = [e for e in found if e["name"].startswith("linear double_blocks.0.img_attn.qkv")]
+        self.assertTrue(linear)
+        for e in linear:
+            self.assertIn(" x ", e["args"]["shapes"])
+            self.assertGreater(e["args"]["gflop"], 0)
+            self.assertGreater(e["args"]["bytes"], 0)
+            self.assertTrue(e["args"]["kernel"])
+        node = next(e for e in found if e["name"] == "KSampler 7")
+        inside = [e for e in found if e["cat"] == "step"]
+        for e in inside:
+            self.assertGreaterEqual(e["ts"], node["ts"])
+            self.assertLessEqual(e["ts"] + e["dur"], node["ts"] + node["dur"])
+
+    def test_spans_leave_the_ops_out(self):
+        r = self.run_workflow(kit.flux(), "--cpu", "--trace", self.path("s.json"), "--trace-level", "spans")
+        self.check(r, 0)
+        kinds = {e["cat"] for e in self.slices("s.json")}
+        self.assertIn("step", kinds)
+        self.assertNotIn("op", kinds)
+
+    def test_a_picture_is_the_same_with_and_without(self):
+        plain = self.check(self.run_workflow(kit.flux(), "--cpu", "--disable-metadata"), 0).out.split()[0]
+        with open(plain, "rb") as f:
+            bytes_of_plain = f.read()
+        traced = self.check(self.run_workflow(kit.flux(), "--cpu", "--disable-metadata", "--trace",
+                                              self.path("p.json")), 0).out.split()[0]
+        with open(traced, "rb") as f:
+            self.assertEqual(f.read(), bytes_of_plain)
+
+    def test_a_trace_that_cannot_be_written_is_told(self):
+        r = self.run_workflow(kit.flux(), "--cpu", "--trace", "/nowhere/t.json")
+        self.check(r, 4, "--trace /nowhere/t.json")
+        self.assertNotIn("step", r.err)  # before anything was computed
+
+    @unittest.skipIf(kit.SANITIZED, "a plug-in of the plain build")
+    def test_devices_tells_what_a_gpu_is(self):
+        before = dict(os.environ)
+        os.environ.update(AT_PLUGINS=os.environ["ATELIER_FAKE"], AT_FAKE_CUDA="ok")
+        try:
+            text = self.check(self.atelier("devices"), 0).out
+            told = json.loads(self.check(self.atelier("devices", "--json"), 0).out)
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
+        self.assertIn("cuda:0   a fake GPU", text)
+        self.assertIn("chip none at all", text)
+        self.assertIn("now 50 % busy", text)
+        gpu = next(d for d in told if d["name"] == "cuda:0")
+        self.assertEqual(gpu["facts"]["chip"], "none at all")
+        self.assertEqual(gpu["usage"]["watts"], 12)
+
+
+if __name__ == "__main__":
+    unittest.main()
