@@ -23,6 +23,8 @@ def arguments(description, variants):
     a.add_argument("--variants", default=",".join(variants), help="some of: " + ",".join(variants))
     a.add_argument("--device", default="cuda")
     a.add_argument("--runs", type=int, default=15, help="timed runs after warm-up")
+    a.add_argument("--wait", action="store_true",
+                   help="after warm-up print a line and wait for one on standard input (tools/gpu/peers_together.py)")
     a.add_argument("--tiny", action="store_true", help="narrow models and small pictures: does the program run at all?")
     o = a.parse_args()
     o.variants = o.variants.split(",")
@@ -91,6 +93,10 @@ def measure(o, row, call):
                 before, last = last, seconds(o, call)
                 if abs(before - last) < 0.03 * last:
                     break
+            if o.wait:
+                print(json.dumps({"ready": row["variant"]}), flush=True)
+                sys.stdin.readline()
+                call()
             times = [seconds(o, call) for _ in range(o.runs)]
         except Exception as e:  # noqa: BLE001 (a measurement goes on to the next peer)
             print(json.dumps({**row, "error": "%s: %s" % (type(e).__name__, str(e)[:300])}), flush=True)

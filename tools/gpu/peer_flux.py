@@ -61,7 +61,10 @@ def build(o, variant):
     model = comfy.ldm.flux.model.Flux(dtype=E4M3 if fast else torch.bfloat16, device=o.device, operations=operations,
                                       **(TINY if o.tiny else DEV))
     base.fill(model)
-    return by_rows(model) if variant.startswith("fp8_row") else model
+    if variant.startswith("fp8_row"):
+        by_rows(model)
+        base.forget()
+    return model
 
 
 def inputs(o):
