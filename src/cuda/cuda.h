@@ -83,6 +83,9 @@ at_status at_cuda_usage(at_device *d, at_device_usage *out);
 // A weight without a packed slot gets a form that *owned tells the caller to free.
 at_status at_cuda_weight(at_cuda *g, const at_wview *w, at_dtype dtype, bool filter, at_view *out,
                          void **owned);
+// A matrix [n, k], k a multiple of 16, in fp8 (a file's own format, or e4m3) with an f32 scale a row.
+at_status at_cuda_weight_rows8(at_cuda *g, const at_wview *w, at_view *out, const float **scales,
+                               void **owned);
 // A vector (bias, affine) as f32 or in `dtype`, scale folded in; NULL data gives NULL.
 at_status at_cuda_vector(at_cuda *g, const at_wview *w, at_dtype dtype, const void **out,
                          void **owned);

@@ -2,15 +2,16 @@
 // linear.c - linear layers: one product of cublasLt, two for a split one, and what it cannot do behind it.
 // Idea: bias, tanh-GELU and residual go into the product's epilogue; other activations and the gate are
 // one kernel of ours over a product in x's 16-bit format (f32 where x or out is). What cublasLt refuses
-// runs on our own plain kernel.
+// runs on our own plain kernel. With leave, x and the weight go into the product as fp8 rows (rows8.h).
 // Easy to get wrong: the operands must share a format, so the weight takes x's; the scale of a scaled
 // weight is alpha, the bias stays unscaled; a slice of the weight's rows slices the bias too.
 #include "cuda/linear.h"
+#include "cuda/rows8.h"
 
 // A layer's operands on the device, shared by its products.
 typedef struct operands {
     at_view x, w;
-    const void *bias;
+    const float *x_rows, *w_rows; // fp8: their scales
     void *scratch_x, *own_w, *own_b;
 } operands;
 
@@ -27,6 +28,7 @@ static void drop(at_cuda *g, operands *o)
     at_cuda_free(g, o->scratch_x);
     at_cuda_free(g, o->own_w);
     at_cuda_free(g, o->own_b);
+    *o = (operands){0};
 }
 
 // x in the arithmetic's format; *scratch is what the caller frees.
@@ -38,6 +40,45 @@ static at_status meet(at_cuda *g, const at_view *x, at_dtype dtype, at_view *out
     if (st != AT_OK) return st;
     *out = at_cuda_view(*scratch, dtype, 3, x->shape);
     return at_cuda_check(g, at_k_copy(g->stream, x, out), "linear: converting x");
+}
+
+// Operands in x's format.
+static at_status load_floats(at_cuda *g, const at_linear_args *a, operands *o)
+{
+    at_status st = AT_OK;
+    if (!g->lt || a->w.v.shape[1] == 0) return AT_OK; // run_plain takes them as they are
+    AT_TRY(meet(g, &a->x, a->x.dtype, &o->x, &o->scratch_x));
+    AT_TRY(at_cuda_weight(g, &a->w, a->x.dtype, false, &o->w, &o->own_w));
+out:
+    return st;
+}
+
+// Scales along both outer sides are Hopper's, from cublasLt 12.9 on.
+static bool fits_fp8(const at_cuda *g, const at_linear_args *a)
+{
+    int64_t n = a->w.v.shape[0], k = a->w.v.shape[1];
+    bool readable = a->w.v.dtype == AT_F32 || a->w.v.dtype == AT_BF16 || a->w.v.dtype == AT_F16 ||
+                    a->w.v.dtype == AT_F8E4M3 || a->w.v.dtype == AT_F8E5M2;
+    return a->fp8 && g->lt && g->capability == 90 && g->lt->GetVersion() >= 120900 && readable &&
+           n % 16 == 0 && k % 16 == 0 && a->split % 16 == 0 && k > 0 && k <= AT_ROWS8_WIDEST &&
+           a->x.dtype == a->out.dtype && a->x.dtype != AT_F32 && a->x.stride[2] == 1;
+}
+
+// Operands as rows of fp8.
+static at_status load_fp8(at_cuda *g, const at_linear_args *a, operands *o)
+{
+    at_status st = AT_OK;
+    int64_t rows = a->x.shape[0] * a->x.shape[1], k = a->x.shape[2];
+    size_t bytes = (size_t)(rows * k);
+
+    AT_TRY(at_cuda_alloc(g, bytes + (size_t)rows * sizeof(float), &o->scratch_x));
+    float *scales = (float *)((char *)o->scratch_x + bytes);
+    AT_TRY(at_cuda_check(g, at_k_rows8(g->stream, &a->x, o->scratch_x, scales), "fp8 rows"));
+    o->x = at_cuda_view(o->scratch_x, AT_F8E4M3, 3, a->x.shape);
+    o->x_rows = scales;
+    AT_TRY(at_cuda_weight_rows8(g, &a->w, &o->w, &o->w_rows, &o->own_w));
+out:
+    return st;
 }
 
 static at_view rows_of(const at_view *w, int64_t first, int64_t rows)
@@ -88,7 +129,9 @@ static at_status sum_of(at_cuda *g, const part *p, at_dtype x, at_view *sum, voi
     return st;
 }
 
-static at_status run_part(at_cuda *g, const at_linear_args *a, operands *o, const part *p)
+// *refused: nothing was done, the library has no such fp8 product.
+static at_status run_part(at_cuda *g, const at_linear_args *a, operands *o, const part *p,
+                          bool *refused)
 {
     at_status st = AT_OK;
     void *scratch = NULL;
@@ -97,6 +140,7 @@ static at_status run_part(at_cuda *g, const at_linear_args *a, operands *o, cons
                         : p->act != AT_ACT_NONE || p->gate.data || p->residual.data;
     at_cuda_product c = {.x = o->x, .scale = a->w.scale, .out = p->out};
 
+    *refused = false;
     if (at_cuda_count(&p->out) == 0) return AT_OK;
     if (more) AT_TRY(sum_of(g, p, a->x.dtype, &c.out, &scratch));
     if (library) {
@@ -105,10 +149,14 @@ static at_status run_part(at_cuda *g, const at_linear_args *a, operands *o, cons
         AT_TRY(at_cuda_vector(g, &a->bias, c.out.dtype, &c.bias, &o->own_b));
         if (c.bias) c.bias = (const char *)c.bias + (size_t)p->first * at_cuda_size(c.out.dtype);
         c.w = rows_of(&o->w, p->first, p->out.shape[2]);
+        c.x_rows = o->x_rows;
+        c.w_rows = o->w_rows ? o->w_rows + p->first : NULL;
         c.gelu = !more && p->act == AT_ACT_GELU_TANH;
         if (!more) c.residual = p->residual;
         AT_TRY(at_cuda_product_run(g, &c, &done));
     }
+    *refused = !done && o->x_rows;
+    if (*refused) goto out;
     if (!done) {
         if (!more && (p->act != AT_ACT_NONE || p->residual.data)) {
             more = true;
@@ -126,25 +174,34 @@ out:
     return st;
 }
 
+static at_status run_parts(at_cuda *g, const at_linear_args *a, operands *o, bool *refused)
+{
+    const part whole = {.out = a->out, .act = a->act, .residual = a->residual, .gate = a->gate};
+    const part first = {.out = a->out};
+    const part rest = {.out = a->out2, .first = a->split, .act = a->act};
+
+    if (!a->split) return run_part(g, a, o, &whole, refused);
+    at_status st = run_part(g, a, o, &first, refused);
+    return st == AT_OK && !*refused ? run_part(g, a, o, &rest, refused) : st;
+}
+
 at_status at_cuda_linear(void *stream, const at_linear_args *a)
 {
     at_cuda *g = stream;
     at_status st = AT_OK;
     operands o = {0};
+    bool refused = true;
 
     if (at_cuda_count(&a->out) == 0) return AT_OK;
     cudaSetDevice(g->ordinal);
-    if (g->lt && a->w.v.shape[1] > 0) {
-        AT_TRY(meet(g, &a->x, a->x.dtype, &o.x, &o.scratch_x));
-        AT_TRY(at_cuda_weight(g, &a->w, a->x.dtype, false, &o.w, &o.own_w));
+    if (fits_fp8(g, a)) {
+        AT_TRY(load_fp8(g, a, &o));
+        AT_TRY(run_parts(g, a, &o, &refused));
     }
-    if (a->split) {
-        AT_TRY(run_part(g, a, &o, &(part){.out = a->out}));
-        AT_TRY(run_part(g, a, &o, &(part){.out = a->out2, .first = a->split, .act = a->act}));
-    } else {
-        AT_TRY(run_part(
-            g, a, &o,
-            &(part){.out = a->out, .act = a->act, .residual = a->residual, .gate = a->gate}));
+    if (refused) {
+        drop(g, &o);
+        AT_TRY(load_floats(g, a, &o));
+        AT_TRY(run_parts(g, a, &o, &refused));
     }
 out:
     drop(g, &o);

@@ -216,6 +216,31 @@ static at_status plan_of(at_cuda *g, const at_cuda_problem *p, const at_cuda_pro
     return at_cuda_plans_add(g->linear_plans, p, sizeof *p, fresh);
 }
 
+static at_view batch_of(const at_view *v, int64_t i)
+{
+    at_view one = *v;
+    if (!v->data) return one;
+    one.data = (char *)v->data + i * v->stride[0] * (int64_t)at_cuda_size(v->dtype);
+    one.shape[0] = 1;
+    return one;
+}
+
+// The library knows no scales a row for several matrices: one after the other.
+static at_status batches(at_cuda *g, const at_cuda_product *c, bool *done)
+{
+    at_status st = AT_OK;
+    *done = true;
+    for (int64_t i = 0; i < c->x.shape[0] && st == AT_OK && *done; i++) {
+        at_cuda_product one = *c;
+        one.x = batch_of(&c->x, i);
+        one.out = batch_of(&c->out, i);
+        one.residual = batch_of(&c->residual, i);
+        one.x_rows = c->x_rows + i * c->x.shape[1];
+        st = at_cuda_product_run(g, &one, done);
+    }
+    return st;
+}
+
 at_status at_cuda_product_run(at_cuda *g, const at_cuda_product *c, bool *done)
 {
     at_cuda_problem p;
@@ -223,6 +248,7 @@ at_status at_cuda_product_run(at_cuda *g, const at_cuda_product *c, bool *done)
 
     *done = false;
     problem_of(c, &p);
+    if (c->x_rows && p.batch > 1) return batches(g, c, done);
     at_status st = plan_of(g, &p, c, &chosen);
     if (st != AT_OK || !chosen->works) return st;
     attempt self = {g, c, chosen};

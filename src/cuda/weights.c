@@ -8,11 +8,13 @@
 
 #include "base/mem.h"
 #include "cuda/cuda.h"
+#include "cuda/rows8.h"
 
 typedef struct form {
     struct form *next;
     at_dtype dtype;
-    bool filter, vector;
+    bool filter, rows8;
+    size_t tail; // bytes behind the elements: scales of rows
     at_view view;
 } form;
 
@@ -39,7 +41,7 @@ static void forms_free(void *data)
     for (form *x = f->first, *next; x; x = next) {
         next = x->next;
         at_device_free(&f->owner->dev, x->view.data,
-                       (size_t)at_cuda_count(&x->view) * at_cuda_size(x->view.dtype));
+                       (size_t)at_cuda_count(&x->view) * at_cuda_size(x->view.dtype) + x->tail);
         at_free(x);
     }
     at_free(f);
@@ -107,8 +109,38 @@ out:
     return st;
 }
 
-static at_status get(at_cuda *g, const at_wview *w, at_dtype dtype, bool filter, at_view *out,
-                     void **owned)
+// fp8 with a scale a row behind the elements. Files in fp8 keep their bytes.
+static at_status make_rows8(at_cuda *g, const at_wview *w, at_view *out)
+{
+    at_status st = AT_OK;
+    void *raw = NULL, *made = NULL;
+    int64_t n = w->v.shape[0], k = w->v.shape[1], shape[] = {1, n, k};
+    size_t stored = (size_t)(n * k) * at_cuda_size(w->v.dtype);
+    size_t bytes = (size_t)(n * k) + (size_t)n * sizeof(float);
+    bool fp8 = w->v.dtype == AT_F8E4M3 || w->v.dtype == AT_F8E5M2;
+    cudaError_t e;
+
+    AT_TRY(upload(g, &w->v, &raw));
+    AT_TRY(at_device_alloc(&g->dev, bytes, &made));
+    at_view from = at_cuda_view(raw, w->v.dtype, 3, shape);
+    at_view scales = at_cuda_view((char *)made + n * k, AT_F32, 1, &n);
+    if (fp8) {
+        e = cudaMemcpyAsync(made, raw, stored, cudaMemcpyDeviceToDevice, g->stream);
+        if (e == cudaSuccess) e = at_k_fill(g->stream, &scales, 1.0);
+    } else {
+        e = at_k_rows8(g->stream, &from, made, scales.data);
+    }
+    AT_TRY(at_cuda_check(g, e, "rounding a weight to fp8"));
+    *out = at_cuda_view(made, fp8 ? w->v.dtype : AT_F8E4M3, 2, w->v.shape);
+    made = NULL;
+out:
+    at_device_free(&g->dev, raw, stored);
+    at_device_free(&g->dev, made, bytes);
+    return st;
+}
+
+static at_status get(at_cuda *g, const at_wview *w, at_dtype dtype, bool filter, bool rows8,
+                     at_view *out, void **owned)
 {
     at_status st = AT_OK;
     forms *list = forms_of(g, w->packed);
@@ -116,7 +148,7 @@ static at_status get(at_cuda *g, const at_wview *w, at_dtype dtype, bool filter,
 
     *owned = NULL;
     for (form *x = list ? list->first : NULL; x; x = x->next)
-        if (x->dtype == dtype && x->filter == filter) {
+        if (x->dtype == dtype && x->filter == filter && x->rows8 == rows8) {
             *out = x->view;
             return AT_OK;
         }
@@ -124,7 +156,7 @@ static at_status get(at_cuda *g, const at_wview *w, at_dtype dtype, bool filter,
         f = at_calloc(1, sizeof *f);
         if (!f) return at_fail(AT_ENOMEM, "%s: no host memory for a weight", g->dev.name);
     }
-    st = make(g, w, dtype, filter, out);
+    st = rows8 ? make_rows8(g, w, out) : make(g, w, dtype, filter, out);
     if (st != AT_OK) {
         at_free(f);
         return st;
@@ -133,7 +165,12 @@ static at_status get(at_cuda *g, const at_wview *w, at_dtype dtype, bool filter,
         *owned = out->data;
         return AT_OK;
     }
-    *f = (form){.next = list->first, .dtype = dtype, .filter = filter, .view = *out};
+    *f = (form){.next = list->first,
+                .dtype = dtype,
+                .filter = filter,
+                .rows8 = rows8,
+                .tail = rows8 ? (size_t)out->shape[0] * sizeof(float) : 0,
+                .view = *out};
     list->first = f;
     return AT_OK;
 }
@@ -141,7 +178,15 @@ static at_status get(at_cuda *g, const at_wview *w, at_dtype dtype, bool filter,
 at_status at_cuda_weight(at_cuda *g, const at_wview *w, at_dtype dtype, bool filter, at_view *out,
                          void **owned)
 {
-    return get(g, w, dtype == AT_DTYPE_COUNT ? w->v.dtype : dtype, filter, out, owned);
+    return get(g, w, dtype == AT_DTYPE_COUNT ? w->v.dtype : dtype, filter, false, out, owned);
+}
+
+at_status at_cuda_weight_rows8(at_cuda *g, const at_wview *w, at_view *out, const float **scales,
+                               void **owned)
+{
+    at_status st = get(g, w, AT_F8E4M3, false, true, out, owned);
+    if (st == AT_OK) *scales = (const float *)((char *)out->data + at_cuda_count(out));
+    return st;
 }
 
 at_status at_cuda_vector(at_cuda *g, const at_wview *w, at_dtype dtype, const void **out,
@@ -151,7 +196,7 @@ at_status at_cuda_vector(at_cuda *g, const at_wview *w, at_dtype dtype, const vo
     *out = NULL;
     *owned = NULL;
     if (!w->v.data) return AT_OK;
-    at_status st = get(g, w, dtype, false, &v, owned);
+    at_status st = get(g, w, dtype, false, false, &v, owned);
     if (st == AT_OK) *out = v.data;
     return st;
 }
