@@ -27,7 +27,7 @@ typedef struct at_engine_config {
     size_t yaml_count;
     const char *input_dir, *output_dir, *temp_dir; // default: below base_dir, or the current folder
     const char *device; // "cpu", "cuda:0"; NULL or "auto": the first GPU, else the CPU
-    int dtype; // an at_dtype (AT_I8: auto, with wide layers in int8), or AT_DTYPE_COUNT with auto_dtype
+    int dtype; // an at_dtype (AT_I8, AT_F8E4M3: auto, with wide layers in int8 or fp8), or AT_DTYPE_COUNT with auto_dtype
     bool auto_dtype;       // take the device's best compute type
     bool disable_metadata; // write no workflow into pictures
 

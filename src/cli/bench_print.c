@@ -145,7 +145,9 @@ void at_bench_print(const at_bench_options *b, const at_bench_report *r, bool ke
     printf("  run        %d x %d, batch %d", b->width, b->height, b->batch);
     if (tokens_of(b)) printf(", %d text tokens", tokens_of(b));
     printf(", weights %s, compute %s%s\n", at_dtype_name(b->storage), at_dtype_name(b->compute),
-           b->int8 ? ", int8 where faster" : "");
+           b->int8  ? ", int8 where faster"
+           : b->fp8 ? ", fp8 where faster"
+                    : "");
     print_ceilings(&r->ceilings);
     print_steps(b, r);
     if (r->traced_steps)

@@ -38,7 +38,8 @@ static const at_arg bench_args[] = {
     {"--device", "NAME", AT_ARG_TEXT, offsetof(bench_options, device),
      .help = "auto (the first GPU, else the CPU), cpu, cuda or cuda:1"},
     {"--dtype", "TYPE", AT_ARG_CHOICE, offsetof(bench_options, dtype),
-     .choices = "auto|f32|bf16|fp16|int8", .help = "compute type"},
+     .choices = "auto|f32|bf16|fp16|int8|fp8",
+     .help = "compute type (int8, fp8: auto, with wide layers rounded where that is faster)"},
     {"--weights", "TYPE", AT_ARG_CHOICE, offsetof(bench_options, weights),
      .choices = "f32|f16|bf16|fp8_e4m3|fp8_e5m2", .help = "storage type (bf16)"},
     {"--threads", "N", AT_ARG_INT, offsetof(bench_options, threads), 1, 1024,
@@ -69,7 +70,8 @@ static at_status pick_types(const bench_options *o, at_bench_options *b)
     at_env env = {.dtype = AT_DTYPE_COUNT, .device = b->device};
 
     b->int8 = strcmp(o->dtype, "int8") == 0;
-    if (b->int8 || strcmp(o->dtype, "auto") == 0)
+    b->fp8 = strcmp(o->dtype, "fp8") == 0;
+    if (b->int8 || b->fp8 || strcmp(o->dtype, "auto") == 0)
         b->compute = at_env_compute_for(&env, b->shape->f16);
     else
         at_dtype_parse(o->dtype, &b->compute);

@@ -16,7 +16,7 @@ typedef struct verify_options {
 
 static const at_arg verify_args[] = {
     {"--device", "NAME", AT_ARG_TEXT, offsetof(verify_options, device), .help = "cpu"},
-    {"--dtype", "TYPE", AT_ARG_CHOICE, offsetof(verify_options, dtype), .choices = "case|f32|bf16|fp16",
+    {"--dtype", "TYPE", AT_ARG_CHOICE, offsetof(verify_options, dtype), .choices = "case|f32|bf16|fp16|fp8",
      .help = "compute type (default: the case's own)"},
     {"--threads", "N", AT_ARG_INT, offsetof(verify_options, threads), 1, 1024,
      .help = "CPU threads"},

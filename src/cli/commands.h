@@ -44,10 +44,10 @@ typedef struct at_common_options {
          "TYPE",                                                                                   \
          AT_ARG_CHOICE,                                                                            \
          offsetof(T, f.dtype),                                                                     \
-         .choices = "auto|f32|bf16|fp16|int8",                                                     \
+         .choices = "auto|f32|bf16|fp16|int8|fp8",                                                 \
          .help = "compute type (default auto: what the device does best for each network; fp16: "  \
                  "auto, f16 where a network bears it; int8: auto, with wide layers rounded to "    \
-                 "int8 where that is faster)"},                                                    \
+                 "int8 where that is faster; fp8: the same in fp8, in denoisers)"},                \
         {"--threads",                                                                              \
          "N",                                                                                      \
          AT_ARG_INT,                                                                               \

@@ -10,6 +10,7 @@ int at_common_dtype(const at_common_options *o)
 {
     if (!o->dtype || strcmp(o->dtype, "auto") == 0) return AT_DTYPE_COUNT;
     at_dtype t = AT_BF16;
+    if (strcmp(o->dtype, "fp8") == 0) return AT_F8E4M3;
     at_dtype_parse(o->dtype, &t); // one of the choices
     return (int)t;
 }

@@ -261,7 +261,8 @@ at_status at_bench_run(const at_bench_options *b, at_bench_report *out)
     at_ops *o = NULL;
     at_store *s = NULL;
     subject u = {0};
-    at_ops_config config = {.device = b->device, .compute = b->compute, .int8 = b->int8};
+    at_ops_config config = {
+        .device = b->device, .compute = b->compute, .int8 = b->int8, .fp8 = b->fp8};
 
     *out = (at_bench_report){0};
     AT_TRY(check(b));

@@ -31,6 +31,7 @@ typedef struct at_bench_options {
     at_device *device;
     at_dtype compute, storage;
     bool int8; // wide layers may multiply in int8
+    bool fp8;  // or in fp8
     int batch; // pictures, or both halves of a guided one
     int width, height, steps, doubles, singles;
     int text_tokens;   // 0: the shape's own

@@ -109,6 +109,8 @@ static at_status open_case(at_case *c, const at_verify_options *opt)
     c->device = opt ? opt->device : NULL;
     dtype = json_string_value(json_object_get(c->json, "dtype"));
     if (opt && opt->dtype) dtype = opt->dtype;
+    c->fp8 = dtype && strcmp(dtype, "fp8") == 0;
+    if (c->fp8) dtype = "bf16";
     if (!dtype || !at_dtype_parse(dtype, &c->dtype))
         AT_TRY(at_fail(AT_EINVAL, "%s: dtype \"%s\" is not known", c->dir, dtype ? dtype : ""));
     AT_TRY(at_case_path(c, c->json, "model", &c->model));
@@ -116,7 +118,8 @@ static at_status open_case(at_case *c, const at_verify_options *opt)
     AT_TRY(open_store(c, "expected", &c->expected));
     if (!c->expected)
         AT_TRY(at_fail(AT_EFORMAT, "%s: case.json names no \"expected\" file", c->dir));
-    AT_TRY(at_ops_new(&(at_ops_config){.device = c->device, .compute = c->dtype}, &c->ops));
+    at_ops_config config = {.device = c->device, .compute = c->dtype, .fp8 = c->fp8};
+    AT_TRY(at_ops_new(&config, &c->ops));
 out:
     return st;
 }

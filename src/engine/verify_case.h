@@ -27,6 +27,7 @@ typedef struct at_case {
     at_ops *ops;
     at_device *device; // NULL: the CPU
     at_dtype dtype;
+    bool fp8; // wide layers may multiply in fp8
     int ranks, repeat;
     double rtol;
     at_case_out *outs;

@@ -189,7 +189,8 @@ out:
 static void *run_rank(void *arg)
 {
     rank_job *j = arg;
-    at_ops_config config = {.device = j->part.device, .compute = j->part.dtype, .comm = j->comm};
+    at_ops_config config = {
+        .device = j->part.device, .compute = j->part.dtype, .comm = j->comm, .fp8 = j->part.fp8};
     j->st = at_ops_new(&config, &j->part.ops);
     if (j->st == AT_OK) j->st = forward(j);
     if (j->st != AT_OK) snprintf(j->error, sizeof j->error, "%s", at_error_text());
@@ -210,6 +211,7 @@ static at_status run_ranks(at_case *c, at_model *model, rank_job *jobs, at_comm 
                                       .inputs = c->inputs,
                                       .device = c->device,
                                       .dtype = c->dtype,
+                                      .fp8 = c->fp8,
                                       .repeat = c->repeat},
                              .model = model,
                              .comm = comms[r]};

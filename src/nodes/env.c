@@ -8,7 +8,7 @@
 
 at_dtype at_env_compute(const at_env *e)
 {
-    if (e->dtype != AT_DTYPE_COUNT && e->dtype != AT_I8 && e->dtype != AT_F16) return e->dtype;
+    if (e->dtype == AT_F32 || e->dtype == AT_BF16) return e->dtype;
     // bf16 pays where the chip multiplies it natively; elsewhere f32 activations are faster and exact.
     bool native = !e->device->host || strstr(e->device->description, "BF16") != NULL;
     return native ? AT_BF16 : AT_F32;
@@ -18,17 +18,21 @@ at_dtype at_env_compute(const at_env *e)
 // the networks that were published in it.
 at_dtype at_env_compute_for(const at_env *e, bool f16)
 {
-    bool open = e->dtype == AT_DTYPE_COUNT || e->dtype == AT_F16;
+    bool open = e->dtype == AT_DTYPE_COUNT || e->dtype == AT_F16 || e->dtype == AT_F8E4M3;
     return f16 && open && !e->device->host ? AT_F16 : at_env_compute(e);
 }
 
-static at_status open_ops(const at_node_ctx *c, at_device *device, at_dtype compute, at_ops **out)
+static at_status open_ops(const at_node_ctx *c, at_device *device, at_dtype compute, bool fp8,
+                          at_ops **out)
 {
     const at_env *e = at_env_of(c);
     // A CPU does not compute in f16; f32 holds all of its values.
     if (compute == AT_F16 && device->host) compute = AT_F32;
-    at_ops_config config = {
-        .device = device, .compute = compute, .sink = at_node_sink(c), .int8 = e->dtype == AT_I8};
+    at_ops_config config = {.device = device,
+                            .compute = compute,
+                            .sink = at_node_sink(c),
+                            .int8 = e->dtype == AT_I8,
+                            .fp8 = fp8};
     return at_ops_new(&config, out);
 }
 
@@ -40,7 +44,8 @@ at_status at_env_ops(const at_node_ctx *c, at_ops **out)
 at_status at_env_ops_in(const at_node_ctx *c, at_dtype compute, at_ops **out)
 {
     const at_env *e = at_env_of(c);
-    return open_ops(c, e->device, compute == AT_DTYPE_COUNT ? at_env_compute(e) : compute, out);
+    return open_ops(c, e->device, compute == AT_DTYPE_COUNT ? at_env_compute(e) : compute, false,
+                    out);
 }
 
 at_status at_env_ops_for(const at_node_ctx *c, int part, at_dtype compute, bool f16, at_ops **out)
@@ -49,7 +54,8 @@ at_status at_env_ops_for(const at_node_ctx *c, int part, at_dtype compute, bool 
     if (part == AT_ENV_VAE && e.vae_device) e.device = e.vae_device;
     if (compute == AT_DTYPE_COUNT) compute = e.parts[part].compute;
     if (compute == AT_DTYPE_COUNT) compute = at_env_compute_for(&e, f16);
-    return open_ops(c, e.device, compute, out);
+    bool fp8 = part == AT_ENV_UNET && (e.fast_fp8 || e.dtype == AT_F8E4M3);
+    return open_ops(c, e.device, compute, fp8, out);
 }
 
 at_status at_env_open(at_env *e, const char *kind, const char *name, char **path, at_store **store)

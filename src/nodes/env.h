@@ -27,7 +27,7 @@ struct at_env {
     at_dtype
         dtype; // compute dtype; AT_DTYPE_COUNT: the device's best for each network ("auto"); AT_F16: the
                // same with f16 wherever it fits; AT_I8: the device's best, and wide layers may
-               // multiply in int8
+               // multiply in int8; AT_F8E4M3: the same, those of denoisers in fp8
     const char *input_dir, *output_dir, *temp_dir;
     bool disable_metadata;
     void *engine; // for the slots below
