@@ -82,9 +82,9 @@ typedef struct at_geglu_args {
 
 // Scaled dot product attention. q [b, tq, h, d], k and v [b, tk, h, d], out [b, tq, h, d]; d contiguous,
 // all other strides free (q, k, v may be read in place from one qkv buffer). bias: [1 or b, h, tq, tk]
-// f32, added to scale * q.k, -inf masks; a row that is masked everywhere gives zeros. causal: key j is
-// seen by query i if j <= i + (tk - tq). If q, k and v are bf16, probabilities may be rounded to bf16 before they
-// meet v.
+// f32 with any strides (T5's rows are windows on one line), added to scale * q.k, -inf masks; a row that
+// is masked everywhere gives zeros. causal: key j is seen by query i if j <= i + (tk - tq). If q, k and v
+// are bf16 or all f16, probabilities may be rounded to that format before they meet v.
 typedef struct at_attention_args {
     at_view q, k, v, out;
     at_view bias; // data NULL: absent

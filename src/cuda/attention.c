@@ -1,8 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-// attention.c - scaled dot product attention by cuDNN's single forward operation.
-// Idea: cuDNN (9.13 and later) takes [b, h, t, d] with any strides, so q, k and v are read where they
-// lie, in token-major buffers with heads interleaved. What it does not take (f32, a bias, causal
-// masks, odd head sizes) goes to our own kernel.
+// attention.c - scaled dot product attention: who takes which case, and cuDNN's part of it.
+// Idea: cuDNN (9.13 and later) takes [b, h, t, d] with any strides as one operation, so q, k and v are
+// read where they lie, in token-major buffers with heads interleaved. It is twice as fast as our own
+// kernel where there is much to do (652 against 277 TFLOP/s at 4608 x 24 x 128, 468 against 257 at
+// 4096 x 10 x 64), but a plan takes 35 ms, the first of a head size and format 330 to 1000 ms.
+// Who takes what, in this order:
+//   1. 16 bits, no mask, heads to 256: cuDNN, but for what is `small`: few keys (15.0 us against 15.4 at
+//      4096 x 77 x 10 x 64, 11.1 against 8.6 at 1024 x 77 x 20 x 64) and SD1.5's deepest levels
+//   2. 16 bits, heads to 256 in steps of 8, any mask, machines without cuDNN: flash.cu
+//   3. f32, mixed formats, heads wider than 256 (cuDNN: 7.1 ms at 16384 x 1 x 512): attention_matmul.c
+//   4. what is left: the reference
 #include <string.h>
 
 #include "base/mem.h"
@@ -52,6 +59,13 @@ static void plan_make(at_cuda *g, const problem *p, plan *out)
     memcpy(out->p.uids, uids, sizeof uids);
     out->p.n = 5;
     if (out->p.workspace > g->workspace_bytes) out->p.plan = NULL;
+}
+
+// Where our own kernel is as fast or faster (H200, cuDNN 9.19), and needs no plan: see the header.
+static bool small(const at_attention_args *a)
+{
+    int64_t tq = a->q.shape[1], tk = a->k.shape[1], d = a->q.shape[3];
+    return tk <= (d <= 64 ? 160 : 80) || (tq * tk <= 256 * 256 && d > 128);
 }
 
 static bool suits(const at_cuda *g, const at_attention_args *a)
@@ -113,13 +127,22 @@ static at_status by_cudnn(at_cuda *g, const at_attention_args *a, bool *done)
 at_status at_cuda_attention(void *stream, const at_attention_args *a)
 {
     at_cuda *g = stream;
+    at_status st = AT_OK;
     bool done = false;
+    at_k_attention_in in = {a->q, a->k, a->v, a->out, a->bias, a->scale, a->causal};
+
     if (at_cuda_count(&a->out) == 0) return AT_OK;
     cudaSetDevice(g->ordinal);
-    if (suits(g, a) && a->k.shape[1] > 0) {
-        at_status st = by_cudnn(g, a, &done);
-        if (st != AT_OK || done) return st;
+    if (a->k.shape[1] == 0) return at_cuda_check(g, at_k_fill(g->stream, &a->out, 0), "attention");
+    if (suits(g, a) && !(small(a) && at_k_flash_suits(&in))) AT_TRY(by_cudnn(g, a, &done));
+    if (done) goto out;
+    if (at_k_flash_suits(&in)) {
+        cudaError_t e = at_k_flash(g->stream, &in);
+        if (e == cudaSuccess) goto out;
+        (void)cudaGetLastError(); // too little shared memory: the next one
     }
-    at_k_attention_in in = {a->q, a->k, a->v, a->out, a->bias, a->scale, a->causal};
-    return at_cuda_check(g, at_k_attention(g->stream, &in), "attention");
+    AT_TRY(at_cuda_attention_matmul(g, a, &done));
+    if (!done) AT_TRY(at_cuda_check(g, at_k_attention(g->stream, &in), "attention"));
+out:
+    return st;
 }

@@ -100,6 +100,8 @@ extern const at_backend at_cuda_backend;
 at_status at_cuda_linear(void *stream, const at_linear_args *a);
 at_status at_cuda_geglu(void *stream, const at_geglu_args *a);
 at_status at_cuda_attention(void *stream, const at_attention_args *a);
+// Attention by two matmuls and a softmax of our own; *done false: cublasLt is absent or refuses.
+at_status at_cuda_attention_matmul(at_cuda *g, const at_attention_args *a, bool *done);
 at_status at_cuda_conv2d(void *stream, const at_conv2d_args *a);
 
 static inline size_t at_cuda_size(at_dtype t)

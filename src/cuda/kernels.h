@@ -77,6 +77,24 @@ typedef struct at_k_attention_in {
     bool causal;
 } at_k_attention_in;
 cudaError_t at_k_attention(cudaStream_t s, const at_k_attention_in *a);
+// The same on tensor cores (flash.cu), for what `suits`: 16-bit q, k and v of one format in words of 16 bytes,
+// heads up to 256 in steps of 8, a scale above zero; out like q or f32.
+bool at_k_flash_suits(const at_k_attention_in *a);
+cudaError_t at_k_flash(cudaStream_t s, const at_k_attention_in *a);
+
+// Rows of scores to probabilities times `times`, in place: row i of head h lies at scores + h * head_pitch +
+// i * pitch (floats, the pitch a multiple of 4) and becomes `keys` elements of `dtype` at the same address.
+// Row 0 sees `seen` keys and every later one a key more if causal; a row that sees nothing becomes zeros.
+typedef struct at_k_softmax_in {
+    float *scores;
+    int64_t rows, heads, keys, pitch, head_pitch, seen;
+    const float *bias;      // of row 0 and head 0, or NULL
+    int64_t bias_stride[3]; // of a head, a row, a key
+    float times;
+    at_dtype dtype;
+    bool causal;
+} at_k_softmax_in;
+cudaError_t at_k_softmax(cudaStream_t s, const at_k_softmax_in *a);
 
 // The reference matmul: out[m, n] = sum_k x[m, k] w[n, k] * scale + bias[n], f32 sums, any formats.
 cudaError_t at_k_linear(cudaStream_t s, const at_view *x, const at_view *w, float scale,

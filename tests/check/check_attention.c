@@ -13,7 +13,8 @@ enum {
     BIAS_ONE = 8,   // the bias broadcasts over heads
     FUSED_QKV = 16, // q, k and v lie in one buffer
     STRIDED = 32,
-    BENCH = 64
+    BENCH = 64,
+    BIAS_LINE = 128 // a bias by distance: every row is a window on one line of its head
 };
 
 typedef struct attention_row {
@@ -53,6 +54,41 @@ static const attention_row rows[] = {
     {2, 64, 77, 3, 160, AT_F32, AT_F32},
     {1, 130, 300, 2, 40, AT_BF16, AT_BF16, MASK},
     {1, 40, 300, 2, 64, AT_BF16, AT_BF16, 0, CK_WIDE},
+    // 16 bits, every head size and mask: tails of queries and keys, whole tiles, views
+    {2, 129, 193, 3, 64, AT_BF16, AT_BF16, BIAS_LINE},
+    {1, 128, 128, 2, 64, AT_F16, AT_F16, BIAS_LINE},
+    {1, 77, 77, 3, 64, AT_BF16, AT_BF16, CAUSAL | FUSED_QKV},
+    {2, 130, 130, 2, 64, AT_F16, AT_F16, CAUSAL},
+    {1, 9, 150, 2, 64, AT_BF16, AT_BF16, CAUSAL},
+    {1, 150, 9, 2, 64, AT_BF16, AT_BF16, CAUSAL}, // the first rows see nothing
+    {1, 65, 65, 2, 128, AT_BF16, AT_BF16, CAUSAL | BIAS | FUSED_QKV},
+    {2, 65, 129, 2, 64, AT_BF16, AT_BF16, BIAS | BIAS_ONE},
+    {2, 65, 129, 2, 128, AT_BF16, AT_F32, MASK},
+    {1, 129, 65, 2, 40, AT_F16, AT_F16, BIAS},
+    {1, 129, 77, 2, 8, AT_BF16, AT_BF16, BIAS},
+    {1, 70, 77, 2, 48, AT_BF16, AT_BF16, MASK},
+    {1, 70, 77, 2, 80, AT_F16, AT_F16, BIAS | FUSED_QKV},
+    {1, 70, 77, 2, 88, AT_BF16, AT_BF16, MASK},
+    {1, 70, 77, 2, 96, AT_BF16, AT_BF16, BIAS_LINE},
+    {1, 70, 130, 2, 104, AT_BF16, AT_BF16, CAUSAL | FUSED_QKV},
+    {1, 70, 130, 2, 128, AT_F16, AT_F16, BIAS_LINE},
+    {1, 70, 77, 2, 160, AT_BF16, AT_BF16, MASK},
+    {1, 70, 130, 1, 192, AT_BF16, AT_BF16, BIAS},
+    {1, 70, 130, 1, 256, AT_F16, AT_F16, CAUSAL | MASK},
+    {1, 70, 130, 1, 256, AT_BF16, AT_BF16, MASK},
+    {2, 300, 300, 2, 64, AT_F16, AT_F16, FUSED_QKV},
+    {1, 301, 301, 2, 128, AT_BF16, AT_BF16, FUSED_QKV},
+    {1, 40, 300, 2, 64, AT_F16, AT_F16, BIAS, CK_LARGE},
+    {1, 40, 300, 2, 64, AT_BF16, AT_BF16, BIAS, CK_SMALL},
+    {1, 40, 300, 2, 64, AT_BF16, AT_BF16, CAUSAL, CK_WIDE},
+    // wide heads and f32: by matmuls
+    {2, 70, 131, 2, 512, AT_F16, AT_F16, CAUSAL},
+    {1, 70, 131, 2, 512, AT_BF16, AT_F32, MASK | FUSED_QKV},
+    {2, 70, 131, 1, 512, AT_F32, AT_F32, BIAS_LINE | STRIDED},
+    {1, 3, 6000, 1, 512, AT_BF16, AT_BF16},
+    {1, 70, 70, 3, 264, AT_BF16, AT_BF16, CAUSAL | FUSED_QKV},
+    {1, 33, 1, 2, 512, AT_BF16, AT_BF16},
+    {1, 1, 33, 2, 264, AT_F16, AT_F16, BIAS},
     // Stable Diffusion at 512x512, two images
     {2, 4096, 4096, 8, 40, AT_F32, AT_F32, BENCH},
     {2, 1024, 1024, 8, 80, AT_F32, AT_F32, BENCH},
@@ -73,17 +109,28 @@ static const attention_row rows[] = {
     {1, 1024, 1024, 1, 512, AT_F32, AT_F32, BENCH | FUSED_QKV},
     {1, 1024, 1024, 1, 64, AT_F32, AT_F32, BENCH | FUSED_QKV},
     {1, 77, 77, 12, 64, AT_F32, AT_F32, BENCH | FUSED_QKV | CAUSAL},
+    {1, 77, 77, 12, 64, AT_BF16, AT_BF16, BENCH | FUSED_QKV | CAUSAL},
+    {1, 512, 512, 64, 64, AT_BF16, AT_BF16, BENCH | BIAS_LINE},
+    {1, 512, 512, 64, 64, AT_BF16, AT_BF16, BENCH | BIAS | FUSED_QKV},
+    {1, 16384, 16384, 1, 512, AT_BF16, AT_BF16, BENCH},
+    {2, 4096, 4096, 10, 64, AT_F16, AT_F16, BENCH},
+    {2, 1024, 1024, 20, 64, AT_F16, AT_F16, BENCH},
+    {2, 4096, 77, 10, 64, AT_F16, AT_F16, BENCH},
+    {2, 1024, 77, 20, 64, AT_F16, AT_F16, BENCH},
+    {2, 4096, 4096, 8, 40, AT_F16, AT_F16, BENCH},
+    {2, 4096, 77, 8, 40, AT_F16, AT_F16, BENCH},
+    {1, 4609, 4609, 24, 128, AT_BF16, AT_BF16, BENCH | FUSED_QKV},
     {1, 256, 256, 8, 64, AT_F32, AT_F32, BENCH | FUSED_QKV | BIAS},
 };
 
 static const char *label(int row, char out[160])
 {
     const attention_row *r = &rows[row];
-    snprintf(out, 160, "b%lld q%lld k%lld h%lld d%lld %s%s%s%s%s fill%d", (long long)r->b,
+    snprintf(out, 160, "b%lld q%lld k%lld h%lld d%lld %s%s%s%s%s%s fill%d", (long long)r->b,
              (long long)r->tq, (long long)r->tk, (long long)r->h, (long long)r->d,
              ck_dtype_name(r->in), r->flags & CAUSAL ? " causal" : "",
              r->flags & BIAS ? " bias" : "", r->flags & MASK ? " mask" : "",
-             r->flags & FUSED_QKV ? " qkv" : "", (int)r->fill);
+             r->flags & BIAS_LINE ? " line" : "", r->flags & FUSED_QKV ? " qkv" : "", (int)r->fill);
     return out;
 }
 
@@ -134,6 +181,15 @@ static void build(ck_run *r, int row)
         a->bias = ck_make(r, AT_F32, CK_SHAPE(c->flags & BIAS_ONE ? 1 : c->b, c->h, c->tq, c->tk),
                           l, c->flags & MASK ? CK_MASK : CK_UNIT);
     }
+    if (c->flags & BIAS_LINE) {
+        int64_t each = c->tq + c->tk - 1;
+        at_view lines = ck_make(r, AT_F32, CK_SHAPE(c->h, each), (ck_layout){0}, CK_UNIT);
+        a->bias = (at_view){.data = (float *)lines.data + c->tq - 1,
+                            .dtype = AT_F32,
+                            .rank = 4,
+                            .shape = {1, c->h, c->tq, c->tk},
+                            .stride = {c->h * each, each, -1, 1}};
+    }
     a->scale = (float)(1 / sqrt((double)c->d));
     a->causal = c->flags & CAUSAL;
     r->flops = 4.0 * (double)(c->b * c->h * c->tq) * (double)(c->tk * c->d);
@@ -175,11 +231,12 @@ static double scores(const at_attention_args *a, int64_t b, int64_t h, int64_t i
     return big;
 }
 
-// bf16 heads may have their probabilities rounded to bf16: each errs by up to 2^-9 of itself, uniformly, so six
-// deviations of the sum are 6 * 2^-9 / sqrt(3) times the root of the squared terms.
-static double rounded(double squares)
+// Heads of 16 bits may have their probabilities rounded to their format: each errs by up to 2^-9 of itself in bf16
+// (2^-12 in f16), uniformly, so six deviations of the sum are 6 * 2^-9 / sqrt(3) times the root of the squared terms.
+static double rounded(at_dtype in, double squares)
 {
-    return 6 * 0x1p-9 / sqrt(3) * sqrt(squares);
+    double most = in == AT_BF16 ? 0x1p-9 : in == AT_F16 ? 0x1p-12 : 0;
+    return 6 * most / sqrt(3) * sqrt(squares);
 }
 
 static void truth(ck_run *r)
@@ -205,7 +262,7 @@ static void truth(ck_run *r)
             }
             r->truth[row * d + c] = sum;
             r->mag[row * d + c] = mag * (1 + big); // an error e of a score is a factor 1 + e
-            if (a->q.dtype == AT_BF16) r->mag[row * d + c] += rounded(squares) / ck_attention.sum;
+            r->mag[row * d + c] += rounded(a->q.dtype, squares) / ck_attention.sum;
         }
     }
     free(s);
