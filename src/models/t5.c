@@ -127,62 +127,37 @@ static int64_t bucket_of(int64_t distance, int64_t buckets)
     return side + (far < half - 1 ? far : half - 1);
 }
 
-// A bias depends on key - query only: one line of 2t - 1 values per head, each row a window on it.
-static void fill_bias(float *out, float *line, const float *table, const t5_config *c,
-                      int64_t tokens)
+// The bias of each head by distance, from key = query - (tokens - 1) on.
+static void fill_lines(float *lines, const float *table, const t5_config *c, int64_t tokens)
 {
-    for (int64_t h = 0; h < c->heads; h++) {
+    for (int64_t h = 0; h < c->heads; h++)
         for (int64_t d = 1 - tokens; d < tokens; d++)
-            line[d + tokens - 1] = table[bucket_of(d, c->buckets) * c->heads + h];
-        for (int64_t q = 0; q < tokens; q++, out += tokens)
-            memcpy(out, line + tokens - 1 - q, (size_t)tokens * sizeof *out);
-    }
+            *lines++ = table[bucket_of(d, c->buckets) * c->heads + h];
 }
 
-// The same on another device, where the table lies: 64 heads of 512 tokens are 67 MB that need not be
-// sent.
-static at_tensor *looked_up_bias(at_ops *o, const t5_config *c, const at_weight *w, int64_t tokens)
-{
-    int64_t n = tokens * tokens;
-    int32_t *ids = n < INT32_MAX ? at_alloc((size_t)n * sizeof *ids) : NULL;
-    if (!ids)
-        return at_ops_poison(o, AT_ENOMEM, "no memory for the distances of %lld tokens",
-                             (long long)tokens);
-    for (int64_t d = 1 - tokens; d < tokens; d++) {
-        int32_t bucket = (int32_t)bucket_of(d, c->buckets);
-        for (int64_t q = d < 0 ? -d : 0; q < tokens && q + d < tokens; q++)
-            ids[q * tokens + q + d] = bucket;
-    }
-    at_tensor *rows = at_empty(o, AT_F32, 3, (int64_t[]){1, n, c->heads});
-    at_embedding(at_into(o, rows), w, ids, n);
-    at_free(ids);
-    rows = at_reshape(o, rows, 4, (int64_t[]){1, tokens, tokens, c->heads});
-    return at_contiguous(o, at_permute(o, rows, (int[]){0, 3, 1, 2}));
-}
-
-// [1, heads, t, t] f32 from a table [buckets, heads].
+// [1, heads, t, t] f32 from a table [buckets, heads]. A bias depends on key - query only: one line of
+// 2t - 1 values a head, and every row of the result is a window on it, one value before the last row's.
 static at_tensor *position_bias(at_ops *o, const t5_config *c, const at_weight *w, int64_t tokens)
 {
     at_status st = AT_OK;
-    at_tensor *host = NULL, *bias = NULL;
-    if (!at_ops_device(o)->host) return looked_up_bias(o, c, w, tokens);
-    int64_t shape[] = {1, c->heads, tokens, tokens}, n = c->buckets * c->heads;
-    float *table = at_alloc((size_t)(n + 2 * tokens) * sizeof *table);
+    at_tensor *bias = NULL;
+    const at_tensor *lines;
+    int64_t each = 2 * tokens - 1, n = c->buckets * c->heads, shape[] = {c->heads, each};
+    int64_t windows[] = {1, c->heads, tokens, tokens}, strides[] = {c->heads * each, each, -1, 1};
+    float *table = at_alloc((size_t)(n + c->heads * each) * sizeof *table);
 
     if (!table) AT_TRY(at_fail(AT_ENOMEM, "no memory for %lld biases", (long long)n));
-    AT_TRY(at_tensor_new(at_device_cpu(), AT_F32, 4, shape, &host));
     AT_TRY(at_weight_ready(w));
     at_weight_read_f32(w, 0, n, table);
-    fill_bias(at_tensor_data(host), table + n, table, c, tokens);
-    bias = at_ops_adopt(o, host);
-    host = NULL;
+    fill_lines(table + n, table, c, tokens);
+    lines = at_from_host(o, AT_F32, 2, shape, table + n);
+    if (lines) AT_TRY(at_tensor_view(lines, 4, windows, strides, tokens - 1, &bias));
 out:
     if (st != AT_OK)
         at_ops_poison(o, st, "position bias of %lld tokens: %s", (long long)tokens,
                       at_error_text());
-    at_tensor_release(&host);
     at_free(table);
-    return bias;
+    return bias ? at_ops_adopt(o, bias) : NULL;
 }
 
 // x f32; the result has the compute dtype.
