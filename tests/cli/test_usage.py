@@ -138,9 +138,20 @@ class Usage(kit.Case):
             json.dump(spec, f)
         r = self.check(self.atelier("verify", case), 1, "1 of 1 cases differ")
         self.assertIn("FAIL", r.out)
+        # Among several, what cannot run is told and the rest go on.
+        r = self.check(self.atelier("verify", case, "/nowhere", os.path.join(golden, "t5")), 1,
+                       "1 of 3 cases differ", "1 cannot run")
+        self.assertIn("/nowhere/case.json: no such file REFUSED", r.out)
+        self.assertIn("3 cases on cpu in their own types: 1 pass", r.out)
         with open(os.path.join(case, "case.json"), "w") as f:
             f.write("{")
         self.check(self.atelier("verify", case), 4, "case.json")
+
+    def test_verify_has_a_tolerance_for_each_type(self):
+        golden = os.path.join(kit.SOURCE, "tests/golden")
+        for dtype in ("f32", "bf16", "fp16", "fp8"):
+            self.check(self.atelier("verify", "--dtype", dtype, os.path.join(golden, "t5"),
+                                    os.path.join(golden, "tokens_clip")), 0)
 
 
 if __name__ == "__main__":
