@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
@@ -75,6 +76,63 @@ static at_status open_regular(const char *path, int *fd, uint64_t *size)
     return AT_OK;
 }
 
+// Mappings that are open, with their files: a handful, so a list is enough.
+typedef struct mapping {
+    struct mapping *next;
+    const uint8_t *data;
+    size_t size;
+    int fd;
+} mapping;
+static pthread_mutex_t g_mappings_lock = PTHREAD_MUTEX_INITIALIZER;
+static mapping *g_mappings;
+
+// Takes fd, if there is memory to remember it.
+static void remember(const uint8_t *data, size_t size, int fd)
+{
+    mapping *m = at_alloc(sizeof *m);
+
+    if (!m) {
+        close(fd);
+        return;
+    }
+    pthread_mutex_lock(&g_mappings_lock);
+    *m = (mapping){g_mappings, data, size, fd};
+    g_mappings = m;
+    pthread_mutex_unlock(&g_mappings_lock);
+}
+
+static void forget(const uint8_t *data)
+{
+    mapping *gone = NULL;
+
+    pthread_mutex_lock(&g_mappings_lock);
+    for (mapping **at = &g_mappings; *at && !gone; at = &(*at)->next) {
+        if ((*at)->data != data) continue;
+        gone = *at;
+        *at = gone->next;
+        break;
+    }
+    pthread_mutex_unlock(&g_mappings_lock);
+    if (gone) close(gone->fd);
+    at_free(gone);
+}
+
+int at_map_file(const void *p, size_t bytes, uint64_t *offset)
+{
+    uintptr_t at = (uintptr_t)p;
+    int fd = -1;
+
+    pthread_mutex_lock(&g_mappings_lock);
+    for (const mapping *m = g_mappings; m && fd < 0; m = m->next) {
+        uintptr_t base = (uintptr_t)m->data;
+        if (at < base || at - base > m->size || bytes > m->size - (at - base)) continue;
+        *offset = at - base;
+        fd = m->fd;
+    }
+    pthread_mutex_unlock(&g_mappings_lock);
+    return fd;
+}
+
 at_status at_map_open(const char *path, at_map *out)
 {
     at_status st = AT_OK;
@@ -91,6 +149,10 @@ at_status at_map_open(const char *path, at_map *out)
         if (p == MAP_FAILED) AT_TRY(fail_errno(path, "map"));
     }
     *out = (at_map){p, (size_t)size};
+    if (p) {
+        remember(p, (size_t)size, fd);
+        return AT_OK;
+    }
 out:
     close(fd);
     return st;
@@ -99,7 +161,10 @@ out:
 void at_map_close(at_map *m)
 {
     // The mapping is handed out const; giving it back does not write to it.
-    if (m->data) munmap((void *)(uintptr_t)m->data, m->size);
+    if (m->data) {
+        forget(m->data);
+        munmap((void *)(uintptr_t)m->data, m->size);
+    }
     *m = (at_map){0};
 }
 

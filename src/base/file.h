@@ -18,6 +18,10 @@ typedef struct at_map {
 
 at_status at_map_open(const char *path, at_map *out); // AT_ENOTFOUND, AT_EIO
 void at_map_close(at_map *m);
+// The file behind `bytes` bytes at `p`, if they lie in one open mapping, for who would rather read than fault
+// pages in: its descriptor (good until that mapping is closed; read with pread alone) and the offset of p
+// in it. -1: they do not.
+int at_map_file(const void *p, size_t bytes, uint64_t *offset);
 
 // The whole file with a NUL behind it (not counted in *size). Refuses more than `max` bytes.
 at_status at_file_read(const char *path, size_t max, char **out, size_t *size);

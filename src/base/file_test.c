@@ -199,6 +199,31 @@ static void read_faults_are_io_errors(void **state)
     assert_int_equal(at_mem_get_stats().live_bytes, live);
 }
 
+static void a_mapping_knows_its_file(void **state)
+{
+    at_map m;
+    at_atomic_file *f = NULL;
+    uint64_t offset = 0;
+    char got[4];
+
+    (void)state;
+    assert_int_equal(at_atomic_open(in_dir("mapped"), &f), AT_OK);
+    assert_int_equal(at_atomic_write(f, "0123456789", 10), AT_OK);
+    assert_int_equal(at_atomic_commit(&f), AT_OK);
+    assert_int_equal(at_map_open(in_dir("mapped"), &m), AT_OK);
+    int fd = at_map_file(m.data + 3, 4, &offset);
+    assert_true(fd >= 0);
+    assert_int_equal(offset, 3);
+    assert_int_equal(pread(fd, got, 4, (off_t)offset), 4);
+    assert_memory_equal(got, "3456", 4);
+    assert_int_equal(at_map_file(m.data + 8, 2, &offset), fd);
+    assert_int_equal(at_map_file(m.data + 8, 3, &offset), -1);
+    assert_int_equal(at_map_file(got, 4, &offset), -1);
+    const uint8_t *old = m.data;
+    at_map_close(&m);
+    assert_int_equal(at_map_file(old, 1, &offset), -1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -208,6 +233,7 @@ int main(void)
         cmocka_unit_test(an_aborted_write_leaves_the_old_file),
         cmocka_unit_test(every_io_fault_leaves_the_old_file_and_no_temporary),
         cmocka_unit_test(read_faults_are_io_errors),
+        cmocka_unit_test(a_mapping_knows_its_file),
     };
 
     return cmocka_run_group_tests(tests, make_dir, drop_dir);

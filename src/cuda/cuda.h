@@ -13,11 +13,13 @@
 #include "cuda/cublaslt.h"
 #include "cuda/cudnn.h"
 #include "cuda/kernels.h"
+#include "cuda/residency.h"
 #include "tensor/device.h"
 
 typedef struct at_cuda_pool at_cuda_pool;
 typedef struct at_cuda_plans at_cuda_plans;
 typedef struct at_cuda_tuned at_cuda_tuned;
+typedef struct at_cuda_uploader at_cuda_uploader;
 
 typedef struct at_cuda {
     at_device dev; // first: the registry hands out &dev; dev.stream points back here
@@ -31,9 +33,9 @@ typedef struct at_cuda {
     void *workspace; // of both libraries
     size_t workspace_bytes;
     at_cuda_plans *linear_plans, *attention_plans, *conv_plans;
-    at_cuda_tuned *tuned; // of linear_tune.c; NULL until the first plan
-    char *staging; // pinned, for uploads
-    cudaEvent_t staged[2];
+    at_cuda_tuned *tuned;       // of linear_tune.c; NULL until the first plan
+    at_cuda_uploader *uploader; // NULL before the first upload
+    at_residency weights;
     bool recording; // a CUDA graph is being captured: no host copies, no plan making, no waiting
     int recordings; // that live
     cudaEvent_t rounds[2]; // of throttle
@@ -54,7 +56,7 @@ void at_cuda_free(at_cuda *g, void *p);
 // While g->recording is set, blocks come from (and go back to) lists of their own, which take what
 // they lack from the kept ones and give nothing back before the last recording is gone.
 void at_cuda_pool_release_recorded(at_cuda *g);
-// Host bytes to the device through pinned staging; returns when the host bytes may be reused.
+// Host bytes to the device (upload.c); returns when the host bytes may be reused.
 at_status at_cuda_upload(at_cuda *g, void *dst, const void *src, size_t bytes);
 
 // --- graph.c: recordings of at_device_ops ---------------------------------------------------------
@@ -86,9 +88,22 @@ at_status at_cuda_weight(at_cuda *g, const at_wview *w, at_dtype dtype, bool fil
 // A matrix [n, k], k a multiple of 16, in fp8 (a file's own format, or e4m3) with an f32 scale a row.
 at_status at_cuda_weight_rows8(at_cuda *g, const at_wview *w, at_view *out, const float **scales,
                                void **owned);
-// A vector (bias, affine) as f32 or in `dtype`, scale folded in; NULL data gives NULL.
+// A vector (bias, affine) in `dtype`; NULL data gives NULL.
 at_status at_cuda_vector(at_cuda *g, const at_wview *w, at_dtype dtype, const void **out,
                          void **owned);
+
+// What a slot makes of a weight for itself (quantised bytes with their scales, summed filters): `bytes` bytes that
+// `form_of` fills from the stored bytes on the device, in stream order. `kind` (1, 2, ...) tells such forms
+// apart: the rows stand here.
+enum { AT_CUDA_FORM_FP8_ROWS = 1, AT_CUDA_FORM_PHASES = 2 };
+typedef at_status at_cuda_make_form(at_cuda *g, const at_wview *w, const at_view *stored,
+                                    void *out);
+at_status at_cuda_weight_made(at_cuda *g, const at_wview *w, int kind, size_t bytes,
+                              at_cuda_make_form *form_of, void **out, void **owned);
+// at_device_ops.prefetch.
+at_status at_cuda_prefetch(at_device *d, const at_wview *list, size_t n);
+// Forms go until `bytes` are in the pool: residency.h says which. False: none may go.
+bool at_cuda_weights_leave(at_cuda *g, size_t bytes);
 
 // --- plans.c: what a library chose for a problem, by the problem's bytes --------------------------
 at_status at_cuda_plans_new(at_cuda_plans **out);

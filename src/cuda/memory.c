@@ -7,15 +7,13 @@
 // What a recorded graph writes must stay its own, so blocks of recordings never mix with the others:
 // all graphs of a device share one set of lists (they run one after the other), and a block that a
 // graph took belongs to that set until the last graph is gone.
-// Easy to get wrong: pageable host memory is staged by the driver with a copy of its own; large
-// uploads (weights in a mapped file) go through two pinned halves, so that paging in and the copy
-// overlap.
+// When the device is full: what is kept goes back first, then what idle recordings hold, then weights
+// (weights.c says which). Inside a recording nothing may move: there an allocation fails.
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/mem.h"
-#include "base/trace.h"
 #include "cuda/cuda.h"
 #include "cuda/linear.h"
 
@@ -26,7 +24,7 @@ typedef struct block {
     bool recorded; // belongs to recordings
 } block;
 
-enum { CLASSES = 512, BUCKETS = 4096, STAGE_BYTES = 16 << 20 };
+enum { CLASSES = 512, BUCKETS = 4096 };
 
 struct at_cuda_pool {
     pthread_mutex_t lock;
@@ -138,30 +136,36 @@ static void flush(at_cuda_pool *p)
     p->kept_bytes = 0;
 }
 
-at_status at_cuda_alloc(at_cuda *g, size_t bytes, void **out)
+// Fresh memory; what others are to have left counts as not there. Locked.
+static cudaError_t fresh(at_cuda *g, size_t bytes, bool spare, void **out)
+{
+    size_t rest = 0, all = 0;
+    if (spare && g->dev.reserve_bytes && cudaMemGetInfo(&rest, &all) == cudaSuccess &&
+        (rest < bytes || rest - bytes < g->dev.reserve_bytes))
+        return cudaErrorMemoryAllocation;
+    cudaError_t e = cudaMalloc(out, bytes);
+    if (e == cudaErrorMemoryAllocation) (void)cudaGetLastError();
+    return e;
+}
+
+// A block of that size, kept or fresh, among the used ones; NULL: *e says why not.
+static block *get_block(at_cuda *g, size_t want, bool spare, cudaError_t *e)
 {
     at_cuda_pool *p = g->pool;
-    cudaError_t e = cudaSuccess;
-    size_t want = rounded(bytes);
 
-    *out = NULL;
+    *e = cudaSuccess;
     pthread_mutex_lock(&p->lock);
     block *b = take_kept(p, want, g->recording);
-    if (!b) {
-        b = at_calloc(1, sizeof *b);
-        if (b) {
-            b->bytes = want;
-            cudaSetDevice(g->ordinal);
-            e = cudaMalloc(&b->address, want);
-            if (e == cudaErrorMemoryAllocation) {
-                (void)cudaGetLastError();
-                flush(p);
-                e = cudaMalloc(&b->address, want);
-            }
-            if (e != cudaSuccess) {
-                at_free(b);
-                b = NULL;
-            }
+    if (!b && (b = at_calloc(1, sizeof *b))) {
+        b->bytes = want;
+        *e = fresh(g, want, spare, &b->address);
+        if (*e == cudaErrorMemoryAllocation && !g->recording) {
+            flush(p);
+            *e = fresh(g, want, spare, &b->address);
+        }
+        if (*e != cudaSuccess) {
+            at_free(b);
+            b = NULL;
         }
     }
     if (b) {
@@ -169,15 +173,34 @@ at_status at_cuda_alloc(at_cuda *g, size_t bytes, void **out)
         b->recorded = b->recorded || g->recording;
         b->next = *bucket;
         *bucket = b;
-        *out = b->address;
     }
     pthread_mutex_unlock(&p->lock);
-    if (e == cudaErrorMemoryAllocation) {
-        (void)cudaGetLastError();
-        return AT_ENOMEM; // the registry says how much is in use
+    return b;
+}
+
+at_status at_cuda_alloc(at_cuda *g, size_t bytes, void **out)
+{
+    size_t want = rounded(bytes);
+    cudaError_t e;
+
+    *out = NULL;
+    if (*g->dev.lost) return at_device_check(&g->dev);
+    cudaSetDevice(g->ordinal);
+    block *b = get_block(g, want, true, &e);
+    bool may = !g->recording;
+    if (!b && e == cudaErrorMemoryAllocation && may && g->dev.reclaim && g->dev.reclaim(&g->dev))
+        b = get_block(g, want, true, &e);
+    while (!b && e == cudaErrorMemoryAllocation && may && at_cuda_weights_leave(g, want))
+        b = get_block(g, want, true, &e);
+    if (!b && e == cudaErrorMemoryAllocation && may) // better into others' room than no picture
+        b = get_block(g, want, false, &e);
+    if (b) {
+        *out = b->address;
+        return AT_OK;
     }
-    if (!b && e == cudaSuccess) return at_fail(AT_ENOMEM, "cuda: no host memory for a block");
-    return b ? AT_OK : at_cuda_check(g, e, "memory");
+    if (e == cudaErrorMemoryAllocation) return AT_ENOMEM; // the registry says how much is in use
+    if (e == cudaSuccess) return at_fail(AT_ENOMEM, "cuda: no host memory for a block");
+    return at_cuda_check(g, e, "memory");
 }
 
 void at_cuda_free(at_cuda *g, void *address)
@@ -212,36 +235,6 @@ void at_cuda_pool_release_recorded(at_cuda *g)
         for (block *b = p->used[i]; b; b = b->next)
             b->recorded = false;
     pthread_mutex_unlock(&p->lock);
-}
-
-// Pinned halves, filled and sent in turn.
-at_status at_cuda_upload(at_cuda *g, void *dst, const void *src, size_t bytes)
-{
-    at_status st = AT_OK;
-    cudaError_t e;
-    size_t half = STAGE_BYTES / 2;
-    double began = at_trace_begin();
-
-    if (g->recording) return at_fail(AT_EDEVICE, "%s: host bytes inside a recording", g->dev.name);
-    if (!g->staging) {
-        e = cudaHostAlloc((void **)&g->staging, STAGE_BYTES, cudaHostAllocDefault);
-        for (int i = 0; i < 2 && e == cudaSuccess; i++)
-            e = cudaEventCreateWithFlags(&g->staged[i], cudaEventDisableTiming);
-        AT_TRY(at_cuda_check(g, e, "pinned staging memory"));
-    }
-    for (size_t at = 0, i = 0; at < bytes; at += half, i ^= 1) {
-        size_t n = bytes - at < half ? bytes - at : half;
-        char *stage = g->staging + i * half;
-        AT_TRY(at_cuda_check(g, cudaEventSynchronize(g->staged[i]), "waiting for an upload"));
-        memcpy(stage, (const char *)src + at, n);
-        AT_TRY(at_cuda_check(
-            g, cudaMemcpyAsync((char *)dst + at, stage, n, cudaMemcpyHostToDevice, g->stream),
-            "an upload"));
-        AT_TRY(at_cuda_check(g, cudaEventRecord(g->staged[i], g->stream), "an upload"));
-    }
-    at_trace_end_bytes(began, "upload", (double)bytes, "staged to %s", g->dev.name);
-out:
-    return st;
 }
 
 // --- the registry's slots ------------------------------------------------------------------------
@@ -305,6 +298,7 @@ const at_device_ops at_cuda_device_ops = {
     .to_host = dev_to_host,
     .synchronize = dev_synchronize,
     .memory = dev_memory,
+    .prefetch = at_cuda_prefetch,
     .record_begin = at_cuda_record_begin,
     .record_end = at_cuda_record_end,
     .replay = at_cuda_replay,

@@ -1,27 +1,52 @@
 // SPDX-License-Identifier: Apache-2.0
 // weights.c - a weight's forms on the device.
 // Idea: the weight's packed slot holds a short list of forms (stored bytes, converted to the
-// arithmetic's format, filter layout, vectors in f32), each made once when first asked for; the list
-// dies with the weight. A part of a weight has no slot: its form lives for one call.
+// arithmetic's format, filter layout, what a slot makes of it), each made once when first asked for.
+// Forms stay until the weight dies or their room is wanted (residency.h): then they are made again
+// when they are asked for again. Stored bytes may be on their way before anybody asks (prefetch).
+// A part of a weight has no slot: its form lives for one call.
+// Easy to get wrong: whoever remembers a form's address (a recording) must look at dev.moved; making a
+// form takes memory, and that may send other forms away, so what is being made from is busy.
+// Ownership: forms belong to the list in the slot; one lock guards all lists and residencies, and is
+// held for no longer than looking something up.
+#include <pthread.h>
 #include <stdatomic.h>
 #include <string.h>
 
 #include "base/mem.h"
-#include "cuda/cuda.h"
-#include "cuda/rows8.h"
+#include "cuda/residency.h"
+#include "cuda/upload.h"
+
+enum { PLAIN = 0, FILTER = -1 }; // kinds; those of slots are above 0
 
 typedef struct form {
+    at_resident here; // first
     struct form *next;
+    struct forms *list;
+    at_cuda *owner;
     at_dtype dtype;
-    bool filter, rows8;
-    size_t tail; // bytes behind the elements: scales of rows
+    int kind;
+    bool ahead; // stored bytes that nobody has asked for yet
     at_view view;
+    at_cuda_transfer transfer; // done NULL: none
 } form;
 
 typedef struct forms {
-    at_cuda *owner;
+    const void *tag; // &the_tag: another backend's slot has something else here
     form *first;
 } forms;
+
+static const char the_tag;
+static pthread_mutex_t g_lock = PTHREAD_MUTEX_INITIALIZER;
+
+static void lock(void)
+{
+    pthread_mutex_lock(&g_lock);
+}
+static void unlock(void)
+{
+    pthread_mutex_unlock(&g_lock);
+}
 
 at_view at_cuda_view(void *data, at_dtype dtype, int rank, const int64_t *shape)
 {
@@ -35,158 +60,264 @@ at_view at_cuda_view(void *data, at_dtype dtype, int rank, const int64_t *shape)
     return v;
 }
 
-static void forms_free(void *data)
+static size_t stored_bytes(const at_view *v)
 {
-    forms *f = data;
-    for (form *x = f->first, *next; x; x = next) {
-        next = x->next;
-        at_device_free(&f->owner->dev, x->view.data,
-                       (size_t)at_cuda_count(&x->view) * at_cuda_size(x->view.dtype) + x->tail);
-        at_free(x);
-    }
+    return (size_t)at_cuda_count(v) * at_cuda_size(v->dtype);
+}
+
+// --- lists -----------------------------------------------------------------------------------------
+// Locked: out of its weight's list and of its device's.
+static void unlink_form(form *f)
+{
+    for (form **at = &f->list->first; *at; at = &(*at)->next)
+        if (*at == f) {
+            *at = f->next;
+            break;
+        }
+    at_residency_remove(&f->owner->weights, &f->here);
+}
+
+// Unlinked already.
+static void free_form(form *f)
+{
+    at_cuda_transfer_drop(f->owner, &f->transfer);
+    at_device_free(&f->owner->dev, f->view.data, f->here.bytes);
     at_free(f);
 }
 
-// The weight's list on this device; NULL if it has no slot, or another device's list is there.
-static forms *forms_of(at_cuda *g, at_packed *slot)
+static void forms_free(void *data)
 {
-    if (!slot) return NULL;
-    forms *f = atomic_load_explicit(&slot->data, memory_order_acquire);
-    if (!f) {
-        f = at_calloc(1, sizeof *f);
-        if (!f) return NULL;
-        f->owner = g;
-        slot->free = forms_free;
-        void *none = NULL;
-        if (!atomic_compare_exchange_strong(&slot->data, &none, f)) {
-            at_free(f);
-            f = none;
-        }
+    forms *l = data;
+    for (form *f;;) {
+        lock();
+        f = l->first;
+        if (f) unlink_form(f);
+        unlock();
+        if (!f) break;
+        cudaSetDevice(f->owner->ordinal);
+        free_form(f);
     }
-    return f->owner == g ? f : NULL;
+    at_free(l);
 }
 
-// Bytes as stored, on the device, in scratch.
-static at_status upload(at_cuda *g, const at_view *v, void **out)
+// The weight's list; NULL if it has no slot, or another backend's things are in it.
+static forms *forms_of(at_packed *slot)
 {
-    size_t bytes = (size_t)at_cuda_count(v) * at_cuda_size(v->dtype);
-    at_status st = at_device_alloc(&g->dev, bytes, out);
-    if (st == AT_OK) st = at_cuda_upload(g, *out, v->data, bytes);
+    if (!slot) return NULL;
+    forms *l = atomic_load_explicit(&slot->data, memory_order_acquire);
+    if (!l) {
+        l = at_calloc(1, sizeof *l);
+        if (!l) return NULL;
+        l->tag = &the_tag;
+        __atomic_store_n(&slot->free, forms_free, __ATOMIC_RELAXED);
+        void *none = NULL;
+        if (!atomic_compare_exchange_strong(&slot->data, &none, l)) {
+            at_free(l);
+            l = none;
+        }
+    }
+    return l->tag == &the_tag ? l : NULL;
+}
+
+// Locked.
+static form *find(const at_cuda *g, const forms *l, at_dtype dtype, int kind)
+{
+    for (form *f = l ? l->first : NULL; f; f = f->next)
+        if (f->owner == g && f->kind == kind && (kind > 0 || f->dtype == dtype)) return f;
+    return NULL;
+}
+
+static form *add_form(at_cuda *g, forms *l, const at_view *v, int kind, size_t bytes)
+{
+    form *f = at_calloc(1, sizeof *f);
+    if (!f) {
+        at_fail(AT_ENOMEM, "%s: no host memory for a weight", g->dev.name);
+        return NULL;
+    }
+    f->list = l;
+    f->owner = g;
+    f->dtype = v->dtype;
+    f->kind = kind;
+    f->view = *v;
+    f->here.bytes = bytes;
+    lock();
+    f->next = l->first;
+    l->first = f;
+    at_residency_add(&g->weights, &f->here, atomic_load(&g->dev.epoch));
+    unlock();
+    return f;
+}
+
+// --- going -------------------------------------------------------------------------------------------
+static bool send_away(at_cuda *g, bool idle, size_t *freed)
+{
+    lock();
+    form *f = (form *)at_residency_victim(&g->weights, atomic_load(&g->dev.epoch), idle);
+    if (f) unlink_form(f);
+    unlock();
+    if (!f) return false;
+    *freed += f->here.bytes;
+    atomic_fetch_add(&g->dev.moved, 1);
+    free_form(f);
+    return true;
+}
+
+bool at_cuda_weights_leave(at_cuda *g, size_t bytes)
+{
+    size_t freed = 0;
+    while (freed < bytes && send_away(g, true, &freed)) {
+    }
+    while (freed < bytes && send_away(g, false, &freed)) {
+    }
+    return freed > 0;
+}
+
+// What the settings ask for before one more form of `bytes` is made.
+static void keep_limits(at_cuda *g, size_t bytes)
+{
+    size_t freed = 0;
+    if (g->dev.drop_idle)
+        while (send_away(g, true, &freed)) {
+        }
+    if (!g->dev.weight_bytes) return;
+    while (g->weights.bytes + bytes > g->dev.weight_bytes)
+        if (!send_away(g, true, &freed) && !send_away(g, false, &freed)) break;
+}
+
+// --- coming ------------------------------------------------------------------------------------------
+// The stored bytes on the device: a form that is there (busy then), or a fresh upload to be freed.
+typedef struct source {
+    form *kept;
+    at_view view;
+    void *scratch;
+} source;
+
+// What is on its way is waited for, once.
+static at_status arrived(at_cuda *g, form *f)
+{
+    if (!f->transfer.done) return AT_OK;
+    at_status st = at_cuda_transfer_join(g, &f->transfer);
+    if (st == AT_OK) at_cuda_transfer_drop(g, &f->transfer);
     return st;
 }
 
-// One form in fresh device memory.
-static at_status make(at_cuda *g, const at_wview *w, at_dtype dtype, bool filter, at_view *out)
+static at_status open_source(at_cuda *g, const at_wview *w, const forms *l, source *s)
 {
     at_status st = AT_OK;
-    void *raw = NULL, *made = NULL;
-    size_t stored = (size_t)at_cuda_count(&w->v) * at_cuda_size(w->v.dtype);
-    size_t bytes = (size_t)at_cuda_count(&w->v) * at_cuda_size(dtype);
-    int64_t shape[AT_MAX_RANK];
+    size_t bytes = stored_bytes(&w->v);
 
+    lock();
+    s->kept = find(g, l, w->v.dtype, PLAIN);
+    if (s->kept) s->kept->here.busy = true;
+    unlock();
+    if (s->kept) {
+        s->view = s->kept->view;
+        return arrived(g, s->kept);
+    }
+    AT_TRY(at_device_alloc(&g->dev, bytes, &s->scratch));
+    s->view = at_cuda_view(s->scratch, w->v.dtype, w->v.rank, w->v.shape);
+    AT_TRY(at_cuda_upload(g, s->scratch, w->v.data, bytes));
+out:
+    return st;
+}
+
+// `done`: something was made of it, so bytes that nobody asked for may go.
+static void close_source(at_cuda *g, const at_wview *w, source *s, bool done)
+{
+    form *gone = NULL;
+    if (s->kept) {
+        lock();
+        s->kept->here.busy = false;
+        if (done && s->kept->ahead) unlink_form(gone = s->kept);
+        unlock();
+    }
+    if (gone) free_form(gone);
+    at_device_free(&g->dev, s->scratch, stored_bytes(&w->v));
+}
+
+// The view that a conversion fills.
+static at_view converted(const at_wview *w, at_dtype dtype, int kind, void *data)
+{
+    int64_t shape[AT_MAX_RANK];
     memcpy(shape, w->v.shape, sizeof shape);
-    if (filter) {
+    if (kind == FILTER) {
         shape[1] = w->v.shape[2];
         shape[2] = w->v.shape[3];
         shape[3] = w->v.shape[1];
     }
-    AT_TRY(upload(g, &w->v, &raw));
-    if (dtype == w->v.dtype && !filter) {
-        *out = at_cuda_view(raw, dtype, w->v.rank, shape);
-        raw = NULL;
+    return at_cuda_view(data, dtype, w->v.rank, shape);
+}
+
+typedef struct wish {
+    at_dtype dtype;
+    int kind;
+    size_t bytes;
+    at_cuda_make_form *make; // of kinds above 0
+} wish;
+
+// One form in fresh device memory.
+static at_status make(at_cuda *g, const at_wview *w, const forms *l, const wish *want, at_view *out)
+{
+    at_status st = AT_OK;
+    source s = {0};
+    void *made = NULL;
+
+    keep_limits(g, want->bytes);
+    AT_TRY(open_source(g, w, l, &s));
+    if (want->kind == PLAIN && want->dtype == w->v.dtype) { // the upload itself
+        *out = s.view;
+        s.scratch = NULL;
         goto out;
     }
-    AT_TRY(at_device_alloc(&g->dev, bytes, &made));
-    at_view from = at_cuda_view(raw, w->v.dtype, w->v.rank, w->v.shape);
-    *out = at_cuda_view(made, dtype, w->v.rank, shape);
-    AT_TRY(at_cuda_check(
-        g, filter ? at_k_filter(g->stream, &from, out) : at_k_copy(g->stream, &from, out),
-        "converting a weight"));
-    made = NULL;
+    AT_TRY(at_device_alloc(&g->dev, want->bytes, &made));
+    *out = converted(w, want->dtype, want->kind, made);
+    if (want->make)
+        st = want->make(g, w, &s.view, made);
+    else
+        st = at_cuda_check(g,
+                           want->kind == FILTER ? at_k_filter(g->stream, &s.view, out)
+                                                : at_k_copy(g->stream, &s.view, out),
+                           "converting a weight");
+    if (st == AT_OK) made = NULL;
 out:
-    at_device_free(&g->dev, raw, stored);
-    at_device_free(&g->dev, made, bytes);
+    close_source(g, w, &s, st == AT_OK);
+    at_device_free(&g->dev, made, want->bytes);
     return st;
 }
 
-// fp8 with a scale a row behind the elements. Files in fp8 keep their bytes.
-static at_status make_rows8(at_cuda *g, const at_wview *w, at_view *out)
+static at_status get(at_cuda *g, const at_wview *w, const wish *want, at_view *out, void **owned)
 {
     at_status st = AT_OK;
-    void *raw = NULL, *made = NULL;
-    int64_t n = w->v.shape[0], k = w->v.shape[1], shape[] = {1, n, k};
-    size_t stored = (size_t)(n * k) * at_cuda_size(w->v.dtype);
-    size_t bytes = (size_t)(n * k) + (size_t)n * sizeof(float);
-    bool fp8 = w->v.dtype == AT_F8E4M3 || w->v.dtype == AT_F8E5M2;
-    cudaError_t e;
-
-    AT_TRY(upload(g, &w->v, &raw));
-    AT_TRY(at_device_alloc(&g->dev, bytes, &made));
-    at_view from = at_cuda_view(raw, w->v.dtype, 3, shape);
-    at_view scales = at_cuda_view((char *)made + n * k, AT_F32, 1, &n);
-    if (fp8) {
-        e = cudaMemcpyAsync(made, raw, stored, cudaMemcpyDeviceToDevice, g->stream);
-        if (e == cudaSuccess) e = at_k_fill(g->stream, &scales, 1.0);
-    } else {
-        e = at_k_rows8(g->stream, &from, made, scales.data);
-    }
-    AT_TRY(at_cuda_check(g, e, "rounding a weight to fp8"));
-    *out = at_cuda_view(made, fp8 ? w->v.dtype : AT_F8E4M3, 2, w->v.shape);
-    made = NULL;
-out:
-    at_device_free(&g->dev, raw, stored);
-    at_device_free(&g->dev, made, bytes);
-    return st;
-}
-
-static at_status get(at_cuda *g, const at_wview *w, at_dtype dtype, bool filter, bool rows8,
-                     at_view *out, void **owned)
-{
-    at_status st = AT_OK;
-    forms *list = forms_of(g, w->packed);
-    form *f = NULL;
+    forms *l = forms_of(w->packed);
 
     *owned = NULL;
-    for (form *x = list ? list->first : NULL; x; x = x->next)
-        if (x->dtype == dtype && x->filter == filter && x->rows8 == rows8) {
-            *out = x->view;
-            return AT_OK;
-        }
-    if (list) {
-        f = at_calloc(1, sizeof *f);
-        if (!f) return at_fail(AT_ENOMEM, "%s: no host memory for a weight", g->dev.name);
+    lock();
+    form *f = find(g, l, want->dtype, want->kind);
+    if (f) {
+        at_residency_touch(&g->weights, &f->here, atomic_load(&g->dev.epoch));
+        f->ahead = false;
+        *out = f->view;
     }
-    st = rows8 ? make_rows8(g, w, out) : make(g, w, dtype, filter, out);
-    if (st != AT_OK) {
-        at_free(f);
-        return st;
-    }
-    if (!f) {
-        *owned = out->data;
-        return AT_OK;
-    }
-    *f = (form){.next = list->first,
-                .dtype = dtype,
-                .filter = filter,
-                .rows8 = rows8,
-                .tail = rows8 ? (size_t)out->shape[0] * sizeof(float) : 0,
-                .view = *out};
-    list->first = f;
-    return AT_OK;
+    unlock();
+    if (f) return arrived(g, f);
+    if (g->recording) // it would be queued to happen again and again
+        return at_fail(AT_EDEVICE, "%s: a weight is not resident inside a recording", g->dev.name);
+    AT_TRY(make(g, w, l, want, out));
+    if (l && add_form(g, l, out, want->kind, want->bytes)) return AT_OK;
+    *owned = out->data;
+    // The caller gives it to the pool: it is not counted from here on.
+    atomic_fetch_sub_explicit(&g->dev.live_bytes, want->bytes, memory_order_relaxed);
+out:
+    return st;
 }
 
 at_status at_cuda_weight(at_cuda *g, const at_wview *w, at_dtype dtype, bool filter, at_view *out,
                          void **owned)
 {
-    return get(g, w, dtype == AT_DTYPE_COUNT ? w->v.dtype : dtype, filter, false, out, owned);
-}
-
-at_status at_cuda_weight_rows8(at_cuda *g, const at_wview *w, at_view *out, const float **scales,
-                               void **owned)
-{
-    at_status st = get(g, w, AT_F8E4M3, false, true, out, owned);
-    if (st == AT_OK) *scales = (const float *)((char *)out->data + at_cuda_count(out));
-    return st;
+    wish want = {.dtype = dtype == AT_DTYPE_COUNT ? w->v.dtype : dtype,
+                 .kind = filter ? FILTER : PLAIN};
+    want.bytes = (size_t)at_cuda_count(&w->v) * at_cuda_size(want.dtype);
+    return get(g, w, &want, out, owned);
 }
 
 at_status at_cuda_vector(at_cuda *g, const at_wview *w, at_dtype dtype, const void **out,
@@ -196,7 +327,69 @@ at_status at_cuda_vector(at_cuda *g, const at_wview *w, at_dtype dtype, const vo
     *out = NULL;
     *owned = NULL;
     if (!w->v.data) return AT_OK;
-    at_status st = get(g, w, dtype, false, false, &v, owned);
+    at_status st = at_cuda_weight(g, w, dtype, false, &v, owned);
     if (st == AT_OK) *out = v.data;
+    return st;
+}
+
+at_status at_cuda_weight_made(at_cuda *g, const at_wview *w, int kind, size_t bytes,
+                              at_cuda_make_form *form_of, void **out, void **owned)
+{
+    wish want = {.dtype = AT_U8, .kind = kind, .bytes = bytes, .make = form_of};
+    at_view v;
+    at_status st = get(g, w, &want, &v, owned);
+    *out = st == AT_OK ? v.data : NULL;
+    return st;
+}
+
+// --- ahead -------------------------------------------------------------------------------------------
+// A fifth of the memory stays free for activations; who needs more sends weights away.
+static bool has_room(size_t bytes)
+{
+    size_t rest = 0, all = 0;
+    if (cudaMemGetInfo(&rest, &all) != cudaSuccess) return false;
+    return rest > bytes && rest - bytes > all / 5;
+}
+
+at_status at_cuda_prefetch(at_device *d, const at_wview *list, size_t n)
+{
+    at_cuda *g = (at_cuda *)d;
+    at_status st = AT_OK;
+    size_t promised = 0; // room that was asked about and is not taken yet
+
+    if (g->recording || d->drop_idle || d->weight_bytes) return AT_OK;
+    cudaSetDevice(g->ordinal);
+    for (size_t i = 0; i < n && st == AT_OK; i++) {
+        const at_wview *w = &list[i];
+        size_t bytes = stored_bytes(&w->v);
+        forms *l = w->v.data && bytes ? forms_of(w->packed) : NULL;
+        bool there = !l;
+        void *data = NULL;
+        lock();
+        for (form *f = l ? l->first : NULL; f && !there; f = f->next)
+            there = f->owner == g;
+        unlock();
+        if (there) continue;
+        if (promised < bytes) {
+            promised = (size_t)256 << 20 > bytes ? (size_t)256 << 20 : bytes;
+            if (!has_room(promised)) break;
+        }
+        promised -= bytes;
+        AT_TRY(at_device_alloc(d, bytes, &data));
+        at_view v = at_cuda_view(data, w->v.dtype, w->v.rank, w->v.shape);
+        form *f = add_form(g, l, &v, PLAIN, bytes);
+        if (!f) {
+            at_device_free(d, data, bytes);
+            return AT_ENOMEM;
+        }
+        f->ahead = true;
+        st = at_cuda_transfer_start(g, &f->transfer, data, w->v.data, bytes, false, false);
+        if (st == AT_OK) continue;
+        lock();
+        unlink_form(f);
+        unlock();
+        free_form(f);
+    }
+out:
     return st;
 }

@@ -37,6 +37,7 @@ typedef struct entry {
     uint64_t text_key;
     // The recording and what it reads and writes.
     void *recording;
+    unsigned long moved; // the device's count when it was made
     at_tensor *x, *context, *concat, *refs[MAX_REFS], *cond, *out;
     at_ops_stats work; // of one replay
 } entry;
@@ -360,12 +361,14 @@ static at_status record(at_ops *o, const at_bound *m, entry *e, const at_model_i
     own.refs = (const at_tensor *const *)e->refs;
     own.made = &made;
     at_ops_stats_get(o, &before);
+    d->reclaim = at_sessions_reclaim;
     at_status st = d->ops->record_begin(d);
     if (st != AT_OK) return st;
     at_scope_begin(o);
     e->out = at_ops_keep(o, at_denoiser_run(o, m, &own));
     at_scope_end(o, NULL);
     st = d->ops->record_end(d, &e->recording);
+    e->moved = atomic_load(&d->moved);
     at_ops_stats_get(o, &after);
     at_ops_stats_set(o, &before); // nothing was done yet
     e->work = difference(after, &before);
@@ -398,13 +401,21 @@ static bool recorded(at_ops *o, const at_bound *m, entry *e, const at_model_in *
     return false;
 }
 
-static at_tensor *replay(at_ops *o, entry *e, const at_model_in *in, const at_tensor *cond)
+// A weight that the recording reads has left the device since.
+static bool stale(const entry *e)
+{
+    return e->recording && e->moved != atomic_load(&e->k.device->moved);
+}
+
+static at_tensor *replay(at_ops *o, const at_bound *m, entry *e, const at_model_in *in,
+                         const at_tensor *cond)
 {
     at_device *d = at_ops_device(o);
     at_tensor *out = at_empty(o, e->out->dtype, e->out->rank, e->out->shape);
 
     fill_inputs(o, e, in, cond);
     if (at_ops_status(o) != AT_OK) return NULL;
+    if (stale(e)) return at_denoiser_run(o, m, in); // these copies took the room
     at_device_span span = at_device_span_begin(d);
     at_status st = d->ops->replay(d, e->recording);
     at_device_span_end(&span, "replay", "recorded forward");
@@ -427,10 +438,14 @@ at_tensor *at_session_forward(at_ops *o, at_bound *m, const at_model_in *in)
         .cond = cond, .tables = e && e->has_tables ? e->tables : NULL, .text = e ? e->text : NULL};
     at_model_in own = *in;
     own.made = &made;
+    if (e && stale(e)) { // everything has to be resident once more first
+        drop_recording(e);
+        e->calls = 0;
+    }
     if (at_ops_status(o) != AT_OK)
         out = NULL;
     else if (may_record(o, in, e) && e->calls > 0 && recorded(o, m, e, in, cond))
-        out = replay(o, e, in, cond);
+        out = replay(o, m, e, &own, cond);
     else if (at_ops_status(o) == AT_OK)
         out = at_denoiser_run(o, m, &own);
     if (e && at_ops_status(o) == AT_OK) e->calls++;

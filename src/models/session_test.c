@@ -381,6 +381,32 @@ static void each_shape_is_recorded_once_and_given_back(void **state)
     assert_int_equal(g_tape.recordings, 0);
 }
 
+// A recording reads addresses: once a weight has left the device it is not replayed again.
+static void weights_that_leave_end_the_recording(void **state)
+{
+    (void)state;
+    at_store *store = NULL;
+    at_model *m = load("flux_dev", &store);
+    at_ops *o = NULL;
+    size_t n = 0;
+    assert_int_equal(at_ops_new(&(at_ops_config){.compute = AT_F32, .device = &tape_device}, &o),
+                     AT_OK);
+    g_tape.replays = 0;
+    for (int i = 0; i < 3; i++)
+        at_free(evaluate(o, m, 0, i, 5, &n));
+    assert_int_equal(g_tape.replays, 2);
+    atomic_fetch_add(&tape_device.moved, 1);
+    at_free(evaluate(o, m, 0, 3, 5, &n));
+    assert_int_equal(g_tape.replays, 2);
+    assert_int_equal(g_tape.recordings, 0);
+    at_free(evaluate(o, m, 0, 4, 5, &n));
+    assert_int_equal(g_tape.replays, 3);
+    assert_ptr_equal(tape_device.reclaim, at_sessions_reclaim);
+    at_ops_free(o);
+    at_model_release(&m);
+    at_store_release(&store);
+}
+
 static int set_up(void **state)
 {
     (void)state;
@@ -394,6 +420,7 @@ int main(void)
         cmocka_unit_test(steps_of_a_run_agree_with_single_evaluations),
         cmocka_unit_test(replays_of_a_recording_agree_with_single_evaluations),
         cmocka_unit_test(each_shape_is_recorded_once_and_given_back),
+        cmocka_unit_test(weights_that_leave_end_the_recording),
     };
     return cmocka_run_group_tests(tests, set_up, NULL);
 }

@@ -42,6 +42,10 @@ typedef struct at_device_ops {
     // Waits until all work that was queued before the call before this one is done: a caller in a loop
     // stays one round ahead of the device. NULL: the device does everything at once.
     at_status (*throttle)(at_device *d);
+
+    // These weights are wanted soon, in this order: begin to bring their bytes here, and return. As many as there is
+    // room for; the host bytes stay where they are as long as their `packed` lives. NULL: nothing to bring.
+    at_status (*prefetch)(at_device *d, const at_wview *list, size_t n);
     // Points in the device's queue, for traces; both NULL where work is done when a slot returns (the CPU).
     // mark: point `i` (small numbers, used again) stands behind what is queued. `ahead`: the host is about
     // to queue many small things; an idle device waits some ms, so that none of them waits for the host.
@@ -69,6 +73,9 @@ struct at_device {
     bool drop_idle; // weights that the current piece of work has not used go when it wants one more
     atomic_ulong epoch; // pieces of work that have begun here: at_ops_new counts
     char lost[160]; // why nothing can be done here any more in this process; "" while all is well
+    // Gives back memory that could be made again (recordings); how much was found, 0: nothing. Set by the
+    // engine; called when an allocation does not fit. NULL: there is none.
+    int (*reclaim)(at_device *d);
     // Counts weights' device forms that have left. What remembers their addresses (a recorded forward) is
     // valid only while this has the value that it had then.
     atomic_ulong moved;

@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+// residency.c - see residency.h. A list from the newest touch to the oldest.
+#include "cuda/residency.h"
+
+static void unlink_one(at_residency *r, at_resident *x)
+{
+    if (x->newer)
+        x->newer->older = x->older;
+    else
+        r->newest = x->older;
+    if (x->older)
+        x->older->newer = x->newer;
+    else
+        r->oldest = x->newer;
+}
+
+static void link_newest(at_residency *r, at_resident *x, unsigned long epoch)
+{
+    x->newer = NULL;
+    x->older = r->newest;
+    if (r->newest)
+        r->newest->newer = x;
+    else
+        r->oldest = x;
+    r->newest = x;
+    x->epoch = epoch;
+    x->tick = ++r->tick;
+}
+
+void at_residency_add(at_residency *r, at_resident *x, unsigned long epoch)
+{
+    link_newest(r, x, epoch);
+    r->bytes += x->bytes;
+}
+
+void at_residency_touch(at_residency *r, at_resident *x, unsigned long epoch)
+{
+    unlink_one(r, x);
+    link_newest(r, x, epoch);
+}
+
+void at_residency_remove(at_residency *r, at_resident *x)
+{
+    unlink_one(r, x);
+    r->bytes -= x->bytes;
+    x->newer = x->older = NULL;
+}
+
+at_resident *at_residency_victim(const at_residency *r, unsigned long epoch, bool idle)
+{
+    if (idle) {
+        for (at_resident *x = r->oldest; x; x = x->newer)
+            if (x->epoch != epoch && !x->busy) return x;
+        return NULL;
+    }
+    for (at_resident *x = r->newest; x; x = x->older)
+        if (x->tick + AT_RESIDENT_NOW <= r->tick && !x->busy) return x;
+    return NULL;
+}
