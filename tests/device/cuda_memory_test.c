@@ -1,0 +1,391 @@
+// SPDX-License-Identifier: Apache-2.0
+// cuda_memory_test.c - uploads, forms of weights and who leaves, over a fake CUDA runtime.
+#include <fcntl.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <cmocka.h>
+
+#include "base/file.h"
+#include "base/mem.h"
+#include "cuda/upload.h"
+#include "fake_cudart.h"
+#include "weight/store.h"
+
+enum { MIB = 1 << 20 };
+static at_cuda g;
+
+static int open_gpu(void **state)
+{
+    (void)state;
+    snprintf(g.dev.name, sizeof g.dev.name, "cuda:0");
+    g.dev.ops = &at_cuda_device_ops;
+    assert_int_equal(at_cuda_pool_new(&g.pool), AT_OK);
+    return 0;
+}
+
+static int calm(void **state)
+{
+    (void)state;
+    fake.room = (size_t)1 << 40;
+    fake.copy_error = cudaSuccess;
+    fake.uploaded = 0;
+    g.dev.reserve_bytes = g.dev.weight_bytes = 0;
+    g.dev.drop_idle = false;
+    g.recording = false;
+    return 0;
+}
+
+static void numbers(void *ctx, void *bytes, size_t n)
+{
+    uint16_t *p = bytes, x = (uint16_t)(uintptr_t)ctx;
+    for (size_t i = 0; i < n / 2; i++)
+        p[i] = (uint16_t)(x + i * 7);
+}
+
+// `n` bf16 weights of `kib` KiB each.
+static at_store *weights(int n, int64_t kib)
+{
+    at_store *s = NULL;
+    assert_int_equal(at_store_new("test", &s), AT_OK);
+    for (int i = 0; i < n; i++) {
+        char name[16];
+        snprintf(name, sizeof name, "w%d", i);
+        assert_int_equal(at_store_add(s, name, AT_BF16, 2, (int64_t[]){kib, 512}, numbers,
+                                      (void *)(uintptr_t)(i * 131)),
+                         AT_OK);
+    }
+    return s;
+}
+
+// The form in `dtype` is there and right.
+static void use(at_store *s, size_t i, at_dtype dtype)
+{
+    at_wview w = at_weight_view(at_store_at(s, i));
+    at_view v;
+    void *owned = NULL;
+    assert_int_equal(at_cuda_weight(&g, &w, dtype, false, &v, &owned), AT_OK);
+    assert_null(owned);
+    const uint16_t *from = w.v.data;
+    for (int64_t k = 0, n = at_cuda_count(&v); k < n; k += 97) {
+        if (dtype == AT_BF16)
+            assert_int_equal(((const uint16_t *)v.data)[k], from[k]);
+        else
+            assert_int_equal(((const uint32_t *)v.data)[k], (uint32_t)from[k] << 16);
+    }
+}
+
+static void forms_are_made_once_and_die_with_the_weight(void **state)
+{
+    (void)state;
+    at_store *s = weights(8, 1024);
+    size_t live = g.dev.live_bytes;
+    for (int round = 0; round < 3; round++)
+        for (size_t i = 0; i < 8; i++) {
+            use(s, i, AT_BF16);
+            use(s, i, AT_F32);
+        }
+    assert_int_equal(fake.uploaded, 8 * MIB); // the f32 form is made of the bf16 one
+    assert_int_equal(g.dev.live_bytes - live, 8 * 3 * MIB);
+    assert_int_equal(g.weights.bytes, 8 * 3 * MIB);
+    at_store_release(&s);
+    assert_int_equal(g.dev.live_bytes, live);
+    assert_int_equal(g.weights.bytes, 0);
+}
+
+static void sizes_around_the_pieces_arrive_whole(void **state)
+{
+    (void)state;
+    const size_t sizes[] = {1,           255,     (256 << 10) - 1, 256 << 10, (256 << 10) + 1,
+                            2 * MIB - 1, 2 * MIB, 2 * MIB + 1,     7 * MIB,   200 * MIB + 3};
+    for (size_t k = 0; k < sizeof sizes / sizeof *sizes; k++) {
+        size_t n = sizes[k];
+        unsigned char *from = at_alloc(n + 1);
+        void *to = NULL;
+        for (size_t i = 0; i < n; i++)
+            from[i] = (unsigned char)(i * 2654435761u >> 13);
+        assert_int_equal(at_device_alloc(&g.dev, n, &to), AT_OK);
+        assert_int_equal(at_cuda_upload(&g, to, from, n), AT_OK);
+        assert_memory_equal(to, from, n);
+        at_device_free(&g.dev, to, n);
+        at_free(from);
+    }
+}
+
+static void many_small_ones_pass_through_the_ring(void **state)
+{
+    (void)state;
+    void *to = NULL;
+    unsigned char from[70000], back[70000];
+    assert_int_equal(at_device_alloc(&g.dev, sizeof from, &to), AT_OK);
+    for (int i = 0; i < 500; i++) {
+        memset(from, i, sizeof from);
+        assert_int_equal(at_cuda_upload(&g, to, from, sizeof from - (size_t)i), AT_OK);
+        memcpy(back, to, sizeof back);
+        assert_memory_equal(back, from, sizeof from - (size_t)i);
+    }
+    at_device_free(&g.dev, to, sizeof from);
+}
+
+// A file's weights are read from the file, and a file that has become shorter is told, not a crash.
+static void a_shortened_file_is_an_error(void **state)
+{
+    (void)state;
+    char path[] = "/tmp/at_upload_XXXXXX";
+    int fd = mkstemp(path);
+    assert_true(fd >= 0 && ftruncate(fd, 8 * MIB) == 0);
+    at_map m;
+    void *to = NULL;
+    assert_int_equal(at_map_open(path, &m), AT_OK);
+    assert_int_equal(at_device_alloc(&g.dev, 8 * MIB, &to), AT_OK);
+    assert_int_equal(at_cuda_upload(&g, to, m.data, 8 * MIB), AT_OK);
+    for (size_t i = 0; i < 8 * MIB; i += 4096)
+        assert_int_equal(((const char *)to)[i], 0);
+    assert_true(ftruncate(fd, 3 * MIB) == 0);
+    assert_int_equal(at_cuda_upload(&g, to, m.data, 8 * MIB), AT_EIO);
+    assert_non_null(strstr(at_error_text(), "shorter"));
+    at_device_free(&g.dev, to, 8 * MIB);
+    at_map_close(&m);
+    close(fd);
+    unlink(path);
+}
+
+static void what_is_prefetched_is_there_when_it_is_wanted(void **state)
+{
+    (void)state;
+    at_store *s = weights(40, 1024);
+    at_wview list[40];
+    for (size_t i = 0; i < 40; i++)
+        list[i] = at_weight_view(at_store_at(s, i));
+    int events = fake.events;
+    assert_int_equal(at_cuda_prefetch(&g.dev, list, 40), AT_OK);
+    assert_int_equal(at_cuda_prefetch(&g.dev, list, 40), AT_OK); // nothing left to bring
+    for (size_t i = 0; i < 20; i++)
+        use(s, 39 - i, AT_BF16);
+    for (size_t i = 0; i < 20; i++)
+        use(s, i, AT_F32);
+    assert_int_equal(fake.uploaded, 40 * MIB);
+    // Stored bytes that only the f32 form was made of have gone.
+    assert_int_equal(g.weights.bytes, 20 * MIB + 20 * 2 * MIB);
+    assert_int_equal(fake.events, events);
+    at_store_release(&s);
+    // Dropped while on the way.
+    s = weights(40, 1024);
+    for (size_t i = 0; i < 40; i++)
+        list[i] = at_weight_view(at_store_at(s, i));
+    assert_int_equal(at_cuda_prefetch(&g.dev, list, 40), AT_OK);
+    at_store_release(&s);
+    assert_int_equal(fake.events, events);
+    assert_int_equal(g.weights.bytes, 0);
+}
+
+static void prefetch_leaves_room_for_activations(void **state)
+{
+    (void)state;
+    at_store *s = weights(40, 32 * 1024); // 32 MiB each
+    at_wview list[40];
+    void *none = NULL;
+    for (size_t i = 0; i < 40; i++)
+        list[i] = at_weight_view(at_store_at(s, i));
+    fake.room = fake.taken; // first: give back what earlier tests left in the pool
+    assert_int_equal(at_device_alloc(&g.dev, (size_t)900 * MIB, &none), AT_ENOMEM);
+    fake.room = fake.taken + (size_t)1000 * MIB;
+    assert_int_equal(at_cuda_prefetch(&g.dev, list, 40), AT_OK);
+    assert_in_range(g.weights.bytes, 256 * MIB, 800 * MIB);
+    at_store_release(&s);
+}
+
+static void models_that_do_not_fit_stream(void **state)
+{
+    (void)state;
+    at_store *s = weights(60, 1024);
+    void *none = NULL;
+    unsigned long moved = g.dev.moved;
+    fake.room = fake.taken;
+    assert_int_equal(at_device_alloc(&g.dev, (size_t)900 * MIB, &none), AT_ENOMEM);
+    fake.room = fake.taken + 40 * (size_t)MIB;
+    atomic_fetch_add(&g.dev.epoch, 1);
+    for (int step = 0; step < 4; step++)
+        for (size_t i = 0; i < 60; i++)
+            use(s, i, AT_BF16);
+    assert_true(g.dev.moved > moved);
+    // 60 once, then what does not fit in each of three steps.
+    assert_in_range(fake.uploaded, (60 + 3 * 20) * (size_t)MIB, (60 + 3 * 40) * (size_t)MIB);
+    // Another model takes the room of the idle one.
+    at_store *t = weights(30, 1024);
+    atomic_fetch_add(&g.dev.epoch, 1);
+    fake.uploaded = 0;
+    for (int step = 0; step < 4; step++)
+        for (size_t i = 0; i < 30; i++)
+            use(t, i, AT_BF16);
+    assert_int_equal(fake.uploaded, 30 * MIB);
+    at_store_release(&s);
+    at_store_release(&t);
+    assert_int_equal(g.weights.bytes, 0);
+}
+
+static void limits_are_kept(void **state)
+{
+    (void)state;
+    at_store *s = weights(60, 1024), *t = weights(4, 1024);
+    g.dev.weight_bytes = 30 * (size_t)MIB; // --lowvram
+    for (size_t i = 0; i < 60; i++)
+        use(s, i, AT_BF16);
+    assert_in_range(g.weights.bytes, 20 * MIB, 30 * MIB);
+    g.dev.weight_bytes = 1; // --novram
+    for (size_t i = 0; i < 60; i++)
+        use(s, i, AT_BF16);
+    assert_in_range(g.weights.bytes, MIB, (AT_RESIDENT_NOW + 2) * MIB);
+    g.dev.weight_bytes = 0;
+    g.dev.drop_idle = true; // --disable-smart-memory
+    atomic_fetch_add(&g.dev.epoch, 1);
+    for (size_t i = 0; i < 4; i++)
+        use(t, i, AT_BF16);
+    assert_int_equal(g.weights.bytes, 4 * MIB);
+    at_store_release(&s);
+    at_store_release(&t);
+}
+
+static void reserved_memory_is_left_until_nothing_else_helps(void **state)
+{
+    (void)state;
+    void *p = NULL, *none = NULL;
+    at_store *s = weights(8, 1024);
+    fake.room = fake.taken;
+    assert_int_equal(at_device_alloc(&g.dev, (size_t)900 * MIB, &none), AT_ENOMEM);
+    fake.room = fake.taken + 20 * (size_t)MIB;
+    g.dev.reserve_bytes = 10 * (size_t)MIB;
+    atomic_fetch_add(&g.dev.epoch, 1);
+    for (size_t i = 0; i < 8; i++)
+        use(s, i, AT_BF16);
+    atomic_fetch_add(&g.dev.epoch, 1);
+    assert_int_equal(at_device_alloc(&g.dev, 8 * MIB, &p), AT_OK);
+    assert_true(fake.room - fake.taken >= 10 * (size_t)MIB); // weights have gone instead
+    assert_true(g.weights.bytes < 8 * MIB);
+    assert_int_equal(at_device_alloc(&g.dev, 11 * MIB, &none), AT_OK); // into the reserve
+    at_device_free(&g.dev, none, 11 * MIB);
+    assert_int_equal(at_device_alloc(&g.dev, 30 * MIB, &none), AT_ENOMEM);
+    assert_non_null(strstr(at_error_text(), "cuda:0"));
+    at_device_free(&g.dev, p, 8 * MIB);
+    at_store_release(&s);
+}
+
+static int reclaims;
+static int reclaim(at_device *d)
+{
+    (void)d;
+    return reclaims++ == 0;
+}
+
+static void recordings_hold_still_and_are_asked_first(void **state)
+{
+    (void)state;
+    at_store *s = weights(8, 1024);
+    void *p = NULL, *q = NULL, *none = NULL;
+    fake.room = fake.taken;
+    assert_int_equal(at_device_alloc(&g.dev, (size_t)900 * MIB, &none), AT_ENOMEM);
+    fake.room = fake.taken + 10 * (size_t)MIB;
+    for (size_t i = 0; i < 8; i++)
+        use(s, i, AT_BF16);
+    unsigned long moved = g.dev.moved;
+    g.recording = true;
+    assert_int_equal(at_device_alloc(&g.dev, 4 * MIB, &p), AT_ENOMEM);
+    at_wview w = at_weight_view(at_store_at(s, 0));
+    at_view v;
+    assert_int_equal(at_cuda_weight(&g, &w, AT_BF16, false, &v, &none), AT_OK);
+    assert_int_equal(at_cuda_weight(&g, &w, AT_F32, false, &v, &none), AT_EDEVICE);
+    assert_int_equal(g.dev.moved, moved);
+    g.recording = false;
+    reclaims = 0;
+    g.dev.reclaim = reclaim;
+    atomic_fetch_add(&g.dev.epoch, 1);
+    assert_int_equal(at_device_alloc(&g.dev, 4 * MIB, &q), AT_OK);
+    assert_int_equal(reclaims, 1);
+    assert_true(g.dev.moved > moved);
+    g.dev.reclaim = NULL;
+    at_device_free(&g.dev, q, 4 * MIB);
+    at_store_release(&s);
+}
+
+// A form that a slot makes for itself: the sum of the stored bytes, here.
+static at_status sum_of(at_cuda *c, const at_wview *w, const at_view *stored, void *out)
+{
+    (void)c;
+    (void)w;
+    uint64_t sum = 0;
+    for (int64_t i = 0; i < at_cuda_count(stored); i++)
+        sum += ((const uint16_t *)stored->data)[i];
+    memcpy(out, &sum, sizeof sum);
+    return AT_OK;
+}
+
+static void slots_make_forms_of_their_own(void **state)
+{
+    (void)state;
+    at_store *s = weights(1, 1024);
+    at_wview w = at_weight_view(at_store_at(s, 0));
+    uint64_t want = 0;
+    void *a = NULL, *b = NULL, *owned = NULL;
+    for (size_t i = 0; i < MIB / 2; i++)
+        want += ((const uint16_t *)w.v.data)[i];
+    assert_int_equal(at_cuda_weight_made(&g, &w, 7, 64, sum_of, &a, &owned), AT_OK);
+    assert_int_equal(at_cuda_weight_made(&g, &w, 7, 64, sum_of, &b, &owned), AT_OK);
+    assert_null(owned);
+    assert_ptr_equal(a, b);
+    assert_memory_equal(a, &want, sizeof want);
+    assert_int_equal(g.weights.bytes, 64);
+    w.packed = NULL; // a part of a weight
+    assert_int_equal(at_cuda_weight_made(&g, &w, 7, 64, sum_of, &b, &owned), AT_OK);
+    assert_ptr_equal(b, owned);
+    assert_memory_equal(b, &want, sizeof want);
+    at_cuda_free(&g, owned);
+    at_store_release(&s);
+}
+
+static void errors_of_copies_end_the_call(void **state)
+{
+    (void)state;
+    at_store *s = weights(2, 1024);
+    at_wview w = at_weight_view(at_store_at(s, 0));
+    at_view v;
+    void *owned = NULL;
+    size_t live = g.dev.live_bytes;
+    int events = fake.events;
+    fake.copy_error = cudaErrorUnknown;
+    assert_int_equal(at_cuda_weight(&g, &w, AT_BF16, false, &v, &owned), AT_EDEVICE);
+    assert_string_equal(g.dev.lost, "");
+    fake.copy_error = cudaErrorIllegalAddress;
+    assert_int_equal(at_cuda_weight(&g, &w, AT_BF16, false, &v, &owned), AT_EDEVICE);
+    assert_non_null(strstr(at_error_text(), "restart"));
+    assert_int_equal(g.dev.live_bytes, live);
+    assert_int_equal(fake.events, events);
+    fake.copy_error = cudaSuccess;
+    void *p = NULL;
+    assert_int_equal(at_device_alloc(&g.dev, 64, &p), AT_EDEVICE);
+    assert_non_null(strstr(at_error_text(), "illegal memory access"));
+    *g.dev.lost = 0;
+    at_store_release(&s);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup(forms_are_made_once_and_die_with_the_weight, calm),
+        cmocka_unit_test_setup(sizes_around_the_pieces_arrive_whole, calm),
+        cmocka_unit_test_setup(many_small_ones_pass_through_the_ring, calm),
+        cmocka_unit_test_setup(a_shortened_file_is_an_error, calm),
+        cmocka_unit_test_setup(what_is_prefetched_is_there_when_it_is_wanted, calm),
+        cmocka_unit_test_setup(prefetch_leaves_room_for_activations, calm),
+        cmocka_unit_test_setup(models_that_do_not_fit_stream, calm),
+        cmocka_unit_test_setup(limits_are_kept, calm),
+        cmocka_unit_test_setup(reserved_memory_is_left_until_nothing_else_helps, calm),
+        cmocka_unit_test_setup(recordings_hold_still_and_are_asked_first, calm),
+        cmocka_unit_test_setup(slots_make_forms_of_their_own, calm),
+        cmocka_unit_test_setup(errors_of_copies_end_the_call, calm),
+    };
+    return cmocka_run_group_tests(tests, open_gpu, NULL);
+}

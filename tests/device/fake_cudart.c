@@ -1,0 +1,205 @@
+// SPDX-License-Identifier: Apache-2.0
+// fake_cudart.c - as much of the CUDA runtime as memory.c, upload.c and weights.c call, over host memory.
+// Idea: everything happens at once, in the order in which it is called; memory is bounded and counted. What
+// the plug-in's bookkeeping and threads do can be tested (and sanitized) without a GPU; what streams do in
+// parallel cannot.
+// Owns: blocks that are not freed yet.
+#include "fake_cudart.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/mem.h"
+#include "cuda/cuda.h"
+#include "cuda/linear.h"
+
+fake_gpu fake = {.room = (size_t)1 << 40};
+static pthread_mutex_t g_lock = PTHREAD_MUTEX_INITIALIZER;
+static cudaError_t g_last;
+
+static cudaError_t fails(cudaError_t e)
+{
+    g_last = e;
+    return e;
+}
+
+cudaError_t cudaMalloc(void **out, size_t bytes)
+{
+    cudaError_t e = cudaErrorMemoryAllocation;
+    pthread_mutex_lock(&g_lock);
+    if (bytes <= fake.room - fake.taken) {
+        size_t *p = at_alloc(bytes + AT_ALIGN);
+        if (p) {
+            *p = bytes;
+            fake.taken += bytes;
+            fake.mallocs++;
+            *out = (char *)p + AT_ALIGN;
+            memset(*out, 0xA5, bytes);
+            e = cudaSuccess;
+        }
+    }
+    pthread_mutex_unlock(&g_lock);
+    return e == cudaSuccess ? e : fails(e);
+}
+
+cudaError_t cudaFree(void *p)
+{
+    if (!p) return cudaSuccess;
+    size_t *head = (size_t *)(void *)((char *)p - AT_ALIGN);
+    pthread_mutex_lock(&g_lock);
+    fake.taken -= *head;
+    pthread_mutex_unlock(&g_lock);
+    at_free(head);
+    return cudaSuccess;
+}
+
+cudaError_t cudaMemGetInfo(size_t *rest, size_t *all)
+{
+    *rest = fake.room - fake.taken;
+    *all = fake.room;
+    return cudaSuccess;
+}
+
+cudaError_t cudaHostAlloc(void **out, size_t bytes, unsigned flags)
+{
+    (void)flags;
+    *out = fake.pinned = at_alloc(bytes);
+    return *out ? cudaSuccess : fails(cudaErrorMemoryAllocation);
+}
+
+cudaError_t cudaMemcpyAsync(void *dst, const void *src, size_t n, enum cudaMemcpyKind kind,
+                            cudaStream_t stream)
+{
+    (void)stream;
+    if (fake.copy_error != cudaSuccess) return fails(fake.copy_error);
+    memcpy(dst, src, n);
+    if (kind == cudaMemcpyHostToDevice) __atomic_fetch_add(&fake.uploaded, n, __ATOMIC_RELAXED);
+    return cudaSuccess;
+}
+
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t *out, unsigned flags)
+{
+    (void)flags;
+    *out = (cudaEvent_t)at_alloc(1);
+    __atomic_fetch_add(&fake.events, 1, __ATOMIC_RELAXED);
+    return *out ? cudaSuccess : fails(cudaErrorMemoryAllocation);
+}
+cudaError_t cudaEventDestroy(cudaEvent_t e)
+{
+    __atomic_fetch_sub(&fake.events, 1, __ATOMIC_RELAXED);
+    at_free(e);
+    return cudaSuccess;
+}
+cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t s)
+{
+    (void)e;
+    (void)s;
+    return cudaSuccess;
+}
+cudaError_t cudaEventSynchronize(cudaEvent_t e)
+{
+    (void)e;
+    return cudaSuccess;
+}
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t *out, unsigned flags)
+{
+    (void)flags;
+    *out = NULL;
+    return cudaSuccess;
+}
+cudaError_t cudaStreamWaitEvent(cudaStream_t s, cudaEvent_t e, unsigned flags)
+{
+    (void)s;
+    (void)e;
+    (void)flags;
+    return cudaSuccess;
+}
+cudaError_t cudaStreamSynchronize(cudaStream_t s)
+{
+    (void)s;
+    return cudaSuccess;
+}
+cudaError_t cudaSetDevice(int i)
+{
+    (void)i;
+    return cudaSuccess;
+}
+cudaError_t cudaGetLastError(void)
+{
+    cudaError_t e = g_last;
+    g_last = cudaSuccess;
+    return e;
+}
+const char *cudaGetErrorString(cudaError_t e)
+{
+    return e == cudaErrorIllegalAddress ? "an illegal memory access was encountered" : "an error";
+}
+
+// --- kernels: bf16 and f32 bytes as they are, filters turned -----------------------------------------
+cudaError_t at_k_copy(cudaStream_t s, const at_view *src, const at_view *dst)
+{
+    (void)s;
+    int64_t n = at_cuda_count(src);
+    for (int64_t i = 0; i < n; i++) { // bf16 -> f32 alone
+        uint32_t bits = (uint32_t)((const uint16_t *)src->data)[i] << 16;
+        memcpy((char *)dst->data + 4 * i, &bits, 4);
+    }
+    return cudaSuccess;
+}
+
+cudaError_t at_k_filter(cudaStream_t s, const at_view *src, const at_view *dst)
+{
+    (void)s;
+    const int64_t *n = src->shape;
+    const uint16_t *from = src->data;
+    uint16_t *to = dst->data;
+    for (int64_t o = 0; o < n[0]; o++)
+        for (int64_t i = 0; i < n[1]; i++)
+            for (int64_t k = 0; k < n[2] * n[3]; k++)
+                to[(o * n[2] * n[3] + k) * n[1] + i] = from[(o * n[1] + i) * n[2] * n[3] + k];
+    return cudaSuccess;
+}
+
+// --- what memory.c puts into its table and nobody calls here -----------------------------------------
+at_status at_cuda_record_begin(at_device *d)
+{
+    return at_fail(AT_EUNSUPPORTED, "%s: no recordings here", d->name);
+}
+at_status at_cuda_record_end(at_device *d, void **out)
+{
+    *out = NULL;
+    return at_cuda_record_begin(d);
+}
+at_status at_cuda_replay(at_device *d, void *recording)
+{
+    (void)recording;
+    return at_cuda_record_begin(d);
+}
+void at_cuda_recording_free(at_device *d, void *recording)
+{
+    (void)d;
+    (void)recording;
+}
+at_status at_cuda_throttle(at_device *d)
+{
+    (void)d;
+    return AT_OK;
+}
+at_status at_cuda_mark(at_device *d, int i, bool ahead)
+{
+    (void)i;
+    (void)ahead;
+    return at_cuda_record_begin(d);
+}
+at_status at_cuda_elapsed(at_device *d, int from, int to, double *seconds)
+{
+    (void)from;
+    (void)to;
+    *seconds = 0;
+    return at_cuda_record_begin(d);
+}
+void at_cuda_tuned_save(at_cuda *g)
+{
+    (void)g;
+}

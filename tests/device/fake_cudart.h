@@ -1,0 +1,17 @@
+// SPDX-License-Identifier: Apache-2.0
+// fake_cudart.h - what tests set and look at.
+#ifndef AT_TESTS_FAKE_CUDART_H
+#define AT_TESTS_FAKE_CUDART_H
+
+#include <cuda_runtime_api.h>
+
+typedef struct fake_gpu {
+    size_t room, taken;
+    int mallocs, events;
+    size_t uploaded;
+    cudaError_t copy_error;
+    void *pinned; // the one block: the uploader's
+} fake_gpu;
+extern fake_gpu fake;
+
+#endif
