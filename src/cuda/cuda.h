@@ -53,6 +53,7 @@ extern const at_device_ops at_cuda_device_ops;
 at_status at_cuda_pool_new(at_cuda_pool **out);
 at_status at_cuda_alloc(at_cuda *g, size_t bytes, void **out);
 void at_cuda_free(at_cuda *g, void *p);
+size_t at_cuda_pool_kept(at_cuda *g); // bytes that nobody uses
 // While g->recording is set, blocks come from (and go back to) lists of their own, which take what
 // they lack from the kept ones and give nothing back before the last recording is gone.
 void at_cuda_pool_release_recorded(at_cuda *g);

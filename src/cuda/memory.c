@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// memory.c - device memory: blocks that are kept and handed out again, and copies to and from the host.
+// memory.c - device memory: blocks that are kept and handed out again.
 // Idea: a step makes and drops the same tensors over and over; sizes are rounded (to 512 bytes, from
 // 1 MiB on to an eighth of their power of two) and free blocks wait in a list per size. One stream
 // runs everything in order, so a freed block may be handed out before the kernels that read it have
@@ -15,7 +15,6 @@
 
 #include "base/mem.h"
 #include "cuda/cuda.h"
-#include "cuda/linear.h"
 
 typedef struct block {
     struct block *next; // in its free list or hash chain
@@ -237,75 +236,10 @@ void at_cuda_pool_release_recorded(at_cuda *g)
     pthread_mutex_unlock(&p->lock);
 }
 
-// --- the registry's slots ------------------------------------------------------------------------
-static at_cuda *of(at_device *d)
+size_t at_cuda_pool_kept(at_cuda *g)
 {
-    return (at_cuda *)d;
-}
-
-static at_status dev_alloc(at_device *d, size_t bytes, void **out)
-{
-    return at_cuda_alloc(of(d), bytes, out);
-}
-
-static void dev_free(at_device *d, void *p)
-{
-    at_cuda_free(of(d), p);
-}
-
-static at_status dev_from_host(at_device *d, void *dst, const void *src, size_t bytes)
-{
-    cudaSetDevice(of(d)->ordinal);
-    return bytes ? at_cuda_upload(of(d), dst, src, bytes) : AT_OK;
-}
-
-static at_status dev_synchronize(at_device *d)
-{
-    if (of(d)->recording) return at_fail(AT_EDEVICE, "%s: waiting inside a recording", d->name);
-    return at_cuda_check(of(d), cudaStreamSynchronize(of(d)->stream), "waiting for the device");
-}
-
-static at_status dev_to_host(at_device *d, void *dst, const void *src, size_t bytes)
-{
-    at_cuda *g = of(d);
-    if (!bytes) return AT_OK;
-    cudaSetDevice(g->ordinal);
-    at_status st = at_cuda_check(
-        g, cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDeviceToHost, g->stream), "a download");
-    if (st == AT_OK) st = dev_synchronize(d);
-    at_cuda_tuned_save(g); // here the host waits anyway
-    return st;
-}
-
-static at_status dev_memory(at_device *d, uint64_t *free_bytes, uint64_t *total_bytes)
-{
-    at_cuda *g = of(d);
-    size_t rest = 0, all = 0;
-    cudaSetDevice(g->ordinal);
-    at_status st = at_cuda_check(g, cudaMemGetInfo(&rest, &all), "asking for free memory");
     pthread_mutex_lock(&g->pool->lock);
-    rest += g->pool->kept_bytes;
+    size_t bytes = g->pool->kept_bytes;
     pthread_mutex_unlock(&g->pool->lock);
-    *free_bytes = rest;
-    *total_bytes = all;
-    return st;
+    return bytes;
 }
-
-const at_device_ops at_cuda_device_ops = {
-    .alloc = dev_alloc,
-    .free = dev_free,
-    .from_host = dev_from_host,
-    .to_host = dev_to_host,
-    .synchronize = dev_synchronize,
-    .memory = dev_memory,
-    .prefetch = at_cuda_prefetch,
-    .record_begin = at_cuda_record_begin,
-    .record_end = at_cuda_record_end,
-    .replay = at_cuda_replay,
-    .recording_free = at_cuda_recording_free,
-    .throttle = at_cuda_throttle,
-    .mark = at_cuda_mark,
-    .elapsed = at_cuda_elapsed,
-    .facts = at_cuda_facts,
-    .usage = at_cuda_usage,
-};

@@ -12,7 +12,6 @@
 
 #include "base/mem.h"
 #include "cuda/cuda.h"
-#include "cuda/linear.h"
 
 fake_gpu fake = {.room = (size_t)1 << 40};
 static pthread_mutex_t g_lock = PTHREAD_MUTEX_INITIALIZER;
@@ -159,47 +158,4 @@ cudaError_t at_k_filter(cudaStream_t s, const at_view *src, const at_view *dst)
             for (int64_t k = 0; k < n[2] * n[3]; k++)
                 to[(o * n[2] * n[3] + k) * n[1] + i] = from[(o * n[1] + i) * n[2] * n[3] + k];
     return cudaSuccess;
-}
-
-// --- what memory.c puts into its table and nobody calls here -----------------------------------------
-at_status at_cuda_record_begin(at_device *d)
-{
-    return at_fail(AT_EUNSUPPORTED, "%s: no recordings here", d->name);
-}
-at_status at_cuda_record_end(at_device *d, void **out)
-{
-    *out = NULL;
-    return at_cuda_record_begin(d);
-}
-at_status at_cuda_replay(at_device *d, void *recording)
-{
-    (void)recording;
-    return at_cuda_record_begin(d);
-}
-void at_cuda_recording_free(at_device *d, void *recording)
-{
-    (void)d;
-    (void)recording;
-}
-at_status at_cuda_throttle(at_device *d)
-{
-    (void)d;
-    return AT_OK;
-}
-at_status at_cuda_mark(at_device *d, int i, bool ahead)
-{
-    (void)i;
-    (void)ahead;
-    return at_cuda_record_begin(d);
-}
-at_status at_cuda_elapsed(at_device *d, int from, int to, double *seconds)
-{
-    (void)from;
-    (void)to;
-    *seconds = 0;
-    return at_cuda_record_begin(d);
-}
-void at_cuda_tuned_save(at_cuda *g)
-{
-    (void)g;
 }
