@@ -285,3 +285,52 @@ void at_bound_release(at_bound **b)
     if (*b && atomic_fetch_sub_explicit(&(*b)->refs, 1, memory_order_acq_rel) == 1) bound_free(*b);
     *b = NULL;
 }
+
+// --- ahead -------------------------------------------------------------------------------------
+typedef struct wanted {
+    at_wview *views;
+    size_t n, cap;
+} wanted;
+
+// What a LoRA changes is made when it is used.
+static void want(wanted *l, const at_weight *w)
+{
+    if (w && w->data && l->n < l->cap) l->views[l->n++] = at_weight_view(w);
+}
+
+static void want_rows(wanted *l, const at_bind_row *rows, size_t n, const void *target)
+{
+    for (size_t i = 0; i < n; i++) {
+        const at_weight *w = NULL;
+        memcpy(&w, (const char *)target + rows[i].offset, sizeof w);
+        want(l, w);
+    }
+}
+
+void at_bound_prefetch(at_bound *b, at_device *d)
+{
+    unsigned long moved = atomic_load(&d->moved);
+    if (!d->ops->prefetch || (b->brought_to == d && b->brought_at == moved)) return;
+    wanted l = {.cap = 3 * at_store_count(b->store)}; // rows, and the rest of the file
+    l.views = at_calloc(l.cap ? l.cap : 1, sizeof *l.views);
+    if (!l.views) return;
+    for (size_t g = 0; g < b->arch->n_groups; g++) {
+        const at_bind_group *p = &b->arch->groups[g];
+        if (!p->count) {
+            want_rows(&l, p->rows, p->n_rows, b->weights);
+            continue;
+        }
+        char *array = NULL;
+        memcpy(&array, (char *)b->weights + p->array, sizeof array);
+        for (int64_t i = 0; array && i < at_size_at(b->config, p->count); i++)
+            want_rows(&l, p->rows, p->n_rows, array + (size_t)i * p->size);
+    }
+    for (size_t i = 0; i < at_store_count(b->store); i++) {
+        const at_weight *w = at_store_at(b->store, i);
+        if (at_starts_with(w->name, b->prefix)) want(&l, w);
+    }
+    (void)d->ops->prefetch(d, l.views, l.n);
+    b->brought_to = d;
+    b->brought_at = moved;
+    at_free(l.views);
+}

@@ -10,6 +10,7 @@
 #include <stdatomic.h>
 
 #include "base/str.h"
+#include "tensor/device.h"
 #include "weight/store.h"
 
 struct at_arch;
@@ -85,12 +86,18 @@ typedef struct at_bound {
     at_store *store;
     char prefix[64];
     void *config, *weights;
+    // Where they were prefetched to last, and what d->moved was then.
+    at_device *brought_to;
+    unsigned long brought_at;
     struct at_sessions *sessions; // session.h; NULL until a denoiser is asked
 } at_bound;
 
 // AT_EFORMAT: "FILE: 3 tensors are missing or have a wrong shape: ..." (the first eight by name).
 at_status at_bound_new(const struct at_arch *arch, at_store *s, const char *prefix, at_bound **out);
 at_bound *at_bound_retain(at_bound *b);
+// Its weights are going to be wanted on `d`: they begin to come, in the order of the blocks. Cheap where they are
+// there; a failure shows when they are used.
+void at_bound_prefetch(at_bound *b, at_device *d);
 void at_bound_release(at_bound **b); // nulls it; NULL is fine
 
 // What is wrong with a component, one line each; the caller frees *text. Never AT_EFORMAT.

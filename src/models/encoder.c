@@ -115,6 +115,7 @@ at_encoded at_encoder_forward(at_ops *o, at_encoder *e, const at_encode_in *in)
                       (long long)(most ? most : INT32_MAX));
         return none;
     }
+    at_bound_prefetch(e->bound, at_ops_device(o));
     // The results outlive the forward's scope one by one.
     at_scope_begin(o);
     at_encoded r = a->encoder->forward(o, e->bound, in);

@@ -430,6 +430,7 @@ at_tensor *at_session_forward(at_ops *o, at_bound *m, const at_model_in *in)
     entry *e = key_of(o, in, &k) ? enter(m, &k) : NULL;
     at_tensor *out = NULL;
 
+    if (!e || e->calls == 0) at_bound_prefetch(m, at_ops_device(o));
     at_scope_begin(o);
     if (e) make_tables(o, m, in, e);
     if (e) make_text(o, m, in, e);
