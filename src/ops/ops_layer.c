@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// ops_layer.c - the doors of layers that carry weights: linear, norm, group norm, rope, conv,
+// ops_layer.c - the doors of layers that carry weights: linear, norm, group norm, conv,
 // embedding. Idea: check every shape against the weight, make the output in the compute dtype, call
 // one slot. Owns: see ops.h.
 #include "ops/ops_private.h"
@@ -355,59 +355,6 @@ at_tensor *at_add_group_norm(at_ops *o, const at_tensor *x, const at_tensor *add
     if (at_tensor_count(x) > 0) AT_TRY(o->be->group_norm(o->dev->stream, &a));
 out:
     if (st != AT_OK && weight) st = at_fail_context(st, "%s: ", weight->name);
-    return op_leave(&p, st, out);
-}
-
-// --- rope ------------------------------------------------------------------------------------
-// cos or sin: [t or b * t, d / 2] f32 contiguous.
-static at_status rope_half(const op_pass *p, const char *what, const at_tensor *t,
-                           const at_tensor *x, at_view *out)
-{
-    at_status st = AT_OK;
-    char text[128], want[128];
-
-    AT_TRY(op_takes(p, what, t));
-    if (t->dtype != AT_F32 || t->rank != 2 || !at_tensor_contiguous(t) || x->shape[3] % 2 != 0 ||
-        t->shape[1] != x->shape[3] / 2 ||
-        (t->shape[0] != x->shape[1] && t->shape[0] != x->shape[0] * x->shape[1])) {
-        AT_TRY(at_fail(AT_EINVAL,
-                       "%s %s does not fit x %s: contiguous f32 [t or b * t, d / 2] is wanted",
-                       what, shape_of(t, text), shape_of(x, want)));
-    }
-    *out = at_tensor_as_view(t);
-out:
-    return st;
-}
-
-at_tensor *at_rope(at_ops *o, const at_tensor *x, const at_weight *weight, float eps,
-                   const at_rope_table *table, bool halves)
-{
-    at_status st = AT_OK;
-    at_rope_args a = {.eps = eps, .halves = halves};
-    at_tensor *out = NULL;
-    const at_tensor *inner;
-    char text[128];
-    op_pass p;
-
-    if (!op_enter(&p, o, "rope", &o->stats.seconds_other)) return NULL;
-    AT_TRY(op_takes(&p, "x", x));
-    if (x->rank != 4) AT_TRY(at_fail(AT_EINVAL, "x %s must be [b, t, h, d]", shape_of(x, text)));
-    AT_TRY(op_takes_vector(&p, "weight", weight, x->shape[3], &a.weight));
-    if (table) {
-        AT_TRY(rope_half(&p, "cos", table->cos, x, &a.cos));
-        AT_TRY(rope_half(&p, "sin", table->sin, x, &a.sin));
-        if (a.cos.shape[0] != a.sin.shape[0]) {
-            AT_TRY(at_fail(AT_EINVAL, "cos has %lld rows, sin %lld", (long long)a.cos.shape[0],
-                           (long long)a.sin.shape[0]));
-        }
-    }
-    AT_TRY(op_inner_contiguous(o, x, &inner));
-    AT_TRY(op_result(&p, x->dtype, 4, x->shape, &out));
-    a.x = at_tensor_as_view(inner);
-    a.out = at_tensor_as_view(out);
-    AT_TRY(op_has(&p, o->be->rope != NULL));
-    if (at_tensor_count(x) > 0) AT_TRY(o->be->rope(o->dev->stream, &a));
-out:
     return op_leave(&p, st, out);
 }
 
