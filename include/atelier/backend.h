@@ -126,6 +126,7 @@ typedef struct at_rope_args {
     at_view cos, sin; // data NULL: norm only
     bool halves;
 } at_rope_args;
+#define AT_ROPES 4 // q and k of two streams
 
 // 2D convolution, NHWC in and out, weight [cout, cin, kh, kw] as stored (torch).
 //   x [b, h, w, cin], out [b, oh, ow, cout], residual like out or absent; channels contiguous
@@ -185,6 +186,8 @@ typedef struct at_backend {
     at_status (*norm)(void *stream, const at_norm_args *a);
     at_status (*group_norm)(void *stream, const at_group_norm_args *a);
     at_status (*rope)(void *stream, const at_rope_args *a);
+    // n of them (1 to AT_ROPES, one head size and pairing) in one go; NULL: one after the other.
+    at_status (*ropes)(void *stream, const at_rope_args *a, int n);
     at_status (*conv2d)(void *stream, const at_conv2d_args *a);
     at_status (*embedding)(void *stream, const at_embedding_args *a);
     at_status (*geglu)(void *stream, const at_geglu_args *a);

@@ -66,9 +66,9 @@ typedef struct at_k_rope_in {
     float eps;
     bool halves, per_batch;
 } at_k_rope_in;
-cudaError_t at_k_rope(cudaStream_t s, const at_k_rope_in *a);
-// q and k in one launch: the same b, t, d, pairing and tables.
-cudaError_t at_k_rope2(cudaStream_t s, const at_k_rope_in *a, const at_k_rope_in *b);
+// n of them in one launch, of the same d and pairing.
+#define AT_K_ROPES 4
+cudaError_t at_k_rope(cudaStream_t s, const at_k_rope_in *a, int n);
 
 // The reference attention: f32 sums, one pass over the keys, any head size up to 512.
 typedef struct at_k_attention_in {

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// rope.cu - RMS norm of each head and rotation, for one tensor or for q and k together.
-// Idea: a block owns one token. A thread owns the same eight channels of several heads, so angles and
-// weights are read once and serve them all; the heads' pieces are asked for together, a head's sum is
-// taken across its lanes. Pairs are neighbours here; halves and odd sizes go through the plain kernel.
+// rope.cu - RMS norm of each head and rotation, for up to four tensors in one launch (q and k of a
+// picture's stream and of its text's).
+// Idea: a block owns one token of one tensor. A thread owns the same eight channels of several heads,
+// so angles and weights are read once and serve them all; the heads' pieces are asked for together,
+// a head's sum is taken across its lanes. Pairs are neighbours here; halves and odd sizes go through
+// the plain kernel.
 // Easy to get wrong: in place is usual (q and k inside a fused qkv), so a piece is written only by
 // the thread that read it.
 #include "cuda/kernels.h"
@@ -11,21 +13,31 @@
 struct rope_one {
     const void *x;
     void *out;
-    const float *weight;
+    const float *weight, *cosines, *sines;
     int64_t xs[3], os[3]; // batch, token, head
+    unsigned first;       // its first block
+    unsigned tokens;
     int dx, dout, heads;
     float eps;
+    bool per_batch;
 };
 
 struct rope_args {
-    rope_one one[2];
-    const float *cosines, *sines;
-    unsigned batch, tokens;
-    int dim, lanes; // lanes of a head: dim / 8
-    bool halves, per_batch;
+    rope_one one[AT_K_ROPES];
+    int n, dim, lanes; // lanes of a head: dim / 8
+    bool halves;
 };
 
 enum { ROPE_THREADS = 128, ROPE_EACH = 3 };
+
+// The tensor that this block works on.
+__device__ inline const rope_one &rope_mine(const rope_args &a)
+{
+    int i = a.n - 1;
+    while (i > 0 && blockIdx.x < a.one[i].first)
+        i--;
+    return a.one[i];
+}
 
 // Eight channels of each of ROPE_EACH heads from `head` on, `slots` apart.
 __device__ inline void rotate_heads(const rope_args &a, const rope_one &o, int64_t from, int64_t to,
@@ -57,7 +69,7 @@ __device__ inline void rotate_heads(const rope_args &a, const rope_one &o, int64
                 v[e][k] *= r * w[k];
         }
     }
-    if (a.cosines) {
+    if (o.cosines) {
 #pragma unroll
         for (int e = 0; e < ROPE_EACH; e++)
 #pragma unroll
@@ -72,14 +84,14 @@ __device__ inline void rotate_heads(const rope_args &a, const rope_one &o, int64
 
 __global__ void __launch_bounds__(ROPE_THREADS) rope_kernel(const rope_args a)
 {
-    const rope_one &o = a.one[blockIdx.y];
-    unsigned bt = blockIdx.x, b = bt / a.tokens, t = bt - b * a.tokens;
+    const rope_one &o = rope_mine(a);
+    unsigned bt = blockIdx.x - o.first, b = bt / o.tokens, t = bt - b * o.tokens;
     int lane = threadIdx.x % a.lanes, slots = ROPE_THREADS / a.lanes, at = lane * PIECE;
     float c[PIECE / 2] = {}, s[PIECE / 2] = {}, w[PIECE] = {};
-    if (a.cosines) {
-        int64_t angle = (int64_t)(a.per_batch ? bt : t) * (a.dim / 2) + at / 2;
-        load<float, PIECE / 2>(a.cosines + angle, c);
-        load<float, PIECE / 2>(a.sines + angle, s);
+    if (o.cosines) {
+        int64_t angle = (int64_t)(o.per_batch ? bt : t) * (a.dim / 2) + at / 2;
+        load<float, PIECE / 2>(o.cosines + angle, c);
+        load<float, PIECE / 2>(o.sines + angle, s);
     }
     if (o.weight) load<float, PIECE>(o.weight + at, w);
     int64_t from = b * o.xs[0] + t * o.xs[1] + at, to = b * o.os[0] + t * o.os[1] + at;
@@ -88,43 +100,44 @@ __global__ void __launch_bounds__(ROPE_THREADS) rope_kernel(const rope_args a)
         rotate_heads(a, o, from, to, first + threadIdx.x / a.lanes, slots, c, s, w);
 }
 
-// Any size, any address: one warp a head, the sum of squares, then pair after pair.
-__global__ void rope_plain_kernel(const rope_args a)
+// Any size, any address: a block a token here too, one warp a head, the sum of squares, then pair
+// after pair.
+__global__ void __launch_bounds__(ROPE_THREADS) rope_plain_kernel(const rope_args a)
 {
-    const rope_one &o = a.one[blockIdx.y];
-    int64_t head = blockIdx.x * (int64_t)(blockDim.x / 32) + threadIdx.x / 32;
-    int lane = threadIdx.x & 31, half = a.dim / 2;
-    if (head >= (int64_t)a.batch * a.tokens * o.heads) return;
-    int64_t h = head % o.heads, bt = head / o.heads, t = bt % a.tokens, b = bt / a.tokens;
-    int64_t from = b * o.xs[0] + t * o.xs[1] + h * o.xs[2];
-    int64_t to = b * o.os[0] + t * o.os[1] + h * o.os[2];
-    float scale = 1.0f;
-    if (o.weight) {
-        float sum = 0;
-        for (int i = lane; i < a.dim; i += 32) {
-            float v = one_at(o.x, o.dx, from + i);
-            sum += v * v;
-        }
-        scale = rsqrtf(warp_sum(sum) / (float)a.dim + o.eps);
-    }
-    int64_t angle = (a.per_batch ? bt : t) * half;
-    for (int p = lane; p < (a.dim + 1) / 2; p += 32) {
-        int i = a.halves ? p : 2 * p, j = a.halves ? p + half : 2 * p + 1;
-        bool pair = j < a.dim;
-        float u = one_at(o.x, o.dx, from + i) * scale;
-        float v = pair ? one_at(o.x, o.dx, from + j) * scale : 0.0f;
+    const rope_one &o = rope_mine(a);
+    unsigned bt = blockIdx.x - o.first, b = bt / o.tokens, t = bt - b * o.tokens;
+    int lane = threadIdx.x % 32, half = a.dim / 2;
+    int64_t angle = (int64_t)(o.per_batch ? bt : t) * half;
+    for (int h = threadIdx.x / 32; h < o.heads; h += ROPE_THREADS / 32) {
+        int64_t from = b * o.xs[0] + t * o.xs[1] + h * o.xs[2];
+        int64_t to = b * o.os[0] + t * o.os[1] + h * o.os[2];
+        float scale = 1.0f;
         if (o.weight) {
-            u *= o.weight[i];
-            if (pair) v *= o.weight[j];
+            float sum = 0;
+            for (int i = lane; i < a.dim; i += 32) {
+                float v = one_at(o.x, o.dx, from + i);
+                sum += v * v;
+            }
+            scale = rsqrtf(warp_sum(sum) / (float)a.dim + o.eps);
         }
-        float x = u, y = v;
-        if (a.cosines && pair) {
-            float c = a.cosines[angle + p], s = a.sines[angle + p];
-            x = u * c - v * s;
-            y = v * c + u * s;
+        for (int p = lane; p < (a.dim + 1) / 2; p += 32) {
+            int i = a.halves ? p : 2 * p, j = a.halves ? p + half : 2 * p + 1;
+            bool pair = j < a.dim;
+            float u = one_at(o.x, o.dx, from + i) * scale;
+            float v = pair ? one_at(o.x, o.dx, from + j) * scale : 0.0f;
+            if (o.weight) {
+                u *= o.weight[i];
+                if (pair) v *= o.weight[j];
+            }
+            float x = u, y = v;
+            if (o.cosines && pair) {
+                float c = o.cosines[angle + p], s = o.sines[angle + p];
+                x = u * c - v * s;
+                y = v * c + u * s;
+            }
+            put_at(o.out, o.dout, to + i, x);
+            if (pair) put_at(o.out, o.dout, to + j, y);
         }
-        put_at(o.out, o.dout, to + i, x);
-        if (pair) put_at(o.out, o.dout, to + j, y);
     }
 }
 
@@ -134,66 +147,56 @@ static rope_one take(const at_k_rope_in *in)
     o.x = in->x.data;
     o.out = in->out.data;
     o.weight = in->weight;
+    o.cosines = in->cosines;
+    o.sines = in->sines;
     for (int i = 0; i < 3; i++) { // the stride of a single entry says nothing
         o.xs[i] = in->x.shape[i] == 1 ? 0 : in->x.stride[i];
         o.os[i] = in->x.shape[i] == 1 ? 0 : in->out.stride[i];
     }
+    o.tokens = (unsigned)in->x.shape[1];
     o.dx = in->x.dtype;
     o.dout = in->out.dtype;
     o.heads = (int)in->x.shape[2];
     o.eps = in->eps;
+    o.per_batch = in->per_batch;
     return o;
 }
 
-static bool fits_pieces(const rope_args *a, const rope_one *o)
+static bool fits_pieces(const rope_one *o)
 {
-    bool ok = ((uintptr_t)o->x | (uintptr_t)o->out | (uintptr_t)o->weight | (uintptr_t)a->cosines |
-               (uintptr_t)a->sines) %
-                  16 ==
-              0;
+    uintptr_t all = (uintptr_t)o->x | (uintptr_t)o->out | (uintptr_t)o->weight |
+                    (uintptr_t)o->cosines | (uintptr_t)o->sines;
+    bool ok = all % 16 == 0;
     for (int i = 0; i < 3; i++)
         ok = ok && o->xs[i] % PIECE == 0 && o->os[i] % PIECE == 0;
-    // a head's lanes are a power of two, so that they are neighbours in one warp
-    return ok && !a->halves && a->dim % PIECE == 0 && a->lanes <= 32 &&
-           (a->lanes & (a->lanes - 1)) == 0;
+    return ok;
 }
 
-// One or two tensors of the same batch, tokens, head size, pairing and angles.
-static cudaError_t rope(cudaStream_t s, const at_k_rope_in *const *in, unsigned n)
+extern "C" cudaError_t at_k_rope(cudaStream_t s, const at_k_rope_in *in, int n)
 {
-    const at_view *x = &in[0]->x;
     rope_args a = {};
-    a.cosines = in[0]->cosines;
-    a.sines = in[0]->sines;
-    a.batch = (unsigned)x->shape[0];
-    a.tokens = (unsigned)x->shape[1];
-    a.dim = (int)x->shape[3];
+    int64_t blocks = 0;
+    if (n < 1 || n > AT_K_ROPES) return cudaErrorInvalidValue;
+    a.dim = (int)in[0].x.shape[3];
     a.lanes = a.dim / PIECE;
-    a.halves = in[0]->halves;
-    a.per_batch = in[0]->per_batch;
-    bool wide = true;
-    int64_t heads = 0, tokens = x->shape[0] * x->shape[1];
-    for (unsigned i = 0; i < n; i++) {
-        a.one[i] = take(in[i]);
-        wide = wide && fits_pieces(&a, &a.one[i]);
-        if (tokens * a.one[i].heads > heads) heads = tokens * a.one[i].heads;
+    a.halves = in[0].halves;
+    // a head's lanes are a power of two, so that they are neighbours in one warp
+    bool wide = !a.halves && a.dim % PIECE == 0 && a.lanes <= 32 && !(a.lanes & (a.lanes - 1));
+    for (int i = 0; i < n; i++) {
+        const at_view *x = &in[i].x;
+        if (x->shape[3] != a.dim || in[i].halves != a.halves) return cudaErrorInvalidValue;
+        if (!x->shape[0] || !x->shape[1] || !x->shape[2] || !a.dim) continue;
+        rope_one *o = &a.one[a.n++];
+        *o = take(&in[i]);
+        o->first = (unsigned)blocks;
+        blocks += x->shape[0] * x->shape[1];
+        wide = wide && fits_pieces(o);
     }
-    if (!heads || !a.dim) return cudaSuccess;
-    if (heads > 0x7fffffff) return cudaErrorInvalidValue;
+    if (!blocks) return cudaSuccess;
+    if (blocks > 0x7fffffff) return cudaErrorInvalidValue;
     if (wide)
-        rope_kernel<<<dim3((unsigned)tokens, n), ROPE_THREADS, 0, s>>>(a);
+        rope_kernel<<<(unsigned)blocks, ROPE_THREADS, 0, s>>>(a);
     else
-        rope_plain_kernel<<<dim3((unsigned)((heads + 7) / 8), n), 256, 0, s>>>(a);
+        rope_plain_kernel<<<(unsigned)blocks, ROPE_THREADS, 0, s>>>(a);
     return cudaGetLastError();
-}
-
-extern "C" cudaError_t at_k_rope(cudaStream_t s, const at_k_rope_in *a)
-{
-    return rope(s, &a, 1);
-}
-
-extern "C" cudaError_t at_k_rope2(cudaStream_t s, const at_k_rope_in *a, const at_k_rope_in *b)
-{
-    const at_k_rope_in *both[] = {a, b};
-    return rope(s, both, 2);
 }

@@ -96,25 +96,38 @@ out:
     return st;
 }
 
-static at_status slot_rope(void *stream, const at_rope_args *a)
+static at_status slot_ropes(void *stream, const at_rope_args *a, int n)
 {
     at_cuda *g = of(stream);
     at_status st = AT_OK;
-    const void *w = NULL;
-    void *own = NULL;
-    AT_TRY(at_cuda_vector(g, &a->weight, AT_F32, &w, &own));
-    at_k_rope_in in = {.x = a->x,
-                       .out = a->out,
-                       .weight = w,
-                       .cosines = a->cos.data,
-                       .sines = a->sin.data,
-                       .eps = a->eps,
-                       .halves = a->halves,
-                       .per_batch = a->cos.data && a->cos.shape[0] != a->x.shape[1]};
-    AT_TRY(at_cuda_check(g, at_k_rope(g->stream, &in), "rope"));
+    at_k_rope_in in[AT_K_ROPES];
+    void *own[AT_K_ROPES] = {0};
+
+    if (n > AT_K_ROPES)
+        return at_fail(AT_EINTERNAL, "%s: %d tensors to rotate, %d are the most", g->dev.name, n,
+                       AT_K_ROPES);
+    for (int i = 0; i < n; i++) {
+        const void *w = NULL;
+        AT_TRY(at_cuda_vector(g, &a[i].weight, AT_F32, &w, &own[i]));
+        in[i] = (at_k_rope_in){.x = a[i].x,
+                               .out = a[i].out,
+                               .weight = w,
+                               .cosines = a[i].cos.data,
+                               .sines = a[i].sin.data,
+                               .eps = a[i].eps,
+                               .halves = a[i].halves,
+                               .per_batch = a[i].cos.data && a[i].cos.shape[0] != a[i].x.shape[1]};
+    }
+    AT_TRY(at_cuda_check(g, at_k_rope(g->stream, in, n), "rope"));
 out:
-    at_cuda_free(g, own);
+    for (int i = 0; i < n; i++)
+        at_cuda_free(g, own[i]);
     return st;
+}
+
+static at_status slot_rope(void *stream, const at_rope_args *a)
+{
+    return slot_ropes(stream, a, 1);
 }
 
 static at_status slot_embedding(void *stream, const at_embedding_args *a)
@@ -147,6 +160,7 @@ const at_backend at_cuda_backend = {
     .norm = slot_norm,
     .group_norm = slot_group_norm,
     .rope = slot_rope,
+    .ropes = slot_ropes,
     .conv2d = at_cuda_conv2d,
     .embedding = slot_embedding,
     .kernel_name = at_cuda_kernel_name,

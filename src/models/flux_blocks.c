@@ -300,14 +300,13 @@ static at_tensor *heads_of(at_ops *o, const at_flux_config *c, const at_tensor *
     return at_reshape(o, one, 4, (int64_t[]){one->shape[0], one->shape[1], c->heads, c->head_dim});
 }
 
-// Normalise and rotate q and k where they lie.
-static void rotate_in_place(at_ops *o, const at_flux_config *c, const at_tensor *qkv,
-                            const at_weight *q_norm, const at_weight *k_norm,
-                            const at_rope_table *rope)
+// What to normalise and rotate where it lies: q and k of a fused qkv.
+static void rotations(at_ops *o, const at_flux_config *c, const at_tensor *qkv,
+                      const at_weight *q_norm, const at_weight *k_norm, const at_rope_table *rope,
+                      at_rope_job out[2])
 {
-    at_tensor *q = heads_of(o, c, qkv, 0), *k = heads_of(o, c, qkv, 1);
-    at_rope(at_into(o, q), q, q_norm, norm_eps, rope, false);
-    at_rope(at_into(o, k), k, k_norm, norm_eps, rope, false);
+    out[0] = (at_rope_job){heads_of(o, c, qkv, 0), q_norm, rope};
+    out[1] = (at_rope_job){heads_of(o, c, qkv, 1), k_norm, rope};
 }
 
 static at_site site_of(const at_flux_state *s, at_site_part part, int block)
@@ -358,14 +357,15 @@ static void add_control(at_ops *o, const at_flux_state *s, const at_tensor *add,
     at_add(at_into(o, img), img, share);
 }
 
-// First half of a double block for one stream: its rows of the joint qkv.
+// First half of a double block for one stream: its rows of the joint qkv, and what is to be rotated
+// there.
 static void stream_in(at_ops *o, const at_flux_config *c, const at_flux_stream *w,
                       const at_tensor *x, const at_tensor *mod, const at_rope_table *rope,
-                      at_tensor *qkv)
+                      at_tensor *qkv, at_rope_job turn[2])
 {
     at_tensor *y = at_flux_modulate(o, c, x, mod, 0);
     fused(o, qkv, y, w->qkv, w->parts, (int64_t[]){c->hidden, c->hidden, c->hidden}, 3);
-    rotate_in_place(o, c, qkv, w->q_norm, w->k_norm, rope);
+    rotations(o, c, qkv, w->q_norm, w->k_norm, rope, turn);
 }
 
 // Second half: projection, then MLP, both added to the stream x in place.
@@ -397,8 +397,13 @@ static void run_double(at_ops *o, const at_flux_config *c, const at_flux_double 
     at_tensor *qkv =
         at_empty(o, at_ops_compute(o), 3, (int64_t[]){s->batch, s->text + s->image, c->qkv});
 
-    stream_in(o, c, &w->txt, txt, txt_mod, &s->rope_text, at_narrow(o, qkv, 1, 0, s->text));
-    stream_in(o, c, &w->img, img, img_mod, &s->rope_image, at_narrow(o, qkv, 1, s->text, s->image));
+    at_tensor *txt_qkv = at_narrow(o, qkv, 1, 0, s->text);
+    at_tensor *img_qkv = at_narrow(o, qkv, 1, s->text, s->image);
+    at_rope_job turn[4];
+
+    stream_in(o, c, &w->txt, txt, txt_mod, &s->rope_text, txt_qkv, turn);
+    stream_in(o, c, &w->img, img, img_mod, &s->rope_image, img_qkv, turn + 2);
+    at_rope_all(o, 4, turn, norm_eps, false);
     at_tensor *y = attend(o, c, s, AT_SITE_DOUBLE, i, qkv, NULL);
     stream_out(o, c, &w->txt, txt, at_narrow(o, y, 1, 0, s->text), txt_mod);
     stream_out(o, c, &w->img, img, at_narrow(o, y, 1, s->text, s->image), img_mod);
@@ -441,7 +446,9 @@ static void run_single(at_ops *o, const at_flux_config *c, const at_flux_single 
     at_linear_extra add = {.residual = h, .gate = chunk(o, c, mod, 2)};
 
     at_tensor *y = single_in(o, c, w, x, mlp_out);
-    rotate_in_place(o, c, y, w->q_norm, w->k_norm, &s->rope);
+    at_rope_job turn[2];
+    rotations(o, c, y, w->q_norm, w->k_norm, &s->rope, turn);
+    at_rope_all(o, 2, turn, norm_eps, false);
     attend(o, c, s, AT_SITE_SINGLE, i, y, at_narrow(o, both, 2, 0, c->hidden));
     linear(at_into(o, h), both, w->lin2, &add);
 }

@@ -157,6 +157,14 @@ at_rope_table at_rope_make(at_ops *o, int64_t tokens, int n_axes, const int *axe
 // x [b, t, h, d]
 at_tensor *at_rope(at_ops *o, const at_tensor *x, const at_weight *weight, float eps,
                    const at_rope_table *table, bool halves);
+// The same in place for up to AT_ROPES tensors of one head size, which a device may do in one go: q and
+// k, of one stream or two.
+typedef struct at_rope_job {
+    at_tensor *x;
+    const at_weight *weight;
+    const at_rope_table *table;
+} at_rope_job;
+void at_rope_all(at_ops *o, int n, const at_rope_job *jobs, float eps, bool halves);
 
 typedef struct at_conv_spec {
     int stride; // 0 means 1

@@ -319,6 +319,37 @@ static void rope_rotates_neighbours_or_halves(void **state)
     bench_close(&b);
 }
 
+static void several_ropes_in_place_are_as_one_after_the_other(void **state)
+{
+    (void)state;
+    bench b = bench_open();
+    float ids[] = {0, 1, 2, 3, 4};
+    at_rope_table table = at_rope_make(b.o, 5, 1, (int[]){4}, ids, 100);
+    at_rope_table early = {at_narrow(b.o, table.cos, 0, 0, 2), at_narrow(b.o, table.sin, 0, 0, 2)};
+    at_rope_table late = {at_narrow(b.o, table.cos, 0, 2, 3), at_narrow(b.o, table.sin, 0, 2, 3)};
+    at_tensor *whole = random_tensor(&b, SHAPE(2, 5, 3, 4));
+    at_tensor *head = at_narrow(b.o, whole, 1, 0, 2), *tail = at_narrow(b.o, whole, 1, 2, 3);
+    at_weight *w = random_weight(&b, SHAPE(4));
+    double want[2][72];
+    float *a = values_of(at_contiguous(b.o, at_rope(b.o, head, w, 1e-6f, &early, false)));
+    float *c = values_of(at_contiguous(b.o, at_rope(b.o, tail, NULL, 1e-6f, &late, false)));
+
+    for (int i = 0; i < 72; i++) {
+        want[0][i] = i < 48 ? a[i] : 0;
+        want[1][i] = c[i];
+    }
+    at_rope_all(b.o, 2, (at_rope_job[]){{head, w, &early}, {tail, NULL, &late}}, 1e-6f, false);
+    assert_near(head, want[0], 48, 0);
+    assert_near(tail, want[1], 72, 0);
+    at_free(a);
+    at_free(c);
+    at_rope_all(b.o, 5, (at_rope_job[]){{head, w, &early}}, 1e-6f, false);
+    assert_int_equal(at_ops_clear(b.o), AT_EINVAL);
+    at_rope_all(b.o, 2, (at_rope_job[]){{head, w, &early}, {tail, w, &early}}, 1e-6f, false);
+    assert_int_equal(at_ops_clear(b.o), AT_EINVAL);
+    bench_close(&b);
+}
+
 static void conv_strides_pads_and_upsamples(void **state)
 {
     bench b = bench_open();
@@ -404,6 +435,7 @@ int main(void)
         cmocka_unit_test(norms_scale_and_modulate),
         cmocka_unit_test(group_norm_takes_images_and_refuses_odd_groups),
         cmocka_unit_test(rope_rotates_neighbours_or_halves),
+        cmocka_unit_test(several_ropes_in_place_are_as_one_after_the_other),
         cmocka_unit_test(conv_strides_pads_and_upsamples),
         cmocka_unit_test(conv_refusals_name_weight_and_shapes),
         cmocka_unit_test(embedding_checks_every_id),

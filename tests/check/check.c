@@ -19,8 +19,9 @@
 #include "cpu/cpu.h"
 
 static const ck_op *const ops[] = {
-    &ck_copy,      &ck_fill_op, &ck_unary,      &ck_binary, &ck_gate_add, &ck_lincomb,   &ck_linear,
-    &ck_attention, &ck_norm,    &ck_group_norm, &ck_rope,   &ck_conv2d,   &ck_embedding, &ck_geglu,
+    &ck_copy,    &ck_fill_op, &ck_unary,     &ck_binary,    &ck_gate_add,
+    &ck_lincomb, &ck_linear,  &ck_attention, &ck_norm,      &ck_group_norm,
+    &ck_rope,    &ck_ropes,   &ck_conv2d,    &ck_embedding, &ck_geglu,
 };
 
 typedef struct options {

@@ -55,6 +55,7 @@ typedef struct ck_run {
         at_norm_args norm;
         at_group_norm_args group_norm;
         at_rope_args rope;
+        at_rope_args ropes[AT_ROPES];
         at_conv2d_args conv2d;
         at_binary_args binary;
         at_gate_add_args gate_add;
@@ -84,8 +85,8 @@ typedef struct ck_op {
     void (*truth)(ck_run *r);
 } ck_op;
 
-extern const ck_op ck_linear, ck_attention, ck_norm, ck_group_norm, ck_rope, ck_conv2d, ck_unary,
-    ck_binary, ck_gate_add, ck_lincomb, ck_copy, ck_fill_op, ck_embedding, ck_geglu;
+extern const ck_op ck_linear, ck_attention, ck_norm, ck_group_norm, ck_rope, ck_ropes, ck_conv2d,
+    ck_unary, ck_binary, ck_gate_add, ck_lincomb, ck_copy, ck_fill_op, ck_embedding, ck_geglu;
 
 // One more tensor of the run, filled; its view. Index 0 (the first made) is the output.
 at_view ck_make(ck_run *r, at_dtype dtype, int rank, const int64_t *shape, ck_layout layout,

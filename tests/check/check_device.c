@@ -75,6 +75,13 @@ static void move_args(ck_mirror *m)
         at_view *views[] = {&a->x, &a->out, &a->cos, &a->sin};
         for (int i = 0; i < 4; i++)
             move_view(m, views[i]);
+    } else if (strcmp(op, "ropes") == 0) {
+        for (int i = 0; i < AT_ROPES; i++) {
+            at_rope_args *a = &r->a.ropes[i];
+            at_view *views[] = {&a->x, &a->out, &a->cos, &a->sin};
+            for (int k = 0; k < 4; k++)
+                move_view(m, views[k]);
+        }
     } else if (strcmp(op, "conv2d") == 0) {
         at_conv2d_args *a = &r->a.conv2d;
         at_view *views[] = {&a->x, &a->out, &a->residual};

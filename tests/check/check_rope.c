@@ -99,35 +99,42 @@ static at_status call(const at_backend *b, ck_run *r)
     return b->rope(r->stream, &r->a.rope);
 }
 
+// Head `row` of x, row-major; its angles are those of row `angle` of the tables.
+static void head_truth(ck_run *r, const at_rope_args *a, const at_view *x, int64_t row,
+                       int64_t angle)
+{
+    int64_t d = x->shape[3], half = d / 2;
+    double sq = 0, rstd = 1;
+
+    for (int64_t c = 0; c < d; c++)
+        sq += pow(ck_value(x, ck_offset(x, row * d + c)), 2) / (double)d;
+    if (a->weight.v.data) rstd = 1 / sqrt(sq + (double)a->eps);
+    for (int64_t c = 0; c < d; c++) {
+        int64_t pair = a->halves ? c % half : c / 2, second = a->halves ? c >= half : c % 2;
+        int64_t other = a->halves ? (second ? c - half : c + half) : (second ? c - 1 : c + 1);
+        double u = ck_value(x, ck_offset(x, row * d + c)) * rstd, v = 0, cs = 1, sn = 0;
+        if (other < d) v = ck_value(x, ck_offset(x, row * d + other)) * rstd;
+        if (a->weight.v.data) {
+            u *= ck_value(&a->weight.v, c);
+            v *= ck_value(&a->weight.v, other);
+        }
+        if (a->cos.data) {
+            cs = ck_value(&a->cos, angle * half + pair);
+            sn = ck_value(&a->sin, angle * half + pair);
+        }
+        r->truth[row * d + c] = second ? u * cs + v * sn : u * cs - v * sn;
+        r->mag[row * d + c] = fabs(u * cs) + fabs(v * sn);
+    }
+}
+
 static void truth(ck_run *r)
 {
     const at_rope_args *a = &r->a.rope;
-    int64_t d = a->x.shape[3], heads = a->x.shape[2], half = d / 2, t = a->x.shape[1];
+    int64_t d = a->x.shape[3], heads = a->x.shape[2], t = a->x.shape[1];
     bool per_batch = a->cos.data && a->cos.shape[0] != t;
 
-    for (int64_t row = 0; row < ck_count(&a->x) / d; row++) {
-        int64_t token = row / heads, at = per_batch ? token : token % t;
-        double sq = 0, rstd = 1;
-        for (int64_t c = 0; c < d; c++)
-            sq += pow(ck_value(&a->x, ck_offset(&a->x, row * d + c)), 2) / (double)d;
-        if (a->weight.v.data) rstd = 1 / sqrt(sq + (double)a->eps);
-        for (int64_t c = 0; c < d; c++) {
-            int64_t pair = a->halves ? c % half : c / 2, second = a->halves ? c >= half : c % 2;
-            int64_t other = a->halves ? (second ? c - half : c + half) : (second ? c - 1 : c + 1);
-            double u = ck_value(&a->x, ck_offset(&a->x, row * d + c)) * rstd, v = 0, cs = 1, sn = 0;
-            if (other < d) v = ck_value(&a->x, ck_offset(&a->x, row * d + other)) * rstd;
-            if (a->weight.v.data) {
-                u *= ck_value(&a->weight.v, c);
-                v *= ck_value(&a->weight.v, other);
-            }
-            if (a->cos.data) {
-                cs = ck_value(&a->cos, at * half + pair);
-                sn = ck_value(&a->sin, at * half + pair);
-            }
-            r->truth[row * d + c] = second ? u * cs + v * sn : u * cs - v * sn;
-            r->mag[row * d + c] = fabs(u * cs) + fabs(v * sn);
-        }
-    }
+    for (int64_t row = 0; row < ck_count(&a->x) / d; row++)
+        head_truth(r, a, &a->x, row, per_batch ? row / heads : row / heads % t);
 }
 
 // 4e-7: seven roundings.
@@ -140,6 +147,99 @@ const ck_op ck_rope = {.name = "rope",
                        .build = build,
                        .call = call,
                        .truth = truth};
+
+// --- q and k of two streams in one go
+// ----------------------------------------------------------------------------------------
+static const struct {
+    int64_t b, text, image, h, d; // one buffer [b, text + image, 2 * h, d]: q, then k
+    at_dtype type;
+    bool halves, bench;
+} joint[] = {
+    {1, 1, 1, 1, 2, AT_F32, false},
+    {2, 3, 5, 3, 128, AT_BF16, false},
+    {1, 3, 5, 24, 128, AT_F16, false},
+    {1, 0, 4, 2, 64, AT_F32, false},
+    {2, 3, 4, 3, 34, AT_F32, false},
+    {1, 3, 4, 2, 64, AT_BF16, true},
+    {1, 512, 4096, 24, 128, AT_BF16, false, true}, // Flux, double block
+};
+
+static const char *joint_label(int row, char out[160])
+{
+    snprintf(out, 160, "[%lld,%lld+%lld,%lld,%lld] %s%s", (long long)joint[row].b,
+             (long long)joint[row].text, (long long)joint[row].image, (long long)joint[row].h,
+             (long long)joint[row].d, ck_dtype_name(joint[row].type),
+             joint[row].halves ? " halves" : "");
+    return out;
+}
+
+static bool joint_bench(int row)
+{
+    return joint[row].bench;
+}
+
+static at_view part(at_view v, int dim, int64_t first, int64_t n)
+{
+    v.data = (char *)v.data + first * v.stride[dim] * (v.dtype == AT_F32 ? 4 : 2);
+    v.shape[dim] = n;
+    return v;
+}
+
+static void joint_build(ck_run *r, int row)
+{
+    int64_t b = joint[row].b, text = joint[row].text, n = text + joint[row].image;
+    int64_t h = joint[row].h, d = joint[row].d;
+    at_view all = ck_make(r, joint[row].type, CK_SHAPE(b, n, 2 * h, d), (ck_layout){0}, CK_UNIT);
+    at_view cos = ck_make(r, AT_F32, CK_SHAPE(n, d / 2), (ck_layout){0}, CK_UNIT);
+    at_view sin = ck_make(r, AT_F32, CK_SHAPE(n, d / 2), (ck_layout){0}, CK_UNIT);
+
+    for (int i = 0; i < AT_ROPES; i++) { // text's q and k, then the picture's
+        at_rope_args *a = &r->a.ropes[i];
+        int64_t first = i < 2 ? 0 : text, tokens = i < 2 ? text : n - text;
+        a->x = a->out = part(part(all, 1, first, tokens), 2, i % 2 * h, h);
+        a->weight = ck_weight(r, AT_BF16, CK_SHAPE(d), CK_UNIT, 1);
+        if (joint[row].bench) a->weight.packed = i % 2 ? &r->packed : &r->packed2;
+        a->cos = part(cos, 0, first, tokens);
+        a->sin = part(sin, 0, first, tokens);
+        a->eps = 1e-6f;
+        a->halves = joint[row].halves;
+    }
+    r->bytes = (double)ck_count(&all) * (all.dtype == AT_F32 ? 8 : 4);
+}
+
+static at_status joint_call(const at_backend *b, ck_run *r)
+{
+    at_rope_args *a = r->a.ropes;
+    int skip = a[0].x.shape[1] ? 0 : 2;
+    if (b->ropes) return b->ropes(r->stream, a + skip, AT_ROPES - skip);
+    at_status st = AT_OK;
+    for (int i = skip; i < AT_ROPES && st == AT_OK; i++)
+        st = b->rope(r->stream, &a[i]);
+    return st;
+}
+
+static void joint_truth(ck_run *r)
+{
+    const at_view *all = &r->t[0].v;
+    int64_t d = all->shape[3], heads = all->shape[2], tokens = all->shape[1];
+    int64_t text = r->a.ropes[0].x.shape[1];
+
+    for (int64_t row = 0; row < ck_count(all) / d; row++) {
+        int64_t head = row % heads, token = row / heads % tokens;
+        const at_rope_args *a = &r->a.ropes[(token < text ? 0 : 2) + (head < heads / 2 ? 0 : 1)];
+        head_truth(r, a, all, row, token < text ? token : token - text);
+    }
+}
+
+const ck_op ck_ropes = {.name = "ropes",
+                        .slot = offsetof(at_backend, rope),
+                        .sum = 4e-7,
+                        .rows = sizeof joint / sizeof *joint,
+                        .label = joint_label,
+                        .bench_only = joint_bench,
+                        .build = joint_build,
+                        .call = joint_call,
+                        .truth = joint_truth};
 
 // --- embedding
 // ----------------------------------------------------------------------------------------
