@@ -39,6 +39,10 @@ typedef struct at_engine_config {
     at_vram vram;
     bool drop_idle_models; // a model's weights leave the GPU when another model is used
     double reserve_gib;    // GPU memory left to others; 0: 0.4 GiB, negative: none
+    // Results kept between jobs. 0: those of the last job (ComfyUI's default); > 0: this many nodes' results, the
+    // last used; < 0: none.
+    long cache_results;
+    bool test_nodes; // also the nodes of ComfyUI's own test suite
 } at_engine_config;
 
 at_status at_engine_open(const at_engine_config *config, at_engine **out);
@@ -57,7 +61,8 @@ typedef struct at_job {
 } at_job;
 
 typedef struct at_job_result {
-    char *outputs;     // JSON {"node": {"images": [...]}}
+    char *
+        outputs; // JSON {"node": {"images": [...]}}; after a failure what was shown until then, or NULL
     char *error;       // JSON of the validation error, NULL if valid
     char *node_errors; // JSON per node, "{}" if none
     double seconds;
@@ -66,6 +71,9 @@ typedef struct at_job_result {
 // AT_OK; AT_EWORKFLOW with error and node_errors filled; AT_ECANCELLED; or the failing node's status.
 at_status at_engine_run(at_engine *e, const at_job *job, at_job_result *out);
 void at_job_result_free(at_job_result *r);
+
+// Forget the results of earlier jobs, and with them the models that only they hold. Not while a job runs.
+void at_engine_forget(at_engine *e);
 
 // /object_info of every node, or of one: JSON text (free with at_free); NULL class: all.
 at_status at_engine_object_info(at_engine *e, const char *class_type, char **json);

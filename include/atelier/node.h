@@ -176,6 +176,8 @@ const at_sink *at_node_sink(const at_node_ctx *c);
 void at_node_progress(at_node_ctx *c, double value, double max); // fills in job and node
 // Latent preview or other RGB8 picture for the people watching.
 void at_node_preview(at_node_ctx *c, const void *rgb8, int width, int height);
+// The same for a picture that is itself the result: sent whole and without loss.
+void at_node_show(at_node_ctx *c, const void *rgb8, int width, int height);
 // Result shown in the UI: JSON text such as {"images":[...]}; merged over list calls. Copied.
 at_status at_node_ui(at_node_ctx *c, const char *json);
 void *at_node_engine(const at_node_ctx *c); // the engine's own context: at_env *, see nodes/env.h

@@ -17,9 +17,10 @@ typedef enum at_event_kind {
     AT_EV_CACHED,    // text: JSON array of node ids
     AT_EV_EXECUTING, // node
     AT_EV_PROGRESS,  // node, value, max
-    AT_EV_PREVIEW,   // node, data/bytes: RGB8 pixels, value = width, max = height
-    AT_EV_EXECUTED,  // node, text: the node's ui JSON; NULL for a cached node that shows nothing
-    AT_EV_ERROR,     // node, text: JSON of ComfyUI's execution_error data; value 1: the run goes on
+    AT_EV_PREVIEW, // node, data/bytes: RGB8 pixels, value = width, max = height; text "png": a result, not to be
+                   // shrunk or to lose anything
+    AT_EV_EXECUTED, // node, text: the node's ui JSON; NULL for a cached node that shows nothing
+    AT_EV_ERROR,    // node, text: JSON of ComfyUI's execution_error data; value 1: the run goes on
     AT_EV_INTERRUPTED, // node, text: JSON of ComfyUI's execution_interrupted data
     AT_EV_SUCCESS,
     AT_EV_NOTE,    // text: a line for people ("loading flux1-dev.safetensors")

@@ -288,7 +288,11 @@ at_status at_engine_open(const at_engine_config *config, at_engine **out)
     AT_TRY(at_stores_new(&e->stores));
     AT_TRY(at_registry_new(&e->registry));
     AT_TRY(at_nodes_register(e->registry));
-    AT_TRY(at_cache_new(AT_CACHE_CLASSIC, 0, &e->cache));
+    if (config->test_nodes) AT_TRY(at_registry_add(e->registry, at_nodes_test));
+    AT_TRY(at_cache_new(config->cache_results < 0   ? AT_CACHE_NONE
+                        : config->cache_results > 0 ? AT_CACHE_LRU
+                                                    : AT_CACHE_CLASSIC,
+                        config->cache_results > 0 ? (size_t)config->cache_results : 0, &e->cache));
     *out = e;
     e = NULL;
 out:
@@ -370,8 +374,11 @@ at_status at_engine_run(at_engine *e, const at_job *job, at_job_result *out)
                             .job = job->id ? job->id : "job",
                             .extra_pnginfo = extra,
                             .engine = &e->env};
-    AT_TRY(at_execute(&args, &outputs));
-    AT_TRY(dump(outputs, &out->outputs));
+    st = at_execute(&args, &outputs);
+    if (st == AT_OK)
+        st = dump(outputs, &out->outputs);
+    else if (outputs) // beside the failure, whose message stays
+        out->outputs = at_json_dump(outputs, 0);
 out:
     out->seconds = at_now() - start;
     json_decref(outputs);
@@ -379,6 +386,11 @@ out:
     at_check_result_free(&check);
     at_graph_free(graph);
     return st;
+}
+
+void at_engine_forget(at_engine *e)
+{
+    at_cache_clear(e->cache);
 }
 
 void at_job_result_free(at_job_result *r)

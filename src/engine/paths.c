@@ -32,8 +32,10 @@ static const kind_row kind_rows[] = {
     {"controlnet", {"controlnet", "t2i_adapter"}},
     {"gligen", {"gligen"}},
     {"upscale_models", {"upscale_models"}},
+    {"custom_nodes", {NULL}},
     {"hypernetworks", {"hypernetworks"}},
     {"photomaker", {"photomaker"}},
+    {"classifiers", {"classifiers"}},
     {"model_patches", {"model_patches"}},
     {"audio_encoders", {"audio_encoders"}},
 };
@@ -106,7 +108,7 @@ at_status at_paths_new(at_paths **out)
     at_paths *p = at_calloc(1, sizeof *p);
     if (!p) return no_memory();
     for (size_t i = 0; i < sizeof kind_rows / sizeof *kind_rows; i++)
-        if (!add_kind(p, kind_rows[i].key, false)) {
+        if (!add_kind(p, kind_rows[i].key, strcmp(kind_rows[i].key, "classifiers") == 0)) {
             at_paths_free(p);
             return no_memory();
         }
@@ -158,6 +160,18 @@ at_status at_paths_add_root(at_paths *p, const char *models_dir)
             at_free(dir);
         }
     return st;
+}
+
+const char *at_paths_kind(const at_paths *p, size_t i)
+{
+    return i < p->kind_count ? p->kinds[i].key : NULL;
+}
+
+size_t at_paths_dirs(const at_paths *p, const char *key, const char *const **dirs)
+{
+    const kind *k = find_kind(p, key);
+    *dirs = k ? (const char *const *)k->dirs : NULL;
+    return k ? k->dir_count : 0;
 }
 
 size_t at_paths_roots(const at_paths *p, const char *const **roots)

@@ -23,6 +23,9 @@ at_status at_paths_add(at_paths *p, const char *kind, const char *dir, bool fron
 at_status at_paths_add_yaml(at_paths *p, const char *yaml_path);
 
 size_t at_paths_roots(const at_paths *p, const char *const **roots); // borrowed
+// Every kind in ComfyUI's order, then those of the user's yaml; NULL behind the last. Borrowed.
+const char *at_paths_kind(const at_paths *p, size_t i);
+size_t at_paths_dirs(const at_paths *p, const char *kind, const char *const **dirs); // borrowed
 bool at_paths_known(const at_paths *p, const char *kind);
 // Every file of a kind by its name relative to its folder, sorted, without doubles.
 at_status at_paths_list(const at_paths *p, const char *kind,

@@ -89,16 +89,27 @@ void at_node_progress(at_node_ctx *c, double value, double max)
                                       .max = max});
 }
 
-void at_node_preview(at_node_ctx *c, const void *rgb8, int width, int height)
+static void show(at_node_ctx *c, const char *how, const void *rgb8, int width, int height)
 {
     at_sink_emit(c->sink, &(at_event){.kind = AT_EV_PREVIEW,
                                       .job = c->job,
                                       .node = c->id,
                                       .class_type = c->node->class_type,
+                                      .text = how,
                                       .value = width,
                                       .max = height,
                                       .data = rgb8,
                                       .bytes = (size_t)width * (size_t)height * 3});
+}
+
+void at_node_preview(at_node_ctx *c, const void *rgb8, int width, int height)
+{
+    show(c, NULL, rgb8, width, height);
+}
+
+void at_node_show(at_node_ctx *c, const void *rgb8, int width, int height)
+{
+    show(c, "png", rgb8, width, height);
 }
 
 at_status at_node_ui(at_node_ctx *c, const char *json)

@@ -69,6 +69,7 @@ static const at_node *const *const families[] = {
     at_nodes_string_regex,
     at_nodes_latent_encode,
     at_nodes_latent_files,
+    at_nodes_image_socket,
 };
 
 at_status at_nodes_register(at_registry *r)

@@ -73,6 +73,10 @@ extern const at_node *const at_nodes_string[];
 extern const at_node *const at_nodes_string_regex[];
 extern const at_node *const at_nodes_latent_encode[];
 extern const at_node *const at_nodes_latent_files[];
+extern const at_node *const at_nodes_image_socket[];
+
+// Nodes of ComfyUI's own test suite, only with --enable-test-nodes.
+extern const at_node *const at_nodes_test[];
 
 // Put every family into a registry.
 at_status at_nodes_register(at_registry *r);

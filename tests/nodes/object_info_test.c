@@ -108,6 +108,7 @@ static void every_node_describes_itself_as_recorded(void **state)
         const at_node *n = at_registry_at(r, i);
         json_t *theirs = json_object_get(f->recorded, n->class_type);
         json_t *ours = json_object_get(f->ours, n->class_type);
+        if (strncmp(n->python_module, "custom_nodes.", 13) == 0) continue; // not in the recording
         if (!theirs) fail_msg("ComfyUI 0.3.64 has no node %s", n->class_type);
         strip_prose(json_object_get(ours, "input"));
         empty_file_lists(n, ours);
