@@ -84,9 +84,26 @@ static at_status store(const at_arg *a, const char *name, const char *value, voi
                            value, a->min, a->max);
         return AT_OK;
     case AT_ARG_REAL: return store_real(name, value, field);
-    case AT_ARG_SET: break; // takes several words: take_set
+    case AT_ARG_MAYBE: *(const char **)field = value; return AT_OK;
+    case AT_ARG_SET: // takes several words: take_set
+    case AT_ARG_IGNORED: break;
     }
     return AT_OK;
+}
+
+static bool is_value(int argc, char **argv, int i)
+{
+    return i < argc && (argv[i][0] != '-' || !argv[i][1]);
+}
+
+// A flag of ComfyUI's that changes nothing here: its words are skipped, and a line says so.
+static void ignore(const at_arg *a, const char *word, const char *joined, int argc, char **argv,
+                   int *i)
+{
+    while (a->metavar && !joined && is_value(argc, argv, *i + 1))
+        ++*i;
+    fprintf(stderr, "atelier: %.*s is accepted and changes nothing: %s\n", (int)strcspn(word, "="),
+            word, a->help);
 }
 
 // argv[i] is the flag; moves i behind the words that belong to it.
@@ -133,6 +150,12 @@ at_status at_args_parse(const at_command *c, int argc, char **argv, void *option
                 if (st != AT_OK) return st;
                 continue;
             }
+            if (a->kind == AT_ARG_IGNORED) {
+                ignore(a, word, value, argc, argv, &i);
+                continue;
+            }
+            if (a->kind == AT_ARG_MAYBE && !value && !is_value(argc, argv, i + 1))
+                value = a->choices;
             if (a->kind == AT_ARG_FLAG && eq)
                 return at_fail(AT_EUSAGE, "%.*s takes no value", (int)n, word);
             if (a->kind != AT_ARG_FLAG && !value) {
@@ -174,6 +197,7 @@ void at_args_help(const at_command *c)
     if (c->n_args) printf("\nflags\n");
     for (size_t k = 0; k < c->n_args; k++) {
         const at_arg *a = &c->args[k];
+        if (a->kind == AT_ARG_IGNORED) continue;
         char left[96];
         snprintf(left, sizeof left, "%s%s%s", a->name, a->kind == AT_ARG_FLAG ? "" : " ",
                  a->kind == AT_ARG_FLAG                              ? ""

@@ -16,7 +16,9 @@ typedef enum at_arg_kind {
     AT_ARG_INT,    // long, within min..max
     AT_ARG_REAL,   // at_arg_real: a number >= 0
     AT_ARG_CHOICE, // const char *: one of `choices` ("a|b|c")
-    AT_ARG_SET     // at_arg_set: the words behind it that are `choices`; none: all of them
+    AT_ARG_SET,    // at_arg_set: the words behind it that are `choices`; none: all of them
+    AT_ARG_MAYBE, // const char *: the word behind it; without one, or before another flag, `choices`
+    AT_ARG_IGNORED // stores nothing and says why: `help`; with a metavar it takes the words up to the next flag
 } at_arg_kind;
 
 typedef struct at_arg_real {

@@ -10,9 +10,9 @@
 #include "cli/commands.h"
 
 static const at_command *const commands[] = {
-    &at_command_run,   &at_command_plan,   &at_command_inspect,
-    &at_command_nodes, &at_command_models, &at_command_devices,
-    &at_command_bench, &at_command_verify, &at_command_version,
+    &at_command_run,    &at_command_serve,   &at_command_plan,    &at_command_inspect,
+    &at_command_nodes,  &at_command_models,  &at_command_devices, &at_command_bench,
+    &at_command_verify, &at_command_version,
 };
 #define N_COMMANDS (sizeof commands / sizeof *commands)
 

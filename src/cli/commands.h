@@ -8,6 +8,7 @@
 #include "cli/device_args.h"
 
 extern const at_command at_command_run;
+extern const at_command at_command_serve;
 extern const at_command at_command_plan;
 extern const at_command at_command_inspect;
 extern const at_command at_command_nodes;
@@ -71,6 +72,8 @@ typedef struct at_common_options {
                 "ops: each by itself; spans: nodes, steps and replayed graphs as they run (ops)"   \
     }
 
+// What the common flags say, borrowed from them; sets the number of threads.
+at_status at_common_config(const at_common_options *o, at_engine_config *out);
 // An engine as the common flags describe it.
 at_status at_common_open(const at_common_options *o, at_engine **out);
 // The compute dtype of --dtype; AT_DTYPE_COUNT for auto.

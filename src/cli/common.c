@@ -15,21 +15,27 @@ int at_common_dtype(const at_common_options *o)
     return (int)t;
 }
 
-at_status at_common_open(const at_common_options *o, at_engine **out)
+at_status at_common_config(const at_common_options *o, at_engine_config *out)
 {
     if (o->threads) at_threads_set((int)o->threads);
     int dtype = at_common_dtype(o);
-    at_engine_config c = {.base_dir = o->base,
-                          .models_dirs = o->models.items,
-                          .models_count = o->models.count,
-                          .yaml_files = o->yaml.items,
-                          .yaml_count = o->yaml.count,
-                          .input_dir = o->input,
-                          .output_dir = o->output,
-                          .temp_dir = o->temp,
-                          .dtype = dtype,
-                          .auto_dtype = dtype == AT_DTYPE_COUNT,
-                          .disable_metadata = o->disable_metadata};
-    at_status st = at_device_options_apply(&o->device, &c);
+    *out = (at_engine_config){.base_dir = o->base,
+                              .models_dirs = o->models.items,
+                              .models_count = o->models.count,
+                              .yaml_files = o->yaml.items,
+                              .yaml_count = o->yaml.count,
+                              .input_dir = o->input,
+                              .output_dir = o->output,
+                              .temp_dir = o->temp,
+                              .dtype = dtype,
+                              .auto_dtype = dtype == AT_DTYPE_COUNT,
+                              .disable_metadata = o->disable_metadata};
+    return at_device_options_apply(&o->device, out);
+}
+
+at_status at_common_open(const at_common_options *o, at_engine **out)
+{
+    at_engine_config c;
+    at_status st = at_common_config(o, &c);
     return st == AT_OK ? at_engine_open(&c, out) : st;
 }

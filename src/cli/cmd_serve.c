@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: Apache-2.0
+// cmd_serve.c - atelier serve: ComfyUI's server under ComfyUI's own flags.
+// Source: comfyui-contract 8.1.
+#include <stdio.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "base/str.h"
+#include "cli/commands.h"
+#include "serve/serve.h"
+
+typedef struct serve_options {
+    at_common_options common;
+    at_arg_list allowed_hosts;
+    const char *listen, *cors, *user_dir, *front_end_root, *tls_key, *tls_cert, *hash, *preview;
+    const char *verbose;
+    at_arg_real max_upload;
+    long port, preview_size, cache_lru;
+    bool cache_classic, cache_none, multi_user, no_persist, test_nodes, quiet, quick_test;
+} serve_options;
+
+#define FLAG(name_, field_, help_)                                                                 \
+    {                                                                                              \
+        name_, NULL, AT_ARG_FLAG, offsetof(serve_options, field_), .help = help_                   \
+    }
+#define IGNORED(name_, metavar_, why)                                                              \
+    {                                                                                              \
+        name_, metavar_, AT_ARG_IGNORED, .help = why                                               \
+    }
+
+static const at_arg serve_args[] = {
+    {"--listen", "[ADDRESS]", AT_ARG_MAYBE, offsetof(serve_options, listen),
+     .choices = "0.0.0.0,::",
+     .help = "addresses, comma-separated (default 127.0.0.1); alone: every address"},
+    {"--port", "N", AT_ARG_INT, offsetof(serve_options, port), 0, 65535,
+     .help = "default 8188; 0: any that is free"},
+    {"--tls-keyfile", "FILE", AT_ARG_TEXT, offsetof(serve_options, tls_key),
+     .help = "with --tls-certfile: https"},
+    {"--tls-certfile", "FILE", AT_ARG_TEXT, offsetof(serve_options, tls_cert),
+     .help = "with --tls-keyfile: https"},
+    {"--enable-cors-header", "[ORIGIN]", AT_ARG_MAYBE, offsetof(serve_options, cors),
+     .choices = "*", .help = "let pages from elsewhere ask (alone: from anywhere)"},
+    {"--allowed-host", "NAME", AT_ARG_LIST, offsetof(serve_options, allowed_hosts),
+     .help = "a name of this server that a Host header may have, such as a proxy's; may be "
+             "repeated"},
+    {"--max-upload-size", "MB", AT_ARG_REAL, offsetof(serve_options, max_upload),
+     .help = "of a request's body (default 100)"},
+    {"--user-directory", "DIR", AT_ARG_TEXT, offsetof(serve_options, user_dir),
+     .help = "settings, workflows, queue and history (default ./user)"},
+    FLAG("--no-persist", no_persist, "forget queue and history when the server ends"),
+    FLAG("--multi-user", multi_user, "a folder and settings for each user"),
+    {"--front-end-root", "DIR", AT_ARG_TEXT, offsetof(serve_options, front_end_root),
+     .help = "serve this page, such as ComfyUI's own frontend"},
+    {"--preview-method", "HOW", AT_ARG_CHOICE, offsetof(serve_options, preview),
+     .choices = "none|auto|latent2rgb|taesd", .help = "only none is built yet"},
+    {"--preview-size", "N", AT_ARG_INT, offsetof(serve_options, preview_size), 16, 4096,
+     .help = "longest side of a preview (default 512)"},
+    FLAG("--cache-classic", cache_classic, "keep the results of the last job (the default)"),
+    {"--cache-lru", "N", AT_ARG_INT, offsetof(serve_options, cache_lru), 0, 1000000,
+     .help = "keep the results of the N nodes that were used last"},
+    FLAG("--cache-none", cache_none, "keep no results between jobs"),
+    {"--default-hashing-function", "NAME", AT_ARG_CHOICE, offsetof(serve_options, hash),
+     .choices = "md5|sha1|sha256|sha512", .help = "tells equal uploads (default sha256)"},
+    {"--verbose", "[LEVEL]", AT_ARG_MAYBE, offsetof(serve_options, verbose), .choices = "DEBUG",
+     .help = "DEBUG, INFO, WARNING, ERROR or CRITICAL (default INFO); alone: DEBUG"},
+    FLAG("--dont-print-server", quiet, "do not print the address"),
+    FLAG("--quick-test-for-ci", quick_test, "end as soon as everything is ready"),
+    FLAG("--enable-test-nodes", test_nodes, "also the nodes of ComfyUI's own test suite"),
+    AT_COMMON_ARGS(serve_options, common),
+    IGNORED("--auto-launch", NULL, "no browser is opened from here"),
+    IGNORED("--disable-auto-launch", NULL, "no browser is opened from here"),
+    IGNORED("--windows-standalone-build", NULL, "this is no Windows build"),
+    IGNORED("--disable-all-custom-nodes", NULL, "there are no Python nodes here"),
+    IGNORED("--whitelist-custom-nodes", "DIR", "there are no Python nodes here"),
+    IGNORED("--disable-api-nodes", NULL, "there are no paid nodes here"),
+    IGNORED("--comfy-api-base", "URL", "there are no paid nodes here"),
+    IGNORED("--front-end-version", "VERSION", "no frontend is downloaded; see --front-end-root"),
+    IGNORED("--enable-compress-response-body", NULL, "answers are sent as they are"),
+    IGNORED("--database-url", "URL", "queue and history lie below --user-directory"),
+    IGNORED("--log-stdout", NULL, "messages go to standard error"),
+    IGNORED("--directml", "[N]", "there is no such device here; see `atelier devices`"),
+    IGNORED("--oneapi-device-selector", "TEXT", "there is no such device here"),
+    IGNORED("--disable-ipex-optimize", NULL, "there is no such device here"),
+};
+
+static void serve_defaults(void *options)
+{
+    ((serve_options *)options)->port = 8188;
+}
+
+static at_status set_level(const char *name)
+{
+    static const struct {
+        const char *name;
+        at_log_level level;
+    } levels[] = {{"DEBUG", AT_DEBUG},
+                  {"INFO", AT_INFO},
+                  {"WARNING", AT_WARN},
+                  {"ERROR", AT_ERROR},
+                  {"CRITICAL", AT_ERROR}};
+    for (size_t i = 0; i < sizeof levels / sizeof *levels; i++)
+        if (at_equal_nocase(name, levels[i].name)) {
+            at_log_set_level(levels[i].level);
+            return AT_OK;
+        }
+    return at_fail(AT_EUSAGE, "--verbose %s: choose one of DEBUG, INFO, WARNING, ERROR, CRITICAL",
+                   name);
+}
+
+static void ready(void *ctx, const char *url)
+{
+    const serve_options *o = ctx;
+    if (!o->quiet) {
+        printf("atelier serves at %s\n", url);
+        fflush(stdout);
+    }
+}
+
+static bool beyond_loopback(const char *listen)
+{
+    return listen && strncmp(listen, "127.", 4) != 0 && strcmp(listen, "localhost") != 0 &&
+           strcmp(listen, "::1") != 0;
+}
+
+static at_status serve(void *options, const at_arg_list *operands)
+{
+    (void)operands;
+    serve_options *o = options;
+    at_serve_config c = {.listen = o->listen,
+                         .port = (int)o->port,
+                         .cors = o->cors,
+                         .allowed_hosts = o->allowed_hosts.items,
+                         .allowed_host_count = o->allowed_hosts.count,
+                         .max_upload_mb = o->max_upload.given ? o->max_upload.value : 100,
+                         .user_dir = o->user_dir,
+                         .front_end_root = o->front_end_root,
+                         .tls_key = o->tls_key,
+                         .tls_cert = o->tls_cert,
+                         .hash = o->hash,
+                         .preview_size = (int)o->preview_size,
+                         .multi_user = o->multi_user,
+                         .no_persist = o->no_persist,
+                         .quick_test = o->quick_test,
+                         .ready = ready,
+                         .ctx = o};
+    const char *argv[] = {"atelier", "serve"};
+    c.argv = argv;
+    c.argc = 2;
+    at_status st = set_level(o->verbose ? o->verbose : "INFO");
+    if (st == AT_OK && (o->cache_none + o->cache_classic + (o->cache_lru > 0)) > 1)
+        st = at_fail(AT_EUSAGE, "--cache-classic, --cache-lru and --cache-none exclude each other");
+    if (st == AT_OK) st = at_common_config(&o->common, &c.engine);
+    if (st != AT_OK) return st;
+    c.engine.cache_results = o->cache_none ? -1 : o->cache_lru;
+    c.engine.test_nodes = o->test_nodes;
+    if (o->preview && strcmp(o->preview, "none") != 0)
+        fprintf(stderr, "atelier: --preview-method %s: previews of latents are not built yet\n",
+                o->preview);
+    if (beyond_loopback(o->listen))
+        fprintf(stderr,
+                "atelier: WARNING: --listen %s: anybody who reaches this address can run jobs, "
+                "read pictures and fill the disk\n",
+                o->listen);
+    return at_serve(&c);
+}
+
+const at_command at_command_serve = {
+    .name = "serve",
+    .summary = "serve ComfyUI's protocol over HTTP and WebSocket",
+    .details = "Queue and history survive a crash: what was accepted runs after the next start.\n"
+               "ComfyUI's flags keep their names; those without sense here say so.",
+    .args = serve_args,
+    .n_args = sizeof serve_args / sizeof *serve_args,
+    .options_size = sizeof(serve_options),
+    .max_operands = 0,
+    .defaults = serve_defaults,
+    .run = serve,
+};

@@ -1,0 +1,206 @@
+// SPDX-License-Identifier: Apache-2.0
+// executor.c - running jobs; see executor.h. Order of the last messages: comfyui-contract 2.3.
+#include "serve/executor.h"
+
+#include <pthread.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/log.h"
+#include "base/mem.h"
+#include "serve/story.h"
+
+struct at_executor {
+    at_engine *engine;
+    at_queue *queue;
+    at_hub *hub;
+    int preview_size;
+    pthread_t thread;
+    pthread_mutex_t lock; // of `running` and of raising `cancel`
+    const char *running;  // id; NULL: idle
+    atomic_bool cancel, stop, forget;
+};
+
+// [id, ...] as the targets of a job: borrowed strings of `json`.
+static const char **target_list(const json_t *json, size_t *n)
+{
+    *n = json_array_size(json);
+    const char **list = at_calloc(*n + 1, sizeof *list);
+    for (size_t i = 0; list && i < *n; i++)
+        list[i] = json_string_value(json_array_get(json, i));
+    return list;
+}
+
+// {"9": {"node_id": "9", ...}} for every node that showed something.
+static char *meta_of(const char *outputs)
+{
+    json_t *all = NULL, *meta = json_object(), *ui;
+    const char *id;
+    char *text;
+
+    if (at_json_load("outputs", outputs, strlen(outputs), &all) != AT_OK) all = NULL;
+    json_object_foreach(all, id, ui)
+        json_object_set_new_nocheck(meta, id,
+                                    json_pack("{s:s, s:s, s:n, s:s}", "node_id", id, "display_node",
+                                              id, "parent_node", "real_node_id", id));
+    text = meta ? at_json_dump(meta, 0) : NULL;
+    json_decref(all);
+    json_decref(meta);
+    return text;
+}
+
+// ComfyUI's exception for a failure that no node told.
+static const char *exception_of(at_status st)
+{
+    return st == AT_ENOMEM ? "MemoryError" : st == AT_EWORKFLOW ? "ValueError" : "RuntimeError";
+}
+
+static at_status run_engine(at_executor *x, const at_ticket *t, at_story *story, at_job_result *r)
+{
+    at_status st = AT_OK;
+    json_t *targets = NULL;
+    const char **list = NULL;
+    size_t count = 0;
+    at_str text = {0};
+    at_sink sink = {at_story_hear, story, &x->cancel};
+
+    at_str_printf(&text, "{\"prompt\": %s, \"extra_data\": %s}", t->prompt, t->extra_data);
+    AT_TRY(at_json_load("targets", t->targets, strlen(t->targets), &targets));
+    list = target_list(targets, &count);
+    if (!list || text.failed) AT_TRY(at_fail(AT_ENOMEM, "job %s: no memory", t->id));
+    at_job job = {.label = t->id,
+                  .text = text.data,
+                  .bytes = text.len,
+                  .targets = list,
+                  .target_count = count,
+                  .id = t->id,
+                  .sink = &sink};
+    st = at_engine_run(x->engine, &job, r);
+out:
+    if (st != AT_OK && st != AT_ECANCELLED && !story->failed)
+        at_story_fail(story, exception_of(st), at_error_text());
+    at_str_free(&text);
+    at_free(list);
+    json_decref(targets);
+    return st;
+}
+
+// The result goes to the history; a disk that is full is waited for, the job is not forgotten.
+static void finish(at_executor *x, const at_ticket *t, at_story *story, const char *outputs,
+                   bool success)
+{
+    json_t *status = at_story_status(story, success);
+    char *status_text = status ? at_json_dump(status, 0) : NULL, *meta = meta_of(outputs);
+
+    while (at_queue_finish(x->queue, t, success ? "success" : "error", outputs,
+                           status_text ? status_text : "{}", meta ? meta : "{}") != AT_OK) {
+        at_log(AT_ERROR, "QUEUE-FINISH", "job %s: %s", t->id, at_error_text());
+        if (atomic_load(&x->stop)) break;
+        nanosleep(&(struct timespec){1, 0}, NULL);
+    }
+    json_decref(status);
+    at_free(status_text);
+    at_free(meta);
+}
+
+static void run_job(at_executor *x, const at_ticket *t)
+{
+    at_story story = {0};
+    at_job_result r = {0};
+
+    at_status st = at_story_begin(&story, x->hub, t->id, t->client_id, x->preview_size);
+    if (st != AT_OK) { // no memory even for the telling: the row says so
+        at_log(AT_ERROR, "JOB-MEMORY", "%s", at_error_text());
+        (void)at_queue_finish(x->queue, t, "error", "{}",
+                              "{\"status_str\": \"error\", \"completed\": false, \"messages\": []}",
+                              "{}");
+        return;
+    }
+    st = run_engine(x, t, &story, &r);
+    if (st == AT_ECANCELLED && atomic_load(&x->stop)) { // the server ends: the job stays accepted
+        if (at_queue_return(x->queue, t) != AT_OK)
+            at_log(AT_ERROR, "QUEUE-RETURN", "job %s: %s", t->id, at_error_text());
+    } else {
+        finish(x, t, &story, r.outputs ? r.outputs : "{}", st == AT_OK);
+        if (t->client_id)
+            at_hub_post(x->hub, t->client_id, "executing",
+                        json_pack("{s:n, s:s}", "node", "prompt_id", t->id), false);
+    }
+    at_hub_set_current(x->hub, NULL, NULL);
+    at_job_result_free(&r);
+    at_story_end(&story);
+}
+
+static void set_running(at_executor *x, const char *id)
+{
+    pthread_mutex_lock(&x->lock);
+    x->running = id;
+    if (id && !atomic_load(&x->stop)) atomic_store(&x->cancel, false);
+    pthread_mutex_unlock(&x->lock);
+}
+
+static void *work(void *ctx)
+{
+    at_executor *x = ctx;
+    at_ticket t = {0};
+
+    while (!atomic_load(&x->stop)) {
+        if (at_queue_take(x->queue, &t, 1000)) {
+            set_running(x, t.id);
+            run_job(x, &t);
+            set_running(x, NULL);
+            at_ticket_free(&t);
+        }
+        if (atomic_exchange(&x->forget, false)) at_engine_forget(x->engine);
+    }
+    return NULL;
+}
+
+at_status at_executor_start(at_engine *e, at_queue *q, at_hub *h, int preview_size,
+                            at_executor **out)
+{
+    at_executor *x = at_calloc(1, sizeof *x);
+    if (!x || pthread_mutex_init(&x->lock, NULL) != 0) {
+        at_free(x);
+        return at_fail(AT_ENOMEM, "server: no memory");
+    }
+    x->engine = e;
+    x->queue = q;
+    x->hub = h;
+    x->preview_size = preview_size;
+    if (pthread_create(&x->thread, NULL, work, x) != 0) {
+        pthread_mutex_destroy(&x->lock);
+        at_free(x);
+        return at_fail(AT_ENOMEM, "server: the thread that runs jobs could not be started");
+    }
+    *out = x;
+    return AT_OK;
+}
+
+bool at_executor_interrupt(at_executor *x, const char *id)
+{
+    pthread_mutex_lock(&x->lock);
+    bool hit = x->running && (!id || strcmp(id, x->running) == 0);
+    if (hit) atomic_store(&x->cancel, true);
+    pthread_mutex_unlock(&x->lock);
+    return hit;
+}
+
+void at_executor_free_memory(at_executor *x)
+{
+    atomic_store(&x->forget, true);
+    at_queue_wake(x->queue);
+}
+
+void at_executor_stop(at_executor *x)
+{
+    if (!x) return;
+    pthread_mutex_lock(&x->lock);
+    atomic_store(&x->stop, true);
+    atomic_store(&x->cancel, true);
+    pthread_mutex_unlock(&x->lock);
+    at_queue_wake(x->queue);
+    pthread_join(x->thread, NULL);
+    pthread_mutex_destroy(&x->lock);
+    at_free(x);
+}

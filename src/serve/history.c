@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: Apache-2.0
+// history.c - what GET /queue and GET /history show, and their deletions; see queue.h.
+// Idea: entries lie in the table as the text that is sent, so listing is concatenation.
+// Source: ComfyUI 0.3.64 execution.py PromptQueue.get_history, behaviour; comfyui-contract 1.1.
+#include "base/mem.h"
+#include "serve/queue_impl.h"
+
+static at_status full(const at_str *s)
+{
+    return s->failed ? at_fail(AT_ENOMEM, "queue: no memory for a list") : AT_OK;
+}
+
+static at_status list_state(at_queue *q, int state, at_str *out)
+{
+    sqlite3_stmt *s = at_sql_use(q, AT_SQL_LIST);
+    int code;
+    const char *comma = "";
+
+    sqlite3_bind_int(s, 1, state);
+    at_str_append(out, "[");
+    for (; (code = sqlite3_step(s)) == SQLITE_ROW; comma = ", ") {
+        at_str_append(out, comma);
+        at_sql_item(s, 0, out);
+    }
+    at_str_append(out, "]");
+    at_status st = code == SQLITE_DONE ? full(out) : at_sql_fail(q, "listing jobs");
+    sqlite3_reset(s);
+    return st;
+}
+
+at_status at_queue_list(at_queue *q, at_str *out)
+{
+    at_status st = AT_OK;
+
+    pthread_mutex_lock(&q->lock);
+    at_str_append(out, "{\"queue_running\": ");
+    AT_TRY(list_state(q, AT_JOB_RUNNING, out));
+    at_str_append(out, ", \"queue_pending\": ");
+    AT_TRY(list_state(q, AT_JOB_PENDING, out));
+    at_str_append(out, "}");
+    st = full(out);
+out:
+    pthread_mutex_unlock(&q->lock);
+    return st;
+}
+
+bool at_queue_is_running(at_queue *q, const char *id)
+{
+    pthread_mutex_lock(&q->lock);
+    sqlite3_stmt *s = at_sql_use(q, AT_SQL_RUNNING);
+    at_sql_text(s, 1, id);
+    bool yes = sqlite3_step(s) == SQLITE_ROW;
+    sqlite3_reset(s);
+    pthread_mutex_unlock(&q->lock);
+    return yes;
+}
+
+// Delete with one statement that takes at most an id; *count goes down by what it deleted.
+static at_status drop(at_queue *q, at_sql which, const char *id, size_t *count, bool tell)
+{
+    pthread_mutex_lock(&q->lock);
+    sqlite3_stmt *s = at_sql_use(q, which);
+    if (id) at_sql_text(s, 1, id);
+    at_status st = at_sql_run(q, which, "deleting jobs");
+    size_t gone = st == AT_OK ? (size_t)sqlite3_changes(q->db) : 0;
+    *count -= gone;
+    if (tell && st == AT_OK && (gone || !id)) at_queue_changed(q);
+    pthread_mutex_unlock(&q->lock);
+    return st;
+}
+
+at_status at_queue_clear(at_queue *q)
+{
+    return drop(q, AT_SQL_CLEAR, NULL, &q->pending, true);
+}
+at_status at_queue_delete(at_queue *q, const char *id)
+{
+    return drop(q, AT_SQL_DELETE, id, &q->pending, true);
+}
+at_status at_history_clear(at_queue *q)
+{
+    return drop(q, AT_SQL_HISTORY_CLEAR, NULL, &q->done, false);
+}
+at_status at_history_delete(at_queue *q, const char *id)
+{
+    return drop(q, AT_SQL_HISTORY_DELETE, id, &q->done, false);
+}
+
+// "id": {"prompt": [...], "outputs": {...}, "status": {...}, "meta": {...}}
+static void entry(sqlite3_stmt *s, at_str *out)
+{
+    at_str_json(out, at_sql_column(s, 1));
+    at_str_append(out, ": {\"prompt\": ");
+    at_sql_item(s, 0, out);
+    static const char *const names[] = {", \"outputs\": ", ", \"status\": ", ", \"meta\": "};
+    for (int i = 0; i < 3; i++) {
+        at_str_append(out, names[i]);
+        at_str_append(out, at_sql_column(s, 5 + i));
+    }
+    at_str_append(out, "}");
+}
+
+static at_status entries(at_queue *q, sqlite3_stmt *s, at_str *out)
+{
+    int code;
+    const char *comma = "";
+
+    at_str_append(out, "{");
+    for (; (code = sqlite3_step(s)) == SQLITE_ROW; comma = ", ") {
+        at_str_append(out, comma);
+        entry(s, out);
+    }
+    at_str_append(out, "}");
+    at_status st = code == SQLITE_DONE ? full(out) : at_sql_fail(q, "listing the history");
+    sqlite3_reset(s);
+    return st;
+}
+
+at_status at_history_list(at_queue *q, int64_t max_items, int64_t offset, at_str *out)
+{
+    pthread_mutex_lock(&q->lock);
+    sqlite3_stmt *s = at_sql_use(q, AT_SQL_HISTORY);
+    if (offset < 0) {
+        int64_t n = (int64_t)q->done;
+        offset = max_items >= 0 && max_items < n ? n - max_items : 0;
+    }
+    sqlite3_bind_int64(s, 1, max_items < 0 ? -1 : max_items);
+    sqlite3_bind_int64(s, 2, offset);
+    at_status st = entries(q, s, out);
+    pthread_mutex_unlock(&q->lock);
+    return st;
+}
+
+at_status at_history_one(at_queue *q, const char *id, at_str *out)
+{
+    pthread_mutex_lock(&q->lock);
+    sqlite3_stmt *s = at_sql_use(q, AT_SQL_HISTORY_ONE);
+    at_sql_text(s, 1, id);
+    at_status st = entries(q, s, out);
+    pthread_mutex_unlock(&q->lock);
+    return st;
+}

@@ -1,0 +1,280 @@
+// SPDX-License-Identifier: Apache-2.0
+// queue.c - putting, taking and finishing jobs; see queue.h.
+#include <errno.h>
+#include <math.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/log.h"
+#include "base/mem.h"
+#include "json/json.h"
+#include "serve/queue_impl.h"
+
+at_status at_sql_fail(at_queue *q, const char *what)
+{
+    const char *path = q->config.path ? q->config.path : "the queue in memory";
+    int code = q->db ? sqlite3_extended_errcode(q->db) : SQLITE_NOMEM;
+    if ((code & 0xff) == SQLITE_BUSY || (code & 0xff) == SQLITE_LOCKED)
+        return at_fail(AT_EIO, "%s: another server holds it; choose another --user-directory",
+                       path);
+    return at_fail((code & 0xff) == SQLITE_NOMEM ? AT_ENOMEM : AT_EIO, "%s: %s: %s (SQLite %d)",
+                   path, what, q->db ? sqlite3_errmsg(q->db) : "no memory", code);
+}
+
+sqlite3_stmt *at_sql_use(at_queue *q, at_sql which)
+{
+    sqlite3_reset(q->sql[which]);
+    sqlite3_clear_bindings(q->sql[which]);
+    return q->sql[which];
+}
+
+at_status at_sql_run(at_queue *q, at_sql which, const char *what)
+{
+    int code = sqlite3_step(q->sql[which]);
+    at_status st = code == SQLITE_DONE || code == SQLITE_ROW ? AT_OK : at_sql_fail(q, what);
+    sqlite3_reset(q->sql[which]);
+    return st;
+}
+
+void at_sql_text(sqlite3_stmt *s, int at, const char *text)
+{
+    if (text)
+        sqlite3_bind_text(s, at, text, -1, SQLITE_STATIC);
+    else
+        sqlite3_bind_null(s, at);
+}
+
+const char *at_sql_column(sqlite3_stmt *s, int at)
+{
+    const char *text = (const char *)sqlite3_column_text(s, at);
+    return text ? text : "";
+}
+
+void at_str_json(at_str *s, const char *text)
+{
+    json_t *v = json_string(text);
+    if (v)
+        at_json_append(s, v, 0);
+    else
+        s->failed = true;
+    json_decref(v);
+}
+
+void at_sql_item(sqlite3_stmt *s, int at, at_str *out)
+{
+    at_str_printf(out, "[%s, ", at_sql_column(s, at));
+    at_str_json(out, at_sql_column(s, at + 1));
+    for (int i = 2; i < 5; i++) {
+        at_str_append(out, ", ");
+        at_str_append(out, at_sql_column(s, at + i));
+    }
+    at_str_append(out, "]");
+}
+
+void at_queue_changed(at_queue *q)
+{
+    if (q->config.changed) q->config.changed(q->config.ctx, q->pending + q->running);
+}
+
+static char *copy(sqlite3_stmt *s, int at)
+{
+    return at_strdup(at_sql_column(s, at));
+}
+
+// --- putting -----------------------------------------------------------------------------------------
+static at_status put_row(at_queue *q, const at_queue_entry *e)
+{
+    at_status st = AT_OK;
+    sqlite3_stmt *s = NULL;
+
+    at_sql_use(q, AT_SQL_BEGIN);
+    AT_TRY(at_sql_run(q, AT_SQL_BEGIN, "accepting a job"));
+    s = at_sql_use(q, AT_SQL_PUT);
+    at_sql_text(s, 1, e->id);
+    sqlite3_bind_double(s, 2, e->order);
+    at_sql_text(s, 3, e->number);
+    at_sql_text(s, 4, e->client_id);
+    at_sql_text(s, 5, e->prompt);
+    at_sql_text(s, 6, e->extra_data);
+    at_sql_text(s, 7, e->targets);
+    st = at_sql_run(q, AT_SQL_PUT, "accepting a job");
+    if (st == AT_OK && q->counter != q->counter_kept) {
+        s = at_sql_use(q, AT_SQL_COUNTER);
+        sqlite3_bind_int64(s, 1, q->counter);
+        st = at_sql_run(q, AT_SQL_COUNTER, "accepting a job");
+    }
+    at_sql_use(q, AT_SQL_COMMIT);
+    if (st == AT_OK) st = at_sql_run(q, AT_SQL_COMMIT, "accepting a job");
+    if (st != AT_OK && !sqlite3_get_autocommit(q->db)) { // keep the first message
+        at_sql_use(q, AT_SQL_ROLLBACK);
+        sqlite3_step(q->sql[AT_SQL_ROLLBACK]);
+        sqlite3_reset(q->sql[AT_SQL_ROLLBACK]);
+    }
+out:
+    return st;
+}
+
+at_status at_queue_put(at_queue *q, const at_queue_entry *e)
+{
+    at_status st = AT_OK;
+
+    pthread_mutex_lock(&q->lock);
+    if (q->pending >= q->config.max_pending)
+        AT_TRY(at_fail(AT_EUNSUPPORTED, "the queue is full: %zu jobs wait; try again later",
+                       q->pending));
+    AT_TRY(put_row(q, e));
+    q->counter_kept = q->counter;
+    q->pending++;
+    at_queue_changed(q);
+    pthread_cond_signal(&q->wake);
+out:
+    pthread_mutex_unlock(&q->lock);
+    return st;
+}
+
+int64_t at_queue_count(at_queue *q)
+{
+    pthread_mutex_lock(&q->lock);
+    int64_t n = q->counter++;
+    pthread_mutex_unlock(&q->lock);
+    return n;
+}
+
+// --- taking ------------------------------------------------------------------------------------------
+void at_ticket_free(at_ticket *t)
+{
+    at_free(t->id);
+    at_free(t->client_id);
+    at_free(t->prompt);
+    at_free(t->extra_data);
+    at_free(t->targets);
+    *t = (at_ticket){0};
+}
+
+static at_status take_row(at_queue *q, at_ticket *t)
+{
+    at_status st = AT_OK;
+    sqlite3_stmt *s = at_sql_use(q, AT_SQL_NEXT);
+
+    if (sqlite3_step(s) != SQLITE_ROW) AT_TRY(at_sql_fail(q, "taking a job"));
+    *t = (at_ticket){.row = sqlite3_column_int64(s, 0),
+                     .id = copy(s, 1),
+                     .client_id = sqlite3_column_type(s, 2) == SQLITE_NULL ? NULL : copy(s, 2),
+                     .prompt = copy(s, 3),
+                     .extra_data = copy(s, 4),
+                     .targets = copy(s, 5),
+                     .attempts = sqlite3_column_int(s, 6) + 1};
+    sqlite3_reset(s);
+    if (!t->id || !t->prompt || !t->extra_data || !t->targets)
+        AT_TRY(at_fail(AT_ENOMEM, "queue: no memory for a job"));
+    s = at_sql_use(q, AT_SQL_START);
+    sqlite3_bind_int64(s, 1, t->row);
+    AT_TRY(at_sql_run(q, AT_SQL_START, "starting a job"));
+    q->pending--;
+    q->running++;
+out:
+    sqlite3_reset(q->sql[AT_SQL_NEXT]);
+    if (st != AT_OK) at_ticket_free(t);
+    return st;
+}
+
+bool at_queue_take(at_queue *q, at_ticket *out, double seconds)
+{
+    struct timespec until;
+    bool got = false;
+    int wait = 0;
+
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_sec += (time_t)seconds;
+    until.tv_nsec += (long)((seconds - floor(seconds)) * 1e9);
+    if (until.tv_nsec >= 1000000000) until.tv_sec++, until.tv_nsec -= 1000000000;
+    pthread_mutex_lock(&q->lock);
+    while (!q->pending && !q->woken && wait != ETIMEDOUT)
+        wait = pthread_cond_timedwait(&q->wake, &q->lock, &until);
+    q->woken = false;
+    if (q->pending) {
+        got = take_row(q, out) == AT_OK;
+        if (got) at_queue_changed(q);
+        if (!got) at_log(AT_ERROR, "QUEUE-TAKE", "%s", at_error_text());
+    }
+    bool failed = q->pending && !got;
+    pthread_mutex_unlock(&q->lock);
+    if (failed)
+        nanosleep(&(struct timespec){0, 500000000}, NULL); // a full disk: not in a tight loop
+    return got;
+}
+
+void at_queue_wake(at_queue *q)
+{
+    pthread_mutex_lock(&q->lock);
+    q->woken = true;
+    pthread_cond_broadcast(&q->wake);
+    pthread_mutex_unlock(&q->lock);
+}
+
+// --- finishing ---------------------------------------------------------------------------------------
+static at_status finish_row(at_queue *q, const at_ticket *t, const char *status_str,
+                            const char *outputs, const char *status, const char *meta)
+{
+    at_status st = AT_OK;
+    sqlite3_stmt *s = at_sql_use(q, AT_SQL_FINISH);
+
+    sqlite3_bind_int64(s, 1, t->row);
+    at_sql_text(s, 2, status_str);
+    at_sql_text(s, 3, outputs);
+    at_sql_text(s, 4, status);
+    at_sql_text(s, 5, meta);
+    sqlite3_bind_int64(s, 6, q->last_done + 1);
+    AT_TRY(at_sql_run(q, AT_SQL_FINISH, "finishing a job"));
+    q->last_done++;
+    q->done++;
+    s = at_sql_use(
+        q, AT_SQL_FORGET); // an entry that a job with the same id left: the newer one counts
+    at_sql_text(s, 1, t->id);
+    sqlite3_bind_int64(s, 2, t->row);
+    AT_TRY(at_sql_run(q, AT_SQL_FORGET, "finishing a job"));
+    q->done -= (size_t)sqlite3_changes(q->db);
+    if (q->done > q->config.max_history) {
+        s = at_sql_use(q, AT_SQL_TRIM);
+        sqlite3_bind_int64(s, 1, (sqlite3_int64)(q->done - q->config.max_history));
+        AT_TRY(at_sql_run(q, AT_SQL_TRIM, "shortening the history"));
+        q->done -= (size_t)sqlite3_changes(q->db);
+    }
+out:
+    return st;
+}
+
+at_status at_queue_finish(at_queue *q, const at_ticket *t, const char *status_str,
+                          const char *outputs, const char *status, const char *meta)
+{
+    pthread_mutex_lock(&q->lock);
+    at_status st = finish_row(q, t, status_str, outputs, status, meta);
+    if (st == AT_OK) {
+        q->running--;
+        at_queue_changed(q);
+    }
+    pthread_mutex_unlock(&q->lock);
+    return st;
+}
+
+at_status at_queue_return(at_queue *q, const at_ticket *t)
+{
+    pthread_mutex_lock(&q->lock);
+    sqlite3_stmt *s = at_sql_use(q, AT_SQL_RETURN);
+    sqlite3_bind_int64(s, 1, t->row);
+    at_status st = at_sql_run(q, AT_SQL_RETURN, "keeping a job");
+    if (st == AT_OK) {
+        q->running--;
+        q->pending++;
+    }
+    pthread_mutex_unlock(&q->lock);
+    return st;
+}
+
+size_t at_queue_remaining(at_queue *q)
+{
+    pthread_mutex_lock(&q->lock);
+    size_t n = q->pending + q->running;
+    pthread_mutex_unlock(&q->lock);
+    return n;
+}

@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: Apache-2.0
+// queue.h - accepted jobs and what became of them, in SQLite, so that neither a crash nor a restart forgets one.
+// Idea: the queue is a table. A job is a row whose state goes pending, running, done, each step one transaction;
+// memory holds counters only, so ten thousand waiting jobs cost disk. --no-persist is the same table in memory.
+// Easy to get wrong: a lower number runs first, and of equal numbers the lower id (ComfyUI's heap of tuples); a
+// job that ran when the process died is tried once more, then reported as failed.
+// Owns: its connection. Every call takes its one lock: any thread.
+#ifndef AT_SERVE_QUEUE_H
+#define AT_SERVE_QUEUE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/status.h"
+#include "base/str.h"
+
+typedef struct at_queue at_queue;
+
+typedef struct at_queue_config {
+    const char *path;   // NULL: nothing outlives the process
+    size_t max_pending; // 0: 10000
+    size_t max_history; // 0: 10000, as ComfyUI
+    // Called under the lock whenever the number of jobs may have changed: running and pending together.
+    void (*changed)(void *ctx, size_t remaining);
+    void *ctx;
+} at_queue_config;
+
+// AT_EIO: the file is no database of ours, or another server holds it.
+at_status at_queue_open(const at_queue_config *c, at_queue **out);
+void at_queue_close(at_queue *q); // NULL is fine
+
+// A job to be accepted. All JSON is text that was checked before.
+typedef struct at_queue_entry {
+    const char *id, *client_id; // client_id NULL: nobody listens
+    const char *number;         // JSON number
+    double order;               // the same as a number
+    const char *prompt, *extra_data, *targets;
+} at_queue_entry;
+// AT_EUNSUPPORTED: the queue is full.
+at_status at_queue_put(at_queue *q, const at_queue_entry *e);
+// The number of the next job that brings none; each call counts up, as every POST /prompt does in ComfyUI.
+int64_t at_queue_count(at_queue *q);
+
+// A job that was taken to be run.
+typedef struct at_ticket {
+    int64_t row;
+    char *id, *client_id; // client_id NULL: nobody listens
+    char *prompt, *extra_data, *targets;
+    int attempts; // this one counted
+} at_ticket;
+void at_ticket_free(at_ticket *t);
+// Waits up to `seconds`; false: nothing to do (or a failure, which is logged).
+bool at_queue_take(at_queue *q, at_ticket *out, double seconds);
+// What came of it, as the text of a history entry's members: outputs, status and meta. status_str is
+// "success" or "error". After a failure (a full disk) the job still counts as running: try again.
+at_status at_queue_finish(at_queue *q, const at_ticket *t, const char *status_str,
+                          const char *outputs, const char *status, const char *meta);
+// The server ends while it ran: it waits again, as if it had never been taken.
+at_status at_queue_return(at_queue *q, const at_ticket *t);
+void at_queue_wake(at_queue *q); // ends a wait of at_queue_take
+
+size_t at_queue_remaining(at_queue *q);
+bool at_queue_is_running(at_queue *q, const char *id);
+at_status at_queue_list(at_queue *q, at_str *out); // the body of GET /queue
+at_status at_queue_clear(at_queue *q);
+at_status at_queue_delete(at_queue *q, const char *id);
+
+// The body of GET /history. max_items < 0: all; offset < 0: the last max_items.
+at_status at_history_list(at_queue *q, int64_t max_items, int64_t offset, at_str *out);
+at_status at_history_one(at_queue *q, const char *id, at_str *out); // "{}" if unknown
+at_status at_history_clear(at_queue *q);
+at_status at_history_delete(at_queue *q, const char *id);
+
+#endif

@@ -1,0 +1,182 @@
+// SPDX-License-Identifier: Apache-2.0
+// queue_open.c - the tables, the statements, and what a restart makes of jobs that were running.
+// Idea: WAL with synchronous=NORMAL: a commit is in the kernel before a client hears of it, so a killed process
+// loses nothing; a machine that loses power may lose the last moments, never the file's order.
+// Owns: see queue.h.
+#include <string.h>
+
+#include "base/log.h"
+#include "base/mem.h"
+#include "json/json.h"
+#include "serve/queue_impl.h"
+
+#define ATTEMPTS "2" // a job that ends the process twice is not tried again
+#define ITEM     "number_text, id, prompt, extra_data, targets"
+
+static const char schema[] =
+    "CREATE TABLE IF NOT EXISTS jobs("
+    " row INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL, number REAL NOT NULL,"
+    " number_text TEXT NOT NULL, state INTEGER NOT NULL, client_id TEXT, attempts INTEGER NOT NULL"
+    " DEFAULT 0, created_ms INTEGER NOT NULL, started_ms INTEGER, ended_ms INTEGER,"
+    " prompt TEXT NOT NULL, extra_data TEXT NOT NULL, targets TEXT NOT NULL,"
+    " status_str TEXT, outputs TEXT, status TEXT, meta TEXT, done INTEGER);"
+    "CREATE INDEX IF NOT EXISTS jobs_waiting ON jobs(state, number, id);"
+    "CREATE INDEX IF NOT EXISTS jobs_done ON jobs(done) WHERE done IS NOT NULL;"
+    "CREATE INDEX IF NOT EXISTS jobs_id ON jobs(id);"
+    "CREATE TABLE IF NOT EXISTS counters(name TEXT PRIMARY KEY, value INTEGER NOT NULL);";
+
+#define NOW "CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)"
+
+static const char *const statements[AT_SQL_COUNT] = {
+    [AT_SQL_BEGIN] = "BEGIN IMMEDIATE",
+    [AT_SQL_COMMIT] = "COMMIT",
+    [AT_SQL_ROLLBACK] = "ROLLBACK",
+    [AT_SQL_PUT] = "INSERT INTO jobs(id, number, number_text, state, client_id, created_ms, prompt,"
+                   " extra_data, targets) VALUES(?1, ?2, ?3, 0, ?4, " NOW ", ?5, ?6, ?7)",
+    [AT_SQL_COUNTER] = "INSERT INTO counters VALUES('number', ?1) ON CONFLICT(name) DO UPDATE SET"
+                       " value = excluded.value",
+    [AT_SQL_NEXT] = "SELECT row, id, client_id, prompt, extra_data, targets, attempts FROM jobs"
+                    " WHERE state = 0 ORDER BY number, id, row LIMIT 1",
+    [AT_SQL_START] =
+        "UPDATE jobs SET state = 1, attempts = attempts + 1, started_ms = " NOW " WHERE row = ?1",
+    [AT_SQL_RETURN] = "UPDATE jobs SET state = 0, attempts = attempts - 1 WHERE row = ?1",
+    [AT_SQL_FINISH] =
+        "UPDATE jobs SET state = 2, ended_ms = " NOW ", status_str = ?2, outputs = ?3,"
+        " status = ?4, meta = ?5, done = ?6 WHERE row = ?1",
+    [AT_SQL_FORGET] = "DELETE FROM jobs WHERE state = 2 AND id = ?1 AND row <> ?2",
+    [AT_SQL_TRIM] = "DELETE FROM jobs WHERE row IN (SELECT row FROM jobs WHERE done IS NOT NULL"
+                    " ORDER BY done LIMIT ?1)",
+    [AT_SQL_LIST] = "SELECT " ITEM " FROM jobs WHERE state = ?1 ORDER BY number, id, row",
+    [AT_SQL_CLEAR] = "DELETE FROM jobs WHERE state = 0",
+    [AT_SQL_DELETE] = "DELETE FROM jobs WHERE row = (SELECT row FROM jobs WHERE state = 0 AND"
+                      " id = ?1 ORDER BY number, row LIMIT 1)",
+    [AT_SQL_RUNNING] = "SELECT 1 FROM jobs WHERE state = 1 AND id = ?1",
+    [AT_SQL_HISTORY] = "SELECT " ITEM ", outputs, status, meta FROM jobs WHERE done IS NOT NULL"
+                       " ORDER BY done LIMIT ?1 OFFSET ?2",
+    [AT_SQL_HISTORY_ONE] = "SELECT " ITEM ", outputs, status, meta FROM jobs WHERE id = ?1 AND"
+                           " done IS NOT NULL ORDER BY done DESC LIMIT 1",
+    [AT_SQL_HISTORY_CLEAR] = "DELETE FROM jobs WHERE state = 2",
+    [AT_SQL_HISTORY_DELETE] = "DELETE FROM jobs WHERE state = 2 AND id = ?1",
+};
+
+static at_status run(at_queue *q, const char *sql)
+{
+    return sqlite3_exec(q->db, sql, NULL, NULL, NULL) == SQLITE_OK ? AT_OK
+                                                                   : at_sql_fail(q, "opening it");
+}
+
+static int64_t number_of(at_queue *q, const char *sql)
+{
+    sqlite3_stmt *s = NULL;
+    int64_t n = 0;
+    if (sqlite3_prepare_v2(q->db, sql, -1, &s, NULL) == SQLITE_OK && sqlite3_step(s) == SQLITE_ROW)
+        n = sqlite3_column_int64(s, 0);
+    sqlite3_finalize(s);
+    return n;
+}
+
+// The history's words for a job that is given up.
+static char *lost_status(const char *id)
+{
+    json_t *v = json_pack(
+        "{s:s, s:b, s:[[s, {s:s, s:s, s:s, s:[], s:s, s:s, s:[], s:{}, s:[]}]]}", "status_str",
+        "error", "completed", 0, "messages", "execution_error", "prompt_id", id, "node_id", "",
+        "node_type", "", "executed", "exception_message",
+        "The server ended while this job ran, " ATTEMPTS " times; it is not tried again.\n",
+        "exception_type", "RuntimeError", "traceback", "current_inputs", "current_outputs");
+    char *text = v ? at_json_dump(v, 0) : NULL;
+    json_decref(v);
+    return text;
+}
+
+static at_status give_up(at_queue *q, int64_t row, const char *id)
+{
+    char *status = lost_status(id);
+    if (!status) return at_fail(AT_ENOMEM, "queue: no memory");
+    at_log(AT_WARN, "QUEUE-LOST", "job %s ended the server " ATTEMPTS " times: reported as failed",
+           id);
+    sqlite3_stmt *s = at_sql_use(q, AT_SQL_FINISH);
+    sqlite3_bind_int64(s, 1, row);
+    at_sql_text(s, 2, "error");
+    at_sql_text(s, 3, "{}");
+    at_sql_text(s, 4, status);
+    at_sql_text(s, 5, "{}");
+    sqlite3_bind_int64(s, 6, ++q->last_done);
+    at_status st = at_sql_run(q, AT_SQL_FINISH, "reporting a lost job");
+    at_free(status);
+    return st;
+}
+
+// A job that was running when the process died waits again; one that died with it too often is reported.
+static at_status recover(at_queue *q)
+{
+    at_status st = AT_OK;
+    sqlite3_stmt *s = NULL;
+
+    q->last_done = number_of(q, "SELECT MAX(done) FROM jobs");
+    AT_TRY(run(q, "UPDATE jobs SET state = 0 WHERE state = 1 AND attempts < " ATTEMPTS));
+    if (sqlite3_prepare_v2(q->db, "SELECT row, id FROM jobs WHERE state = 1", -1, &s, NULL) !=
+        SQLITE_OK)
+        AT_TRY(at_sql_fail(q, "looking for lost jobs"));
+    while (sqlite3_step(s) == SQLITE_ROW)
+        AT_TRY(give_up(q, sqlite3_column_int64(s, 0), at_sql_column(s, 1)));
+    q->pending = (size_t)number_of(q, "SELECT COUNT(*) FROM jobs WHERE state = 0");
+    q->done = (size_t)number_of(q, "SELECT COUNT(*) FROM jobs WHERE done IS NOT NULL");
+    q->counter = number_of(q, "SELECT value FROM counters WHERE name = 'number'");
+    q->counter_kept = q->counter;
+    if (q->pending) at_log(AT_INFO, "QUEUE-RESUME", "%zu jobs wait from before", q->pending);
+out:
+    sqlite3_finalize(s);
+    return st;
+}
+
+at_status at_queue_open(const at_queue_config *c, at_queue **out)
+{
+    at_status st = AT_OK;
+    at_queue *q = at_calloc(1, sizeof *q);
+
+    if (!q) AT_TRY(at_fail(AT_ENOMEM, "queue: no memory"));
+    q->config = *c;
+    q->config.path = q->path = c->path ? at_strdup(c->path) : NULL;
+    if (c->path && !q->path) AT_TRY(at_fail(AT_ENOMEM, "queue: no memory"));
+    if (!q->config.max_pending) q->config.max_pending = 10000;
+    if (!q->config.max_history) q->config.max_history = 10000;
+    q->lock_made = pthread_mutex_init(&q->lock, NULL) == 0;
+    pthread_condattr_t attr;
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    q->wake_made = pthread_cond_init(&q->wake, &attr) == 0;
+    pthread_condattr_destroy(&attr);
+    if (!q->lock_made || !q->wake_made) AT_TRY(at_fail(AT_ENOMEM, "queue: no lock"));
+    if (sqlite3_open_v2(c->path ? c->path : ":memory:", &q->db,
+                        SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX,
+                        NULL) != SQLITE_OK)
+        AT_TRY(at_sql_fail(q, "opening it"));
+    sqlite3_busy_timeout(q->db, 2000);
+    // One server a file: the second one is told so here, and nothing needs shared memory.
+    AT_TRY(run(q, "PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=WAL;"
+                  "PRAGMA synchronous=NORMAL; PRAGMA auto_vacuum=INCREMENTAL;"));
+    AT_TRY(run(q, schema));
+    for (int i = 0; i < AT_SQL_COUNT; i++)
+        if (sqlite3_prepare_v3(q->db, statements[i], -1, SQLITE_PREPARE_PERSISTENT, &q->sql[i],
+                               NULL) != SQLITE_OK)
+            AT_TRY(at_sql_fail(q, "preparing a statement"));
+    AT_TRY(recover(q));
+    *out = q;
+    q = NULL;
+out:
+    at_queue_close(q);
+    return st;
+}
+
+void at_queue_close(at_queue *q)
+{
+    if (!q) return;
+    for (int i = 0; i < AT_SQL_COUNT; i++)
+        sqlite3_finalize(q->sql[i]);
+    sqlite3_close(q->db);
+    if (q->wake_made) pthread_cond_destroy(&q->wake);
+    if (q->lock_made) pthread_mutex_destroy(&q->lock);
+    at_free(q->path);
+    at_free(q);
+}

@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: Apache-2.0
+// serve.c - opening, running and closing a server; see serve.h.
+// Easy to get wrong: the order. The executor ends first, since it wakes the net; then the net, whose workers use the
+// queue; then what both used.
+#include "serve/serve.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/file.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "serve/net.h"
+
+static void queue_changed(void *ctx, size_t remaining)
+{
+    at_server *s = ctx;
+    at_hub_post_status(s->hub, remaining);
+}
+
+// The hub is there before the sockets are: until then nobody needs waking.
+typedef struct waker {
+    _Atomic(at_net *) net;
+} waker;
+static void wake(void *ctx)
+{
+    at_net *n = atomic_load(&((waker *)ctx)->net);
+    if (n) at_net_wake(n);
+}
+
+static at_status open_folders(at_server *s)
+{
+    const at_serve_config *c = s->config;
+    at_status st = AT_OK;
+
+    s->user_dir = c->user_dir ? at_strdup(c->user_dir)
+                              : at_path_join(c->engine.base_dir ? c->engine.base_dir : ".", "user");
+    if (c->front_end_root) s->page_dir = at_strdup(c->front_end_root);
+    if (!s->user_dir || (c->front_end_root && !s->page_dir))
+        AT_TRY(at_fail(AT_ENOMEM, "server: no memory"));
+    if (s->page_dir && !at_path_is_dir(s->page_dir))
+        AT_TRY(at_fail(AT_ENOTFOUND, "--front-end-root %s: no such folder", s->page_dir));
+    if (!!c->tls_key != !!c->tls_cert)
+        AT_TRY(at_fail(AT_EUSAGE, "--tls-keyfile and --tls-certfile go together"));
+    AT_TRY(at_make_dirs(s->user_dir));
+    AT_TRY(at_make_dirs(at_engine_env(s->engine)->input_dir));
+    AT_TRY(at_make_dirs(at_engine_env(s->engine)->output_dir));
+    AT_TRY(at_make_dirs(at_engine_env(s->engine)->temp_dir));
+out:
+    return st;
+}
+
+static at_status open_queue(at_server *s)
+{
+    char *path = s->config->no_persist ? NULL : at_path_join(s->user_dir, "atelier.db");
+    at_queue_config q = {.path = path, .changed = queue_changed, .ctx = s};
+    at_status st = path || s->config->no_persist ? at_queue_open(&q, &s->queue)
+                                                 : at_fail(AT_ENOMEM, "server: no memory");
+    at_free(path);
+    return st;
+}
+
+static void say_ready(const at_server *s, int port)
+{
+    const at_serve_config *c = s->config;
+    char url[128], first[64];
+    const char *list = c->listen ? c->listen : "127.0.0.1";
+
+    snprintf(first, sizeof first, "%.*s", (int)strcspn(list, ","), list);
+    if (strcmp(first, "0.0.0.0") == 0) strcpy(first, "127.0.0.1");
+    bool six = strchr(first, ':') != NULL;
+    snprintf(url, sizeof url, "%s://%s%s%s:%d", c->tls_key ? "https" : "http", six ? "[" : "",
+             first, six ? "]" : "", port);
+    if (c->ready) c->ready(c->ctx, url);
+}
+
+at_status at_serve(const at_serve_config *config)
+{
+    at_status st = AT_OK;
+    at_server s = {.config = config};
+    waker w = {0};
+    at_net *net = NULL;
+
+    json_object_seed(0); // before there are threads
+    at_max_upload_bytes =
+        (size_t)llround((config->max_upload_mb > 0 ? config->max_upload_mb : 100) * 1024 * 1024);
+    AT_TRY(at_engine_open(&config->engine, &s.engine));
+    AT_TRY(open_folders(&s));
+    AT_TRY(at_hub_new(wake, &w, &s.hub));
+    AT_TRY(open_queue(&s));
+    AT_TRY(at_net_open(&s, &net));
+    atomic_store(&w.net, net);
+    AT_TRY(at_executor_start(s.engine, s.queue, s.hub,
+                             config->preview_size ? config->preview_size : 512, &s.executor));
+    say_ready(&s, net->port);
+    if (!config->quick_test) st = at_net_run(net);
+out:
+    at_executor_stop(s.executor);
+    atomic_store(&w.net, NULL);
+    at_net_close(net);
+    at_hub_free(s.hub);
+    at_queue_close(s.queue);
+    at_engine_close(s.engine);
+    at_free(s.user_dir);
+    at_free(s.page_dir);
+    return st;
+}

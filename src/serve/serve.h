@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+// serve.h - ComfyUI's server over our engine: HTTP and WebSocket on one port, jobs that survive.
+// Idea: one loop thread owns the sockets and never waits; one executor thread runs jobs; a few workers answer what
+// reads disks or turns pictures. They speak through the queue (SQLite) and the hub.
+// Owns: at_serve opens and closes all of it.
+#ifndef AT_SERVE_SERVE_H
+#define AT_SERVE_SERVE_H
+
+#include "atelier/atelier.h"
+
+typedef struct at_serve_config {
+    at_engine_config engine;
+    const char *listen; // addresses, comma-separated; NULL: 127.0.0.1
+    int port;           // 0: any free one
+    const char *cors;   // allowed origin; NULL: the origin check instead
+    const char *const
+        *allowed_hosts; // names that a Host header may have beside localhost and addresses
+    size_t allowed_host_count;
+    double max_upload_mb;           // 0: 100
+    const char *user_dir;           // NULL: below the engine's base folder
+    const char *front_end_root;     // NULL: the page of the house
+    const char *tls_key, *tls_cert; // both: https
+    const char *hash;               // of the upload's duplicate check; NULL: sha256
+    int preview_size;               // 0: 512
+    bool multi_user, no_persist;
+    bool quick_test;         // end as soon as everything is ready
+    const char *const *argv; // shown in /system_stats
+    int argc;
+    void (*ready)(void *ctx, const char *url); // once, when the first request can be answered
+    void *ctx;
+} at_serve_config;
+
+// Serves until SIGINT or SIGTERM; the job that runs then goes back to the queue.
+at_status at_serve(const at_serve_config *config);
+
+#endif

@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: Apache-2.0
+// server.h - what the routes share; the inside of at_serve.
+// Owns: the server owns its parts; everything here is borrowed by routes for the length of a call.
+#ifndef AT_SERVE_SERVER_H
+#define AT_SERVE_SERVER_H
+
+#include "engine/engine.h"
+#include "serve/executor.h"
+#include "serve/http.h"
+#include "serve/hub.h"
+#include "serve/queue.h"
+#include "serve/serve.h"
+
+typedef struct at_server {
+    const at_serve_config *config;
+    at_engine *engine;
+    at_queue *queue;
+    at_hub *hub;
+    at_executor *executor;
+    char *user_dir;
+    char *page_dir; // --front-end-root; NULL: the page of the house
+} at_server;
+
+// "input", "output" or "temp" as a folder; NULL for anything else.
+const char *at_server_folder(const at_server *s, const char *type);
+
+// --- routes -------------------------------------------------------------------------------------
+typedef at_status at_route_fn(at_server *s, at_request *rq, at_response *rs);
+typedef struct at_route {
+    unsigned methods;    // at_method
+    const char *pattern; // "/models/{}"; "{*}" takes the rest with its slashes
+    at_route_fn *run;
+    bool slow; // reads disks or turns pictures: a worker runs it
+} at_route;
+
+// The route for this request with rq->param filled; NULL and *status (404, 405) if there is none.
+const at_route *at_route_find(at_request *rq, int *status);
+// Run it; a failure becomes an answer.
+void at_route_answer(at_server *s, const at_route *r, at_request *rq, at_response *rs);
+// Is this request allowed to be here at all (Host, Origin)? Else the status of the refusal.
+int at_request_refused(const at_server *s, const at_request *rq);
+// Cache-Control and CORS: on every answer.
+void at_response_dress(const at_server *s, const at_request *rq, at_response *rs);
+
+extern const at_route at_routes_prompt[], at_routes_info[], at_routes_models[], at_routes_files[],
+    at_routes_upload[], at_routes_users[], at_routes_userdata[],
+    at_routes_page[]; // each ends with pattern NULL
+
+#endif

@@ -1,0 +1,345 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every route with ComfyUI's shapes and status codes: queue, history, files, users, sockets."""
+import io
+import json
+import os
+import struct
+import time
+import unittest
+import zlib
+
+from kit import Case, Socket, is_end, node, picture, sleeper
+
+
+def png(width, height, rgba):
+    """A PNG of one colour."""
+    row = b"\0" + bytes(rgba) * width
+    chunk = lambda kind, data: struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+    return (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 6 if len(rgba) == 4 else 2, 0, 0, 0))
+            + chunk(b"IDAT", zlib.compress(row * height)) + chunk(b"IEND", b""))
+
+
+def unpng(data):
+    """(colour type, first pixel) of an unfiltered or simply filtered PNG."""
+    at, body, kind = 8, b"", None
+    while at < len(data):
+        n, name = struct.unpack(">I4s", data[at:at + 8])
+        if name == b"IHDR":
+            kind = data[at + 8 + 9]
+        if name == b"IDAT":
+            body += data[at + 8:at + 8 + n]
+        at += 12 + n
+    raw = zlib.decompress(body)
+    return kind, tuple(raw[1:1 + (4 if kind == 6 else 3)])
+
+
+def form(*parts):
+    """A multipart body of (name, filename or None, bytes) and its content type."""
+    out = io.BytesIO()
+    for name, filename, data in parts:
+        out.write(b"--frontier\r\nContent-Disposition: form-data; name=\"%s\"" % name.encode())
+        if filename is not None:
+            out.write(b"; filename=\"%s\"\r\nContent-Type: image/png" % filename.encode())
+        out.write(b"\r\n\r\n" + data + b"\r\n")
+    out.write(b"--frontier--\r\n")
+    return out.getvalue(), "multipart/form-data; boundary=frontier"
+
+
+class Routes(Case):
+    maxDiff = None
+
+    @classmethod
+    def prepare(cls):
+        header = json.dumps({"__metadata__": {"a": "b"},
+                             "t": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}}).encode()
+        os.makedirs(os.path.join(cls.dir, "models/loras/deep"))
+        os.makedirs(os.path.join(cls.dir, "models/embeddings"))
+        for name, n in (("good.safetensors", len(header)), ("deep/long.safetensors", 1 << 62)):
+            with open(os.path.join(cls.dir, "models/loras", name), "wb") as f:
+                f.write(struct.pack("<Q", n) + header)
+        with open(os.path.join(cls.dir, "models/embeddings/a.b.pt"), "wb"):
+            pass
+
+    def upload(self, *parts, route="/upload/image"):
+        body, kind = form(*parts)
+        return self.server.post(route, body, Content_Type=kind)
+
+    def test_everything_exists_below_api_too(self):
+        for path in ("/prompt", "/queue", "/history", "/system_stats", "/features", "/models", "/users", "/settings"):
+            a, b = self.server.get(path), self.server.get("/api" + path)
+            self.assertEqual((a.status, b.status), (200, 200), path)
+        self.assertEqual(self.server.get("/internal/folder_paths").status, 200)
+        self.assertEqual(self.server.get("/api/internal/folder_paths").status, 404)
+
+    def test_methods_heads_and_unknown_paths(self):
+        self.assertEqual(self.server.get("/nope").status, 404)
+        self.assertEqual(self.server.post("/nope").status, 404)
+        self.assertEqual(self.server.request("DELETE", "/queue").status, 405)
+        head = self.server.request("HEAD", "/features")
+        self.assertEqual((head.status, head.body), (200, b""))
+        self.assertGreater(int(head.headers["content-length"]), 10)
+        self.assertEqual(self.server.request("OPTIONS", "/prompt").status, 200)
+        self.assertEqual(self.server.post("/prompt", b"no json").status, 500)
+
+    def test_system_stats(self):
+        stats = self.server.get("/system_stats").json()
+        self.assertEqual(set(stats["system"]), {
+            "os", "ram_total", "ram_free", "comfyui_version", "required_frontend_version",
+            "installed_templates_version", "required_templates_version", "python_version", "pytorch_version",
+            "embedded_python", "argv"})
+        self.assertGreater(stats["system"]["ram_total"], stats["system"]["ram_free"])
+        (device,) = stats["devices"]
+        self.assertEqual((device["type"], device["index"]), ("cpu", None))
+
+    def test_object_info(self):
+        every = self.server.get("/object_info").json()
+        self.assertIn("KSampler", every)
+        self.assertEqual(every["KSampler"], self.server.get("/object_info/KSampler").json()["KSampler"])
+        self.assertEqual(self.server.get("/object_info/Nope").json(), {})
+
+    def test_models(self):
+        kinds = self.server.get("/models").json()
+        self.assertEqual(kinds[:6], ["checkpoints", "configs", "loras", "vae", "text_encoders", "diffusion_models"])
+        self.assertEqual(self.server.get("/models/nope").status, 404)
+        self.assertEqual(self.server.get("/models/loras").json(), ["deep/long.safetensors", "good.safetensors"])
+        self.assertEqual(self.server.get("/embeddings").json(), ["a.b"])
+        names = [m["name"] for m in self.server.get("/experiment/models").json()]
+        self.assertNotIn("configs", names)
+        self.assertEqual(self.server.get("/experiment/models/nope").status, 404)
+        rows = self.server.get("/experiment/models/loras").json()
+        self.assertEqual([r["name"] for r in rows], ["deep/long.safetensors", "good.safetensors"])
+        self.assertEqual(set(rows[0]), {"name", "pathIndex", "modified", "created", "size"})
+
+    def test_metadata_of_a_model(self):
+        get = lambda name: self.server.get("/view_metadata/loras?filename=" + name)
+        self.assertEqual(get("good.safetensors").json(), {"a": "b"})
+        for name in ("deep/long.safetensors", "none.safetensors", "good.ckpt", "../../x.safetensors"):
+            self.assertEqual(get(name).status, 404, name)
+
+    def test_the_order_of_the_queue(self):
+        self.server.idle()
+        first = self.server.submit(sleeper(30, 1)).json()["prompt_id"]
+        while not self.server.get("/queue").json()["queue_running"]:
+            time.sleep(0.01)
+        ids = {}
+        for name, more in (("back", {}), ("front", {"front": True}), ("five", {"number": 5.5}), ("minus", {"number": -1e6})):
+            answer = self.server.submit(picture(len(ids) + 50), **more).json()
+            ids[name] = answer["prompt_id"]
+            if name == "five":
+                self.assertEqual(json.dumps(answer["number"]), "5.5")
+        pending = [i[1] for i in self.server.get("/queue").json()["queue_pending"]]
+        self.assertEqual(pending[0], ids["minus"])
+        self.assertLess(pending.index(ids["front"]), pending.index(ids["back"]))
+        self.assertEqual(self.server.get("/prompt").json()["exec_info"]["queue_remaining"], 5)
+        self.assertEqual(self.server.post("/queue", {"delete": [ids["five"], "nobody", 7]}).body, b"")
+        self.assertEqual(self.server.get("/prompt").json()["exec_info"]["queue_remaining"], 4)
+        self.server.post("/queue", {"clear": True})
+        queue = self.server.get("/queue").json()
+        self.assertEqual(([i[1] for i in queue["queue_running"]], queue["queue_pending"]), ([first], []))
+        self.assertIsNone(self.server.history(ids["back"]))
+        self.server.post("/interrupt", {"prompt_id": ids["back"]})  # not the running one
+        self.server.post("/interrupt", {"prompt_id": 12})
+        time.sleep(0.05)
+        self.assertIsNone(self.server.history(first))
+        self.server.post("/interrupt", {"prompt_id": first})
+        self.assertEqual(self.server.wait(first)["status"]["messages"][-1][0], "execution_interrupted")
+
+    def test_pages_of_the_history(self):
+        self.server.idle()
+        self.server.post("/history", {"clear": True})
+        jobs = []
+        for i in range(5):
+            jobs.append(self.server.submit(picture(100 + i)).json()["prompt_id"])
+            self.server.wait(jobs[-1])
+        page = lambda query: list(self.server.get("/history" + query).json())
+        self.assertEqual(page(""), jobs)
+        self.assertEqual(page("?max_items=2"), jobs[-2:])
+        self.assertEqual(page("?max_items=2&offset=1"), jobs[1:3])
+        self.assertEqual(page("?offset=3"), jobs[3:])
+        self.assertEqual(page("?max_items=99"), jobs)
+        self.assertEqual(self.server.get("/history?max_items=x").status, 500)
+        self.assertEqual(self.server.get("/history/nobody").json(), {})
+        self.server.post("/history", {"delete": [jobs[1], "nobody"]})
+        self.assertEqual(page(""), jobs[:1] + jobs[2:])
+        self.server.post("/history", {"clear": True})
+        self.assertEqual(page(""), [])
+
+    def test_a_given_id_and_partial_targets(self):
+        prompt = dict(picture(7), **{"3": node("PreviewImage", images=["1", 0])})
+        answer = self.server.submit(prompt, prompt_id="my-id", partial_execution_targets=["3"]).json()
+        self.assertEqual(answer["prompt_id"], "my-id")
+        entry = self.server.wait("my-id")
+        self.assertEqual((entry["prompt"][4], list(entry["outputs"])), (["3"], ["3"]))
+        self.assertEqual(self.server.submit(prompt, partial_execution_targets=[]).json()["error"]["type"],
+                         "prompt_no_outputs")
+        self.assertEqual(self.server.submit([1]).status, 400)
+        self.server.submit(picture(8), prompt_id="my-id")  # the newer entry of an id counts
+        end = time.monotonic() + 10
+        while list(self.server.wait("my-id")["outputs"]) != ["2"] and time.monotonic() < end:
+            time.sleep(0.01)
+        self.assertEqual(list(self.server.get("/history/my-id").json()["my-id"]["outputs"]), ["2"])
+
+    def test_a_job_that_fails_alone(self):
+        bad = {"1": node("EmptyImage", width=64, height=64, batch_size=1, color=1),
+               "2": node("TestSyncError", value=["1", 0]), "3": node("PreviewImage", images=["2", 0])}
+        entry = self.server.wait(self.server.submit(bad).json()["prompt_id"])
+        self.assertEqual(entry["status"]["status_str"], "error")
+        kind, data = entry["status"]["messages"][-1]
+        self.assertEqual((kind, data["exception_type"]), ("execution_error", "RuntimeError"))
+        self.assertEqual(data["exception_message"], "Intentional sync execution error for testing\n")
+        huge = {"1": node("EmptyImage", width=16384, height=16384, batch_size=4096, color=1),
+                "3": node("PreviewImage", images=["1", 0])}
+        entry = self.server.wait(self.server.submit(huge).json()["prompt_id"])
+        self.assertEqual(entry["status"]["messages"][-1][1]["exception_type"], "torch.OutOfMemoryError")
+        self.assertEqual(self.server.wait(self.server.submit(picture(9)).json()["prompt_id"])["status"]["status_str"],
+                         "success")
+
+    def test_free_forgets_results(self):
+        job = self.server.submit(picture(77, "free")).json()["prompt_id"]
+        self.server.wait(job)
+        self.assertEqual(self.server.post("/free", {"unload_models": True, "free_memory": True}).body, b"")
+        end = time.monotonic() + 10
+        while time.monotonic() < end:  # the executor forgets between jobs
+            entry = self.server.wait(self.server.submit(picture(77, "free")).json()["prompt_id"])
+            if entry["status"]["messages"][1][1]["nodes"] == []:
+                break
+        self.assertEqual(entry["status"]["messages"][1][1]["nodes"], [])
+
+    def test_pictures_are_viewed(self):
+        entry = self.server.wait(self.server.submit(picture(0x102030, "seen")).json()["prompt_id"])
+        (image,) = entry["outputs"]["2"]["images"]
+        url = "/view?filename=%s&type=output&subfolder=" % image["filename"]
+        whole = self.server.get(url)
+        self.assertEqual((whole.status, whole.headers["content-type"]), (200, "image/png"))
+        self.assertEqual(whole.headers["content-disposition"], 'filename="%s"' % image["filename"])
+        part = self.server.get(url, Range="bytes=1-3")
+        self.assertEqual((part.status, part.body), (206, b"PNG"))
+        self.assertEqual(part.headers["content-range"], "bytes 1-3/%d" % len(whole.body))
+        self.assertEqual(self.server.get(url, Range="bytes=99999999-").status, 416)
+        self.assertEqual(self.server.get(url, Range="bytes=-4").body, whole.body[-4:])
+        self.assertEqual(self.server.get(url, If_None_Match=whole.headers["etag"]).status, 304)
+        self.assertEqual(self.server.get(url + "&preview=webp;50").body[8:12], b"WEBP")
+        jpeg = self.server.get(url + "&preview=jpeg;50")
+        self.assertEqual((jpeg.headers["content-type"], jpeg.body[:3]), ("image/jpeg", b"\xff\xd8\xff"))
+        self.assertEqual(self.server.get(url + "&preview=jpeg;50&channel=rgba").headers["content-type"], "image/webp")
+        self.assertEqual(unpng(self.server.get(url + "&channel=rgb").body), (2, (0x10, 0x20, 0x30)))
+        self.assertEqual(unpng(self.server.get(url + "&channel=a").body), (6, (0, 0, 0, 255)))
+        self.assertEqual(self.server.get("/view?filename=%s%%20%%5Boutput%%5D&type=input" % image["filename"]).status, 200)
+
+    def test_uploads(self):
+        a, b = png(8, 8, (1, 2, 3)), png(8, 8, (9, 9, 9))
+        answer = self.upload(("image", "up.png", a))
+        self.assertEqual(answer.json(), {"name": "up.png", "subfolder": "", "type": "input"})
+        self.assertEqual(self.upload(("image", "up.png", a)).json()["name"], "up.png")
+        self.assertEqual(self.upload(("image", "up.png", b)).json()["name"], "up (1).png")
+        self.assertEqual(self.upload(("image", "up.png", b), ("overwrite", None, b"true")).json()["name"], "up.png")
+        self.assertEqual(self.server.get("/view?filename=up.png&type=input").body, b)
+        answer = self.upload(("image", "d.png", a), ("subfolder", None, b"one/two"), ("type", None, b"temp"))
+        self.assertEqual(answer.json(), {"name": "d.png", "subfolder": "one/two", "type": "temp"})
+        self.assertEqual(self.server.get("/view?filename=d.png&type=temp&subfolder=one/two").body, a)
+        self.assertEqual(self.upload(("image", "", a)).status, 400)
+        self.assertEqual(self.upload(("other", "x.png", a)).status, 400)
+        self.assertEqual(self.server.post("/upload/image", b"nothing").status, 400)
+        self.assertIn("up.png", self.server.get("/internal/files/input").json())
+        self.assertEqual(self.server.get("/internal/files/nope").json(), {"error": "Invalid directory type"})
+
+    def test_a_mask_goes_into_the_alpha_channel(self):
+        self.upload(("image", "base.png", png(4, 4, (50, 60, 70))))
+        answer = self.upload(("image", "masked.png", png(4, 4, (0, 0, 0, 99))),
+                             ("original_ref", None, b'{"filename": "base.png", "type": "input", "subfolder": ""}'),
+                             route="/upload/mask")
+        self.assertEqual(answer.json()["name"], "masked.png")
+        self.assertEqual(unpng(self.server.get("/view?filename=masked.png&type=input").body), (6, (50, 60, 70, 99)))
+
+    def test_settings_and_userdata(self):
+        self.assertEqual(self.server.post("/settings", {"a": 1, "b": [2]}).body, b"")
+        self.assertEqual(self.server.post("/settings/c", b'"x"').status, 200)
+        self.assertEqual(self.server.get("/settings").json(), {"a": 1, "b": [2], "c": "x"})
+        self.assertEqual(self.server.get("/settings/c").json(), "x")
+        self.assertIsNone(self.server.get("/settings/none").json())
+        self.assertEqual(self.server.get("/users").json(), {"storage": "server", "migrated": True})
+        put = self.server.post("/userdata/deep%2Fa%20b.json", b"[1]")
+        self.assertEqual((put.status, put.json()), (200, "deep/a b.json"))
+        self.assertEqual(self.server.get("/userdata/deep%2Fa%20b.json").body, b"[1]")
+        self.assertEqual(self.server.post("/userdata/deep%2Fa%20b.json?overwrite=false", b"2").status, 409)
+        self.assertEqual(self.server.get("/userdata?dir=deep").json(), ["a b.json"])
+        self.assertEqual(self.server.get("/userdata?dir=deep&split=true").json(), [["a b.json", "a b.json"]])
+        self.assertEqual(self.server.get("/userdata").status, 400)
+        self.assertEqual(self.server.get("/userdata?dir=none").status, 404)
+        moved = self.server.post("/userdata/deep%2Fa%20b.json/move/deep%2Fc.json")
+        self.assertEqual((moved.status, moved.json()), (200, "deep/c.json"))
+        self.assertEqual(self.server.request("DELETE", "/userdata/deep%2Fc.json").status, 204)
+        self.assertEqual(self.server.request("DELETE", "/userdata/deep%2Fc.json").status, 404)
+        self.assertEqual(self.server.get("/userdata/deep%2Fc.json").status, 404)
+
+    def test_a_chunked_body(self):
+        connection = __import__("http.client").client.HTTPConnection("127.0.0.1", self.server.port, timeout=20)
+        text = json.dumps({"prompt": picture(3)}).encode()
+        connection.request("POST", "/prompt", body=iter([text[:5], text[5:90], text[90:]]), encode_chunked=True,
+                           headers={"Transfer-Encoding": "chunked"})
+        answer = connection.getresponse()
+        self.assertEqual(answer.status, 200)
+        self.assertIn("prompt_id", json.loads(answer.read()))
+        connection.close()
+
+    def test_one_connection_for_many_requests(self):
+        connection = __import__("http.client").client.HTTPConnection("127.0.0.1", self.server.port, timeout=20)
+        for i in range(20):
+            connection.request("POST", "/prompt", body=json.dumps({"prompt": picture(3)}))
+            self.assertEqual(json.loads(connection.getresponse().read())["node_errors"], {})
+            connection.request("GET", "/view?filename=none.png")
+            answer = connection.getresponse()
+            self.assertEqual((answer.status, answer.read()), (404, b""))
+            connection.request("POST", "/interrupt")
+            self.assertEqual(connection.getresponse().read(), b"")
+        connection.close()
+
+    def test_sockets(self):
+        nameless = Socket(self.server)
+        hello = nameless.next()
+        self.assertEqual(hello["type"], "status")
+        self.assertEqual(len(hello["data"]["sid"]), 32)
+        s = Socket(self.server, "who", path="/api/ws")
+        self.assertEqual(s.next()["data"]["sid"], "who")
+        self.server.idle()
+        s.messages.queue.clear()
+        # Without a client the progress is everybody's, the rest nobody's.
+        job = self.server.submit(picture(200)).json()["prompt_id"]
+        self.server.wait(job)
+        kinds = {m["type"] for m in s.until(lambda m: m["type"] == "status" and
+                                            m["data"]["status"]["exec_info"]["queue_remaining"] == 0)}
+        self.assertEqual(kinds, {"status", "progress_state"})
+        # A newer socket of the same name takes over; it is told what runs.
+        job = self.server.submit(sleeper(30, 201), client_id="who").json()["prompt_id"]
+        s.until(lambda m: m["type"] == "executing" and m["data"]["node"] == "3")
+        again = Socket(self.server, "who")
+        self.assertEqual(again.next()["type"], "status")
+        self.assertEqual(again.next(), {"type": "executing", "data": {"node": "3"}})
+        self.server.post("/interrupt")
+        self.assertIn("execution_interrupted", [m["type"] for m in again.until(is_end(job))])
+        for each in (nameless, s, again):
+            each.close()
+        lost = Socket(self.server, path="/nope")
+        self.assertEqual(lost.status, 404)
+        lost.close()
+
+    def test_plain_previews_for_plain_clients(self):
+        s = Socket(self.server, "plain", first={"type": "hello"})
+        prompt = {"1": node("EmptyImage", width=64, height=64, batch_size=1, color=3),
+                  "9": node("SaveImageWebsocket", images=["1", 0])}
+        job = self.server.submit(prompt, client_id="plain").json()["prompt_id"]
+        (frame,) = [m for m in s.until(is_end(job)) if isinstance(m, bytes)]
+        self.assertEqual(struct.unpack(">II", frame[:8]), (1, 2))
+        self.assertEqual(frame[8:12], b"\x89PNG")
+        s.close()
+
+    def test_a_hundred_sockets(self):
+        many = [Socket(self.server, "n%d" % i) for i in range(100)]
+        job = self.server.submit(picture(300), client_id="n50").json()["prompt_id"]
+        self.assertIn("executed", [m["type"] for m in many[50].until(is_end(job))])
+        for s in many:
+            s.close()
+
+
+if __name__ == "__main__":
+    unittest.main()
