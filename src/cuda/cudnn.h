@@ -15,6 +15,7 @@ enum { // descriptors
     DNN_ENGINEHEUR = 4,
     DNN_PLAN = 5,
     DNN_OP_CONV = 10,
+    DNN_OP_CONV_BACK = 12, // with respect to its input: a transposed convolution
     DNN_OP_POINTWISE = 13,
     DNN_GRAPH = 15,
     DNN_PACK = 16,
@@ -35,6 +36,7 @@ enum { // attributes
     DNN_A_HEUR_MODE = 200,
     DNN_A_HEUR_GRAPH = 201,
     DNN_A_HEUR_RESULTS = 202,
+    DNN_A_CONFIG_ENGINE = 300,
     DNN_A_PLAN_HANDLE = 400,
     DNN_A_PLAN_CONFIG = 401,
     DNN_A_PLAN_WORKSPACE = 402,
@@ -44,6 +46,12 @@ enum { // attributes
     DNN_A_OPCONV_W = 703,
     DNN_A_OPCONV_X = 704,
     DNN_A_OPCONV_Y = 705,
+    DNN_A_OPBACK_ALPHA = 706,
+    DNN_A_OPBACK_BETA = 707,
+    DNN_A_OPBACK_DESC = 708,
+    DNN_A_OPBACK_W = 709,
+    DNN_A_OPBACK_DX = 710,
+    DNN_A_OPBACK_DY = 711,
     DNN_A_OPPW_DESC = 750,
     DNN_A_OPPW_X = 751,
     DNN_A_OPPW_B = 752,
@@ -60,6 +68,7 @@ enum { // attributes
     DNN_A_PACK_UIDS = 1000,
     DNN_A_PACK_POINTERS = 1001,
     DNN_A_PACK_WORKSPACE = 1003,
+    DNN_A_ENGINE_BEHAVIOR = 1305,
     DNN_A_SDPA_Q = 2800,
     DNN_A_SDPA_K = 2801,
     DNN_A_SDPA_V = 2802,
@@ -77,12 +86,14 @@ enum { // types of attributes
     DNN_T_CONV_MODE = 7,
     DNN_T_HEUR_MODE = 8,
     DNN_T_PW_MODE = 14,
-    DNN_T_DESC = 15
+    DNN_T_DESC = 15,
+    DNN_T_BEHAVIOR = 19
 };
 enum { DNN_FLOAT = 0, DNN_HALF = 2, DNN_BF16 = 9 };
 enum { DNN_HEUR_INSTANT = 0, DNN_HEUR_FALLBACK = 2, DNN_HEUR_A = 3 };
 enum { DNN_PW_ADD = 0, DNN_PW_SWISH = 106 };
 enum { DNN_CROSS_CORRELATION = 1 };
+enum { DNN_BEHAVIOR_COMPILES = 0 }; // the engine compiles when a plan is made: 0.3 to 2 s
 
 typedef struct at_cudnn {
     int (*Create)(void **handle);
@@ -115,7 +126,7 @@ typedef struct at_dnn_plan {
 // Descriptors of one graph while it is built; freed together.
 typedef struct at_dnn_build {
     const at_cudnn *dnn;
-    void *all[32];
+    void *all[64];
     int n;
     int status; // the first failure; later calls do nothing
 } at_dnn_build;
@@ -129,6 +140,11 @@ void *at_dnn_tensor(at_dnn_build *b, int64_t uid, int type, int rank, const int6
                     const int64_t *strides, int is_virtual, int by_value);
 // Graph, heuristics, plan. 0, or cuDNN's status: nobody can run it. Frees all descriptors.
 int at_dnn_plan_make(at_dnn_build *b, void *handle, void *const *ops, int n_ops, at_dnn_plan *out);
+// Up to `max` plans that need no compiling and at most `workspace` bytes, the library's best guess first;
+// if there are none, the first that finalises at all. Returns how many. Frees all descriptors.
+int at_dnn_plans_make(at_dnn_build *b, void *handle, void *const *ops, int n_ops, size_t workspace,
+                      at_dnn_plan *out, int max);
+void at_dnn_plan_drop(const at_cudnn *dnn, at_dnn_plan *p);
 void at_dnn_build_drop(at_dnn_build *b);
 int at_dnn_run(const at_cudnn *dnn, void *handle, const at_dnn_plan *p, void *const *addresses,
                void *workspace);

@@ -104,6 +104,13 @@ cudaError_t at_k_linear(cudaStream_t s, const at_view *x, const at_view *w, floa
 // twice, each pixel of src stands 2x2.
 cudaError_t at_k_pad(cudaStream_t s, const at_view *src, const at_view *dst, int top, int left,
                      bool twice);
+// out = act(sum + bias) + residual, all [.., c] without gaps, c % 8 == 0 and at most 2048; sum may be out,
+// residual NULL for none, bias f32 or NULL. Any floats.
+cudaError_t at_k_conv_rest(cudaStream_t s, const at_view *sum, const float *bias,
+                           const at_view *residual, const at_view *out, int act);
+// The filters of a 3x3 convolution over a doubled picture: [o, i, 3, 3] in any format ->
+// [i, 4, 4, o] for a transposed convolution with stride 2.
+cudaError_t at_k_conv_phases(cudaStream_t s, const at_view *w, void *out, at_dtype dtype);
 // Weights [o, i, kh, kw] -> [o, kh, kw, i] with conversion.
 cudaError_t at_k_filter(cudaStream_t s, const at_view *src, const at_view *dst);
 // The reference convolution, as backend.h's conv2d without act and residual; w [o, kh, kw, i].
