@@ -96,7 +96,7 @@ static at_tensor *prologue(at_ops *o, const at_bound *m, void *state, const at_m
     if (!all.x || !at_flux_begin(o, m->arch, c, w, s, &all, 0)) return NULL;
     s->in = in;
     at_tensor *img = picture_tokens(o, all.x, in);
-    at_tensor *txt = at_split_tokens(o, in->context);
+    at_tensor *txt = at_split_tokens(o, at_cast(o, in->context, at_ops_compute(o)));
     img = at_split_tokens(o, img);
     if (!img || !txt) return NULL;
     s->text = txt->shape[1];
