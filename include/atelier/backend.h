@@ -61,6 +61,8 @@ typedef enum at_act {
 // x to 127 steps a row or block, and must sum the products exactly; where it gains nothing it computes in floats.
 // fp8 likewise: w and x may be rounded to e4m3, each row over a scale of its own (its largest value becomes 448); the
 // sums are f32, or what the device's matrix units keep.
+// x_scale: x is e4m3, contiguous, and row i of all batches means its bytes times x_scale[i] (f32, contiguous), as norm
+// writes it where at_backend.fp8_rows said yes for w's shape. Such an x, and w, may also be rounded to out's format.
 typedef struct at_linear_args {
     at_view x, out;
     at_wview w, bias;
@@ -68,6 +70,7 @@ typedef struct at_linear_args {
     at_view residual, gate; // data NULL: absent
     int64_t split;
     at_view out2;
+    at_view x_scale; // data NULL: x is floats
     bool int8, fp8;
 } at_linear_args;
 
@@ -75,6 +78,7 @@ typedef struct at_linear_args {
 //   x [batch, tokens, k], out [batch, tokens, n] as in linear; w [2n, k], bias [2n] or absent
 typedef struct at_geglu_args {
     at_view x, out;
+    at_view x_scale; // as in linear
     at_wview w, bias;
     at_act act; // of the gate half: AT_ACT_GELU_ERF in Stable Diffusion
     bool int8, fp8;
@@ -95,8 +99,11 @@ typedef struct at_attention_args {
 // Normalise the last dimension; then y = y * weight + bias; then y = y * (1 + mod_scale) + mod_shift.
 //   x, out    [batch, tokens, dim] any float; weight, bias [dim]; mod_scale, mod_shift [batch, dim]
 // rms: no mean is taken away (Zhang & Sennrich 2019). In place allowed.
+// out_scale (at_backend.fp8_rows): out is e4m3, contiguous, each row over a scale of its own that goes to out_scale
+// (f32 [batch * tokens], contiguous): its largest value becomes 448.
 typedef struct at_norm_args {
     at_view x, out;
+    at_view out_scale; // data NULL: out is floats
     at_wview weight, bias;
     at_view mod_scale, mod_shift; // data NULL: absent
     float eps;
@@ -182,6 +189,8 @@ typedef struct at_backend {
     at_status (*lincomb)(void *stream, const at_lincomb_args *a);
     at_status (*linear)(void *stream, const at_linear_args *a);
     bool splits; // linear knows split and out2; for others ops/ makes two steps of it
+    // True where a linear with w [n, k] gains from x in fp8 rows, which norm then writes. NULL: never.
+    bool (*fp8_rows)(void *stream, int64_t n, int64_t k);
     at_status (*attention)(void *stream, const at_attention_args *a);
     at_status (*norm)(void *stream, const at_norm_args *a);
     at_status (*group_norm)(void *stream, const at_group_norm_args *a);

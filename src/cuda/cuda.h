@@ -115,6 +115,7 @@ at_status at_cuda_plans_add(at_cuda_plans *p, const void *key, size_t bytes, voi
 extern const at_backend at_cuda_backend;
 at_status at_cuda_linear(void *stream, const at_linear_args *a);
 at_status at_cuda_geglu(void *stream, const at_geglu_args *a);
+bool at_cuda_fp8_rows(void *stream, int64_t n, int64_t k);
 at_status at_cuda_attention(void *stream, const at_attention_args *a);
 // Attention by two matmuls and a softmax of our own; *done false: cublasLt is absent or refuses.
 at_status at_cuda_attention_matmul(at_cuda *g, const at_attention_args *a, bool *done);

@@ -42,26 +42,23 @@ static at_status meet(at_cuda *g, const at_view *x, at_dtype dtype, at_view *out
     return at_cuda_check(g, at_k_copy(g->stream, x, out), "linear: converting x");
 }
 
-// Operands in x's format.
-static at_status load_floats(at_cuda *g, const at_linear_args *a, operands *o)
+// Scales along both outer sides are Hopper's, from cublasLt 12.9 on.
+bool at_cuda_fp8_rows(void *stream, int64_t n, int64_t k)
 {
-    at_status st = AT_OK;
-    if (!g->lt || a->w.v.shape[1] == 0) return AT_OK; // run_plain takes them as they are
-    AT_TRY(meet(g, &a->x, a->x.dtype, &o->x, &o->scratch_x));
-    AT_TRY(at_cuda_weight(g, &a->w, a->x.dtype, false, &o->w, &o->own_w));
-out:
-    return st;
+    const at_cuda *g = stream;
+    return g->lt && g->capability == 90 && g->lt->GetVersion() >= 120900 && n % 16 == 0 &&
+           k % 16 == 0 && k > 0 && k <= AT_NORM8_WIDEST;
 }
 
-// Scales along both outer sides are Hopper's, from cublasLt 12.9 on.
 static bool fits_fp8(const at_cuda *g, const at_linear_args *a)
 {
     int64_t n = a->w.v.shape[0], k = a->w.v.shape[1];
+    bool rows = a->x_scale.data || (a->x.dtype == a->out.dtype && a->x.stride[2] == 1);
     bool readable = a->w.v.dtype == AT_F32 || a->w.v.dtype == AT_BF16 || a->w.v.dtype == AT_F16 ||
                     a->w.v.dtype == AT_F8E4M3 || a->w.v.dtype == AT_F8E5M2;
     return a->fp8 && g->lt && g->capability == 90 && g->lt->GetVersion() >= 120900 && readable &&
            n % 16 == 0 && k % 16 == 0 && a->split % 16 == 0 && k > 0 && k <= AT_ROWS8_WIDEST &&
-           a->x.dtype == a->out.dtype && a->x.dtype != AT_F32 && a->x.stride[2] == 1;
+           a->out.dtype != AT_F32 && rows;
 }
 
 // Operands as rows of fp8.
@@ -71,12 +68,45 @@ static at_status load_fp8(at_cuda *g, const at_linear_args *a, operands *o)
     int64_t rows = a->x.shape[0] * a->x.shape[1], k = a->x.shape[2];
     size_t bytes = (size_t)(rows * k);
 
+    AT_TRY(at_cuda_weight_rows8(g, &a->w, &o->w, &o->w_rows, &o->own_w));
+    if (a->x_scale.data) {
+        o->x = a->x;
+        o->x_rows = a->x_scale.data;
+        return AT_OK;
+    }
     AT_TRY(at_cuda_alloc(g, bytes + (size_t)rows * sizeof(float), &o->scratch_x));
     float *scales = (float *)((char *)o->scratch_x + bytes);
     AT_TRY(at_cuda_check(g, at_k_rows8(g->stream, &a->x, o->scratch_x, scales), "fp8 rows"));
     o->x = at_cuda_view(o->scratch_x, AT_F8E4M3, 3, a->x.shape);
     o->x_rows = scales;
-    AT_TRY(at_cuda_weight_rows8(g, &a->w, &o->w, &o->w_rows, &o->own_w));
+out:
+    return st;
+}
+
+// fp8 rows that no fp8 product takes: floats of the result's format again.
+static at_status widen(at_cuda *g, const at_linear_args *a, at_linear_args *out, void **scratch)
+{
+    at_status st = AT_OK;
+    at_dtype t = a->out.dtype;
+
+    *out = *a;
+    if (!a->x_scale.data) return AT_OK;
+    AT_TRY(at_cuda_alloc(g, (size_t)at_cuda_count(&a->x) * at_cuda_size(t), scratch));
+    out->x = at_cuda_view(*scratch, t, 3, a->x.shape);
+    out->x_scale.data = NULL;
+    AT_TRY(at_cuda_check(g, at_k_rows8_floats(g->stream, &a->x, a->x_scale.data, &out->x),
+                         "floats of fp8 rows"));
+out:
+    return st;
+}
+
+// Operands in x's format.
+static at_status load_floats(at_cuda *g, const at_linear_args *a, operands *o)
+{
+    at_status st = AT_OK;
+    if (!g->lt || a->w.v.shape[1] == 0) return AT_OK; // run_plain takes them as they are
+    AT_TRY(meet(g, &a->x, a->x.dtype, &o->x, &o->scratch_x));
+    AT_TRY(at_cuda_weight(g, &a->w, a->x.dtype, false, &o->w, &o->own_w));
 out:
     return st;
 }
@@ -136,13 +166,15 @@ static at_status run_part(at_cuda *g, const at_linear_args *a, operands *o, cons
     at_status st = AT_OK;
     void *scratch = NULL;
     bool library = g->lt && a->w.v.shape[1] > 0, done = false;
-    bool more = library ? needs_more(p, a->x.dtype)
-                        : p->act != AT_ACT_NONE || p->gate.data || p->residual.data;
+    at_dtype math =
+        o->x_rows ? p->out.dtype : a->x.dtype; // sums of fp8 rows are floats of the result's format
+    bool more =
+        library ? needs_more(p, math) : p->act != AT_ACT_NONE || p->gate.data || p->residual.data;
     at_cuda_product c = {.x = o->x, .scale = a->w.scale, .out = p->out};
 
     *refused = false;
     if (at_cuda_count(&p->out) == 0) return AT_OK;
-    if (more) AT_TRY(sum_of(g, p, a->x.dtype, &c.out, &scratch));
+    if (more) AT_TRY(sum_of(g, p, math, &c.out, &scratch));
     if (library) {
         at_cuda_free(g, o->own_b);
         o->own_b = NULL;
@@ -160,7 +192,7 @@ static at_status run_part(at_cuda *g, const at_linear_args *a, operands *o, cons
     if (!done) {
         if (!more && (p->act != AT_ACT_NONE || p->residual.data)) {
             more = true;
-            AT_TRY(sum_of(g, p, a->x.dtype, &c.out, &scratch));
+            AT_TRY(sum_of(g, p, math, &c.out, &scratch));
         }
         AT_TRY(run_plain(g, a, p->first, &c.out));
     }
@@ -185,26 +217,30 @@ static at_status run_parts(at_cuda *g, const at_linear_args *a, operands *o, boo
     return st == AT_OK && !*refused ? run_part(g, a, o, &rest, refused) : st;
 }
 
-at_status at_cuda_linear(void *stream, const at_linear_args *a)
+at_status at_cuda_linear(void *stream, const at_linear_args *given)
 {
     at_cuda *g = stream;
     at_status st = AT_OK;
+    at_linear_args a;
     operands o = {0};
+    void *wide = NULL;
     bool refused = true;
 
-    if (at_cuda_count(&a->out) == 0) return AT_OK;
+    if (at_cuda_count(&given->out) == 0) return AT_OK;
     cudaSetDevice(g->ordinal);
-    if (fits_fp8(g, a)) {
-        AT_TRY(load_fp8(g, a, &o));
-        AT_TRY(run_parts(g, a, &o, &refused));
+    if (fits_fp8(g, given)) {
+        AT_TRY(load_fp8(g, given, &o));
+        AT_TRY(run_parts(g, given, &o, &refused));
     }
     if (refused) {
         drop(g, &o);
-        AT_TRY(load_floats(g, a, &o));
-        AT_TRY(run_parts(g, a, &o, &refused));
+        AT_TRY(widen(g, given, &a, &wide));
+        AT_TRY(load_floats(g, &a, &o));
+        AT_TRY(run_parts(g, &a, &o, &refused));
     }
 out:
     drop(g, &o);
+    at_cuda_free(g, wide);
     return st;
 }
 
@@ -214,7 +250,7 @@ at_status at_cuda_geglu(void *stream, const at_geglu_args *a)
     at_status st = AT_OK;
     void *wide = NULL;
     int64_t shape[] = {a->out.shape[0], a->out.shape[1], a->w.v.shape[0]};
-    at_dtype t = a->x.dtype == a->out.dtype ? a->x.dtype : AT_F32;
+    at_dtype t = a->x_scale.data || a->x.dtype == a->out.dtype ? a->out.dtype : AT_F32;
 
     if (at_cuda_count(&a->out) == 0) return AT_OK;
     AT_TRY(at_cuda_alloc(g, (size_t)(shape[0] * shape[1] * shape[2]) * at_cuda_size(t), &wide));
@@ -222,6 +258,7 @@ at_status at_cuda_geglu(void *stream, const at_geglu_args *a)
                         .out = at_cuda_view(wide, t, 3, shape),
                         .w = a->w,
                         .bias = a->bias,
+                        .x_scale = a->x_scale,
                         .fp8 = a->fp8};
     AT_TRY(at_cuda_linear(stream, &l));
     at_cuda_served("own geglu");

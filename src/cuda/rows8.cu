@@ -129,6 +129,46 @@ extern "C" cudaError_t at_k_rows8(cudaStream_t s, const at_view *x, void *out, f
     return cudaErrorInvalidValue;
 }
 
+// --- and back ------------------------------------------------------------------------------------
+template <class S, class T>
+__global__ void floats_kernel(const S *values, const float *scales, int64_t n, int64_t pieces, T *out)
+{
+    for (int64_t i = blockIdx.x * (int64_t)blockDim.x + threadIdx.x; i < n * pieces;
+         i += (int64_t)gridDim.x * blockDim.x) {
+        float v[PIECE], a[8], b[8], scale = scales[i / pieces];
+        load<S, PIECE>(values + i * PIECE, v);
+#pragma unroll
+        for (int k = 0; k < 8; k++) {
+            a[k] = v[k] * scale;
+            b[k] = v[k + 8] * scale;
+        }
+        store<T, 8>(out + i * PIECE, a);
+        store<T, 8>(out + i * PIECE + 8, b);
+    }
+}
+
+extern "C" cudaError_t at_k_rows8_floats(cudaStream_t s, const at_view *values, const float *scales,
+                                         const at_view *out)
+{
+    int64_t k = values->shape[values->rank - 1], n = 1;
+    for (int i = 0; i + 1 < values->rank; i++)
+        n *= values->shape[i];
+    int64_t pieces = k / PIECE, blocks = (n * pieces + 255) / 256;
+    if (n * k == 0) return cudaSuccess;
+    if (k % PIECE || (uintptr_t)values->data % 16 || (uintptr_t)out->data % 16) return cudaErrorInvalidValue;
+    if (blocks > 65536) blocks = 65536;
+    AT_FLOATS(out->dtype, T, {
+        if (values->dtype == AT_F8E4M3)
+            floats_kernel<<<(unsigned)blocks, 256, 0, s>>>((const e4m3 *)values->data, scales, n, pieces,
+                                                           (T *)out->data);
+        else
+            floats_kernel<<<(unsigned)blocks, 256, 0, s>>>((const e5m2 *)values->data, scales, n, pieces,
+                                                           (T *)out->data);
+        return cudaGetLastError();
+    })
+    return cudaErrorInvalidValue;
+}
+
 // --- normalised ----------------------------------------------------------------------------------
 struct mods {
     const void *scale, *shift;

@@ -17,7 +17,12 @@ enum { AT_ROWS8_WIDEST = 32768 }; // elements of a row
 // strides free -> out [b * t, k] contiguous, 16-byte aligned, and scales [b * t].
 cudaError_t at_k_rows8(cudaStream_t s, const at_view *x, void *out, float *scales);
 
-// The same of the norm of x (at_k_norm_in without out; weight and bias aligned to 16 bytes), k at most
+// The way back: values [n, k] of e4m3 or e5m2, contiguous, times their row's scale -> out [n, k] floats, contiguous,
+// k a multiple of 16.
+cudaError_t at_k_rows8_floats(cudaStream_t s, const at_view *values, const float *scales,
+                              const at_view *out);
+
+// at_k_rows8 of the norm of x (at_k_norm_in without out; weight and bias aligned to 16 bytes), k at most
 // AT_NORM8_WIDEST.
 enum { AT_NORM8_WIDEST = 8192 };
 cudaError_t at_k_norm_rows8(cudaStream_t s, const at_k_norm_in *a, void *out, float *scales);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // slots.c - the remaining slots of backend.h: each makes its weights resident and launches one kernel.
 #include "cuda/cuda.h"
+#include "cuda/rows8.h"
 
 static at_cuda *of(void *stream)
 {
@@ -61,7 +62,10 @@ static at_status slot_norm(void *stream, const at_norm_args *a)
     AT_TRY(at_cuda_vector(g, &a->weight, AT_F32, &w, &own_w));
     AT_TRY(at_cuda_vector(g, &a->bias, AT_F32, &b, &own_b));
     at_k_norm_in in = {a->x, a->out, a->mod_scale, a->mod_shift, w, b, a->eps, a->rms};
-    AT_TRY(at_cuda_check(g, at_k_norm(g->stream, &in), "norm"));
+    cudaError_t e = a->out_scale.data
+                        ? at_k_norm_rows8(g->stream, &in, a->out.data, a->out_scale.data)
+                        : at_k_norm(g->stream, &in);
+    AT_TRY(at_cuda_check(g, e, "norm"));
 out:
     at_cuda_free(g, own_w);
     at_cuda_free(g, own_b);
@@ -155,6 +159,7 @@ const at_backend at_cuda_backend = {
     .lincomb = slot_lincomb,
     .linear = at_cuda_linear,
     .splits = true,
+    .fp8_rows = at_cuda_fp8_rows,
     .geglu = at_cuda_geglu,
     .attention = at_cuda_attention,
     .norm = slot_norm,

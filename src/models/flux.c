@@ -129,7 +129,7 @@ static at_tensor *epilogue(at_ops *o, const at_bound *m, void *state, at_tensor 
     int64_t own = s->rows * s->cols;
     at_tensor *img = at_narrow(o, h, 1, s->text, at_ops_comm(o)->size == 1 ? own : s->image);
     at_tensor *mod = at_flux_modulation(o, s, w->final_mod, at_flux_mods_final(c), c->mod2);
-    img = linear(o, at_flux_modulate(o, c, img, mod, 0), w->final, NULL);
+    img = linear(o, at_flux_modulate(o, c, img, mod, 0, NULL), w->final, NULL);
     if (at_ops_comm(o)->size > 1)
         img = at_narrow(o, at_gather_tokens(o, img, s->all_image), 1, 0, own);
     return at_cast(o, at_contiguous(o, to_image(o, s, img)), AT_F32);

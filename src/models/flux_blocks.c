@@ -242,11 +242,14 @@ bool at_flux_begin(at_ops *o, const at_arch *a, const at_flux_config *c, const a
 }
 
 // --- blocks ------------------------------------------------------------------------------------
+// Modulations steer every token: they stay in floats, also where those of many steps are made together.
+static const at_linear_extra precise = {.precise = true};
+
 at_tensor *at_flux_modulation(at_ops *o, const at_flux_state *s, at_lin l, int64_t at,
                               int64_t width)
 {
     if (s->mods) return at_narrow(o, s->mods, 1, at, width);
-    return linear(o, s->vec, l, NULL);
+    return linear(o, s->vec, l, &precise);
 }
 
 int64_t at_flux_mods_final(const at_flux_config *c)
@@ -262,17 +265,17 @@ at_tensor *at_flux_mods(at_ops *o, const at_flux_config *c, const at_flux_weight
     at_tensor *all = at_empty(o, at_ops_compute(o), 2, (int64_t[]){n, width}), *part;
     for (int64_t i = 0; i < c->depth; i++) {
         part = at_narrow(o, all, 1, at, c->mod6);
-        linear(at_into(o, part), vec, w->doubles[i].img.mod, NULL);
+        linear(at_into(o, part), vec, w->doubles[i].img.mod, &precise);
         part = at_narrow(o, all, 1, at + c->mod6, c->mod6);
-        linear(at_into(o, part), vec, w->doubles[i].txt.mod, NULL);
+        linear(at_into(o, part), vec, w->doubles[i].txt.mod, &precise);
         at += 2 * c->mod6;
     }
     for (int64_t i = 0; i < c->single; i++, at += c->mod3) {
         part = at_narrow(o, all, 1, at, c->mod3);
-        linear(at_into(o, part), vec, w->singles[i].mod, NULL);
+        linear(at_into(o, part), vec, w->singles[i].mod, &precise);
     }
     part = at_narrow(o, all, 1, at, c->mod2);
-    linear(at_into(o, part), vec, w->final_mod, NULL);
+    linear(at_into(o, part), vec, w->final_mod, &precise);
     return all;
 }
 
@@ -284,11 +287,12 @@ static at_tensor *chunk(at_ops *o, const at_flux_config *c, const at_tensor *mod
 
 // LayerNorm without weights, then y * (1 + scale) + shift; chunks `first` and `first` + 1.
 at_tensor *at_flux_modulate(at_ops *o, const at_flux_config *c, const at_tensor *x,
-                            const at_tensor *mod, int first)
+                            const at_tensor *mod, int first, const at_weight *then)
 {
     at_norm_spec spec = {.mod_shift = chunk(o, c, mod, first),
                          .mod_scale = chunk(o, c, mod, first + 1),
-                         .eps = norm_eps};
+                         .eps = norm_eps,
+                         .then = then};
     return at_norm(o, x, &spec);
 }
 
@@ -363,7 +367,7 @@ static void stream_in(at_ops *o, const at_flux_config *c, const at_flux_stream *
                       const at_tensor *x, const at_tensor *mod, const at_rope_table *rope,
                       at_tensor *qkv, at_rope_job turn[2])
 {
-    at_tensor *y = at_flux_modulate(o, c, x, mod, 0);
+    at_tensor *y = at_flux_modulate(o, c, x, mod, 0, w->qkv.w);
     fused(o, qkv, y, w->qkv, w->parts, (int64_t[]){c->hidden, c->hidden, c->hidden}, 3);
     rotations(o, c, qkv, w->q_norm, w->k_norm, rope, turn);
 }
@@ -374,7 +378,7 @@ static void stream_out(at_ops *o, const at_flux_config *c, const at_flux_stream 
 {
     at_linear_extra add = {.residual = x, .gate = chunk(o, c, mod, 2)};
     linear(at_into(o, x), attended, w->proj, &add);
-    at_tensor *h = at_flux_modulate(o, c, x, mod, 3);
+    at_tensor *h = at_flux_modulate(o, c, x, mod, 3, w->fc1.w);
     h = linear(o, h, w->fc1, &(at_linear_extra){.act = AT_ACT_GELU_TANH});
     add.gate = chunk(o, c, mod, 5);
     linear(at_into(o, x), h, w->fc2, &add);
@@ -440,7 +444,7 @@ static void run_single(at_ops *o, const at_flux_config *c, const at_flux_single 
     int64_t tokens = s->text + s->image;
     int64_t at = c->depth * 2 * c->mod6 + i * c->mod3;
     at_tensor *mod = at_flux_modulation(o, s, w->mod, at, c->mod3);
-    at_tensor *x = at_flux_modulate(o, c, h, mod, 0);
+    at_tensor *x = at_flux_modulate(o, c, h, mod, 0, w->lin1.w);
     at_tensor *both = at_empty(o, at_ops_compute(o), 3, (int64_t[]){s->batch, tokens, c->lin2});
     at_tensor *mlp_out = at_narrow(o, both, 2, c->hidden, c->mlp);
     at_linear_extra add = {.residual = h, .gate = chunk(o, c, mod, 2)};

@@ -206,7 +206,7 @@ at_tensor *op_leave(op_pass *p, at_status st, at_tensor *result)
     return NULL;
 }
 
-at_status op_takes(const op_pass *p, const char *what, const at_tensor *t)
+at_status op_takes_rows(const op_pass *p, const char *what, const at_tensor *t)
 {
     char text[128];
 
@@ -215,6 +215,16 @@ at_status op_takes(const op_pass *p, const char *what, const at_tensor *t)
     return at_fail(AT_EINVAL, "%s %s lies on %s, the work is done on %s", what,
                    at_shape_text(t->dtype, t->rank, t->shape, text), at_tensor_device(t)->name,
                    p->o->dev->name);
+}
+
+at_status op_takes(const op_pass *p, const char *what, const at_tensor *t)
+{
+    char text[128];
+
+    if (t && t->row_scale)
+        return at_fail(AT_EINVAL, "%s %s is fp8 rows, which linear layers read and nothing else",
+                       what, at_shape_text(t->dtype, t->rank, t->shape, text));
+    return op_takes_rows(p, what, t);
 }
 
 const char *op_weight_text(const at_weight *w, char out[256])

@@ -134,6 +134,9 @@ typedef struct at_norm_spec {
     const at_tensor *mod_scale, *mod_shift; // [b or 1, d] or NULL: y * (1 + scale) + shift
     float eps;
     bool rms;
+    // The result is read by linear layers of this weight's shape and by nothing else: where they multiply in
+    // fp8 it may come as such rows (at_tensor_new_rows8). NULL: floats.
+    const at_weight *then;
 } at_norm_spec;
 at_tensor *at_norm(at_ops *o, const at_tensor *x, const at_norm_spec *spec); // x [b, t, d]
 

@@ -25,6 +25,12 @@ static bool may_fp8(const at_ops *o, const at_view *x, const at_wview *w)
            w->v.shape[1] >= FP8_WIDTH;
 }
 
+// The scales of x where it is fp8 rows.
+static at_view scales_of(const at_tensor *x)
+{
+    return x->row_scale ? at_tensor_as_view(x->row_scale) : (at_view){0};
+}
+
 // --- linear ----------------------------------------------------------------------------------
 // The residual and the gate, as views over [batch, tokens, n].
 static at_status linear_extra(const op_pass *p, const at_linear_extra *extra, const at_view *out,
@@ -89,6 +95,7 @@ static at_status linear(op_pass *p, const at_tensor *x, at_wview w, at_wview bia
     shape[x->rank - 1] = w.v.shape[0];
     AT_TRY(op_result(p, o->compute, x->rank, shape, out));
     a.x = op_rows(inner);
+    a.x_scale = scales_of(inner);
     a.out = op_rows(*out);
     a.fp8 = may_fp8(o, &a.x, &w);
     AT_TRY(linear_extra(p, extra, &a.out, &a));
@@ -111,7 +118,7 @@ static at_tensor *linear_door(at_ops *o, const at_tensor *x, const at_weight *w,
     op_pass p;
 
     if (!op_enter(&p, o, "linear", &o->stats.seconds_linear)) return NULL;
-    AT_TRY(op_takes(&p, "x", x));
+    AT_TRY(op_takes_rows(&p, "x", x));
     AT_TRY(matrix(&p, w, &wv));
     AT_TRY(op_takes_vector(&p, "bias", bias, wv.v.shape[0], &bv));
     if ((x->rank != 2 && x->rank != 3) || x->shape[x->rank - 1] != wv.v.shape[1]) {
@@ -193,7 +200,7 @@ at_tensor *at_linear_split(at_ops *o, const at_tensor *x, const at_weight *w, co
     op_pass p;
 
     if (!op_enter(&p, o, "linear", &o->stats.seconds_linear)) return NULL;
-    AT_TRY(op_takes(&p, "x", x));
+    AT_TRY(op_takes_rows(&p, "x", x));
     AT_TRY(op_takes(&p, "the rest", rest));
     AT_TRY(matrix(&p, w, &a.w));
     AT_TRY(op_takes_vector(&p, "bias", bias, a.w.v.shape[0], &a.bias));
@@ -205,6 +212,7 @@ at_tensor *at_linear_split(at_ops *o, const at_tensor *x, const at_weight *w, co
     shape[x->rank - 1] = split;
     AT_TRY(op_make(o, o->compute, x->rank, shape, &out));
     a.x = op_rows(inner);
+    a.x_scale = scales_of(inner);
     a.out = op_rows(out);
     a.out2 = op_rows(rest);
     a.int8 = may_int8(o, &a.w);
@@ -242,7 +250,7 @@ at_tensor *at_geglu(at_ops *o, const at_tensor *x, const at_weight *w, const at_
     op_pass p;
 
     if (!op_enter(&p, o, "geglu", &o->stats.seconds_linear)) return NULL;
-    AT_TRY(op_takes(&p, "x", x));
+    AT_TRY(op_takes_rows(&p, "x", x));
     AT_TRY(matrix(&p, w, &a.w));
     AT_TRY(op_takes_vector(&p, "bias", bias, a.w.v.shape[0], &a.bias));
     if ((x->rank != 2 && x->rank != 3) || x->shape[x->rank - 1] != a.w.v.shape[1] ||
@@ -256,6 +264,7 @@ at_tensor *at_geglu(at_ops *o, const at_tensor *x, const at_weight *w, const at_
     shape[x->rank - 1] = a.w.v.shape[0] / 2;
     AT_TRY(op_result(&p, o->compute, x->rank, shape, &out));
     a.x = op_rows(inner);
+    a.x_scale = scales_of(inner);
     a.out = op_rows(out);
     a.int8 = may_int8(o, &a.w);
     a.fp8 = may_fp8(o, &a.x, &a.w);
@@ -268,6 +277,15 @@ out:
 }
 
 // --- norms -----------------------------------------------------------------------------------
+// The layers behind a norm multiply in fp8 and the backend makes such rows.
+static bool gives_rows8(const at_ops *o, const at_view *x, const at_weight *then)
+{
+    if (!then || then->rank != 2 || then->shape[1] != x->shape[2] || !o->be->fp8_rows) return false;
+    at_wview w = {.v = {.shape = {then->shape[0], then->shape[1]}}};
+    return x->dtype == o->compute && may_fp8(o, x, &w) &&
+           o->be->fp8_rows(o->dev->stream, w.v.shape[0], w.v.shape[1]);
+}
+
 at_tensor *at_norm(at_ops *o, const at_tensor *x, const at_norm_spec *spec)
 {
     at_status st = AT_OK;
@@ -283,8 +301,14 @@ at_tensor *at_norm(at_ops *o, const at_tensor *x, const at_norm_spec *spec)
         AT_TRY(at_fail(AT_EINVAL, "x %s must be [b, t, d]", shape_of(x, text)));
     }
     AT_TRY(op_inner_contiguous(o, x, &inner));
-    AT_TRY(op_result(&p, x->dtype, x->rank, x->shape, &out));
     a.x = op_rows(inner);
+    if (gives_rows8(o, &a.x, spec->then) && !p.into) {
+        AT_TRY(at_tensor_new_rows8(o->dev, x->rank, x->shape, &out));
+        AT_TRY(op_own(o, out));
+        a.out_scale = at_tensor_as_view(out->row_scale);
+    } else {
+        AT_TRY(op_result(&p, x->dtype, x->rank, x->shape, &out));
+    }
     a.out = op_rows(out);
     AT_TRY(op_takes_vector(&p, "weight", spec->weight, a.x.shape[2], &a.weight));
     AT_TRY(op_takes_vector(&p, "bias", spec->bias, a.x.shape[2], &a.bias));

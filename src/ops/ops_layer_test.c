@@ -165,6 +165,67 @@ static void a_split_linear_is_one_layer(void **state)
     bench_close(&b);
 }
 
+// A backend of the CPU's slots that takes fp8 rows: the norm's are noted and made of nothing but a mark.
+static at_norm_args seen_norm;
+static at_linear_args seen_linear;
+static at_status mark_norm(void *stream, const at_norm_args *a)
+{
+    (void)stream;
+    seen_norm = *a;
+    return AT_OK;
+}
+static at_status mark_linear(void *stream, const at_linear_args *a)
+{
+    (void)stream;
+    seen_linear = *a;
+    return AT_OK;
+}
+static bool takes_rows(void *stream, int64_t n, int64_t k)
+{
+    (void)stream;
+    return n % 16 == 0 && k % 16 == 0;
+}
+
+// Between a norm and the layer that reads it fp8 rows carry their scales; nobody else takes them.
+static void fp8_rows_go_from_norm_to_linear_alone(void **state)
+{
+    bench b = bench_open();
+    at_backend marks = *at_cpu_backend();
+    at_device *cpu = at_device_cpu();
+    const at_backend *real = cpu->backend;
+    at_ops_config config = {.compute = AT_F32, .fp8 = true};
+    at_tensor *x = random_tensor(&b, SHAPE(1, 40, 256)), *few = random_tensor(&b, SHAPE(1, 4, 256));
+    at_weight *w = random_weight(&b, SHAPE(512, 256)), *odd = random_weight(&b, SHAPE(300, 256));
+    at_norm_spec spec = {.eps = 1e-6f, .then = w}, narrow = {.eps = 1e-6f, .then = odd};
+    at_ops *o;
+
+    (void)state;
+    marks.norm = mark_norm;
+    marks.linear = mark_linear;
+    marks.fp8_rows = takes_rows;
+    cpu->backend = &marks;
+    assert_int_equal(at_ops_new(&config, &o), AT_OK);
+    at_tensor *y = at_norm(o, x, &spec);
+    assert_non_null(y);
+    assert_int_equal(y->dtype, AT_F8E4M3);
+    assert_ptr_equal(seen_norm.out_scale.data, at_tensor_data(y->row_scale));
+    assert_int_equal(at_tensor_count(y->row_scale), 40);
+    assert_non_null(at_linear(o, y, w, NULL, NULL));
+    assert_true(seen_linear.fp8);
+    assert_ptr_equal(seen_linear.x_scale.data, seen_norm.out_scale.data);
+    assert_null(at_norm(o, few, &spec)->row_scale); // too few rows to gain
+    assert_null(at_norm(o, x, &narrow)->row_scale); // the backend does not
+    assert_null(at_norm(b.o, x, &spec)->row_scale); // nor these ops
+    assert_non_null(at_linear(o, x, w, NULL, &(at_linear_extra){.precise = true}));
+    assert_false(seen_linear.fp8);
+    assert_null(at_add(o, y, y));
+    assert_int_equal(at_ops_status(o), AT_EINVAL);
+    assert_non_null(strstr(at_error_text(), "fp8 rows"));
+    at_ops_free(o);
+    cpu->backend = real;
+    bench_close(&b);
+}
+
 static void linear_refusals_name_weight_and_shapes(void **state)
 {
     bench b = bench_open();
@@ -431,6 +492,7 @@ int main(void)
         cmocka_unit_test(geglu_multiplies_the_value_by_the_gate),
         cmocka_unit_test(int8_is_near_and_spares_narrow_layers),
         cmocka_unit_test(a_split_linear_is_one_layer),
+        cmocka_unit_test(fp8_rows_go_from_norm_to_linear_alone),
         cmocka_unit_test(linear_refusals_name_weight_and_shapes),
         cmocka_unit_test(norms_scale_and_modulate),
         cmocka_unit_test(group_norm_takes_images_and_refuses_odd_groups),

@@ -48,6 +48,8 @@ at_tensor *op_leave(op_pass *p, at_status st, at_tensor *result);
 
 // The argument `what` must exist and lie on the op device.
 at_status op_takes(const op_pass *p, const char *what, const at_tensor *t);
+// The same for those who also read fp8 rows (at_tensor_new_rows8).
+at_status op_takes_rows(const op_pass *p, const char *what, const at_tensor *t);
 // The weight must exist and have bytes; as a slot sees it.
 at_status op_takes_weight(const op_pass *p, const char *what, const at_weight *w, at_wview *out);
 // An optional weight of `n` elements (bias, affine); absent gives an absent view.

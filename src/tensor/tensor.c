@@ -192,7 +192,21 @@ void at_tensor_release(at_tensor **t)
     *t = NULL;
     if (!dead || atomic_fetch_sub_explicit(&dead->refs, 1, memory_order_acq_rel) != 1) return;
     storage_release(dead->storage);
+    at_tensor_release(&dead->row_scale);
     at_free(dead);
+}
+
+at_status at_tensor_new_rows8(at_device *dev, int rank, const int64_t *shape, at_tensor **out)
+{
+    at_tensor *t = NULL;
+    int64_t rows = 1;
+    at_status st = at_tensor_new(dev, AT_F8E4M3, rank, shape, &t);
+    for (int i = 0; i + 1 < rank; i++)
+        rows *= shape[i];
+    if (st == AT_OK) st = at_tensor_new(dev, AT_F32, 1, &rows, &t->row_scale);
+    if (st != AT_OK) at_tensor_release(&t);
+    *out = t;
+    return st;
 }
 
 // --- views -----------------------------------------------------------------------------------

@@ -24,13 +24,17 @@ typedef struct at_tensor {
     int64_t shape[AT_MAX_RANK];
     int64_t stride[AT_MAX_RANK]; // elements
     at_storage *storage;
-    size_t offset; // bytes into the storage
+    size_t offset;               // bytes into the storage
+    struct at_tensor *row_scale; // of fp8 rows (at_tensor_new_rows8): f32 [rows], owned; else NULL
 } at_tensor;
 
 // New contiguous, uninitialised tensor. Shapes are checked for overflow; a dimension may be 0.
 // AT_EINVAL (rank or a negative dimension), AT_ENOMEM.
 at_status at_tensor_new(at_device *dev, at_dtype dtype, int rank, const int64_t *shape,
                         at_tensor **out);
+// fp8 rows [.., k]: e4m3 bytes, each row over a scale of its own. Only linear layers read such a tensor;
+// views of it have no scales and nobody takes them.
+at_status at_tensor_new_rows8(at_device *dev, int rank, const int64_t *shape, at_tensor **out);
 // Host tensor over foreign memory; `release(ctx)` runs when the last view is gone (may be NULL).
 at_status at_tensor_wrap(void *data, at_dtype dtype, int rank, const int64_t *shape,
                          void (*release)(void *ctx), void *ctx, at_tensor **out);

@@ -39,6 +39,7 @@ typedef struct ck_tensor {
     at_view v;
     uint8_t *block, *pristine, *owned; // owned[i]: byte i belongs to an element
     size_t bytes;
+    bool also_written; // beside the output: its bytes may change
 } ck_tensor;
 
 #define CK_TENSORS 12
@@ -47,6 +48,7 @@ typedef struct ck_run {
     ck_tensor t[CK_TENSORS]; // t[0] is the output
     int n;
     at_packed packed, packed2; // of the weight, and of the vector beside it
+    at_view scales;            // fp8 rows of the output: element = byte * scale of its row; data NULL: none
     void *stream;              // what every slot is called with: the CPU's is NULL
     union {
         at_linear_args linear;
@@ -96,6 +98,10 @@ at_view ck_make(ck_run *r, at_dtype dtype, int rank, const int64_t *shape, ck_la
     {                                                                                              \
         __VA_ARGS__                                                                                \
     }
+// Where the scales of the output's fp8 rows go, and what plain C does for a backend that makes or reads none:
+// floats of n rows to e4m3 and back.
+at_view ck_make_scales(ck_run *r, int64_t rows);
+void ck_to_rows8(const float *from, int64_t rows, int64_t k, uint8_t *to, float *scales);
 at_wview ck_weight(ck_run *r, at_dtype dtype, int rank, const int64_t *shape, ck_fill fill,
                    float scale);
 void ck_run_free(ck_run *r);

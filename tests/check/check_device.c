@@ -50,8 +50,8 @@ static void move_args(ck_mirror *m)
     const char *op = r->op->name;
     if (strcmp(op, "linear") == 0) {
         at_linear_args *a = &r->a.linear;
-        at_view *views[] = {&a->x, &a->out, &a->residual, &a->gate, &a->out2};
-        for (int i = 0; i < 5; i++)
+        at_view *views[] = {&a->x, &a->out, &a->residual, &a->gate, &a->out2, &a->x_scale};
+        for (int i = 0; i < 6; i++)
             move_view(m, views[i]);
     } else if (strcmp(op, "geglu") == 0) {
         move_view(m, &r->a.geglu.x);
@@ -63,8 +63,8 @@ static void move_args(ck_mirror *m)
             move_view(m, views[i]);
     } else if (strcmp(op, "norm") == 0) {
         at_norm_args *a = &r->a.norm;
-        at_view *views[] = {&a->x, &a->out, &a->mod_scale, &a->mod_shift};
-        for (int i = 0; i < 4; i++)
+        at_view *views[] = {&a->x, &a->out, &a->mod_scale, &a->mod_shift, &a->out_scale};
+        for (int i = 0; i < 5; i++)
             move_view(m, views[i]);
     } else if (strcmp(op, "group_norm") == 0) {
         move_view(m, &r->a.group_norm.x);

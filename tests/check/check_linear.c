@@ -2,6 +2,7 @@
 // check_linear.c - rows of the linear layer: shapes, dtypes, epilogues; truth in double.
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "check.h"
 
@@ -17,7 +18,8 @@ enum {
     PACK = 256,     // the weight may be packed
     INT8 = 512,     // and multiplied in int8
     FP8 = 1024,     // or in fp8
-    SPLIT = 2048    // two results: the first third of the columns, and the rest
+    SPLIT = 2048,   // two results: the first third of the columns, and the rest
+    ROWS8 = 4096    // x is fp8 rows
 };
 
 typedef struct linear_row {
@@ -93,6 +95,11 @@ static const linear_row rows[] = {
     {1, 50, 264, 300, AT_BF16, AT_BF16, AT_BF16, BIAS | PACK | FP8}, // no multiple of 16
     {1, 50, 256, 256, AT_BF16, AT_BF16, AT_F32, BIAS | PACK | FP8},
     {2, 40, 256, 768, AT_BF16, AT_BF16, AT_BF16, BIAS | PACK | FP8 | SPLIT, AT_ACT_GELU_TANH},
+    {1, 40, 256, 512, AT_F8E4M3, AT_BF16, AT_BF16, BIAS | PACK | FP8 | ROWS8, 0, CK_LARGE},
+    {2, 33, 320, 272, AT_F8E4M3, AT_F16, AT_F16, ALL | PACK | FP8 | ROWS8, AT_ACT_SILU, CK_LARGE},
+    {2, 40, 256, 768, AT_F8E4M3, AT_BF16, AT_BF16, BIAS | PACK | FP8 | SPLIT | ROWS8,
+     AT_ACT_GELU_TANH, CK_LARGE},
+    {1, 40, 256, 40, AT_F8E4M3, AT_F32, AT_BF16, BIAS | PACK | ROWS8}, // no leave any more
     {1, 33, 15360, 256, AT_BF16, AT_BF16, AT_BF16, BIAS | PACK | FP8, 0, CK_MIXED},
     // timed
     // Stable Diffusion 1.5 at 512x512, two images
@@ -126,6 +133,7 @@ static const linear_row rows[] = {
      AT_ACT_GELU_TANH},
     {1, 4608, 15360, 3072, AT_BF16, AT_BF16, AT_BF16, ALL | PACK | BENCH | IN_PLACE | FP8},
     {1, 4096, 3072, 9216, AT_BF16, AT_BF16, AT_BF16, BIAS | PACK | BENCH | FP8},
+    {1, 4096, 3072, 9216, AT_F8E4M3, AT_BF16, AT_BF16, BIAS | PACK | BENCH | FP8 | ROWS8},
     {1, 4096, 3072, 3072, AT_BF16, AT_BF16, AT_BF16, ALL | PACK | BENCH | IN_PLACE | FP8},
     {1, 512, 3072, 9216, AT_BF16, AT_BF16, AT_BF16, BIAS | PACK | BENCH | FP8},
     {1, 320, 256, 768, AT_F32, AT_F32, AT_F32, BIAS | PACK | BENCH},
@@ -138,12 +146,13 @@ static const linear_row rows[] = {
 static const char *label(int row, char out[160])
 {
     const linear_row *r = &rows[row];
-    snprintf(out, 160, "[%lld,%lld,%lld]x%lld %s*%s->%s%s%s%s%s%s%s%s act%d", (long long)r->b,
+    snprintf(out, 160, "[%lld,%lld,%lld]x%lld %s*%s->%s%s%s%s%s%s%s%s%s act%d", (long long)r->b,
              (long long)r->t, (long long)r->k, (long long)r->n, ck_dtype_name(r->x),
              ck_dtype_name(r->w), ck_dtype_name(r->out), r->flags & GATE ? " gate" : "",
              r->flags & RESIDUAL ? " res" : "", r->flags & STRIDED ? " strided" : "",
              r->flags & PACK ? " pack" : "", r->flags & INT8 ? " int8" : "",
-             r->flags & FP8 ? " fp8" : "", r->flags & SPLIT ? " split" : "", (int)r->act);
+             r->flags & FP8 ? " fp8" : "", r->flags & SPLIT ? " split" : "",
+             r->flags & ROWS8 ? " rows8" : "", (int)r->act);
     return out;
 }
 
@@ -179,13 +188,17 @@ static void build(ck_run *r, int row)
 
     a->out = ck_make(r, c->out, CK_SHAPE(c->b, c->t, c->n), l, CK_UNIT);
     a->x = ck_make(r, c->x, CK_SHAPE(c->b, c->t, c->k), l, c->fill);
+    if (c->flags & ROWS8) {
+        int64_t rows_ = c->b * c->t;
+        a->x_scale = ck_make(r, AT_F32, 1, &rows_, (ck_layout){0}, CK_POSITIVE);
+    }
     a->w = ck_weight(r, c->w, CK_SHAPE(c->n, c->k), CK_UNIT, c->scale ? c->scale : 1);
     if (c->flags & PACK) a->w.packed = &r->packed;
     if (c->flags & BIAS) a->bias = ck_weight(r, c->w, CK_SHAPE(c->n), c->fill, 1);
     if (c->flags & GATE) {
         l.broadcast = c->flags & GATE_ONE ? 1 : 0;
         l.pad = 0;
-        a->gate = ck_make(r, c->x, CK_SHAPE(c->b, c->n), l, CK_UNIT);
+        a->gate = ck_make(r, c->out, CK_SHAPE(c->b, c->n), l, CK_UNIT);
     }
     l = (ck_layout){.pad = c->flags & STRIDED ? 2 : 0};
     if (c->flags & IN_PLACE) {
@@ -204,9 +217,29 @@ static void build(ck_run *r, int row)
     r->flops = 2.0 * (double)(c->b * c->t * c->k) * (double)c->n;
 }
 
+// A backend without fp8 rows gets floats.
+static at_status call(const at_backend *b, ck_run *r);
+static at_status with_floats(const at_backend *b, const ck_run *r)
+{
+    at_linear_args a = r->a.linear;
+    int64_t n = ck_count(&a.x), k = a.x.shape[2];
+    float *wide = malloc((size_t)n * sizeof *wide);
+    if (!wide) return at_fail(AT_ENOMEM, "no memory for a row of the check");
+    for (int64_t i = 0; i < n; i++)
+        wide[i] = (float)(ck_value(&a.x, i) * ck_value(&a.x_scale, i / k));
+    a.x.data = wide;
+    a.x.dtype = AT_F32;
+    a.x_scale.data = NULL;
+    ck_run floats = {.stream = r->stream, .a.linear = a};
+    at_status st = call(b, &floats);
+    free(wide);
+    return st;
+}
+
 // A backend without split gets two calls.
 static at_status call(const at_backend *b, ck_run *r)
 {
+    if (r->a.linear.x_scale.data && !b->fp8_rows) return with_floats(b, r);
     const at_linear_args *a = &r->a.linear;
     at_linear_args part[2] = {*a, *a};
     at_status st = AT_OK;
@@ -236,12 +269,15 @@ static void truth(ck_run *r)
         ck_q8 q = {0};
         for (int64_t k = 0; k < kk; k++) {
             double x = ck_value(&a->x, ck_offset(&a->x, row * kk + k));
+            if (a->x_scale.data) x *= ck_value(&a->x_scale, row);
             double w = ck_value(&a->w.v, col * kk + k) * (double)a->w.scale;
             sum += x * w;
             mag += fabs(x * w);
             ck_q8_add(&q, x, w);
         }
         mag += ck_bf16_error(&q, a->x.dtype, a->w.v.dtype) / ck_linear.sum;
+        if (a->x_scale.data) // both sides in the output's format
+            mag += 2 * ck_bf16_error(&q, a->out.dtype, AT_F32) / ck_linear.sum;
         if (a->int8) mag += ck_q8_error(&q) / ck_linear.sum;
         if (a->fp8) mag += ck_f8_error(&q) / ck_linear.sum;
         if (a->bias.v.data) {
@@ -251,8 +287,9 @@ static void truth(ck_run *r)
         }
         // What follows the sum may start from its rounding to x's 16-bit format.
         bool later = a->gate.data || a->residual.data || act != AT_ACT_NONE;
-        if (later && a->x.dtype == a->out.dtype && a->x.dtype != AT_F32)
-            mag += ck_store_error(a->x.dtype) * fabs(sum) / ck_linear.sum;
+        at_dtype sums = a->x_scale.data ? a->out.dtype : a->x.dtype;
+        if (later && sums == a->out.dtype && sums != AT_F32)
+            mag += ck_store_error(sums) * fabs(sum) / ck_linear.sum;
         sum = ck_act(sum, act);
         mag *= act ? 1.2 : 1; // the steepest activation has slope 1.13
         if (a->gate.data) {

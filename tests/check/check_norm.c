@@ -2,6 +2,7 @@
 // check_norm.c - rows of layer, RMS and group norm; truth in double with two passes.
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "check.h"
 
@@ -13,7 +14,8 @@ enum {
     STRIDED = 16,
     IN_PLACE = 32,
     BENCH = 64,
-    ADDED = 128
+    ADDED = 128,
+    ROWS8 = 256 // into fp8 rows
 };
 
 typedef struct norm_row {
@@ -41,9 +43,14 @@ static const norm_row rows[] = {
     {2, 5, 2048, AT_F32, AT_BF16, AT_F32, RMS | AFFINE},
     {2, 5, 100, AT_F16, AT_F16, AT_F16, AFFINE},
     {2, 5, 100, AT_F32, AT_F32, AT_BF16, RMS | AFFINE | MOD},
+    {2, 5, 256, AT_BF16, AT_BF16, AT_F8E4M3, MOD | ROWS8},
+    {1, 7, 3072, AT_F16, AT_F16, AT_F8E4M3, AFFINE | MOD | MOD_ONE | ROWS8},
+    {1, 9, 4096, AT_F32, AT_F32, AT_F8E4M3, RMS | AFFINE | ROWS8},
+    {2, 3, 640, AT_BF16, AT_BF16, AT_F8E4M3, ROWS8, CK_OFFSET},
     {1, 320, 256, AT_F32, AT_F32, AT_F32, MOD | BENCH},
     {1, 4608, 3072, AT_F32, AT_F32, AT_F32, MOD | BENCH},
     {1, 4608, 3072, AT_BF16, AT_BF16, AT_BF16, MOD | BENCH},
+    {1, 4608, 3072, AT_BF16, AT_BF16, AT_F8E4M3, MOD | ROWS8 | BENCH},
     {1, 512, 4096, AT_F32, AT_BF16, AT_F32, RMS | AFFINE | BENCH},
     {1, 512, 4096, AT_F32, AT_BF16, AT_BF16, RMS | AFFINE | BENCH}, // T5-XXL
     {1, 4096, 3072, AT_BF16, AT_BF16, AT_BF16, MOD | BENCH},        // Flux, picture
@@ -90,14 +97,31 @@ static void build(ck_run *r, int row)
         a->mod_scale = ck_make(r, c->in, CK_SHAPE(c->b, c->d), m, CK_UNIT);
         a->mod_shift = ck_make(r, c->in, CK_SHAPE(c->b, c->d), m, CK_UNIT);
     }
+    if (c->flags & ROWS8) a->out_scale = ck_make_scales(r, c->b * c->t);
     a->eps = 1e-6f;
     a->rms = c->flags & RMS;
-    r->bytes =
-        (double)(c->b * c->t * c->d) * ((c->in == AT_F32 ? 4 : 2) + (c->out == AT_F32 ? 4 : 2));
+    r->bytes = (double)(c->b * c->t * c->d) * (double)(ck_size(c->in) + ck_size(c->out));
+}
+
+// What a backend without fp8 rows is spared: the norm in floats, rounded here.
+static at_status floats_to_rows8(const at_backend *b, ck_run *r)
+{
+    at_norm_args a = r->a.norm;
+    int64_t rows_ = a.out.shape[0] * a.out.shape[1], d = a.out.shape[2];
+    float *wide = malloc((size_t)(rows_ * d) * sizeof *wide);
+    if (!wide) return at_fail(AT_ENOMEM, "no memory for a row of the check");
+    a.out.data = wide;
+    a.out.dtype = AT_F32;
+    a.out_scale.data = NULL;
+    at_status st = b->norm(r->stream, &a);
+    if (st == AT_OK) ck_to_rows8(wide, rows_, d, r->a.norm.out.data, r->a.norm.out_scale.data);
+    free(wide);
+    return st;
 }
 
 static at_status call(const at_backend *b, ck_run *r)
 {
+    if (r->a.norm.out_scale.data && !b->fp8_rows) return floats_to_rows8(b, r);
     return b->norm(r->stream, &r->a.norm);
 }
 

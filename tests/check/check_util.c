@@ -208,6 +208,25 @@ at_view ck_make(ck_run *r, at_dtype dtype, int rank, const int64_t *shape, ck_la
     return *v;
 }
 
+at_view ck_make_scales(ck_run *r, int64_t rows)
+{
+    r->scales = ck_make(r, AT_F32, 1, &rows, (ck_layout){0}, CK_POSITIVE);
+    r->t[r->n - 1].also_written = true;
+    return r->scales;
+}
+
+void ck_to_rows8(const float *from, int64_t rows, int64_t k, uint8_t *to, float *scales)
+{
+    for (int64_t r = 0; r < rows; r++) {
+        float most = 1e-30f;
+        for (int64_t i = 0; i < k; i++)
+            most = fmaxf(most, fabsf(from[r * k + i]));
+        scales[r] = most / 448;
+        for (int64_t i = 0; i < k; i++)
+            to[r * k + i] = at_f32_to_f8e4m3(from[r * k + i] * (448 / most));
+    }
+}
+
 at_wview ck_weight(ck_run *r, at_dtype dtype, int rank, const int64_t *shape, ck_fill fill,
                    float scale)
 {
