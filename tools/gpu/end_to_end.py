@@ -66,6 +66,8 @@ def digest(events, total):
                 r["nodes"].append({"node": running[1], "class": running[2], "s": round(t - running[0], 4)})
             elif r["start_s"] is None:
                 r["start_s"] = round(t, 3)
+            if e["type"] == "execution_success":
+                r["exit_s"] = round(total - t, 3)
             running = (t, data["node"], data["class_type"]) if e["type"] == "executing" else None
         elif e["type"] == "progress" and "Sampler" in data.get("class_type", ""):
             steps.setdefault(data["node"], [running[0]]).append(t)
@@ -116,6 +118,8 @@ def main():
     for s in r.get("samplers", []):
         print("  sampler %s: first step done %.2f s after the start, %.1f ms; later steps median %.1f ms, mean %.1f ms" %
               (s["node"], s["first_step_at_s"], s["first_step_ms"], s["median_ms"], s["mean_ms"]))
+    print("  start %.2f s, pictures %s s, exit %.2f s, in all %.2f s" % (
+        r["start_s"] or 0, " ".join("%.2f" % p for p in r.get("pictures_s", [])), r.get("exit_s", 0), total))
     print(json.dumps(r))
     return status or len(pictures) != o.pictures
 
