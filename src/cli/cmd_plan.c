@@ -50,6 +50,49 @@ static void print_plan(const at_plan *p)
     }
 }
 
+static const char *human(double bytes, char out[16])
+{
+    at_human_bytes(bytes, out);
+    return out;
+}
+
+// "bf16 22.2 GiB, f32 0.1 GiB"
+static void stored_text(const at_plan_part *part, char *out, size_t size)
+{
+    size_t at = 0;
+    char bytes[16];
+    *out = 0;
+    for (int t = 0; t < AT_DTYPE_COUNT && at < size; t++)
+        if (part->stored[t] > 0)
+            at += (size_t)snprintf(out + at, size - at, "%s%s %s", at ? ", " : "",
+                                   at_dtype_name((at_dtype)t), human(part->stored[t], bytes));
+}
+
+static void print_memory(const at_plan *p, at_device *d)
+{
+    uint64_t rest = 0, all = 0;
+    char a[16], b[16], stored[160];
+
+    printf("\nmemory\n");
+    for (size_t i = 0; i < p->part_count; i++) {
+        const at_plan_part *part = &p->parts[i];
+        stored_text(part, stored, sizeof stored);
+        printf("  %-24s on %s in %s%s: weights %s (file: %s), activations %s\n",
+               at_arch_title(part->found.arch), part->how.device->name,
+               at_dtype_name(part->how.compute), part->how.fp8 ? " and fp8" : "",
+               human(part->weights, a), stored,
+               part->activations > 0 ? human(part->activations, b) : "unknown");
+    }
+    printf("  peak %s with every model kept, %s with one at a time\n", human(p->peak_kept, a),
+           human(p->peak_alone, b));
+    if (d->ops->memory(d, &rest, &all) != AT_OK) return;
+    printf("  %s has %s, %s of it free%s\n", d->name, human((double)all, a), human((double)rest, b),
+           p->peak_kept < (double)rest    ? ""
+           : p->peak_alone < (double)rest ? ": models take turns"
+           : d->host                      ? ": the system will page"
+                                          : ": weights stream");
+}
+
 static at_status plan(void *options, const at_arg_list *operands)
 {
     at_status st = AT_OK;
@@ -65,6 +108,7 @@ static at_status plan(void *options, const at_arg_list *operands)
     AT_TRY(at_workflow_check(e, operands->items[0], text, bytes, &o->sets, &g));
     AT_TRY(at_plan_make(e, g, at_env_compute(at_engine_env(e)), &p));
     print_plan(&p);
+    print_memory(&p, at_engine_env(e)->device);
 out:
     at_plan_free(&p);
     at_graph_free(g);

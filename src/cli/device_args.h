@@ -54,17 +54,17 @@ typedef struct at_device_options {
         AT_DEVICE_FLAG(T, f, "--bf16-unet", unet_bf16, "denoisers compute in bf16"),               \
         AT_DEVICE_FLAG(T, f, "--fp16-unet", unet_fp16, "denoisers compute in f16"),                \
         AT_DEVICE_FLAG(T, f, "--fp8_e4m3fn-unet", unet_e4m3,                                       \
-                       "keep denoisers' wide layers in fp8 (e4m3)"),                               \
+                       "keep denoisers' wide layers in fp8 and multiply in it"),                   \
         AT_DEVICE_FLAG(T, f, "--fp8_e5m2-unet", unet_e5m2,                                         \
-                       "keep denoisers' wide layers in fp8 (e5m2)"),                               \
+                       "the same (kept in e4m3 with a scale a row)"),                              \
         AT_DEVICE_FLAG(T, f, "--fp8_e8m0fnu-unet", unet_e8m0, "refused: it has no mantissa"),      \
         AT_DEVICE_FLAG(T, f, "--fp16-vae", vae_fp16, "VAEs compute in f16 (may overflow)"),        \
         AT_DEVICE_FLAG(T, f, "--fp32-vae", vae_fp32, "VAEs compute in f32"),                       \
         AT_DEVICE_FLAG(T, f, "--bf16-vae", vae_bf16, "VAEs compute in bf16"),                      \
         AT_DEVICE_FLAG(T, f, "--fp8_e4m3fn-text-enc", text_e4m3,                                   \
-                       "keep text encoders' wide layers in fp8 (e4m3)"),                           \
+                       "without effect: text encoders keep their numbers"),                        \
         AT_DEVICE_FLAG(T, f, "--fp8_e5m2-text-enc", text_e5m2,                                     \
-                       "keep text encoders' wide layers in fp8 (e5m2)"),                           \
+                       "without effect: text encoders keep their numbers"),                        \
         AT_DEVICE_FLAG(T, f, "--fp16-text-enc", text_fp16, "text encoders compute in f16"),        \
         AT_DEVICE_FLAG(T, f, "--fp32-text-enc", text_fp32, "text encoders compute in f32"),        \
         AT_DEVICE_FLAG(T, f, "--bf16-text-enc", text_bf16, "text encoders compute in bf16"),       \

@@ -8,6 +8,7 @@
 
 #include "base/mem.h"
 #include "base/str.h"
+#include "engine/plan_memory.h"
 
 #define MAX_HOPS         64
 #define FLUX_TEXT_TOKENS 256
@@ -75,6 +76,25 @@ static at_status no_memory(void)
     return at_fail(AT_ENOMEM, "plan: no memory");
 }
 
+// The networks of a file that run: each file once.
+static at_status add_parts(at_plan *p, const char *name, const char *path, const at_found *found,
+                           size_t n)
+{
+    for (size_t i = 0; i < p->part_count; i++)
+        if (strcmp(p->parts[i].path, path) == 0) return AT_OK;
+    for (size_t i = 0; i < n; i++) {
+        at_part kind = found[i].part;
+        if (kind != AT_PART_DENOISER && kind != AT_PART_TEXT && kind != AT_PART_VAE) continue;
+        at_plan_part *grown = at_realloc(p->parts, (p->part_count + 1) * sizeof *grown);
+        if (!grown) return no_memory();
+        p->parts = grown;
+        at_plan_part *part = &grown[p->part_count++];
+        *part = (at_plan_part){.file = at_strdup(name), .path = at_strdup(path), .found = found[i]};
+        if (!part->file || !part->path) return no_memory();
+    }
+    return AT_OK;
+}
+
 static at_status add_model(at_engine *e, at_plan *p, const char *id, const char *class_type,
                            const file_input *f, const char *name)
 {
@@ -105,6 +125,7 @@ static at_status add_model(at_engine *e, at_plan *p, const char *id, const char 
                          .bytes = (double)at_store_file_bytes(s),
                          .parameters = parameters};
     if (!m->node || !m->class_type || !m->file || !m->architecture) AT_TRY(no_memory());
+    AT_TRY(add_parts(p, name, path, found, n));
 out:
     at_str_free(&arch);
     at_store_release(&s);
@@ -202,6 +223,7 @@ at_status at_plan_make(at_engine *e, const at_graph *g, at_dtype compute, at_pla
             (json_object_get(in, "model") || json_object_get(in, "guider")))
             st = add_sampler(e, out, prompt, id, compute);
     }
+    if (st == AT_OK) st = at_plan_memory(e, out);
     if (st != AT_OK) at_plan_free(out);
     return st;
 }
@@ -219,6 +241,11 @@ void at_plan_free(at_plan *p)
         at_free(p->samplers[i].class_type);
         at_free(p->samplers[i].model_file);
     }
+    for (size_t i = 0; i < p->part_count; i++) {
+        at_free(p->parts[i].file);
+        at_free(p->parts[i].path);
+    }
+    at_free(p->parts);
     at_free(p->models);
     at_free(p->samplers);
     *p = (at_plan){0};

@@ -21,12 +21,31 @@ typedef struct at_plan_sampler {
     at_model_cost cost; // one evaluation
 } at_plan_sampler;
 
+// How a network is going to compute.
+typedef struct at_plan_how {
+    at_device *device;
+    at_dtype compute;
+    bool fp8; // wide layers' weights are kept in fp8
+} at_plan_how;
+
+// One network of a file, and what it takes.
+typedef struct at_plan_part {
+    char *file, *path;
+    at_found found;
+    at_plan_how how;
+    double stored[AT_DTYPE_COUNT]; // bytes in the file, by type
+    double weights, activations;   // bytes on the device; activations 0: no sampler tells the size
+} at_plan_part;
+
 typedef struct at_plan {
     at_plan_model *models;
     size_t model_count;
     at_plan_sampler *samplers;
     size_t sampler_count;
     size_t node_count;
+    at_plan_part *parts;
+    size_t part_count;
+    double peak_kept, peak_alone; // with every model kept on its device; with one at a time
 } at_plan;
 
 // The workflow must have passed at_check. compute: dtype of activations.

@@ -57,6 +57,9 @@ at_status at_env_ops_in(const at_node_ctx *c, at_dtype compute, at_ops **out);
 // The same for one kind of network (AT_ENV_VAE ...): its device, and what flags say it computes in, unless
 // the model itself says (compute; AT_DTYPE_COUNT: it does not). f16: at_arch_f16 of the network.
 at_status at_env_ops_for(const at_node_ctx *c, int part, at_dtype compute, bool f16, at_ops **out);
+// What it chooses.
+void at_env_choose(const at_env *e, int part, at_dtype compute, bool f16, at_device **device,
+                   at_dtype *out, bool *fp8);
 // Find `name` among the files of `kind` ("vae", "controlnet" ...) and map it. *path (may be NULL) gets
 // the caller's copy of the path.
 at_status at_env_open(at_env *e, const char *kind, const char *name, char **path, at_store **store);

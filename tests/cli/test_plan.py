@@ -135,6 +135,27 @@ class Plan(kit.Case):
         self.assertGreater(size, 4352 * 8 * 3072 * 2)
         self.assertLess(size, 4352 * 30 * 3072 * 4)
 
+    def test_plan_tells_the_peak_of_memory(self):
+        out, _ = self.plan("--cpu", "--dtype", "f32")
+        for words in (r"Flux.1 dev +on cpu in f32: weights 22.2 GiB \(file: bf16 22.2 GiB\), activations \d",
+                      r"T5 v1.1 encoder +on cpu in f32: weights 9.1 GiB \(file: f16",
+                      r"KL autoencoder +on cpu .* activations \d.* GiB", r"peak 3\d.\d GiB with every model kept",
+                      r"cpu has .* free"):
+            self.assertRegex(out, words)
+        os.environ.update(AT_PLUGINS=os.environ["ATELIER_FAKE"], AT_FAKE_CUDA="ok",
+                          AT_FAKE_BYTES=str(20 << 30))
+        try:
+            half, _ = self.plan("--bf16-vae")
+            fp8, _ = self.plan("--fast", "fp8_matrix_mult")
+        finally:
+            for name in ("AT_PLUGINS", "AT_FAKE_CUDA", "AT_FAKE_BYTES"):
+                del os.environ[name]
+        self.assertRegex(half, r"Flux.1 dev +on cuda:0 in bf16: weights 22.2 GiB")
+        self.assertRegex(half, r"KL autoencoder +on cuda:0 in bf16: weights 160.0 MiB \(file: f32 319.7 MiB\)")
+        self.assertIn("weights stream", half)
+        self.assertRegex(fp8, r"Flux.1 dev +on cuda:0 in bf16 and fp8: weights 11.1 GiB")
+        self.assertIn("models take turns", fp8)
+
     def test_plan_needs_its_files(self):
         r = self.atelier("plan", self.example, "--base-directory", self.dir)
         self.check(r, 3, "flux1-dev.safetensors", "Value not in list")

@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: Apache-2.0
+// plan_memory.h - what a network takes of a device's memory, found by running it on a device that only counts.
+// Idea: the same functions run on any device; `plan` asks the dry one (tensor/dry.h), tests compare that with the CPU.
+// Owns nothing.
+#ifndef AT_ENGINE_PLAN_MEMORY_H
+#define AT_ENGINE_PLAN_MEMORY_H
+
+#include "engine/plan.h"
+#include "models/models.h"
+
+typedef struct at_peak_shape {
+    int64_t batch; // rows of one evaluation: guided pictures count twice
+    int64_t latent_h, latent_w, text_tokens, steps;
+} at_peak_shape;
+
+// The most bytes alive on `d` at once while the network works, beyond what is alive there before and its
+// weights. Nothing stays.
+at_status at_peak_denoiser(at_device *d, at_model *m, const at_peak_shape *s, at_dtype compute,
+                           double *bytes);
+at_status at_peak_encoder(at_device *d, at_encoder *e, int64_t tokens, at_dtype compute,
+                          double *bytes);
+at_status at_peak_decoder(at_device *d, at_vae *v, const at_peak_shape *s, at_dtype compute,
+                          double *bytes);
+
+// Fills p->parts and p->peak_*: every network of the workflow's files on env's devices, at the sizes of the
+// plan's samplers. fp8: wide layers of denoisers are kept in fp8.
+at_status at_plan_memory(at_engine *e, at_plan *p);
+
+#endif

@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0
+// plan_memory_test.c - what the dry device counts is what the CPU's counter counts when the network really runs.
+#include "engine/plan_memory.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <cmocka.h>
+
+#include "cpu/cpu.h"
+#include "tensor/dry.h"
+
+#define GOLDEN AT_SOURCE_DIR "/tests/golden/"
+
+static at_store *open_golden(const char *name)
+{
+    char path[512];
+    at_store *s = NULL;
+    snprintf(path, sizeof path, GOLDEN "%s/model.safetensors", name);
+    assert_int_equal(at_store_open(path, &s), AT_OK);
+    return s;
+}
+
+// The CPU makes small tables where they are used and a device gets them from the host, so a little may differ.
+static void agree(const char *name, double dry, double real)
+{
+    if (dry > 0.98 * real - 8192 && dry < 1.02 * real + 8192) return;
+    fail_msg("%s: the dry device counts %.0f bytes, the CPU %.0f", name, dry, real);
+}
+
+static void denoisers(void **state)
+{
+    static const char *const names[] = {"flux_dev", "flux_schnell", "unet_sd15", "unet_sdxl"};
+    static const at_peak_shape shapes[] = {
+        {1, 16, 16, 77, 4}, {2, 24, 16, 77, 2}, {1, 32, 40, 5, 9}};
+    (void)state;
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        for (size_t k = 0; k < sizeof shapes / sizeof *shapes; k++) {
+            at_store *s = open_golden(names[i]);
+            at_model *m = NULL;
+            double real = 0, dry = 0;
+            size_t live = at_device_cpu()->live_bytes;
+            assert_int_equal(at_model_load(s, names[i], &m), AT_OK);
+            at_device *d = at_device_dry(at_device_cpu()->backend->splits);
+            assert_int_equal(at_peak_denoiser(d, m, &shapes[k], AT_F32, &dry), AT_OK);
+            assert_int_equal(at_peak_denoiser(at_device_cpu(), m, &shapes[k], AT_F32, &real),
+                             AT_OK);
+            agree(names[i], dry, real);
+            assert_int_equal(d->live_bytes, 0);
+            assert_int_equal(at_device_cpu()->live_bytes, live);
+            at_model_release(&m);
+            at_store_release(&s);
+        }
+}
+
+static void text_encoders(void **state)
+{
+    static const char *const names[] = {"clip_l", "clip_g", "t5"};
+    (void)state;
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        at_store *s = open_golden(names[i]);
+        at_found f;
+        at_encoder *e = NULL;
+        double real = 0, dry = 0;
+        assert_int_equal(at_detect(s, &f, 1), 1);
+        assert_int_equal(at_encoder_load(s, &f, &e), AT_OK);
+        int64_t most = at_encoder_max_tokens(e);
+        for (int64_t n = 7; n < 200; n *= 5) {
+            int64_t tokens = most && n > most ? most : n;
+            assert_int_equal(at_peak_encoder(at_device_dry(false), e, tokens, AT_F32, &dry), AT_OK);
+            assert_int_equal(at_peak_encoder(at_device_cpu(), e, tokens, AT_F32, &real), AT_OK);
+            agree(names[i], dry, real);
+        }
+        at_encoder_release(&e);
+        at_store_release(&s);
+    }
+}
+
+static void decoders(void **state)
+{
+    static const char *const names[] = {"vae_flux_decode", "vae_sd_decode"};
+    (void)state;
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        at_store *s = open_golden(names[i]);
+        at_vae *v = NULL;
+        double real = 0, dry = 0;
+        at_peak_shape shape = {1, 12, 20, 0, 1};
+        assert_int_equal(at_vae_load(s, names[i], &v), AT_OK);
+        assert_int_equal(at_peak_decoder(at_device_dry(false), v, &shape, AT_F32, &dry), AT_OK);
+        assert_int_equal(at_peak_decoder(at_device_cpu(), v, &shape, AT_F32, &real), AT_OK);
+        agree(names[i], dry, real);
+        at_vae_release(&v);
+        at_store_release(&s);
+    }
+}
+
+// A size that no test machine could run.
+static void huge_sizes_are_counted_at_once(void **state)
+{
+    at_store *s = open_golden("flux_dev");
+    at_model *m = NULL;
+    double small = 0, huge = 0;
+    at_peak_shape shape = {1, 128, 128, 77, 4};
+    (void)state;
+    assert_int_equal(at_model_load(s, "flux", &m), AT_OK);
+    assert_int_equal(at_peak_denoiser(at_device_dry(true), m, &shape, AT_BF16, &small), AT_OK);
+    shape.latent_h = shape.latent_w = 8192;
+    assert_int_equal(at_peak_denoiser(at_device_dry(true), m, &shape, AT_BF16, &huge), AT_OK);
+    assert_true(huge > 3500 * small && huge < 4600 * small);
+    at_model_release(&m);
+    at_store_release(&s);
+}
+
+static int set_up(void **state)
+{
+    (void)state;
+    at_device_set_cpu_backend(at_cpu_backend(), at_cpu_describe());
+    return 0;
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(denoisers),
+        cmocka_unit_test(text_encoders),
+        cmocka_unit_test(decoders),
+        cmocka_unit_test(huge_sizes_are_counted_at_once),
+    };
+    return cmocka_run_group_tests(tests, set_up, NULL);
+}
