@@ -138,10 +138,12 @@ at_status at_cuda_attention(void *stream, const at_attention_args *a)
     if (done) goto out;
     if (at_k_flash_suits(&in)) {
         cudaError_t e = at_k_flash(g->stream, &in);
+        if (e == cudaSuccess) at_cuda_served("own flash");
         if (e == cudaSuccess) goto out;
         (void)cudaGetLastError(); // too little shared memory: the next one
     }
     AT_TRY(at_cuda_attention_matmul(g, a, &done));
+    if (done) at_cuda_served("cublasLt and own softmax");
     if (!done) AT_TRY(at_cuda_check(g, at_k_attention(g->stream, &in), "attention"));
 out:
     return st;

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // softmax.cu - rows of scores in f32 to rows of probabilities, where they lie.
-// Idea: between the two matmuls of an attention that no fused kernel takes. A block owns a row: one pass
-// for the maximum and the sum (kept online), one that writes; the second read comes from the cache.
+// Idea: between the two matmuls of an attention that no fused kernel takes. A block owns a row and holds
+// it in registers up to 16384 keys: one read, one write. Longer rows are read twice: one pass for the
+// maximum and the sum (kept online), one that writes.
 // Easy to get wrong: probabilities of 16 bits overwrite the first half of their own row. Tile n of the
 // scores lies at bytes 4 n, its probabilities at 2 n: all of a tile must be read before any of it is
 // written, and tiles go in order. Owns nothing.
@@ -11,7 +12,7 @@
 namespace
 {
 
-enum { THREADS = 256, EACH = 4 };
+enum { THREADS = 512, EACH = 4, TILE = THREADS * EACH };
 
 struct softmax_args {
     float *scores;
@@ -56,18 +57,74 @@ __device__ inline float block_max(float x, float *shared)
 }
 
 template <class T>
-__global__ void __launch_bounds__(THREADS) softmax_kernel(const __grid_constant__ softmax_args a)
+__device__ inline void write_part(T *out, int at, int keys, const float (&x)[EACH])
+{
+    if (at + EACH <= keys) {
+        store<T, EACH>(out + at, x);
+    } else {
+#pragma unroll
+        for (int e = 0; e < EACH; e++)
+            if (at + e < keys) out[at + e] = from_f32<T>(x[e]);
+    }
+}
+
+struct row {
+    float *scores;
+    const float *bias;
+    int last; // keys that it sees
+};
+
+__device__ inline row row_of(const softmax_args &a)
+{
+    row r = {a.scores + blockIdx.y * a.head_pitch + blockIdx.x * a.pitch, nullptr, a.keys};
+    if (a.bias) r.bias = a.bias + blockIdx.y * a.bias_head + blockIdx.x * a.bias_row;
+    if (a.causal) r.last = max(0, min(r.last, a.seen + (int)blockIdx.x));
+    return r;
+}
+
+// At most TILES * TILE keys.
+template <class T, int TILES>
+__global__ void __launch_bounds__(THREADS) held_kernel(const __grid_constant__ softmax_args a)
 {
     __shared__ float shared[33], tops[THREADS / 32];
-    float *row = a.scores + blockIdx.y * a.head_pitch + blockIdx.x * a.pitch;
-    const float *bias =
-        a.bias ? a.bias + blockIdx.y * a.bias_head + blockIdx.x * a.bias_row : nullptr;
-    int last = a.keys;
-    if (a.causal) last = max(0, min(last, a.seen + (int)blockIdx.x));
+    row r = row_of(a);
+    float x[TILES][EACH], top = -INFINITY, total = 0;
+
+#pragma unroll
+    for (int i = 0; i < TILES; i++)
+        read_scores(a, r.scores, r.bias, i * TILE + threadIdx.x * EACH, r.last, x[i]);
+#pragma unroll
+    for (int i = 0; i < TILES; i++)
+#pragma unroll
+        for (int e = 0; e < EACH; e++)
+            top = fmaxf(top, x[i][e]);
+    top = block_max(top, tops); // and everything is read
+    if (top == -INFINITY) top = 0;
+#pragma unroll
+    for (int i = 0; i < TILES; i++)
+#pragma unroll
+        for (int e = 0; e < EACH; e++)
+            total += x[i][e] = expf(x[i][e] - top);
+    total = block_sum(total, shared);
+    float part = total > 0 ? a.times / total : 0.0f;
+#pragma unroll
+    for (int i = 0; i < TILES; i++) {
+#pragma unroll
+        for (int e = 0; e < EACH; e++)
+            x[i][e] *= part;
+        write_part(reinterpret_cast<T *>(r.scores), i * TILE + threadIdx.x * EACH, a.keys, x[i]);
+    }
+}
+
+template <class T>
+__global__ void __launch_bounds__(THREADS) long_kernel(const __grid_constant__ softmax_args a)
+{
+    __shared__ float shared[33], tops[THREADS / 32];
+    row r = row_of(a);
     float x[EACH], most = -INFINITY, total = 0;
 
-    for (int at = threadIdx.x * EACH; at < last; at += THREADS * EACH) {
-        read_scores(a, row, bias, at, last, x);
+    for (int at = threadIdx.x * EACH; at < r.last; at += TILE) {
+        read_scores(a, r.scores, r.bias, at, r.last, x);
         float top = fmaxf(fmaxf(x[0], x[1]), fmaxf(x[2], x[3]));
         top = fmaxf(top, most);
         if (top == -INFINITY) continue;
@@ -82,22 +139,29 @@ __global__ void __launch_bounds__(THREADS) softmax_kernel(const __grid_constant_
     float part = total > 0 ? a.times / total : 0.0f;
     if (top == -INFINITY) top = 0;
 
-    T *out = reinterpret_cast<T *>(row);
-    for (int first = 0; first < a.keys; first += THREADS * EACH) {
+    for (int first = 0; first < a.keys; first += TILE) {
         int at = first + threadIdx.x * EACH;
-        read_scores(a, row, bias, at, last, x);
+        read_scores(a, r.scores, r.bias, at, r.last, x);
 #pragma unroll
         for (int e = 0; e < EACH; e++)
             x[e] = expf(x[e] - top) * part;
         __syncthreads();
-        if (at + EACH <= a.keys) {
-            store<T, EACH>(out + at, x);
-        } else {
-#pragma unroll
-            for (int e = 0; e < EACH; e++)
-                if (at + e < a.keys) out[at + e] = from_f32<T>(x[e]);
-        }
+        write_part(reinterpret_cast<T *>(r.scores), at, a.keys, x);
     }
+}
+
+template <class T> void launch(cudaStream_t s, const softmax_args &a, dim3 grid)
+{
+    if (a.keys <= TILE)
+        held_kernel<T, 1><<<grid, THREADS, 0, s>>>(a);
+    else if (a.keys <= 2 * TILE)
+        held_kernel<T, 2><<<grid, THREADS, 0, s>>>(a);
+    else if (a.keys <= 4 * TILE)
+        held_kernel<T, 4><<<grid, THREADS, 0, s>>>(a);
+    else if (a.keys <= 8 * TILE)
+        held_kernel<T, 8><<<grid, THREADS, 0, s>>>(a);
+    else
+        long_kernel<T><<<grid, THREADS, 0, s>>>(a);
 }
 
 } // namespace
@@ -119,6 +183,6 @@ extern "C" cudaError_t at_k_softmax(cudaStream_t s, const at_k_softmax_in *in)
     if (!in->rows || !in->heads || !in->keys) return cudaSuccess;
     if (in->heads > 65535) return cudaErrorInvalidValue;
     dim3 grid((unsigned)in->rows, (unsigned)in->heads);
-    AT_FLOATS(in->dtype, T, softmax_kernel<T><<<grid, THREADS, 0, s>>>(a));
+    AT_FLOATS(in->dtype, T, launch<T>(s, a, grid));
     return cudaGetLastError();
 }

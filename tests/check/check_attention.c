@@ -85,7 +85,11 @@ static const attention_row rows[] = {
     {2, 70, 131, 2, 512, AT_F16, AT_F16, CAUSAL},
     {1, 70, 131, 2, 512, AT_BF16, AT_F32, MASK | FUSED_QKV},
     {2, 70, 131, 1, 512, AT_F32, AT_F32, BIAS_LINE | STRIDED},
+    {1, 3, 2050, 1, 512, AT_BF16, AT_BF16},
     {1, 3, 6000, 1, 512, AT_BF16, AT_BF16},
+    {1, 3, 16381, 1, 264, AT_F16, AT_F16},
+    {1, 3, 17001, 1, 264, AT_BF16, AT_BF16},
+    {1, 3, 18000, 1, 16, AT_F32, AT_F32, CAUSAL},
     {1, 70, 70, 3, 264, AT_BF16, AT_BF16, CAUSAL | FUSED_QKV},
     {1, 33, 1, 2, 512, AT_BF16, AT_BF16},
     {1, 1, 33, 2, 264, AT_F16, AT_F16, BIAS},
@@ -231,11 +235,11 @@ static double scores(const at_attention_args *a, int64_t b, int64_t h, int64_t i
     return big;
 }
 
-// Heads of 16 bits may have their probabilities rounded to their format: each errs by up to 2^-9 of itself in bf16
-// (2^-12 in f16), uniformly, so six deviations of the sum are 6 * 2^-9 / sqrt(3) times the root of the squared terms.
+// Heads of 16 bits may have their probabilities rounded to their format: each errs by up to 2^-8 of itself in bf16
+// (2^-11 in f16), uniformly, so six deviations of the sum are 6 * 2^-8 / sqrt(3) times the root of the squared terms.
 static double rounded(at_dtype in, double squares)
 {
-    double most = in == AT_BF16 ? 0x1p-9 : in == AT_F16 ? 0x1p-12 : 0;
+    double most = in == AT_BF16 ? 0x1p-8 : in == AT_F16 ? 0x1p-11 : 0;
     return 6 * most / sqrt(3) * sqrt(squares);
 }
 
