@@ -106,6 +106,15 @@ def measure(o, row, call):
                       "first_s": round(first, 2), "runs": o.runs, "torch": torch.__version__, "chip": chip}), flush=True)
 
 
+def by_name(variant, call):
+    """call itself, compiled (_compiled), or compiled and replayed as a CUDA graph (_graphs)."""
+    if variant.endswith("compiled"):
+        return torch.compile(call, dynamic=False)
+    if variant.endswith("graphs"):
+        return torch.compile(call, dynamic=False, mode="reduce-overhead")
+    return call
+
+
 def forget():
     """Between peers: compiled code and memory of the last one."""
     torch._dynamo.reset()

@@ -2,9 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """A step of Flux.1 dev, 1024 x 1024 with 512 text tokens, as ComfyUI's modules do it: times as JSON lines.
 
-    tools/gpu/peer_flux.py --comfyui DIR [--variants eager,compiled,fp8_fast,fp8_row,fp8_row_compiled] [--runs N]
+    tools/gpu/peer_flux.py --comfyui DIR [--variants eager,compiled,graphs,fp8_fast,fp8_row,fp8_row_compiled] [--runs N]
 
 eager, compiled      bf16; compiled is torch.compile of the whole forward, as ComfyUI's TorchCompileModel node asks for
+graphs               compiled and replayed as a CUDA graph
 fp8_fast             weight_dtype fp8_e4m3fn_fast: weights and inputs in e4m3 without scales (ComfyUI's own operation)
 fp8_fast_compiled    the same, compiled
 fp8_row              the better fp8 that torch can do: a scale per row of the weights and per token of the input
@@ -14,7 +15,8 @@ import torch
 
 import peer_base as base
 
-VARIANTS = ("eager", "compiled", "fp8_fast", "fp8_fast_compiled", "fp8_row", "fp8_row_compiled")
+VARIANTS = ("eager", "compiled", "graphs", "fp8_fast", "fp8_fast_compiled", "fp8_row", "fp8_row_compiled",
+            "fp8_row_graphs")
 DEV = dict(in_channels=16, out_channels=16, vec_in_dim=768, context_in_dim=4096, hidden_size=3072, mlp_ratio=4.0,
            num_heads=24, depth=19, depth_single_blocks=38, axes_dim=[16, 56, 56], theta=10000, patch_size=2,
            qkv_bias=True, guidance_embed=True)
@@ -84,7 +86,7 @@ def main():
     given = inputs(o)
     for variant in o.variants:
         model = build(o, variant)
-        call = torch.compile(model, dynamic=False) if variant.endswith("compiled") else model
+        call = base.by_name(variant, model)
         row = {"peer": "ComfyUI " + version, "work": "flux1-dev step", "variant": variant}
         base.measure(o, row, lambda: call(**given))
         del model, call

@@ -52,8 +52,7 @@ def main():
     version = base.enable(o)
     for variant in o.variants:
         call, x = t5(o) if variant.startswith("t5") else vae(o, "decode" in variant)
-        if variant.endswith("compiled"):
-            call = torch.compile(call, dynamic=False)
+        call = base.by_name(variant, call)
         base.measure(o, {"peer": "ComfyUI " + version, "work": "1024 x 1024, 512 tokens", "variant": variant},
                      lambda: call(x))
         del call

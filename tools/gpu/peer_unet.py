@@ -5,7 +5,8 @@ it, in fp16: times as JSON lines.
 
     tools/gpu/peer_unet.py --comfyui DIR [--variants sdxl,sdxl_nhwc,sdxl_compiled,...] [--runs N]
 
-_nhwc is torch's channels_last memory format for weights and input; _compiled is torch.compile of the whole forward.
+_nhwc is torch's channels_last memory format for weights and input; _compiled is torch.compile of the whole forward, _graphs the
+same replayed as a CUDA graph.
 """
 import torch
 
@@ -19,7 +20,7 @@ SDXL = dict(COMMON, num_res_blocks=[2, 2, 2], channel_mult=[1, 2, 4], transforme
 SD15 = dict(COMMON, num_res_blocks=[2, 2, 2, 2], channel_mult=[1, 2, 4, 4], transformer_depth=[1, 1, 1, 1, 1, 1, 0, 0],
             transformer_depth_middle=1, transformer_depth_output=[1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0], num_heads=8,
             context_dim=768, use_linear_in_transformer=False)
-VARIANTS = [name + how for name in ("sdxl", "sd15") for how in ("", "_nhwc", "_compiled", "_nhwc_compiled")]
+VARIANTS = [name + how for name in ("sdxl", "sd15") for how in ("", "_nhwc", "_compiled", "_nhwc_compiled", "_nhwc_graphs")]
 
 
 def narrow(config):
@@ -57,7 +58,7 @@ def main():
         if "nhwc" in variant:
             model = model.to(memory_format=torch.channels_last)
         given = inputs(o, config, side, "nhwc" in variant)
-        call = torch.compile(model, dynamic=False) if variant.endswith("compiled") else model
+        call = base.by_name(variant, model)
         base.measure(o, {"peer": "ComfyUI " + version, "work": "step with CFG", "variant": variant}, lambda: call(**given))
         del model, call
         base.forget()

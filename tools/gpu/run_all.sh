@@ -106,8 +106,8 @@ section_peers_compiled()
 {
     # shellcheck disable=SC2086
     PYTHONPATH=$kit/python python3 "$here/peers_together.py" --comfyui "${COMFYUI:-$kit/python}" \
-        ${PEERS_COMPILED:-flux:compiled flux:fp8_row_compiled unet:sdxl_compiled unet:sdxl_nhwc_compiled \
-            unet:sd15_compiled parts:vae_decode_compiled parts:t5_compiled}
+        ${PEERS_COMPILED:-flux:compiled flux:fp8_row_compiled unet:sdxl_compiled unet:sdxl_nhwc_graphs \
+            unet:sd15_nhwc_graphs parts:vae_decode_compiled parts:t5_compiled}
 }
 
 # From the command to the PNG on files of the true size: two pictures in one process, the second finds its models resident.
