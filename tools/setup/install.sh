@@ -8,7 +8,7 @@ want=${1:-build}
 
 build_packages="gcc g++ make cmake ninja-build pkg-config git ca-certificates
   python3-pip
-  libdnnl-dev libjansson-dev libpng-dev libjpeg-dev libwebp-dev libpcre2-dev libutf8proc-dev libssl-dev libyaml-dev
+  libdnnl-dev libjansson-dev libpng-dev zlib1g-dev libjpeg-dev libwebp-dev libpcre2-dev libutf8proc-dev libssl-dev libyaml-dev
   libwebsockets-dev libsqlite3-dev"
 dist_packages="patchelf zstd"
 test_packages="libcmocka-dev clang libclang-rt-14-dev clang-tidy clang-format cppcheck python3"
