@@ -24,7 +24,8 @@ typedef struct at_cuda_uploader at_cuda_uploader;
 typedef struct at_cuda {
     at_device dev; // first: the registry hands out &dev; dev.stream points back here
     int ordinal;
-    int capability; // 90 for sm_90
+    int capability;     // 90 for sm_90
+    atomic_bool opened; // at_cuda_open has made the rest
     cudaStream_t stream;
     at_cuda_pool *pool;
     const at_cublaslt *lt; // NULL: absent
@@ -45,6 +46,9 @@ typedef struct at_cuda {
 
 // AT_OK, or AT_EDEVICE (AT_ENOMEM for cudaErrorMemoryAllocation) with "cuda:0: WHAT: reason".
 at_status at_cuda_check(const at_cuda *g, cudaError_t e, const char *what);
+
+// --- plugin.c: everything below needs it once; memory and waiting ask for it themselves ----------------
+at_status at_cuda_open(at_cuda *g);
 
 // --- memory.c ----------------------------------------------------------------------------------
 // Blocks are kept by size and handed out again (stream order makes that safe); when the device is

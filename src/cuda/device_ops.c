@@ -27,6 +27,8 @@ static at_status dev_from_host(at_device *d, void *dst, const void *src, size_t 
 
 static at_status dev_synchronize(at_device *d)
 {
+    if (!atomic_load(&of(d)->opened)) return AT_OK; // nothing was ever queued
+    cudaSetDevice(of(d)->ordinal);
     if (of(d)->recording) return at_fail(AT_EDEVICE, "%s: waiting inside a recording", d->name);
     return at_cuda_check(of(d), cudaStreamSynchronize(of(d)->stream), "waiting for the device");
 }
@@ -47,8 +49,10 @@ static at_status dev_memory(at_device *d, uint64_t *free_bytes, uint64_t *total_
 {
     at_cuda *g = of(d);
     size_t rest = 0, all = 0;
+    at_status st = at_cuda_open(g);
+    if (st != AT_OK) return st;
     cudaSetDevice(g->ordinal);
-    at_status st = at_cuda_check(g, cudaMemGetInfo(&rest, &all), "asking for free memory");
+    st = at_cuda_check(g, cudaMemGetInfo(&rest, &all), "asking for free memory");
     *free_bytes = rest + at_cuda_pool_kept(g);
     *total_bytes = all;
     return st;

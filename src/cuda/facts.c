@@ -111,9 +111,11 @@ static void tell_links(const at_cuda *g, const at_nvml *n, const listener *l)
 
 void at_cuda_facts(at_device *d, at_device_fact_fn *each, void *ctx)
 {
-    const at_cuda *g = (const at_cuda *)d;
+    at_cuda *g = (at_cuda *)d;
     const at_nvml *n = at_nvml_open();
     const listener l = {each, ctx};
+
+    (void)at_cuda_open(g); // for the libraries' versions
 
     tell_chip(g, &l);
     tell_versions(g, n, &l);

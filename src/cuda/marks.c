@@ -30,6 +30,7 @@ at_status at_cuda_mark(at_device *d, int i, bool ahead)
 
     if (i < 0 || i >= AT_CUDA_MARKS)
         return at_fail(AT_EINTERNAL, "%s: mark %d of %d", d->name, i, AT_CUDA_MARKS);
+    AT_TRY(at_cuda_open(g));
     if (cudaSetDevice(g->ordinal) != cudaSuccess) return at_fail(AT_EDEVICE, "%s: lost", d->name);
     if (!g->marks) g->marks = at_calloc(AT_CUDA_MARKS, sizeof *g->marks);
     if (!g->marks) return at_fail(AT_ENOMEM, "%s: no memory for marks", d->name);

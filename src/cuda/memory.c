@@ -184,6 +184,8 @@ at_status at_cuda_alloc(at_cuda *g, size_t bytes, void **out)
 
     *out = NULL;
     if (*g->dev.lost) return at_device_check(&g->dev);
+    at_status st = at_cuda_open(g);
+    if (st != AT_OK) return st;
     cudaSetDevice(g->ordinal);
     block *b = get_block(g, want, true, &e);
     bool may = !g->recording;

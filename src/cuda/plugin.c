@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // plugin.c - from the driver's list of GPUs to devices in the registry.
+// Idea: a GPU is registered by what the driver says of it; its context, libraries and streams (0.2 s and half
+// a gigabyte each) are made when somebody first wants its memory, so that one GPU of eight costs one.
 #include "cuda/plugin.h"
 
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -13,7 +16,6 @@ enum { MAX_GPUS = 16, LEAST_CAPABILITY = 80, WORKSPACE = 64 << 20 };
 
 static at_status open_libraries(at_cuda *g)
 {
-    at_status st = AT_OK;
     g->lt = at_cublaslt_open();
     if (!g->lt) at_log(AT_WARN, "CUDA-LIB", "%s; matmuls run on slower kernels", at_error_text());
     if (g->lt && g->lt->Create(&g->lt_handle)) g->lt = NULL;
@@ -24,12 +26,36 @@ static at_status open_libraries(at_cuda *g)
     if (g->dnn && g->dnn->Create(&g->dnn_handle)) g->dnn = NULL;
     if (g->dnn && g->dnn->SetStream(g->dnn_handle, g->stream)) g->dnn = NULL;
     g->workspace_bytes = WORKSPACE;
-    AT_TRY(at_cuda_check(g, cudaMalloc(&g->workspace, g->workspace_bytes),
-                         "the libraries' workspace"));
-    AT_TRY(at_cuda_plans_new(&g->linear_plans));
-    AT_TRY(at_cuda_plans_new(&g->attention_plans));
-    AT_TRY(at_cuda_plans_new(&g->conv_plans));
+    return at_cuda_check(g, cudaMalloc(&g->workspace, g->workspace_bytes),
+                         "the libraries' workspace");
+}
+
+// Again after a failure: what is there stays.
+static at_status make_ready(at_cuda *g)
+{
+    at_status st = AT_OK;
+    AT_TRY(at_cuda_check(g, cudaSetDevice(g->ordinal), "choosing it"));
+    if (!g->stream)
+        AT_TRY(at_cuda_check(g, cudaStreamCreateWithFlags(&g->stream, cudaStreamNonBlocking),
+                             "a stream"));
+    if (!g->workspace) AT_TRY(open_libraries(g));
+    if (!g->linear_plans) AT_TRY(at_cuda_plans_new(&g->linear_plans));
+    if (!g->attention_plans) AT_TRY(at_cuda_plans_new(&g->attention_plans));
+    if (!g->conv_plans) AT_TRY(at_cuda_plans_new(&g->conv_plans));
+    atomic_store_explicit(&g->opened, true, memory_order_release);
 out:
+    return st;
+}
+
+at_status at_cuda_open(at_cuda *g)
+{
+    static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+    at_status st = AT_OK;
+
+    if (atomic_load_explicit(&g->opened, memory_order_acquire)) return AT_OK;
+    pthread_mutex_lock(&lock);
+    if (!atomic_load(&g->opened)) st = make_ready(g);
+    pthread_mutex_unlock(&lock);
     return st;
 }
 
@@ -52,11 +78,7 @@ static at_status open_gpu(int i, at_cuda **out)
     g->dev.ops = &at_cuda_device_ops;
     g->dev.backend = &at_cuda_backend;
     g->dev.stream = g;
-    AT_TRY(at_cuda_check(g, cudaSetDevice(i), "choosing it"));
-    AT_TRY(
-        at_cuda_check(g, cudaStreamCreateWithFlags(&g->stream, cudaStreamNonBlocking), "a stream"));
     AT_TRY(at_cuda_pool_new(&g->pool));
-    AT_TRY(open_libraries(g));
     *out = g;
     g = NULL;
 out:
