@@ -60,20 +60,37 @@ static double flops_of(const at_bench_report *r)
 static void print_ceilings(const at_ceilings *c)
 {
     char a[32], w[32], n[32], v[32], m[32], u[32];
-    printf("  ceilings   matmul %s, attention %s (heads of 128) %s (64), conv %s, copy %s",
-           flop_rate(c->linear, a), flop_rate(c->attention_wide, w),
+    printf("  ceilings   matmul %s, ", flop_rate(c->linear, a));
+    if (c->linear_fp8 > 0) printf("fp8 %s, ", flop_rate(c->linear_fp8, a));
+    if (c->linear_int8 > 0) printf("int8 %s, ", flop_rate(c->linear_int8, a));
+    printf("attention %s (heads of 128) %s (64), conv %s, copy %s", flop_rate(c->attention_wide, w),
            flop_rate(c->attention_narrow, n), flop_rate(c->conv, v), byte_rate(c->copy, m));
     if (c->upload > 0) printf(", upload %s", byte_rate(c->upload, u));
     putchar('\n');
 }
 
-static void print_by_op(const at_bench_report *r, bool kernels)
+static void print_load(const at_load *l)
+{
+    if (l->samples < 3) return;
+    printf("  clock      %9.0f MHz of %.0f", l->mean_mhz, l->max_mhz);
+    if (l->least_mhz < l->first_mhz)
+        printf(" (from %.0f down to %.0f)", l->first_mhz, l->least_mhz);
+    if (l->watts > 0) printf(", %.0f W of %.0f", l->watts, l->limit_watts);
+    printf("%s%s%s\n", l->limits & AT_LIMIT_POWER ? ", at its power limit" : "",
+           l->limits & AT_LIMIT_HEAT ? ", at its heat limit" : "",
+           l->limits & AT_LIMIT_OTHER ? ", slowed down" : "");
+}
+
+static void print_by_op(const at_bench_options *b, const at_bench_report *r, bool kernels)
 {
     double all = 0;
     char rate[32];
 
     for (int c = 0; c < AT_CLASSES; c++)
         all += r->classes[c].seconds;
+    if (b->first)
+        printf("  the first step, %.1f ms with its trace, by the host's clock:\n",
+               r->traced_wall * 1e3);
     printf("  op by op   %9.2f ms, %8s %7s %7s %18s %10s\n", all * 1e3, "calls", "ms", "share",
            "rate", "of floor");
     for (int c = 0; c < AT_CLASSES; c++) {
@@ -150,8 +167,9 @@ void at_bench_print(const at_bench_options *b, const at_bench_report *r, bool ke
                     : "");
     print_ceilings(&r->ceilings);
     print_steps(b, r);
+    print_load(&r->load);
     if (r->traced_steps)
-        print_by_op(r, kernels);
+        print_by_op(b, r, kernels);
     else
         print_kinds(r);
     for (size_t i = 0; i < r->block_count && !kernels; i++)
@@ -164,12 +182,13 @@ void at_bench_print(const at_bench_options *b, const at_bench_report *r, bool ke
 // --- JSON ------------------------------------------------------------------------------------
 static json_t *ceilings_json(const at_ceilings *c)
 {
-    return json_pack("{s:s, s:f, s:f, s:f, s:f, s:f, s:f, s:f}", "compute",
+    return json_pack("{s:s, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f}", "compute",
                      at_dtype_name(c->compute), "matmul_tflops", c->linear / 1e12,
-                     "attention_128_tflops", c->attention_wide / 1e12, "attention_64_tflops",
-                     c->attention_narrow / 1e12, "conv_tflops", c->conv / 1e12, "copy_gb_per_s",
-                     c->copy / 1e9, "upload_gb_per_s", c->upload / 1e9, "download_gb_per_s",
-                     c->download / 1e9);
+                     "matmul_fp8_tflops", c->linear_fp8 / 1e12, "matmul_int8_tflops",
+                     c->linear_int8 / 1e12, "attention_128_tflops", c->attention_wide / 1e12,
+                     "attention_64_tflops", c->attention_narrow / 1e12, "conv_tflops",
+                     c->conv / 1e12, "copy_gb_per_s", c->copy / 1e9, "upload_gb_per_s",
+                     c->upload / 1e9, "download_gb_per_s", c->download / 1e9);
 }
 
 static json_t *sum_json(const at_trace_sum *s, bool kernel)
@@ -205,15 +224,21 @@ at_status at_bench_print_json(const at_bench_options *b, const at_bench_report *
         json_array_append_new(classes, sum_json(&r->classes[c], false));
     for (size_t i = 0; i < r->n_kernels && kernels; i++)
         json_array_append_new(rows, sum_json(&r->kernels[i], true));
+    const at_load *l = &r->load;
+    json_t *load = json_pack("{s:i, s:f, s:f, s:f, s:f, s:f, s:i}", "samples", l->samples, "mhz",
+                             l->mean_mhz, "least_mhz", l->least_mhz, "max_mhz", l->max_mhz, "watts",
+                             l->watts, "limit_watts", l->limit_watts, "limits", (int)l->limits);
     json_t *o = json_pack(
-        "{s:s, s:s, s:s, s:s, s:s, s:b, s:i, s:i, s:i, s:i, s:i, s:f, s:f, s:f, s:f, s:f, s:f, "
+        "{s:s, s:s, s:s, s:s, s:s, s:b, s:b, s:f, s:o, s:i, s:i, s:i, s:i, s:i, s:f, s:f, s:f, "
+        "s:f, s:f, s:f, "
         "s:f, s:f,"
         " s:f, s:f, s:f, s:f, s:I, s:I, s:o, s:o, s:o, s:o}",
         "arch", b->shape->name, "device", b->device->name, "chip", b->device->description,
         "weights", at_dtype_name(b->storage), "compute", at_dtype_name(b->compute), "int8", b->int8,
-        "width", b->width, "height", b->height, "batch", b->batch, "text_tokens", tokens_of(b),
-        "steps", b->steps, "step_ms", r->step * 1e3, "wall_step_ms", r->wall_step * 1e3,
-        "first_step_ms", r->first_step * 1e3, "second_step_ms", r->second_step * 1e3, "floor_ms",
+        "fp8", b->fp8, "traced_wall_ms", r->traced_wall * 1e3, "load", load, "width", b->width,
+        "height", b->height, "batch", b->batch, "text_tokens", tokens_of(b), "steps", b->steps,
+        "step_ms", r->step * 1e3, "wall_step_ms", r->wall_step * 1e3, "first_step_ms",
+        r->first_step * 1e3, "second_step_ms", r->second_step * 1e3, "floor_ms",
         products_of(r) * 1e3, "linear_gflop", w->flops_linear / 1e9, "linear_ms",
         w->seconds_linear * 1e3, "attention_gflop", w->flops_attention / 1e9, "attention_ms",
         w->seconds_attention * 1e3, "conv_gflop", w->flops_conv / 1e9, "conv_ms",
@@ -236,12 +261,15 @@ at_status at_ceilings_print(at_device *d, bool json)
         at_ceilings c;
         char a[32], w[32], n[32], v[32];
         if (types[i] == AT_F16 && d->host) continue; // the CPU's activations are f32 or bf16
-        AT_TRY(at_ceilings_measure(d, types[i], &c));
+        AT_TRY(at_ceilings_measure(d, types[i], types[i] == AT_BF16 && !d->host,
+                                   types[i] == AT_BF16 && d->host, &c));
         json_array_append_new(list, ceilings_json(&c));
         if (json) continue;
         printf("  %-5s matmul %s, attention %s (heads of 128) %s (64), conv %s\n",
                at_dtype_name(types[i]), flop_rate(c.linear, a), flop_rate(c.attention_wide, w),
                flop_rate(c.attention_narrow, n), flop_rate(c.conv, v));
+        if (c.linear_fp8 > 0) printf("  fp8   matmul %s\n", flop_rate(c.linear_fp8, a));
+        if (c.linear_int8 > 0) printf("  int8  matmul %s\n", flop_rate(c.linear_int8, a));
         if (i == 0) {
             printf("  copy  %s", byte_rate(c.copy, a));
             if (!d->host)

@@ -11,7 +11,7 @@
 typedef struct bench_options {
     const char *arch, *device, *dtype, *weights, *trace;
     long width, height, size, batch, steps, tokens, doubles, singles, threads;
-    bool json, kernels, ceilings;
+    bool json, kernels, first, ceilings;
 } bench_options;
 
 #define BLOCKS_HELP "blocks of the first kind (layers of an encoder); default: the true count"
@@ -46,6 +46,8 @@ static const at_arg bench_args[] = {
      .help = "CPU threads"},
     {"--kernels", NULL, AT_ARG_FLAG, offsetof(bench_options, kernels),
      .help = "also a row for each kernel and shape"},
+    {"--first", NULL, AT_ARG_FLAG, offsetof(bench_options, first),
+     .help = "take the first step apart, by the host's clock: where start-up goes"},
     {"--trace", "FILE", AT_ARG_TEXT, offsetof(bench_options, trace),
      .help = "write some more steps, op by op, for ui.perfetto.dev or chrome://tracing"},
     {"--ceilings", NULL, AT_ARG_FLAG, offsetof(bench_options, ceilings),
@@ -95,6 +97,7 @@ static at_status bench(void *options, const at_arg_list *operands)
                           .doubles = (int)o->doubles,
                           .singles = (int)o->singles,
                           .by_op = o->kernels,
+                          .first = o->first,
                           .trace = o->trace};
 
     if (o->threads) at_threads_set((int)o->threads);

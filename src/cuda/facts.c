@@ -135,6 +135,25 @@ static uint64_t own_bytes(const at_nvml *n, void *device)
     return 0;
 }
 
+static void ask_clock_and_power(const at_nvml *n, void *device, at_device_usage *out)
+{
+    unsigned long long reasons = 0, millijoules = 0;
+    unsigned value;
+
+    if (n->DeviceGetPowerUsage(device, &value) == NVML_SUCCESS) out->watts = value / 1e3;
+    if (n->DeviceGetEnforcedPowerLimit(device, &value) == NVML_SUCCESS)
+        out->limit_watts = value / 1e3;
+    if (n->DeviceGetTotalEnergyConsumption(device, &millijoules) == NVML_SUCCESS)
+        out->joules = (double)millijoules / 1e3;
+    if (n->DeviceGetClockInfo(device, NVML_CLOCK_SM, &value) == NVML_SUCCESS) out->mhz = value;
+    if (n->DeviceGetMaxClockInfo(device, NVML_CLOCK_SM, &value) == NVML_SUCCESS)
+        out->max_mhz = value;
+    if (n->DeviceGetCurrentClocksThrottleReasons(device, &reasons) != NVML_SUCCESS) return;
+    if (reasons & (NVML_POWER_CAP | NVML_POWER_BRAKE)) out->limits |= AT_LIMIT_POWER;
+    if (reasons & (NVML_HEAT | NVML_HARDWARE_HEAT)) out->limits |= AT_LIMIT_HEAT;
+    if (reasons & NVML_SLOWDOWN) out->limits |= AT_LIMIT_OTHER;
+}
+
 at_status at_cuda_usage(at_device *d, at_device_usage *out)
 {
     const at_cuda *g = (const at_cuda *)d;
@@ -144,7 +163,8 @@ at_status at_cuda_usage(at_device *d, at_device_usage *out)
     at_nvml_rates rates;
     unsigned value;
 
-    *out = (at_device_usage){.busy = -1, .memory_busy = -1, .watts = -1, .celsius = -1};
+    *out = (at_device_usage){
+        .busy = -1, .memory_busy = -1, .watts = -1, .limit_watts = -1, .celsius = -1};
     if (!device)
         return at_fail(AT_EUNSUPPORTED, "%s: the driver's management library does not answer",
                        d->name);
@@ -157,7 +177,7 @@ at_status at_cuda_usage(at_device *d, at_device_usage *out)
         out->total_bytes = memory.total;
     }
     out->process_bytes = own_bytes(n, device);
-    if (n->DeviceGetPowerUsage(device, &value) == NVML_SUCCESS) out->watts = value / 1e3;
+    ask_clock_and_power(n, device, out);
     if (n->DeviceGetTemperature(device, NVML_SENSOR_GPU, &value) == NVML_SUCCESS)
         out->celsius = value;
     return AT_OK;

@@ -131,6 +131,11 @@ static void nvml_once(void)
         NVML(DeviceGetMemoryInfo),
         NVML(DeviceGetTemperature),
         NVML(DeviceGetPowerUsage),
+        NVML(DeviceGetEnforcedPowerLimit),
+        NVML(DeviceGetTotalEnergyConsumption),
+        NVML(DeviceGetClockInfo),
+        NVML(DeviceGetMaxClockInfo),
+        NVML(DeviceGetCurrentClocksThrottleReasons),
         NVML(DeviceGetComputeRunningProcesses_v3),
     };
     void *lib = dlopen("libnvidia-ml.so.1", RTLD_NOW | RTLD_LOCAL); // the driver's: nowhere else

@@ -6,6 +6,14 @@
 #define AT_CUDA_NVML_H
 
 enum { NVML_SUCCESS = 0, NVML_INSUFFICIENT_SIZE = 7 };
+enum { NVML_CLOCK_SM = 1 };
+enum { // reasons for a lower clock, as bits
+    NVML_POWER_CAP = 0x4,
+    NVML_SLOWDOWN = 0x8,
+    NVML_HEAT = 0x20,
+    NVML_HARDWARE_HEAT = 0x40,
+    NVML_POWER_BRAKE = 0x80
+};
 enum { NVML_SENSOR_GPU = 0, NVML_LINKS = 18, NVML_PROCESSES = 64 };
 
 typedef struct at_nvml_memory {
@@ -31,6 +39,11 @@ typedef struct at_nvml {
     int (*DeviceGetMemoryInfo)(void *device, at_nvml_memory *memory);
     int (*DeviceGetTemperature)(void *device, int sensor, unsigned *celsius);
     int (*DeviceGetPowerUsage)(void *device, unsigned *milliwatts);
+    int (*DeviceGetEnforcedPowerLimit)(void *device, unsigned *milliwatts);
+    int (*DeviceGetTotalEnergyConsumption)(void *device, unsigned long long *millijoules);
+    int (*DeviceGetClockInfo)(void *device, int clock, unsigned *mhz);
+    int (*DeviceGetMaxClockInfo)(void *device, int clock, unsigned *mhz);
+    int (*DeviceGetCurrentClocksThrottleReasons)(void *device, unsigned long long *reasons);
     int (*DeviceGetComputeRunningProcesses_v3)(void *device, unsigned *count,
                                                at_nvml_process *list);
 } at_nvml;

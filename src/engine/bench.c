@@ -184,11 +184,14 @@ static at_status timed_steps(const at_bench_options *b, at_ops *o, subject *u, a
         AT_TRY(one_step(b, o, u, 2, &third));
     }
     at_ops_stats_reset(o);
+    at_load_watch *watch = at_load_start(b->device);
     double start = at_now();
-    if (b->device->ops->mark) AT_TRY(steps_by_marks(b, o, u, n, times));
-    for (int i = 0; i < n && !b->device->ops->mark; i++)
-        AT_TRY(one_step(b, o, u, i + 1, &times[i]));
+    if (b->device->ops->mark) st = steps_by_marks(b, o, u, n, times);
+    for (int i = 0; i < n && !b->device->ops->mark && st == AT_OK; i++)
+        st = one_step(b, o, u, i + 1, &times[i]);
     r->wall_step = (at_now() - start) / n;
+    r->load = at_load_stop(watch);
+    AT_TRY(st);
     r->step = median(times, (size_t)n);
     at_ops_stats_get(o, &r->work);
     r->work.flops_linear /= n;
@@ -216,11 +219,11 @@ static void per_step(at_trace_sum *rows, size_t n, int steps)
     }
 }
 
-// A few more steps with ops of their own: these see the wrapped slots.
+// A few more steps (or the first) with ops of their own: these see the wrapped slots.
 static at_status trace(const at_bench_options *b, const at_ops_config *config, subject *u,
                        at_bench_report *r)
 {
-    int steps = b->device->host ? 1 : 3;
+    int steps = b->device->host || b->first ? 1 : 3;
     at_status st = AT_OK;
     at_ops *o = NULL;
 
@@ -228,8 +231,9 @@ static at_status trace(const at_bench_options *b, const at_ops_config *config, s
     st = at_ops_new(config, &o);
     for (int i = 0; i < steps && st == AT_OK; i++) {
         double began = at_trace_begin();
-        st = step(o, u, i + 1);
+        st = step(o, u, b->first ? 0 : i + 1);
         if (st == AT_OK) st = caught_up(b);
+        r->traced_wall = at_now() - began;
         at_trace_end(began, "step", "step %d", i + 1);
     }
     at_status stopped = at_device_trace_stop();
@@ -237,9 +241,9 @@ static at_status trace(const at_bench_options *b, const at_ops_config *config, s
     at_ops_free(o);
     if (st != AT_OK) return st;
     r->traced_steps = steps;
-    at_trace_by_class(&r->ceilings, r->classes);
+    at_trace_by_class(&r->ceilings, b->first, r->classes);
     per_step(r->classes, AT_CLASSES, steps);
-    r->n_kernels = at_trace_by_kernel(&r->ceilings, true, r->kernels, AT_BENCH_KERNELS);
+    r->n_kernels = at_trace_by_kernel(&r->ceilings, b->first, r->kernels, AT_BENCH_KERNELS);
     if (r->n_kernels > AT_BENCH_KERNELS) r->n_kernels = AT_BENCH_KERNELS;
     per_step(r->kernels, r->n_kernels, steps);
     return b->trace ? at_trace_write(b->trace) : AT_OK;
@@ -267,7 +271,7 @@ at_status at_bench_run(const at_bench_options *b, at_bench_report *out)
     *out = (at_bench_report){0};
     AT_TRY(check(b));
     if (b->trace) AT_TRY(at_trace_check(b->trace));
-    AT_TRY(at_ceilings_measure(b->device, b->compute, &out->ceilings));
+    AT_TRY(at_ceilings_measure(b->device, b->compute, b->fp8, b->int8, &out->ceilings));
     at_mem_reset_peak();
     at_device_reset_peak(b->device);
     double start = at_now();
@@ -276,13 +280,15 @@ at_status at_bench_run(const at_bench_options *b, at_bench_report *out)
     AT_TRY(b->shape->fill(s, b->storage, b->doubles, b->singles));
     AT_TRY(prepare(b, o, s, &u));
     out->load_seconds = at_now() - start;
+    if (b->first) AT_TRY(trace(b, &config, &u, out));
     AT_TRY(timed_steps(b, o, &u, out));
     if (u.model && b->device->host)
         out->block_count =
             at_model_block_seconds(out->blocks, sizeof out->blocks / sizeof *out->blocks);
     out->peak_bytes = at_mem_get_stats().peak_bytes;
     out->device_peak_bytes = atomic_load(&b->device->peak_bytes);
-    if (b->by_op || b->trace || b->device->ops->mark) AT_TRY(trace(b, &config, &u, out));
+    if (!b->first && (b->by_op || b->trace || b->device->ops->mark))
+        AT_TRY(trace(b, &config, &u, out));
 out:
     at_ops_free(o);
     at_model_release(&u.model);

@@ -7,6 +7,7 @@
 #ifndef AT_ENGINE_BENCH_H
 #define AT_ENGINE_BENCH_H
 
+#include "engine/bench_load.h"
 #include "engine/ceilings.h"
 #include "engine/trace_table.h"
 #include "models/models.h"
@@ -36,6 +37,7 @@ typedef struct at_bench_options {
     int width, height, steps, doubles, singles;
     int text_tokens;   // 0: the shape's own
     bool by_op;        // also a run op by op (a device with marks always has one)
+    bool first;        // that run is the first step, by the host's clock: where start-up goes
     const char *trace; // NULL, or the file that gets that run
 } at_bench_options;
 
@@ -46,6 +48,7 @@ typedef struct at_bench_report {
     // Seconds: the first step (weights go to the device, plans are made), the second (a forward is
     // recorded; 0 where nothing is), the median of the rest, and what the host saw of each of those.
     double first_step, second_step, step, wall_step;
+    at_load load;      // while these were timed
     at_ops_stats work; // of one step; its times are the host's
     at_ceilings ceilings;
     double blocks[256]; // seconds of each block in the last step; none on a device that records
@@ -53,6 +56,7 @@ typedef struct at_bench_report {
     size_t peak_bytes, device_peak_bytes; // of host memory and of the device's, at the highest
     // Of one step, op by op, in a run of its own on the device's clock: traced_steps 0 without.
     int traced_steps;
+    double traced_wall; // the last of them, on the host's clock
     at_trace_sum classes[AT_CLASSES], kernels[AT_BENCH_KERNELS];
     size_t n_kernels;
 } at_bench_report;

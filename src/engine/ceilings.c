@@ -148,7 +148,7 @@ static at_status measure_linear(task *t, at_store *weights, at_dtype storage, do
     at_filler f = at_fill_start(weights, storage);
     const char *name = at_dtype_name(storage);
 
-    at_fill_matrix(&f, name, s->n, s->k);
+    if (!at_store_find(weights, name)) at_fill_matrix(&f, name, s->n, s->k);
     if (f.st != AT_OK) return f.st;
     at_scope_begin(t->o);
     t->w = at_store_find(weights, name);
@@ -216,7 +216,23 @@ out:
     return st;
 }
 
-at_status at_ceilings_measure(at_device *d, at_dtype compute, at_ceilings *out)
+// The large layer once more where products may be rounded.
+static at_status measure_rounded(task *t, at_store *weights, bool fp8, bool int8, double *out)
+{
+    at_status st = AT_OK;
+    at_ops *exact = t->o;
+    at_ops_config config = {
+        .device = at_ops_device(exact), .compute = t->compute, .fp8 = fp8, .int8 = int8};
+
+    AT_TRY(at_ops_new(&config, &t->o));
+    st = measure_linear(t, weights, t->compute, out);
+    at_ops_free(t->o);
+out:
+    t->o = exact;
+    return st;
+}
+
+at_status at_ceilings_measure(at_device *d, at_dtype compute, bool fp8, bool int8, at_ceilings *out)
 {
     at_status st = AT_OK;
     at_store *weights = NULL;
@@ -228,6 +244,8 @@ at_status at_ceilings_measure(at_device *d, at_dtype compute, at_ceilings *out)
     AT_TRY(at_store_new("ceilings", &weights));
     AT_TRY(at_ops_new(&config, &t.o));
     AT_TRY(measure_linear(&t, weights, compute, &out->linear));
+    if (fp8) AT_TRY(measure_rounded(&t, weights, true, false, &out->linear_fp8));
+    if (int8) AT_TRY(measure_rounded(&t, weights, false, true, &out->linear_int8));
     AT_TRY(measure_attention(&t, 1, s->tokens, s->wide_heads, 128, &out->attention_wide));
     AT_TRY(measure_attention(&t, s->narrow_batch, s->narrow_tokens, s->narrow_heads, 64,
                              &out->attention_narrow));

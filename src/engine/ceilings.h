@@ -20,8 +20,10 @@ typedef struct at_ceilings {
     double upload, download;                 // bytes/s between host and device; 0 on the CPU
 } at_ceilings;
 
-// Measure with activations of `compute`. A second or two; nothing is left on the device.
-at_status at_ceilings_measure(at_device *d, at_dtype compute, at_ceilings *out);
+// Measure with activations of `compute`; fp8, int8: also products that may be rounded so. A second or two;
+// nothing is left on the device.
+at_status at_ceilings_measure(at_device *d, at_dtype compute, bool fp8, bool int8,
+                              at_ceilings *out);
 
 // The least time of a slice: its products at their ceiling or its bytes at the copy's, whichever is longer.
 double at_ceilings_floor(const at_ceilings *c, const at_trace_slice *s);

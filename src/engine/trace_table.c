@@ -30,12 +30,12 @@ at_op_class at_op_class_of(const char *slot)
     return AT_CLASS_OTHER;
 }
 
-static void take(at_trace_sum *row, const at_ceilings *c, const at_trace_slice *s)
+static void take(at_trace_sum *row, const at_ceilings *c, bool host, const at_trace_slice *s)
 {
     double least = c ? at_ceilings_floor(c, s) : 0;
 
     row->calls += 1;
-    row->seconds += s->device_seconds >= 0 ? s->device_seconds : s->seconds;
+    row->seconds += s->device_seconds >= 0 && !host ? s->device_seconds : s->seconds;
     row->host_seconds += s->seconds;
     row->flops += s->flops;
     row->bytes += s->bytes;
@@ -43,14 +43,14 @@ static void take(at_trace_sum *row, const at_ceilings *c, const at_trace_slice *
     if (s->flops > 0) row->products += least;
 }
 
-void at_trace_by_class(const at_ceilings *c, at_trace_sum out[AT_CLASSES])
+void at_trace_by_class(const at_ceilings *c, bool host, at_trace_sum out[AT_CLASSES])
 {
     for (int k = 0; k < AT_CLASSES; k++)
         out[k] = (at_trace_sum){
             .slot = class_names[k], .kernel = "", .detail = "", .kind = (at_op_class)k};
     for (size_t i = 0; i < at_trace_count(); i++) {
         const at_trace_slice *s = at_trace_at(i);
-        if (s->slot) take(&out[at_op_class_of(s->slot)], c, s);
+        if (s->slot) take(&out[at_op_class_of(s->slot)], c, host, s);
     }
 }
 
@@ -60,13 +60,13 @@ static int dearer(const void *a, const void *b)
     return (x < y) - (x > y);
 }
 
-static bool same(const at_trace_sum *row, const at_trace_slice *s, bool shapes)
+static bool same(const at_trace_sum *row, const at_trace_slice *s)
 {
     return strcmp(row->kernel, s->kernel) == 0 && strcmp(row->slot, s->slot) == 0 &&
-           (!shapes || strcmp(row->detail, s->detail) == 0);
+           strcmp(row->detail, s->detail) == 0;
 }
 
-size_t at_trace_by_kernel(const at_ceilings *c, bool shapes, at_trace_sum *out, size_t most)
+size_t at_trace_by_kernel(const at_ceilings *c, bool host, at_trace_sum *out, size_t most)
 {
     size_t n = 0, left_out = 0;
 
@@ -74,7 +74,7 @@ size_t at_trace_by_kernel(const at_ceilings *c, bool shapes, at_trace_sum *out, 
         const at_trace_slice *s = at_trace_at(i);
         size_t k = 0;
         if (!s->slot) continue;
-        while (k < n && !same(&out[k], s, shapes))
+        while (k < n && !same(&out[k], s))
             k++;
         if (k == n && n == most) {
             left_out++;
@@ -85,7 +85,7 @@ size_t at_trace_by_kernel(const at_ceilings *c, bool shapes, at_trace_sum *out, 
                                       .kernel = s->kernel,
                                       .detail = s->detail,
                                       .kind = at_op_class_of(s->slot)};
-        take(&out[k], c, s);
+        take(&out[k], c, host, s);
     }
     qsort(out, n, sizeof *out, dearer);
     return n + left_out;

@@ -30,10 +30,10 @@ typedef struct at_trace_sum {
     double products; // of it: what multiplies, and so cannot be fused away
 } at_trace_sum;
 
-// One row per class. Recording has stopped. `c` may be NULL.
-void at_trace_by_class(const at_ceilings *c, at_trace_sum out[AT_CLASSES]);
-// Rows by kernel (with `shapes`: by kernel and shapes), the dearest first; returns how many there are, of
-// which at most `most` are in `out`.
-size_t at_trace_by_kernel(const at_ceilings *c, bool shapes, at_trace_sum *out, size_t most);
+// One row per class. Recording has stopped. `c` may be NULL. `host`: seconds are the host's.
+void at_trace_by_class(const at_ceilings *c, bool host, at_trace_sum out[AT_CLASSES]);
+// Rows by kernel and shapes, the dearest first; returns how many there are, of which at most `most` are in
+// `out`.
+size_t at_trace_by_kernel(const at_ceilings *c, bool host, at_trace_sum *out, size_t most);
 
 #endif

@@ -15,9 +15,16 @@
 typedef struct at_device at_device;
 
 // What a device is doing, for metrics: busy ones 0..1; -1 or 0 where it is not known.
+enum {
+    AT_LIMIT_POWER = 1,
+    AT_LIMIT_HEAT = 2,
+    AT_LIMIT_OTHER = 4
+}; // why its clock is below its best
 typedef struct at_device_usage {
-    double busy, memory_busy, watts, celsius;
+    double busy, memory_busy, watts, limit_watts, celsius, mhz, max_mhz;
+    double joules;                                   // since the driver was loaded
     uint64_t used_bytes, total_bytes, process_bytes; // of the whole device; of this process
+    unsigned limits;
 } at_device_usage;
 typedef void at_device_fact_fn(void *ctx, const char *name, const char *value);
 
