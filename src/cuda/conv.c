@@ -3,6 +3,7 @@
 // Idea: where everything has one 16-bit format, the library adds residual and bias itself (conv_dnn.c) and
 // doubles the picture for nothing. Activations, and mixtures of formats, are a kernel of ours over its sum:
 // the sum is f32 where x or the result is, so that nothing is rounded twice.
+// A convolution over a doubled picture has filters of its own (conv_rest.cu), summed once in f32.
 // Easy to get wrong: the library writes a result without gaps and not over its residual; a bias that it
 // adds has x's format.
 // Owns nothing: weights' forms live with the weights, scratch is freed when the kernels are queued.
@@ -37,6 +38,8 @@ static bool as_linear(const at_conv2d_args *a, at_linear_args *l)
     l->w.v.rank = 2;
     return true;
 }
+
+enum { FEW = 32 }; // channels of pixels, latents and moments
 
 typedef struct conv_call {
     at_view x, w, sum;
@@ -75,12 +78,12 @@ static bool readable(const at_view *x)
 }
 
 // x in the arithmetic's format where the library can read it; doubled where asked, without a frame.
-static at_status ready(at_cuda *g, const at_conv2d_args *a, bool doubled, conv_call *c)
+static at_status ready(at_cuda *g, const at_conv2d_args *a, at_dtype math, bool doubled,
+                       conv_call *c)
 {
     at_status st = AT_OK;
-    at_dtype math = a->x.dtype;
     c->x = a->x;
-    if (!readable(&a->x)) {
+    if (a->x.dtype != math || !readable(&a->x)) {
         AT_TRY(at_cuda_alloc(g, (size_t)at_cuda_count(&a->x) * at_cuda_size(math), &c->sx));
         c->x = at_cuda_view(c->sx, math, 4, a->x.shape);
         AT_TRY(at_cuda_check(g, at_k_copy(g->stream, &a->x, &c->x), "conv: x without gaps"));
@@ -148,7 +151,7 @@ static at_status sum_of(at_cuda *g, const at_conv2d_args *a, conv_call *c)
 }
 
 // The whole layer in one call of the library: everything in one 16-bit format, no activation.
-static at_status whole_layer(at_cuda *g, const at_conv2d_args *a, bool doubled, bool *done)
+static at_status whole_layer(at_cuda *g, const at_conv2d_args *a, bool *done)
 {
     at_status st = AT_OK;
     conv_call c = {0};
@@ -162,7 +165,7 @@ static at_status whole_layer(at_cuda *g, const at_conv2d_args *a, bool doubled, 
         return AT_OK;
     AT_TRY(at_cuda_weight(g, &a->w, math, true, &c.w, &c.own_w));
     AT_TRY(at_cuda_vector(g, &a->bias, math, &c.bias, &c.own_b));
-    AT_TRY(ready(g, a, doubled, &c));
+    AT_TRY(ready(g, a, math, a->upsample2x, &c));
     at_cuda_conv_in in = call_of(a, &c, &a->out);
     in.bias = c.bias;
     if (a->residual.data) in.residual = &a->residual;
@@ -176,21 +179,93 @@ out:
     return st;
 }
 
+// A 3x3 convolution over a doubled picture that the library has as a transposed one.
+static bool in_phases(const at_conv2d_args *a)
+{
+    return a->upsample2x && a->x.dtype != AT_F32 && a->out.dtype == a->x.dtype && a->stride == 1 &&
+           a->w.v.shape[2] == 3 && a->w.v.shape[3] == 3 && a->pad_top == 1 && a->pad_left == 1 &&
+           a->pad_bottom == 1 && a->pad_right == 1 && a->x.shape[3] % 8 == 0 &&
+           a->out.shape[3] % 8 == 0;
+}
+
+static at_status phases_f16(at_cuda *g, const at_wview *w, const at_view *stored, void *out)
+{
+    (void)w;
+    return at_cuda_check(g, at_k_conv_phases(g->stream, stored, out, AT_F16),
+                         "conv: summing filters");
+}
+
+static at_status phases_bf16(at_cuda *g, const at_wview *w, const at_view *stored, void *out)
+{
+    (void)w;
+    return at_cuda_check(g, at_k_conv_phases(g->stream, stored, out, AT_BF16),
+                         "conv: summing filters");
+}
+
+static at_status phase_weight(at_cuda *g, const at_conv2d_args *a, conv_call *c)
+{
+    bool half = a->x.dtype == AT_F16;
+    int64_t cout = a->w.v.shape[0], cin = a->w.v.shape[1], shape[] = {cin, 4, 4, cout};
+    void *data = NULL;
+    at_status st = at_cuda_weight_made(
+        g, &a->w, half ? AT_CUDA_FORM_PHASES_F16 : AT_CUDA_FORM_PHASES_BF16,
+        (size_t)(cin * 16 * cout) * 2, half ? phases_f16 : phases_bf16, &data, &c->own_w);
+    if (st == AT_OK) c->w = at_cuda_view(data, a->x.dtype, 4, shape);
+    return st;
+}
+
 // The library's sum, then our kernel.
-static at_status in_two(at_cuda *g, const at_conv2d_args *a, bool doubled, bool *done)
+static at_status in_two(at_cuda *g, const at_conv2d_args *a, bool phases, bool *done)
+{
+    at_status st = AT_OK;
+    conv_call c = {0};
+    // The library has no compiled kernel from 16 bits to f32; where it would compile one for little work,
+    // all is f32.
+    bool wider = a->x.dtype != AT_F32 && a->out.dtype != a->x.dtype && a->out.shape[3] <= FEW;
+    at_dtype math = wider ? AT_F32 : a->x.dtype;
+
+    if (phases)
+        AT_TRY(phase_weight(g, a, &c));
+    else
+        AT_TRY(at_cuda_weight(g, &a->w, math, true, &c.w, &c.own_w));
+    AT_TRY(at_cuda_vector(g, &a->bias, AT_F32, &c.bias, &c.own_b));
+    AT_TRY(ready(g, a, math, a->upsample2x && !phases, &c));
+    AT_TRY(sum_of(g, a, &c));
+    at_cuda_conv_in in = call_of(a, &c, &c.sum);
+    in.up = phases;
+    AT_TRY(at_cuda_conv_dnn(g, &in, done));
+    if (!*done) goto out;
+    at_cuda_served(phases ? "cudnn conv in phases" : "cudnn conv");
+    AT_TRY(finish(g, a, &c.sum, c.bias));
+out:
+    drop(g, &c);
+    return st;
+}
+
+// To a handful of channels: a kernel of ours.
+static at_status to_few(at_cuda *g, const at_conv2d_args *a, bool *done)
 {
     at_status st = AT_OK;
     conv_call c = {0};
 
+    *done = false;
+    if (a->w.v.shape[2] != 3 || a->w.v.shape[3] != 3 || a->stride != 1 || a->upsample2x ||
+        a->w.scale != 1.0f || a->act != AT_ACT_NONE || a->residual.data ||
+        !at_k_conv_few_fits(&a->x, &a->out))
+        return AT_OK;
     AT_TRY(at_cuda_weight(g, &a->w, a->x.dtype, true, &c.w, &c.own_w));
     AT_TRY(at_cuda_vector(g, &a->bias, AT_F32, &c.bias, &c.own_b));
-    AT_TRY(ready(g, a, doubled, &c));
-    AT_TRY(sum_of(g, a, &c));
-    at_cuda_conv_in in = call_of(a, &c, &c.sum);
-    AT_TRY(at_cuda_conv_dnn(g, &in, done));
-    if (!*done) goto out;
-    at_cuda_served("cudnn conv");
-    AT_TRY(finish(g, a, &c.sum, c.bias));
+    at_k_conv_in in = {.x = a->x,
+                       .w = c.w,
+                       .out = a->out,
+                       .bias = c.bias,
+                       .scale = 1.0f,
+                       .stride = 1,
+                       .top = a->pad_top,
+                       .left = a->pad_left};
+    at_cuda_served("own conv to few");
+    AT_TRY(at_cuda_check(g, at_k_conv_few(g->stream, &in), "conv"));
+    *done = true;
 out:
     drop(g, &c);
     return st;
@@ -231,9 +306,11 @@ at_status at_cuda_conv2d(void *stream, const at_conv2d_args *a)
     if (at_cuda_count(&a->out) == 0) return AT_OK;
     cudaSetDevice(g->ordinal);
     if (as_linear(a, &l)) return at_cuda_linear(stream, &l);
-    if (g->dnn && a->w.scale == 1.0f) {
-        AT_TRY(whole_layer(g, a, a->upsample2x, &done));
-        if (!done) AT_TRY(in_two(g, a, a->upsample2x, &done));
+    AT_TRY(to_few(g, a, &done));
+    if (!done && g->dnn && a->w.scale == 1.0f) {
+        if (in_phases(a)) AT_TRY(in_two(g, a, true, &done));
+        if (!done) AT_TRY(whole_layer(g, a, &done));
+        if (!done) AT_TRY(in_two(g, a, false, &done));
     }
     if (!done) AT_TRY(by_own(g, a));
 out:

@@ -100,7 +100,7 @@ at_status at_cuda_vector(at_cuda *g, const at_wview *w, at_dtype dtype, const vo
 // What a slot makes of a weight for itself (quantised bytes with their scales, summed filters): `bytes` bytes that
 // `form_of` fills from the stored bytes on the device, in stream order. `kind` (1, 2, ...) tells such forms
 // apart: the rows stand here.
-enum { AT_CUDA_FORM_FP8_ROWS = 1, AT_CUDA_FORM_PHASES = 2 };
+enum { AT_CUDA_FORM_FP8_ROWS = 1, AT_CUDA_FORM_PHASES_F16 = 2, AT_CUDA_FORM_PHASES_BF16 = 3 };
 typedef at_status at_cuda_make_form(at_cuda *g, const at_wview *w, const at_view *stored,
                                     void *out);
 at_status at_cuda_weight_made(at_cuda *g, const at_wview *w, int kind, size_t bytes,

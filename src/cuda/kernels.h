@@ -122,6 +122,10 @@ typedef struct at_k_conv_in {
     bool twice;
 } at_k_conv_in;
 cudaError_t at_k_conv(cudaStream_t s, const at_k_conv_in *a);
+// 3x3 with stride 1 to at most four channels from a 16-bit x whose pieces of eight channels are aligned; w of
+// x's format, scale 1, not doubled; out f32 or of x's format.
+bool at_k_conv_few_fits(const at_view *x, const at_view *out);
+cudaError_t at_k_conv_few(cudaStream_t s, const at_k_conv_in *a);
 
 #ifdef __cplusplus
 }

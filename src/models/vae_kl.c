@@ -223,8 +223,14 @@ static const char *derive(void *config)
 }
 
 // --- forward -----------------------------------------------------------------------------------
-// The feature map between steps stays f32 also when layers compute in bf16: what a residual adds
-// would otherwise be rounded at each of some thirty additions. Inside a step the compute type rules.
+// The feature map between steps stays f32 on a CPU also when layers compute in bf16: what a residual adds
+// would otherwise be rounded at each of some thirty additions. A GPU is bound by its bytes there and
+// keeps it in the compute type, as ComfyUI does. Inside a step the compute type rules.
+static at_dtype stream(at_ops *o)
+{
+    return at_ops_device(o)->host ? AT_F32 : at_ops_compute(o);
+}
+
 static at_tensor *conv(at_ops *o, const at_tensor *x, at_lin l, const at_conv_spec *spec,
                        bool to_stream)
 {
@@ -236,7 +242,9 @@ static at_tensor *conv(at_ops *o, const at_tensor *x, at_lin l, const at_conv_sp
         (x->shape[2] * zoom + spec->pad_left + spec->pad_right - kw) / stride + 1, l.w->shape[0]};
     // Pixels, latents and moments have few channels: exact, and no work worth saving.
     at_tensor *in = x->shape[3] <= FEW_CHANNELS ? (at_tensor *)x : at_cast(o, x, at_ops_compute(o));
-    at_tensor *out = to_stream ? at_empty(o, AT_F32, 4, shape) : NULL;
+    // ... and what is no more than pixels or moments stays f32.
+    at_dtype type = l.w->shape[0] <= FEW_CHANNELS ? AT_F32 : stream(o);
+    at_tensor *out = to_stream ? at_empty(o, type, 4, shape) : NULL;
     return at_conv2d(at_into(o, out), in, l.w, l.b, spec);
 }
 
@@ -270,7 +278,7 @@ static at_tensor *point(at_ops *o, const at_tensor *x, at_lin l, const at_tensor
     int64_t c = x->shape[3], flat[] = {x->shape[0], x->shape[1] * x->shape[2], c};
     at_linear_extra extra = {.residual = residual ? at_reshape(o, residual, 3, flat) : NULL};
     at_tensor *in = at_reshape(o, x, 3, flat);
-    at_tensor *out = residual ? at_empty(o, AT_F32, 3, flat) : NULL;
+    at_tensor *out = residual ? at_empty(o, stream(o), 3, flat) : NULL;
     at_tensor *y = at_linear(at_into(o, out), in, l.w, l.b, &extra);
     return at_reshape(o, y, 4, x->shape);
 }
