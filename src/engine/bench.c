@@ -244,7 +244,6 @@ static at_status trace(const at_bench_options *b, const at_ops_config *config, s
     at_trace_by_class(&r->ceilings, b->first, r->classes);
     per_step(r->classes, AT_CLASSES, steps);
     r->n_kernels = at_trace_by_kernel(&r->ceilings, b->first, r->kernels, AT_BENCH_KERNELS);
-    if (r->n_kernels > AT_BENCH_KERNELS) r->n_kernels = AT_BENCH_KERNELS;
     per_step(r->kernels, r->n_kernels, steps);
     return b->trace ? at_trace_write(b->trace) : AT_OK;
 }

@@ -68,7 +68,7 @@ static bool same(const at_trace_sum *row, const at_trace_slice *s)
 
 size_t at_trace_by_kernel(const at_ceilings *c, bool host, at_trace_sum *out, size_t most)
 {
-    size_t n = 0, left_out = 0;
+    size_t n = 0;
 
     for (size_t i = 0; i < at_trace_count(); i++) {
         const at_trace_slice *s = at_trace_at(i);
@@ -76,11 +76,9 @@ size_t at_trace_by_kernel(const at_ceilings *c, bool host, at_trace_sum *out, si
         if (!s->slot) continue;
         while (k < n && !same(&out[k], s))
             k++;
-        if (k == n && n == most) {
-            left_out++;
-            continue;
-        }
-        if (k == n)
+        if (k == most) // no room: the last row becomes everything else
+            k--, out[k].kernel = out[k].detail = "and others";
+        else if (k == n)
             out[n++] = (at_trace_sum){.slot = s->slot,
                                       .kernel = s->kernel,
                                       .detail = s->detail,
@@ -88,5 +86,5 @@ size_t at_trace_by_kernel(const at_ceilings *c, bool host, at_trace_sum *out, si
         take(&out[k], c, host, s);
     }
     qsort(out, n, sizeof *out, dearer);
-    return n + left_out;
+    return n;
 }

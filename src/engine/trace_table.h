@@ -32,8 +32,8 @@ typedef struct at_trace_sum {
 
 // One row per class. Recording has stopped. `c` may be NULL. `host`: seconds are the host's.
 void at_trace_by_class(const at_ceilings *c, bool host, at_trace_sum out[AT_CLASSES]);
-// Rows by kernel and shapes, the dearest first; returns how many there are, of which at most `most` are in
-// `out`.
+// Rows by kernel and shapes, the dearest first; how many. Where there are more than `most` (1 and more) kinds, the
+// last to appear share a row "and others".
 size_t at_trace_by_kernel(const at_ceilings *c, bool host, at_trace_sum *out, size_t most);
 
 #endif

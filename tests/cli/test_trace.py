@@ -55,6 +55,19 @@ class Trace(kit.Case):
         self.check(r, 4, "--trace /nowhere/t.json")
         self.assertNotIn("step", r.err)  # before anything was computed
 
+    @unittest.skipIf(kit.SANITIZED, "a minute of random weights")
+    def test_bench_takes_a_step_apart(self):
+        for more in ((), ("--first",)):
+            r = self.check(self.atelier("bench", "--device", "cpu", "--arch", "clip-l",
+                                        "--layers", "1", "--steps", "1", "--json", "--kernels", *more), 0)
+            told = json.loads(r.out)
+            linear = next(c for c in told["classes"] if c["class"] == "linear")
+            self.assertEqual(linear["calls"], 6)
+            self.assertAlmostEqual(linear["gflop"], told["linear_gflop"], places=6)
+            self.assertGreater(told["floor_ms"], 0)
+            self.assertGreater(told["ceilings"]["matmul_tflops"], 0)
+            self.assertAlmostEqual(sum(k["ms"] for k in told["kernels"]), sum(c["ms"] for c in told["classes"]), places=3)
+
     @unittest.skipIf(kit.SANITIZED, "a plug-in of the plain build")
     def test_devices_tells_what_a_gpu_is(self):
         before = dict(os.environ)
