@@ -199,7 +199,7 @@ at_status at_cuda_alloc(at_cuda *g, size_t bytes, void **out)
         *out = b->address;
         return AT_OK;
     }
-    if (e == cudaErrorMemoryAllocation) return AT_ENOMEM; // the registry says how much is in use
+    if (e == cudaErrorMemoryAllocation) return at_device_no_memory(&g->dev, bytes);
     if (e == cudaSuccess) return at_fail(AT_ENOMEM, "cuda: no host memory for a block");
     return at_cuda_check(g, e, "memory");
 }

@@ -151,7 +151,7 @@ at_device *at_device_find(const char *name)
 }
 
 // --- counted bytes ---------------------------------------------------------------------------
-static at_status no_memory(at_device *d, size_t bytes)
+at_status at_device_no_memory(at_device *d, size_t bytes)
 {
     uint64_t free_bytes = 0, total_bytes = 0;
     char want[16], live[16], rest[16], all[16];
@@ -172,7 +172,7 @@ at_status at_device_alloc(at_device *d, size_t bytes, void **out)
     at_status st = d->ops->alloc(d, bytes, out);
     size_t live, peak;
 
-    if (st == AT_ENOMEM) return no_memory(d, bytes);
+    if (st == AT_ENOMEM) return at_device_no_memory(d, bytes);
     if (st != AT_OK) return st;
     live = atomic_fetch_add_explicit(&d->live_bytes, bytes, memory_order_relaxed) + bytes;
     peak = atomic_load_explicit(&d->peak_bytes, memory_order_relaxed);

@@ -100,6 +100,8 @@ at_device *at_device_find(const char *name); // NULL if unknown
 at_status at_device_alloc(at_device *d, size_t bytes, void **out);
 void at_device_free(at_device *d, void *p, size_t bytes);
 void at_device_reset_peak(at_device *d);
+// AT_ENOMEM with the device's name, what was wanted, what is there, and what helps.
+at_status at_device_no_memory(at_device *d, size_t bytes);
 
 // A device that has failed for good (CUDA calls it sticky: an illegal address, a hardware fault) answers
 // every later call with the same error until the process ends. The first reason is kept.
