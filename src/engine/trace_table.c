@@ -19,10 +19,10 @@ at_op_class at_op_class_of(const char *slot)
         const char *slot;
         at_op_class kind;
     } rows[] = {
-        {"linear", AT_CLASS_LINEAR}, {"geglu", AT_CLASS_LINEAR},  {"attention", AT_CLASS_ATTENTION},
-        {"conv2d", AT_CLASS_CONV},   {"norm", AT_CLASS_NORM},     {"group_norm", AT_CLASS_NORM},
-        {"rope", AT_CLASS_ROPE},     {"gate_add", AT_CLASS_GATE}, {"copy", AT_CLASS_COPY},
-        {"fill", AT_CLASS_COPY},
+        {"linear", AT_CLASS_LINEAR}, {"geglu", AT_CLASS_LINEAR}, {"attention", AT_CLASS_ATTENTION},
+        {"conv2d", AT_CLASS_CONV},   {"norm", AT_CLASS_NORM},    {"group_norm", AT_CLASS_NORM},
+        {"rope", AT_CLASS_ROPE},     {"ropes", AT_CLASS_ROPE},   {"gate_add", AT_CLASS_GATE},
+        {"copy", AT_CLASS_COPY},     {"fill", AT_CLASS_COPY},
     };
 
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)

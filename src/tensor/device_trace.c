@@ -274,10 +274,10 @@ static at_status my_linear(void *stream, const at_linear_args *a)
 
     if (!p.on) return st;
     return leave(&p, st, 2 * count_of(&a->x) * (double)a->w.v.shape[0],
-                 VIEWS(&a->x, &a->w.v, &a->bias.v, &a->residual, &a->gate, &a->out), a->w.name,
-                 "%s x %s%s%s%s%s", text_of(&a->x, x), text_of(&a->w.v, w),
+                 VIEWS(&a->x, &a->w.v, &a->bias.v, &a->residual, &a->gate, &a->out, &a->out2),
+                 a->w.name, "%s x %s%s%s%s%s%s", text_of(&a->x, x), text_of(&a->w.v, w),
                  a->bias.v.data ? " bias" : "", act_text(a->act), a->gate.data ? " gate" : "",
-                 a->residual.data ? " residual" : "");
+                 a->residual.data ? " residual" : "", a->split ? " split" : "");
 }
 
 static at_status my_geglu(void *stream, const at_geglu_args *a)
@@ -343,6 +343,23 @@ static at_status my_rope(void *stream, const at_rope_args *a)
                  text_of(&a->x, x), a->halves ? " halves" : "");
 }
 
+static at_status my_ropes(void *stream, const at_rope_args *a, int n)
+{
+    pass p = enter(stream, "ropes");
+    at_status st = p.t->slots->ropes(stream, a, n);
+    const at_view *views[3 * AT_ROPES + 1] = {0};
+    char x[128];
+
+    if (!p.on) return st;
+    for (int i = 0; i < n && i < AT_ROPES; i++) {
+        views[3 * i] = &a[i].x;
+        views[3 * i + 1] = &a[i].out;
+        views[3 * i + 2] = &a[i].cos;
+    }
+    return leave(&p, st, 0, views, a->weight.name, "%d x %s%s", n, text_of(&a->x, x),
+                 a->halves ? " halves" : "");
+}
+
 static at_status my_conv2d(void *stream, const at_conv2d_args *a)
 {
     pass p = enter(stream, "conv2d");
@@ -393,6 +410,11 @@ static at_status my_to_host(at_device *d, void *dst, const void *src, size_t byt
     return st;
 }
 
+// A slot that is added to backend.h wants a wrapper above and a line below: then this number changes.
+enum { SLOTS_AND_FIELDS = 20 };
+_Static_assert(sizeof(at_backend) == SLOTS_AND_FIELDS * sizeof(void *),
+               "at_backend changed: give its new slot a wrapper here, and count again");
+
 // --- on and off ------------------------------------------------------------------------------
 static void wrap(traced *t)
 {
@@ -415,6 +437,7 @@ static void wrap(traced *t)
     WRAP(norm);
     WRAP(group_norm);
     WRAP(rope);
+    WRAP(ropes);
     WRAP(conv2d);
     WRAP(embedding);
     WRAP(geglu);
