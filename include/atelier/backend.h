@@ -89,11 +89,13 @@ typedef struct at_geglu_args {
 // f32 with any strides (T5's rows are windows on one line), added to scale * q.k, -inf masks; a row that
 // is masked everywhere gives zeros. causal: key j is seen by query i if j <= i + (tk - tq). If q, k and v
 // are bf16 or all f16, probabilities may be rounded to that format before they meet v.
+// fp8 is leave again: where it is faster, q, k, v, probabilities and out may be rounded to e4m3, each times a power
+// of two of the backend's choice; values beyond its range (at least +-112) saturate.
 typedef struct at_attention_args {
     at_view q, k, v, out;
     at_view bias; // data NULL: absent
     float scale;
-    bool causal;
+    bool causal, fp8;
 } at_attention_args;
 
 // Normalise the last dimension; then y = y * weight + bias; then y = y * (1 + mod_scale) + mod_shift.

@@ -5,6 +5,7 @@
 // kernel where there is much to do (652 against 277 TFLOP/s at 4608 x 24 x 128, 468 against 257 at
 // 4096 x 10 x 64), but a plan takes 35 ms, the first of a head size and format 330 to 1000 ms.
 // Who takes what, in this order:
+//   0. in e4m3, where the caller gives leave and there is enough of it: attention_fp8.c
 //   1. 16 bits, no mask, heads to 256: cuDNN, but for what is `small`: few keys (15.0 us against 15.4 at
 //      4096 x 77 x 10 x 64, 11.1 against 8.6 at 1024 x 77 x 20 x 64) and SD1.5's deepest levels
 //   2. 16 bits, heads to 256 in steps of 8, any mask, machines without cuDNN: flash.cu
@@ -134,6 +135,8 @@ at_status at_cuda_attention(void *stream, const at_attention_args *a)
     if (at_cuda_count(&a->out) == 0) return AT_OK;
     cudaSetDevice(g->ordinal);
     if (a->k.shape[1] == 0) return at_cuda_check(g, at_k_fill(g->stream, &a->out, 0), "attention");
+    AT_TRY(at_cuda_attention_fp8(g, a, &done));
+    if (done) goto out;
     if (suits(g, a) && !(small(a) && at_k_flash_suits(&in))) AT_TRY(by_cudnn(g, a, &done));
     if (done) goto out;
     if (at_k_flash_suits(&in)) {

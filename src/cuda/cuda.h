@@ -123,6 +123,8 @@ bool at_cuda_fp8_rows(void *stream, int64_t n, int64_t k);
 at_status at_cuda_attention(void *stream, const at_attention_args *a);
 // Attention by two matmuls and a softmax of our own; *done false: cublasLt is absent or refuses.
 at_status at_cuda_attention_matmul(at_cuda *g, const at_attention_args *a, bool *done);
+// Attention in e4m3 where the caller and the chip allow it; *done false: not here.
+at_status at_cuda_attention_fp8(at_cuda *g, const at_attention_args *a, bool *done);
 at_status at_cuda_conv2d(void *stream, const at_conv2d_args *a);
 
 static inline size_t at_cuda_size(at_dtype t)

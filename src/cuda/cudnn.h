@@ -20,6 +20,10 @@ enum { // descriptors
     DNN_GRAPH = 15,
     DNN_PACK = 16,
     DNN_TENSOR = 17,
+    DNN_MATMUL = 18,
+    DNN_OP_MATMUL = 19,
+    DNN_REDUCTION = 21,
+    DNN_OP_REDUCTION = 22,
     DNN_OP_SDPA = 41, // since 9.13
     DNN_POINTWISE = 0
 };
@@ -69,6 +73,16 @@ enum { // attributes
     DNN_A_PACK_POINTERS = 1001,
     DNN_A_PACK_WORKSPACE = 1003,
     DNN_A_ENGINE_BEHAVIOR = 1305,
+    DNN_A_MATMUL_COMP = 1500,
+    DNN_A_OPMM_A = 1520,
+    DNN_A_OPMM_B = 1521,
+    DNN_A_OPMM_C = 1522,
+    DNN_A_OPMM_DESC = 1523,
+    DNN_A_RED_MODE = 1600,
+    DNN_A_RED_COMP = 1601,
+    DNN_A_OPRED_X = 1610,
+    DNN_A_OPRED_Y = 1611,
+    DNN_A_OPRED_DESC = 1612,
     DNN_A_SDPA_Q = 2800,
     DNN_A_SDPA_K = 2801,
     DNN_A_SDPA_V = 2802,
@@ -87,11 +101,20 @@ enum { // types of attributes
     DNN_T_HEUR_MODE = 8,
     DNN_T_PW_MODE = 14,
     DNN_T_DESC = 15,
+    DNN_T_RED_MODE = 18,
     DNN_T_BEHAVIOR = 19
 };
-enum { DNN_FLOAT = 0, DNN_HALF = 2, DNN_BF16 = 9 };
+enum { DNN_FLOAT = 0, DNN_HALF = 2, DNN_BF16 = 9, DNN_E4M3 = 12 };
 enum { DNN_HEUR_INSTANT = 0, DNN_HEUR_FALLBACK = 2, DNN_HEUR_A = 3 };
-enum { DNN_PW_ADD = 0, DNN_PW_SWISH = 106 };
+enum {
+    DNN_PW_ADD = 0,
+    DNN_PW_MUL = 1,
+    DNN_PW_DIV = 6,
+    DNN_PW_SUB = 9,
+    DNN_PW_EXP = 13,
+    DNN_PW_SWISH = 106
+};
+enum { DNN_RED_ADD = 0, DNN_RED_MAX = 3, DNN_RED_AMAX = 4 };
 enum { DNN_CROSS_CORRELATION = 1 };
 enum { DNN_BEHAVIOR_COMPILES = 0 }; // the engine compiles when a plan is made: 0.3 to 2 s
 
@@ -115,7 +138,7 @@ const at_cudnn *at_cudnn_open(void);
 
 // --- graphs of few operations (cudnn_graph.c) ----------------------------------------------------
 // A finished plan: the tensors' uids in the order in which at_dnn_run wants their addresses.
-#define AT_DNN_TENSORS 6
+#define AT_DNN_TENSORS 13
 typedef struct at_dnn_plan {
     void *plan;
     size_t workspace;
@@ -126,7 +149,7 @@ typedef struct at_dnn_plan {
 // Descriptors of one graph while it is built; freed together.
 typedef struct at_dnn_build {
     const at_cudnn *dnn;
-    void *all[64];
+    void *all[128];
     int n;
     int status; // the first failure; later calls do nothing
 } at_dnn_build;

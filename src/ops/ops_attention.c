@@ -276,6 +276,7 @@ at_tensor *at_attention(at_ops *o, const at_tensor *q, const at_tensor *k, const
     AT_TRY(check(&p, q, k, v, bias));
     AT_TRY(op_result(&p, o->compute, 3,
                      (int64_t[]){q->shape[0], q->shape[1], q->shape[2] * q->shape[3]}, &out));
+    a.fp8 = o->fp8;
     at_scope_begin(o);
     if (scale == 0) a.scale = (float)(1.0 / sqrt((double)q->shape[3]));
     a.out =

@@ -14,7 +14,8 @@ enum {
     FUSED_QKV = 16, // q, k and v lie in one buffer
     STRIDED = 32,
     BENCH = 64,
-    BIAS_LINE = 128 // a bias by distance: every row is a window on one line of its head
+    BIAS_LINE = 128, // a bias by distance: every row is a window on one line of its head
+    FP8 = 256        // with leave to round to e4m3
 };
 
 typedef struct attention_row {
@@ -93,6 +94,9 @@ static const attention_row rows[] = {
     {1, 70, 70, 3, 264, AT_BF16, AT_BF16, CAUSAL | FUSED_QKV},
     {1, 33, 1, 2, 512, AT_BF16, AT_BF16},
     {1, 1, 33, 2, 264, AT_F16, AT_F16, BIAS},
+    // in e4m3, where a backend does it at all
+    {1, 512, 515, 1, 128, AT_BF16, AT_BF16, FP8 | FUSED_QKV},
+    {1, 514, 512, 1, 128, AT_F16, AT_F16, FP8, CK_WIDE},
     // Stable Diffusion at 512x512, two images
     {2, 4096, 4096, 8, 40, AT_F32, AT_F32, BENCH},
     {2, 1024, 1024, 8, 80, AT_F32, AT_F32, BENCH},
@@ -123,6 +127,8 @@ static const attention_row rows[] = {
     {2, 1024, 77, 20, 64, AT_F16, AT_F16, BENCH},
     {2, 4096, 4096, 8, 40, AT_F16, AT_F16, BENCH},
     {2, 4096, 77, 8, 40, AT_F16, AT_F16, BENCH},
+    {1, 4608, 4608, 24, 128, AT_BF16, AT_BF16, BENCH | FUSED_QKV},
+    {1, 4608, 4608, 24, 128, AT_BF16, AT_BF16, BENCH | FUSED_QKV | FP8},
     {1, 4609, 4609, 24, 128, AT_BF16, AT_BF16, BENCH | FUSED_QKV},
     {1, 256, 256, 8, 64, AT_F32, AT_F32, BENCH | FUSED_QKV | BIAS},
 };
@@ -130,11 +136,12 @@ static const attention_row rows[] = {
 static const char *label(int row, char out[160])
 {
     const attention_row *r = &rows[row];
-    snprintf(out, 160, "b%lld q%lld k%lld h%lld d%lld %s%s%s%s%s%s fill%d", (long long)r->b,
+    snprintf(out, 160, "b%lld q%lld k%lld h%lld d%lld %s%s%s%s%s%s%s fill%d", (long long)r->b,
              (long long)r->tq, (long long)r->tk, (long long)r->h, (long long)r->d,
              ck_dtype_name(r->in), r->flags & CAUSAL ? " causal" : "",
              r->flags & BIAS ? " bias" : "", r->flags & MASK ? " mask" : "",
-             r->flags & BIAS_LINE ? " line" : "", r->flags & FUSED_QKV ? " qkv" : "", (int)r->fill);
+             r->flags & BIAS_LINE ? " line" : "", r->flags & FP8 ? " fp8" : "",
+             r->flags & FUSED_QKV ? " qkv" : "", (int)r->fill);
     return out;
 }
 
@@ -196,6 +203,7 @@ static void build(ck_run *r, int row)
     }
     a->scale = (float)(1 / sqrt((double)c->d));
     a->causal = c->flags & CAUSAL;
+    a->fp8 = c->flags & FP8;
     r->flops = 4.0 * (double)(c->b * c->h * c->tq) * (double)(c->tk * c->d);
 }
 
@@ -210,18 +218,36 @@ static double at4(const at_view *v, int64_t i, int64_t j, int64_t k, int64_t l)
     return ck_value(v, first + j * v->stride[1] + k * v->stride[2] + l * v->stride[3]);
 }
 
-// Scores of one query row into s; returns the largest sum of absolute products.
-static double scores(const at_attention_args *a, int64_t b, int64_t h, int64_t i, double *s)
+// q, k or v as doubles, one head after the other: [b, h, t, d]. The caller frees.
+static double *values(const at_view *v)
+{
+    int64_t t = v->shape[1], h = v->shape[2], d = v->shape[3], n = v->shape[0] * t * h * d;
+    double *out = malloc((size_t)(n ? n : 1) * sizeof *out);
+
+    for (int64_t i = 0; out && i < n; i++)
+        out[i] = at4(v, i / d / t / h, i / d % t, i / d / t % h, i % d);
+    return out;
+}
+
+// Of the scores of a row, the largest: sum of absolute products, and of squared ones.
+typedef struct sizes {
+    double mag, squares;
+} sizes;
+
+// Scores of query i of a head into s; q is that query, k the head's first key.
+static sizes scores(const at_attention_args *a, const double *q, const double *k, int64_t b,
+                    int64_t h, int64_t i, double *s)
 {
     int64_t tk = a->k.shape[1], d = a->q.shape[3];
-    double big = 0;
+    sizes most = {0, 0};
 
     for (int64_t t = 0; t < tk; t++) {
-        double sum = 0, mag = 0;
+        double sum = 0, mag = 0, squares = 0;
         for (int64_t c = 0; c < d; c++) {
-            double p = at4(&a->q, b, i, h, c) * at4(&a->k, b, t, h, c) * (double)a->scale;
+            double p = q[c] * k[t * d + c] * (double)a->scale;
             sum += p;
             mag += fabs(p);
+            squares += p * p;
         }
         if (a->bias.data) {
             double bias = at4(&a->bias, b, h, i, t);
@@ -229,18 +255,23 @@ static double scores(const at_attention_args *a, int64_t b, int64_t h, int64_t i
             if (isfinite(bias)) mag += fabs(bias);
         }
         if (a->causal && t > i + tk - a->q.shape[1]) sum = -INFINITY;
-        if (mag > big) big = mag;
+        if (mag > most.mag) most.mag = mag;
+        if (squares > most.squares) most.squares = squares;
         s[t] = sum;
     }
-    return big;
+    return most;
 }
 
-// Heads of 16 bits may have their probabilities rounded to their format: each errs by up to 2^-8 of itself in bf16
-// (2^-11 in f16), uniformly, so six deviations of the sum are 6 * 2^-8 / sqrt(3) times the root of the squared terms.
-static double rounded(at_dtype in, double squares)
+// What rounding inside may do to a sum with `squares` of its terms. An operand rounded errs by up to `most` of itself,
+// uniformly, so a deviation is most / sqrt(3) of a term; six of them are the bound. Heads of 16 bits may round
+// their probabilities (2^-8 in bf16, 2^-11 in f16). In e4m3 (2^-4) probabilities, values, and through the scores q and
+// k are rounded; so is the result, which may lie among e4m3's subnormals.
+static double rounded(const at_attention_args *a, sizes of, double squares, double sum)
 {
-    double most = in == AT_BF16 ? 0x1p-8 : in == AT_F16 ? 0x1p-11 : 0;
-    return 6 * most / sqrt(3) * sqrt(squares);
+    double most = a->q.dtype == AT_BF16 ? 0x1p-8 : a->q.dtype == AT_F16 ? 0x1p-11 : 0;
+    double f8 = 0x1p-4 / sqrt(3);
+    if (!a->fp8) return 6 * most / sqrt(3) * sqrt(squares);
+    return 6 * f8 * sqrt(squares * (2 + 2 * of.squares)) + 0x1p-4 * fabs(sum) + 0x1p-9;
 }
 
 static void truth(ck_run *r)
@@ -248,10 +279,12 @@ static void truth(ck_run *r)
     const at_attention_args *a = &r->a.attention;
     int64_t tq = a->q.shape[1], tk = a->k.shape[1], heads = a->q.shape[2], d = a->q.shape[3];
     double *s = malloc((size_t)tk * sizeof *s);
+    double *q = values(&a->q), *k = values(&a->k), *v = values(&a->v);
 
-    for (int64_t row = 0; s && row < a->q.shape[0] * tq * heads; row++) {
-        int64_t h = row % heads, i = row / heads % tq, b = row / heads / tq;
-        double big = scores(a, b, h, i, s), max = -INFINITY, total = 0;
+    for (int64_t row = 0; s && q && k && v && row < a->q.shape[0] * tq * heads; row++) {
+        int64_t h = row % heads, i = row / heads % tq, b = row / heads / tq, head = b * heads + h;
+        sizes of = scores(a, q + (head * tq + i) * d, k + head * tk * d, b, h, i, s);
+        double max = -INFINITY, total = 0;
         for (int64_t t = 0; t < tk; t++)
             max = s[t] > max ? s[t] : max;
         for (int64_t t = 0; t < tk; t++)
@@ -259,17 +292,20 @@ static void truth(ck_run *r)
         for (int64_t c = 0; c < d; c++) {
             double sum = 0, mag = 0, squares = 0;
             for (int64_t t = 0; t < tk; t++) {
-                double v = total > 0 ? s[t] / total * at4(&a->v, b, t, h, c) : 0;
-                sum += v;
-                mag += fabs(v);
-                squares += v * v;
+                double x = total > 0 ? s[t] / total * v[(head * tk + t) * d + c] : 0;
+                sum += x;
+                mag += fabs(x);
+                squares += x * x;
             }
             r->truth[row * d + c] = sum;
-            r->mag[row * d + c] = mag * (1 + big); // an error e of a score is a factor 1 + e
-            r->mag[row * d + c] += rounded(a->q.dtype, squares) / ck_attention.sum;
+            r->mag[row * d + c] = mag * (1 + of.mag) // an error e of a score is a factor 1 + e
+                                  + rounded(a, of, squares, sum) / ck_attention.sum;
         }
     }
     free(s);
+    free(q);
+    free(k);
+    free(v);
 }
 
 // 1e-6 of the magnitude: see linear; the exponential adds 2 ulps.
