@@ -111,6 +111,7 @@ section_peers_compiled()
 }
 
 # From the command to the PNG on files of the true size: two pictures in one process, the second finds its models resident.
+# A type twice: the second process finds the plans that the first one timed.
 models=${MODELS:-/dev/shm/atelier-models}
 end_to_end()
 {
@@ -121,7 +122,7 @@ section_e2e_flux()
 {
     python3 "$here/make_model_files.py" "$models" --only flux || return 1
     local dtype status=0
-    for dtype in ${E2E_FLUX:-bf16 fp8}; do
+    for dtype in ${E2E_FLUX:-auto auto fp8}; do
         end_to_end --label "flux1-dev $dtype" --set 17.steps=28 --words 511 examples/flux1-dev.json \
             -- --device cuda:0 --dtype "$dtype" || status=1
     done
@@ -132,9 +133,11 @@ section_e2e_flux()
 section_e2e_sdxl()
 {
     python3 "$here/make_model_files.py" "$models" --only sdxl || return 1
-    local status=0
-    end_to_end --label "sdxl fp16" --set 4.ckpt_name=sd_xl_base_1.0.safetensors --set 5.width=1024 --set 5.height=1024 \
-        examples/sd15.json -- --device cuda:0 --dtype "${E2E_SDXL:-fp16}" || status=1
+    local dtype status=0
+    for dtype in ${E2E_SDXL:-auto auto}; do
+        end_to_end --label "sdxl $dtype" --set 4.ckpt_name=sd_xl_base_1.0.safetensors --set 5.width=1024 \
+            --set 5.height=1024 examples/sd15.json -- --device cuda:0 --dtype "$dtype" || status=1
+    done
     rm -rf "$models/checkpoints"
     return $status
 }
