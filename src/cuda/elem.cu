@@ -107,22 +107,22 @@ __global__ void __launch_bounds__(THREADS) elem_kernel(const slab s, const elem_
 {
     slab_at at = slab_here<E>(s, PIECE);
     if (!at.have) return;
+    const int first = GATED ? B : A, second = GATED ? A : B;
+    bool two = a.in[second] != NULL, gated = GATED && a.in[GATE] != NULL;
+    raw_pieces<E> raw, raw2, raw3;
+    slab_fetch<E>(s, first, a.in[first], a.dtype[first], at, raw);
+    if (two) slab_fetch<E>(s, second, a.in[second], a.dtype[second], at, raw2);
+    if (gated) slab_fetch<E>(s, GATE, a.in[GATE], a.dtype[GATE], at, raw3);
     float x[E][PIECE], y[E][PIECE];
-    slab_load<E>(s, GATED ? B : A, a.in[GATED ? B : A], a.dtype[GATED ? B : A], at, x);
-    int second = GATED ? A : B;
-    bool two = a.in[second] != NULL;
-    if (two) slab_load<E>(s, second, a.in[second], a.dtype[second], at, y);
+    slab_floats<E>(s, first, a.dtype[first], at, raw, x);
     if (ACT) activate_all<E>(x, a.act, a.fast);
-    if (GATED && a.in[GATE]) {
-        float g[E][PIECE];
-        slab_load<E>(s, GATE, a.in[GATE], a.dtype[GATE], at, g);
-        combine_all<E>(x, g, ELEM_MUL);
+    if (gated) {
+        slab_floats<E>(s, GATE, a.dtype[GATE], at, raw3, y);
+        combine_all<E>(x, y, ELEM_MUL);
     }
     if (two) {
-        if (GATED)
-            combine_all<E>(x, y, ELEM_ADD);
-        else
-            combine_all<E>(x, y, a.op);
+        slab_floats<E>(s, second, a.dtype[second], at, raw2, y);
+        combine_all<E>(x, y, GATED ? (int)ELEM_ADD : a.op);
     }
     store_pieces<E>(a.out, a.dtype[OUT], slab_offset(s, OUT, at), s.step[OUT], at.have, x);
 }

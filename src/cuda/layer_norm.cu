@@ -1,9 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // layer_norm.cu - layer and RMS norm with affine and modulation, any floats.
-// Idea: a row is read once into registers, its sums are taken there (two passes over registers: the
-// mean, then the squared distances, so that an offset does not hide the variance), written once.
-// Short rows belong to a warp, longer ones to a block; what is too long or lies at odd addresses
-// goes through memory three times.
+// Idea: a block owns some rows, a thread one piece of eight of each: its factor and term (affine and
+// modulation folded into y = x * a + b) are made once, and its pieces of the rows to come are on
+// their way into shared memory while it works on this one. A row is read once; its sums are two
+// passes over registers, the mean, then the squared distances, so that an offset does not hide the
+// variance. What is too long or lies at odd addresses goes through memory three times.
+// Easy to get wrong: sums of one row may still be read when those of the next are written, so two
+// places take turns: between two uses of one lies a barrier of the other.
+#include "cuda/async.cuh"
 #include "cuda/kernels.h"
 #include "cuda/pieces.cuh"
 
@@ -12,109 +16,135 @@ struct norm_args {
     void *out;
     const float *weight, *bias;
     int64_t xb, xt, ob, ot, scale_b, shift_b; // strides: batch, token
-    unsigned rows, tokens;
+    unsigned rows, tokens, each;              // each: rows a block
     int dim, dx, dout, dscale, dshift;
     float eps;
     bool rms;
 };
 
-enum { NORM_THREADS = 128, NORM_WARPS = NORM_THREADS / 32 };
+// 56 registers: 1152 threads are resident, three rows of 3072
+enum { NORM_REGISTERS = 56, RESIDENT = 1152 };
+enum { NORM_MOST = 768, NORM_WARPS = NORM_MOST / 32 };
 
-// Sum over the WARPS warps that share a row; every thread gets it. `sums` is used once.
-template <int WARPS> __device__ inline float row_sum(float x, float *sums)
+// Sum over the block; every thread gets it. `sums` begins as zeros.
+__device__ inline float row_sum(float x, float *sums)
 {
     x = warp_sum(x);
-    if (WARPS == 1) return x;
     if (threadIdx.x % 32 == 0) sums[threadIdx.x / 32] = x;
     __syncthreads();
     x = 0;
 #pragma unroll
-    for (int w = 0; w < WARPS; w++)
-        x += sums[w];
+    for (unsigned w = 0; w < NORM_WARPS; w += 4) {
+        if (w * 32 >= blockDim.x) break;
+        float4 four = *(const float4 *)(sums + w);
+        x += (four.x + four.y) + (four.z + four.w);
+    }
     return x;
 }
 
-// v *= plus + w
-template <int EACH>
-__device__ inline void scale_by(const void *p, int dtype, int64_t at, int64_t step, int64_t safe,
-                                unsigned have, float plus, float (&v)[EACH][PIECE])
+// y = x * factor + term of this thread's piece in batch b.
+__device__ inline void fold(const norm_args &a, unsigned b, int at, float (&factor)[1][PIECE],
+                            float (&term)[1][PIECE])
 {
-    float w[EACH][PIECE];
-    load_pieces<EACH>(p, dtype, at, step, safe, have, w);
-#pragma unroll
-    for (int e = 0; e < EACH; e++)
+    float x[1][PIECE]; // one at a time: few registers, and the rows are on their way meanwhile
+    if (a.weight) {
+        load_pieces_of(a.weight, at, 0, at, 1, factor);
+    } else {
 #pragma unroll
         for (int k = 0; k < PIECE; k++)
-            v[e][k] *= plus + w[e][k];
-}
-
-// v += w
-template <int EACH>
-__device__ inline void shift_by(const void *p, int dtype, int64_t at, int64_t step, int64_t safe,
-                                unsigned have, float (&v)[EACH][PIECE])
-{
-    float w[EACH][PIECE];
-    load_pieces<EACH>(p, dtype, at, step, safe, have, w);
-#pragma unroll
-    for (int e = 0; e < EACH; e++)
+            factor[0][k] = 1.0f;
+    }
+    if (a.bias) {
+        load_pieces_of(a.bias, at, 0, at, 1, term);
+    } else {
 #pragma unroll
         for (int k = 0; k < PIECE; k++)
-            v[e][k] += w[e][k];
-}
-
-// A row by WARPS warps (1 or all of the block), EACH pieces a thread.
-template <int WARPS, int EACH>
-__global__ void __launch_bounds__(NORM_THREADS) norm_kernel(const norm_args a)
-{
-    __shared__ float sums[2][NORM_WARPS];
-    const int step = WARPS * 32 * PIECE;
-    unsigned row = blockIdx.x;
-    int first = threadIdx.x * PIECE;
-    if (WARPS == 1) {
-        row = row * NORM_WARPS + threadIdx.x / 32;
-        first = threadIdx.x % 32 * PIECE;
-        if (row >= a.rows) return; // whole warps: no barrier in this variant
+            term[0][k] = 0.0f;
     }
-    unsigned b = row / a.tokens, t = row - b * a.tokens;
-    int64_t from = b * a.xb + t * a.xt;
-    unsigned have = 0;
-#pragma unroll
-    for (int e = 0; e < EACH; e++)
-        if (first + e * step < a.dim) have |= 1u << e;
-
-    float v[EACH][PIECE], sum = 0;
-    load_pieces<EACH>(a.x, a.dx, from + first, step, from, have, v);
-    float mean = 0;
-    if (!a.rms) {
-#pragma unroll
-        for (int e = 0; e < EACH; e++)
-#pragma unroll
-            for (int k = 0; k < PIECE; k++)
-                sum += v[e][k];
-        mean = row_sum<WARPS>(sum, sums[0]) / (float)a.dim;
-        sum = 0;
-    }
-#pragma unroll
-    for (int e = 0; e < EACH; e++) {
-        if (!(have >> e & 1)) continue;
+    if (a.scale) {
+        load_pieces<1>(a.scale, a.dscale, b * a.scale_b + at, 0, b * a.scale_b + at, 1, x);
 #pragma unroll
         for (int k = 0; k < PIECE; k++) {
-            v[e][k] -= mean;
-            sum += v[e][k] * v[e][k];
+            factor[0][k] *= 1.0f + x[0][k];
+            term[0][k] *= 1.0f + x[0][k];
         }
     }
-    float r = rsqrtf(row_sum<WARPS>(sum, sums[1]) / (float)a.dim + a.eps);
-#pragma unroll
-    for (int e = 0; e < EACH; e++)
+    if (a.shift) {
+        load_pieces<1>(a.shift, a.dshift, b * a.shift_b + at, 0, b * a.shift_b + at, 1, x);
 #pragma unroll
         for (int k = 0; k < PIECE; k++)
-            v[e][k] *= r;
-    int64_t of_scale = b * a.scale_b, of_shift = b * a.shift_b;
-    if (a.weight) scale_by<EACH>(a.weight, AT_F32, first, step, 0, have, 0.0f, v);
-    if (a.bias) shift_by<EACH>(a.bias, AT_F32, first, step, 0, have, v);
-    if (a.scale) scale_by<EACH>(a.scale, a.dscale, of_scale + first, step, of_scale, have, 1.0f, v);
-    if (a.shift) shift_by<EACH>(a.shift, a.dshift, of_shift + first, step, of_shift, have, v);
-    store_pieces<EACH>(a.out, a.dout, b * a.ob + t * a.ot + first, step, have, v);
+            term[0][k] += x[0][k];
+    }
+}
+
+// This thread's piece of row r on its way into its place of a stage; a group in any case.
+__device__ inline void norm_ask(const norm_args &a, unsigned r, unsigned last, int at, bool wide,
+                                uint4 *place)
+{
+    if (r < last && at < a.dim) {
+        unsigned b = r / a.tokens, t = r - b * a.tokens;
+        int64_t from = b * a.xb + t * a.xt + at;
+        if (wide) {
+            async_copy(place, (const float *)a.x + from);
+            async_copy(place + 1, (const float *)a.x + from + 4);
+        } else {
+            async_copy(place, (const f16 *)a.x + from);
+        }
+    }
+    async_close();
+}
+
+// STAGES rows on their way; a stage is 16 bytes a thread, 32 of f32.
+template <int STAGES> __global__ void __maxnreg__(NORM_REGISTERS) norm_kernel(const norm_args a)
+{
+    extern __shared__ uint4 ring[];
+    __shared__ float4 sums[2][NORM_WARPS / 4];
+    const bool wide = a.dx == AT_F32, mine = (int)threadIdx.x * PIECE < a.dim;
+    const int at = threadIdx.x * PIECE, size = wide ? 2 : 1, stage = blockDim.x * size;
+    unsigned first = blockIdx.x * a.each, last = min(first + a.each, a.rows);
+    unsigned batch = 0xffffffffu, turn = 0;
+    uint4 *place = ring + threadIdx.x * size;
+    float factor[1][PIECE], term[1][PIECE], v[1][PIECE];
+
+#pragma unroll
+    for (int s = 0; s < STAGES - 1; s++)
+        norm_ask(a, first + s, last, at, wide, place + s * stage);
+    if (threadIdx.x < 2 * NORM_WARPS) ((float *)sums)[threadIdx.x] = 0.0f;
+    if (blockDim.x < 2 * NORM_WARPS && threadIdx.x < NORM_WARPS)
+        ((float *)sums)[threadIdx.x + NORM_WARPS] = 0.0f;
+    __syncthreads();
+    for (unsigned r = first; r < last; r++) {
+        unsigned i = r - first, b = r / a.tokens, t = r - b * a.tokens;
+        norm_ask(a, r + STAGES - 1, last, at, wide, place + (i + STAGES - 1) % STAGES * stage);
+        if (b != batch && mine) fold(a, b, at, factor, term);
+        batch = b;
+        async_wait<STAGES - 1>();
+        raw_pieces<1> raw;
+        raw.first[0] = place[i % STAGES * stage];
+        if (wide) raw.more[0] = place[i % STAGES * stage + 1];
+        as_floats<1>(raw, a.dx, mine, v);
+        float sum = 0, mean = 0;
+        if (!a.rms) {
+#pragma unroll
+            for (int k = 0; k < PIECE; k++)
+                sum += v[0][k];
+            mean = row_sum(sum, (float *)sums[turn++ & 1]) / (float)a.dim;
+            sum = 0;
+        }
+#pragma unroll
+        for (int k = 0; k < PIECE; k++) {
+            v[0][k] -= mean;
+            sum += v[0][k] * v[0][k];
+        }
+        if (!mine) sum = 0;
+        sum = row_sum(sum, (float *)sums[turn++ & 1]) / (float)a.dim;
+        float rstd = rsqrtf(sum + a.eps);
+        if (!mine) continue;
+#pragma unroll
+        for (int k = 0; k < PIECE; k++)
+            v[0][k] = v[0][k] * rstd * factor[0][k] + term[0][k];
+        store_pieces<1>(a.out, a.dout, b * a.ob + t * a.ot + at, 0, 1, v);
+    }
 }
 
 // Any length, any address: the same sums over memory, a block a row.
@@ -162,6 +192,8 @@ static bool fits_pieces(const norm_args *a)
            in_pieces(a->weight, NULL, 0) && in_pieces(a->bias, NULL, 0);
 }
 
+enum { SHARED = 46 << 10, CHIP = 132 }; // bytes that a block may have, multiprocessors of an H200
+
 extern "C" cudaError_t at_k_norm(cudaStream_t s, const at_k_norm_in *in)
 {
     const at_view *x = &in->x, *o = &in->out;
@@ -191,23 +223,21 @@ extern "C" cudaError_t at_k_norm(cudaStream_t s, const at_k_norm_in *in)
     a.dshift = in->mod_shift.dtype;
     a.eps = in->eps;
     a.rms = in->rms;
-    unsigned all = a.rows, four = (a.rows + NORM_WARPS - 1) / NORM_WARPS;
-    int pieces = a.dim / PIECE;
-    if (!fits_pieces(&a) || pieces > 8 * NORM_THREADS)
-        norm_plain_kernel<<<all, 256, 0, s>>>(a);
-    else if (pieces <= 2 * 32)
-        norm_kernel<1, 2><<<four, NORM_THREADS, 0, s>>>(a);
-    else if (pieces <= 3 * 32)
-        norm_kernel<1, 3><<<four, NORM_THREADS, 0, s>>>(a);
-    else if (pieces <= 5 * 32)
-        norm_kernel<1, 5><<<four, NORM_THREADS, 0, s>>>(a);
-    else if (pieces <= 2 * NORM_THREADS)
-        norm_kernel<4, 2><<<all, NORM_THREADS, 0, s>>>(a);
-    else if (pieces <= 3 * NORM_THREADS)
-        norm_kernel<4, 3><<<all, NORM_THREADS, 0, s>>>(a);
-    else if (pieces <= 4 * NORM_THREADS)
-        norm_kernel<4, 4><<<all, NORM_THREADS, 0, s>>>(a);
+    unsigned pieces = (unsigned)(a.dim / PIECE), threads = (pieces + 31) / 32 * 32;
+    size_t stage = threads * (a.dx == AT_F32 ? 32 : 16);
+    if (!fits_pieces(&a) || threads > NORM_MOST || 2 * stage > SHARED) {
+        norm_plain_kernel<<<a.rows, 256, 0, s>>>(a);
+        return cudaGetLastError();
+    }
+    // as many blocks as are resident on a large chip, all with the same number of rows
+    unsigned most = CHIP * (RESIDENT / threads);
+    a.each = (a.rows + most - 1) / most;
+    unsigned blocks = (a.rows + a.each - 1) / a.each;
+    if (a.each == 1)
+        norm_kernel<1><<<blocks, threads, stage, s>>>(a);
+    else if (a.each == 2 || 4 * stage > SHARED)
+        norm_kernel<2><<<blocks, threads, 2 * stage, s>>>(a);
     else
-        norm_kernel<4, 8><<<all, NORM_THREADS, 0, s>>>(a);
+        norm_kernel<4><<<blocks, threads, 4 * stage, s>>>(a);
     return cudaGetLastError();
 }

@@ -103,24 +103,37 @@ __device__ inline int64_t slab_offset(const slab &s, int v, const slab_at &at)
     return offset;
 }
 
-// This thread's pieces of view v.
+// Asks for this thread's pieces of view v; of a view with one element a row, for that element.
 template <int E>
-__device__ inline void slab_load(const slab &s, int v, const void *p, int dtype, const slab_at &at,
-                                 float (&x)[E][PIECE])
+__device__ inline void slab_fetch(const slab &s, int v, const void *p, int dtype, const slab_at &at,
+                                  raw_pieces<E> &raw)
 {
     int64_t offset = slab_offset(s, v, at);
     if (s.one[v]) {
 #pragma unroll
         for (int e = 0; e < E; e++) {
-            float one = at.have >> e & 1 ? one_at(p, dtype, offset + e * s.step[v]) : 0.0f;
-#pragma unroll
-            for (int k = 0; k < PIECE; k++)
-                x[e][k] = one;
+            int64_t i = at.have >> e & 1 ? offset + e * s.step[v] : offset;
+            raw.first[e].x = dtype == AT_F32 ? ((const uint32_t *)p)[i] : ((const uint16_t *)p)[i];
         }
-        return;
+    } else { // the first row is there, or none is and the caller has gone
+        fetch_pieces<E>(p, dtype, offset, s.step[v], offset, at.have, raw);
     }
-    // the first row is there, or none is and the caller has gone
-    load_pieces<E>(p, dtype, offset, s.step[v], offset, at.have, x);
+}
+
+// What was fetched, as floats.
+template <int E>
+__device__ inline void slab_floats(const slab &s, int v, int dtype, const slab_at &at,
+                                   raw_pieces<E> &raw, float (&x)[E][PIECE])
+{
+    if (s.one[v]) { // spread over the piece
+#pragma unroll
+        for (int e = 0; e < E; e++) {
+            uint32_t one = raw.first[e].x;
+            if (dtype != AT_F32) one |= one << 16;
+            raw.first[e] = raw.more[e] = make_uint4(one, one, one, one);
+        }
+    }
+    as_floats<E>(raw, dtype, at.have, x);
 }
 
 #endif
