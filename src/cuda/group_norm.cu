@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // group_norm.cu - group norm over [batch, pixels, channels] with an added vector before it and an
 // activation behind it.
-// Idea: two streaming passes with the same split of pixels into chunks, one block a chunk. A thread
-// owns eight neighbouring channels for all its pixels, so sums and the final y = x * a + b live in
-// registers and groups matter only when a block is done. The last block of a sample to finish
-// merges all chunks into a table of (a, b) per channel; the second pass walks each chunk backwards,
-// because its end is what the L2 cache still holds.
+// Idea: one block a chunk of pixels. A thread owns eight neighbouring channels for all its pixels, so
+// sums and the final y = x * a + b live in registers and groups matter only when a block is done.
+// Where all chunks fit the shared memories of the device, one launch reads each pixel once: blocks
+// give their sums, wait for each other, and write. Larger maps take two streaming passes: the last
+// block of a sample to finish merges all chunks into a table of (a, b) per channel, and the second
+// pass walks each chunk backwards, because its end is what the L2 cache still holds.
 // Easy to get wrong:
 //   - sums are taken about each channel's first value and merged as (mean, squared distances)
 //     (Chan, Golub, LeVeque 1979), so that an offset does not hide the variance
@@ -54,86 +55,75 @@ __device__ inline int64_t chunk_begin(int64_t pixels, int chunk, int chunks)
     return pixels * chunk / chunks;
 }
 
-static __device__ unsigned gn_finished[MOST_BATCH]; // blocks of a sample that are done; 0 between launches
-
 struct gn_sums_in {
     int64_t xb, xp, pixels;
     int channels, groups, columns, rows; // columns = channels / VEC
     gn_add add;
     const float *weight, *bias;
     float eps;
-    float2 *partial; // [batch, chunks, groups]: mean, sum of squared distances
-    float2 *table;   // [batch, channels]: y = x * a + b
+    float2 *partial; // [batch, groups, chunks]: mean, sum of squared distances
+    float2 *table;   // [batch, channels]: y = x * a + b; of the two passes
 };
 
-// What the last block of a sample does: all chunks' (mean, distances) into (a, b) of each channel.
-__device__ inline void finish_sample(const gn_sums_in &p, int64_t b, int chunks, float2 *shared)
+// A block's place: one chunk of one sample's pixels, and each thread's channels and rows of pixels in it.
+struct gn_place {
+    int chunk, chunks, row, column;
+    int64_t b, first, last;
+};
+
+__device__ inline gn_place place_of(int64_t pixels, int columns)
 {
-    int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, warps = blockDim.x >> 5;
-    int per = p.channels / p.groups;
-    float count = (float)p.pixels;
-    for (int g = warp; g < p.groups; g += warps) {
-        const float2 *from = p.partial + b * chunks * p.groups + g;
-        float pivot = __ldcg(&from->x), s = 0, q = 0, m = 0;
-        for (int i = lane; i < chunks; i += 32) {
-            float2 c = __ldcg(from + (int64_t)i * p.groups);
-            float n = (float)(chunk_begin(p.pixels, i + 1, chunks) - chunk_begin(p.pixels, i, chunks));
-            float d = c.x - pivot;
-            s += n * d;
-            q += n * d * d;
-            m += c.y;
-        }
-        s = warp_sum(s);
-        q = warp_sum(q);
-        m = warp_sum(m);
-        float apart = q - s * s / count;
-        float var = (m + (float)per * (apart > 0 ? apart : 0)) / (count * (float)per);
-        if (!lane) shared[g] = make_float2(pivot + s / count, rsqrtf(var + p.eps));
-    }
-    __syncthreads();
-    for (int c = threadIdx.x; c < p.channels; c += blockDim.x) {
-        float2 s = shared[c / per];
-        float a = p.weight ? s.y * p.weight[c] : s.y;
-        float shift = (add_at(p.add, b, c) - s.x) * a;
-        p.table[b * p.channels + c] = make_float2(a, p.bias ? shift + p.bias[c] : shift);
-    }
+    gn_place w;
+    w.chunk = blockIdx.x;
+    w.chunks = gridDim.x;
+    w.b = blockIdx.y;
+    w.first = chunk_begin(pixels, w.chunk, w.chunks);
+    w.last = chunk_begin(pixels, w.chunk + 1, w.chunks);
+    w.row = threadIdx.x / columns;
+    w.column = threadIdx.x - w.row * columns;
+    return w;
 }
 
-template <class T> __global__ void __launch_bounds__(THREADS) gn_fast_sums(const T *x, gn_sums_in p)
+// Sums of the chunk for each channel into shared [rows, channels]; with a slab, the pixels into it too.
+template <class T>
+__device__ inline void take_sums(const T *x, const gn_sums_in &p, const gn_place &w, float2 *shared,
+                                 vec<T, VEC> *slab)
 {
-    __shared__ float2 shared[THREADS * VEC]; // [rows, channels], then (mean, distances) of channels
-    __shared__ bool last_one;
-    int chunk = blockIdx.x, chunks = gridDim.x, per = p.channels / p.groups;
-    int64_t b = blockIdx.y;
-    int64_t first = chunk_begin(p.pixels, chunk, chunks), last = chunk_begin(p.pixels, chunk + 1, chunks);
-    int row = threadIdx.x / p.columns, column = threadIdx.x - row * p.columns;
-    const T *base = x + b * p.xb;
-    if (row < p.rows) {
-        float pivot[VEC], sum[VEC] = {}, square[VEC] = {};
-        base += column * VEC;
-        load<T, VEC>(base, pivot);
-        for (int64_t at = first + row; at < last; at += p.rows * DEPTH) {
-            vec<T, VEC> v[DEPTH];
+    if (w.row >= p.rows) return;
+    float pivot[VEC], sum[VEC] = {}, square[VEC] = {};
+    const T *base = x + w.b * p.xb + w.column * VEC;
+    load<T, VEC>(base, pivot);
+    for (int64_t at = w.first + w.row; at < w.last; at += p.rows * DEPTH) {
+        vec<T, VEC> v[DEPTH];
 #pragma unroll
-            for (int i = 0; i < DEPTH; i++) {
-                int64_t pixel = at + i * p.rows; // past the end: pixel 0 is the pivot and adds nothing
-                v[i] = *(const vec<T, VEC> *)(base + (pixel < last ? pixel : 0) * p.xp);
-            }
-#pragma unroll
-            for (int i = 0; i < DEPTH; i++)
-#pragma unroll
-                for (int k = 0; k < VEC; k++) {
-                    float d = to_f32(v[i].v[k]) - pivot[k];
-                    sum[k] += d;
-                    square[k] += d * d;
-                }
+        for (int i = 0; i < DEPTH; i++) {
+            int64_t pixel = at + i * p.rows; // past the end: pixel 0 is the pivot and adds nothing
+            v[i] = *(const vec<T, VEC> *)(base + (pixel < w.last ? pixel : 0) * p.xp);
         }
 #pragma unroll
-        for (int k = 0; k < VEC; k++)
-            shared[row * p.channels + column * VEC + k] = make_float2(sum[k], square[k]);
+        for (int i = 0; i < DEPTH; i++) {
+            int64_t pixel = at + i * p.rows;
+            if (slab && pixel < w.last) slab[(pixel - w.first) * p.columns + w.column] = v[i];
+#pragma unroll
+            for (int k = 0; k < VEC; k++) {
+                float d = to_f32(v[i].v[k]) - pivot[k];
+                sum[k] += d;
+                square[k] += d * d;
+            }
+        }
     }
+#pragma unroll
+    for (int k = 0; k < VEC; k++)
+        shared[w.row * p.channels + w.column * VEC + k] = make_float2(sum[k], square[k]);
+}
+
+// The block's sums into (mean, squared distances) of each group, for everybody to see.
+template <class T>
+__device__ inline void give_partial(const T *x, const gn_sums_in &p, const gn_place &w, float2 *shared)
+{
+    int per = p.channels / p.groups, lane = threadIdx.x & 31, warps = blockDim.x >> 5;
+    float n = (float)(w.last - w.first);
     __syncthreads();
-    float n = (float)(last - first);
     for (int c = threadIdx.x; c < p.channels; c += blockDim.x) {
         float s = 0, q = 0;
         for (int r = 0; r < p.rows; r++) {
@@ -141,11 +131,10 @@ template <class T> __global__ void __launch_bounds__(THREADS) gn_fast_sums(const
             q += shared[r * p.channels + c].y;
         }
         float far = q - s * s / n;
-        float mean = to_f32(x[b * p.xb + c]) + add_at(p.add, b, c) + s / n;
+        float mean = to_f32(x[w.b * p.xb + c]) + add_at(p.add, w.b, c) + s / n;
         shared[c] = make_float2(mean, far > 0 ? far : 0);
     }
     __syncthreads();
-    int lane = threadIdx.x & 31, warps = blockDim.x >> 5;
     for (int g = threadIdx.x >> 5; g < p.groups; g += warps) {
         const float2 *from = shared + g * per;
         float pivot = from[0].x, s = 0, q = 0, m = 0;
@@ -160,19 +149,88 @@ template <class T> __global__ void __launch_bounds__(THREADS) gn_fast_sums(const
         m = warp_sum(m);
         float apart = q - s * s / (float)per;
         if (!lane)
-            p.partial[(b * chunks + chunk) * p.groups + g] =
+            p.partial[(w.b * p.groups + g) * w.chunks + w.chunk] =
                 make_float2(pivot + s / (float)per, m + n * (apart > 0 ? apart : 0));
     }
     __threadfence();
     __syncthreads();
+}
+
+// All chunks of a sample into shared[group] = (mean, 1 / deviation), when their partials are there.
+__device__ inline void merge_chunks(const gn_sums_in &p, int64_t b, int chunks, float2 *shared)
+{
+    int lane = threadIdx.x & 31, warps = blockDim.x >> 5, per = p.channels / p.groups;
+    float count = (float)p.pixels;
+    for (int g = threadIdx.x >> 5; g < p.groups; g += warps) {
+        const float2 *from = p.partial + (b * p.groups + g) * chunks;
+        float pivot = __ldcg(&from->x), s = 0, q = 0, m = 0;
+        for (int i = lane; i < chunks; i += 32) {
+            float2 c = __ldcg(from + i);
+            float n = (float)(chunk_begin(p.pixels, i + 1, chunks) - chunk_begin(p.pixels, i, chunks));
+            float d = c.x - pivot;
+            s += n * d;
+            q += n * d * d;
+            m += c.y;
+        }
+        s = warp_sum(s);
+        q = warp_sum(q);
+        m = warp_sum(m);
+        float apart = q - s * s / count;
+        float var = (m + (float)per * (apart > 0 ? apart : 0)) / (count * (float)per);
+        if (!lane) shared[g] = make_float2(pivot + s / count, rsqrtf(var + p.eps));
+    }
+    __syncthreads();
+}
+
+// y = x * a + b of one channel.
+__device__ inline float2 affine_of(const gn_sums_in &p, int64_t b, int c, const float2 *stats)
+{
+    float2 s = stats[c / (p.channels / p.groups)];
+    float a = p.weight ? s.y * p.weight[c] : s.y;
+    float shift = (add_at(p.add, b, c) - s.x) * a;
+    return make_float2(a, p.bias ? shift + p.bias[c] : shift);
+}
+
+static __device__ unsigned gn_finished[MOST_BATCH]; // blocks of a sample that are done; 0 between launches
+static __device__ unsigned gn_round[MOST_BATCH];    // how often a sample's blocks have met
+
+// The first of two passes.
+template <class T> __global__ void __launch_bounds__(THREADS) gn_fast_sums(const T *x, gn_sums_in p)
+{
+    __shared__ float2 shared[THREADS * VEC];
+    __shared__ bool last_one;
+    gn_place w = place_of(p.pixels, p.columns);
+    take_sums<T>(x, p, w, shared, NULL);
+    give_partial<T>(x, p, w, shared);
     if (!threadIdx.x) {
-        last_one = atomicAdd(&gn_finished[b], 1u) == (unsigned)chunks - 1;
-        if (last_one) gn_finished[b] = 0;
+        last_one = atomicAdd(&gn_finished[w.b], 1u) == (unsigned)w.chunks - 1;
+        if (last_one) gn_finished[w.b] = 0;
     }
     __syncthreads();
     if (!last_one) return;
     __threadfence();
-    finish_sample(p, b, chunks, shared);
+    merge_chunks(p, w.b, w.chunks, shared);
+    for (int c = threadIdx.x; c < p.channels; c += blockDim.x)
+        p.table[w.b * p.channels + c] = affine_of(p, w.b, c, shared);
+}
+
+// Waits for all blocks of the sample; all of them must be on the device at once (a cooperative launch).
+__device__ inline void meet(int64_t b, unsigned blocks)
+{
+    if (!threadIdx.x) {
+        unsigned round = atomicAdd(&gn_round[b], 0u);
+        __threadfence(); // the round is known before this block counts
+        if (atomicAdd(&gn_finished[b], 1u) == blocks - 1) {
+            gn_finished[b] = 0;
+            __threadfence();
+            atomicAdd(&gn_round[b], 1u);
+        } else {
+            while (*(volatile unsigned *)&gn_round[b] == round) {
+            }
+        }
+        __threadfence();
+    }
+    __syncthreads();
 }
 
 // SiLU for 16-bit results: the fast exponential's error lies far below their rounding.
@@ -181,6 +239,40 @@ template <class O, int ACT> __device__ inline float gn_act(float y, int act)
     if (ACT == 0) return y;
     if (ACT == 1) return sizeof(O) == 2 ? __fdividef(y, 1.0f + __expf(-y)) : activate(y, 1);
     return activate(y, act);
+}
+
+// One pass: the chunk waits in shared memory until all chunks' sums are known. ACT: 0 none, 1 SiLU, 2 as
+// `act` says.
+template <class T, class O, int ACT>
+__global__ void __launch_bounds__(THREADS, 1)
+    gn_whole(const T *x, gn_sums_in p, O *out, int64_t ob, int64_t op, int act)
+{
+    extern __shared__ uint4 slab_bytes[]; // [pixels of the chunk, columns]
+    __shared__ float2 shared[THREADS * VEC];
+    vec<T, VEC> *slab = (vec<T, VEC> *)slab_bytes;
+    gn_place w = place_of(p.pixels, p.columns);
+    take_sums<T>(x, p, w, shared, slab);
+    give_partial<T>(x, p, w, shared);
+    meet(w.b, (unsigned)w.chunks);
+    merge_chunks(p, w.b, w.chunks, shared);
+    if (w.row >= p.rows) return;
+    float a[VEC], shift[VEC];
+#pragma unroll
+    for (int k = 0; k < VEC; k++) {
+        float2 t = affine_of(p, w.b, w.column * VEC + k, shared);
+        a[k] = t.x;
+        shift[k] = t.y;
+    }
+    out += w.b * ob + w.column * VEC;
+    // Each thread meets the pixels that it put there itself.
+    for (int64_t at = w.first + w.row; at < w.last; at += p.rows) {
+        vec<T, VEC> v = slab[(at - w.first) * p.columns + w.column];
+        float y[VEC];
+#pragma unroll
+        for (int k = 0; k < VEC; k++)
+            y[k] = gn_act<O, ACT>(fmaf(to_f32(v.v[k]), a[k], shift[k]), act);
+        store<O, VEC>(out + at * op, y);
+    }
 }
 
 // ACT: 0 none, 1 SiLU, 2 as `act` says.
@@ -248,35 +340,77 @@ static int gn_fast_chunks(int64_t batch, int64_t pixels, int64_t channels)
     return n < 1 ? 1 : (int)n;
 }
 
-template <class T, class O> static cudaError_t gn_fast(cudaStream_t s, const at_k_group_norm_in *a)
+static gn_sums_in sums_in(const at_k_group_norm_in *a)
 {
-    const at_view *x = &a->x, *o = &a->out;
-    unsigned b = (unsigned)x->shape[0];
-    int channels = (int)x->shape[2], columns = channels / VEC, rows = THREADS / columns;
-    int64_t pixels = x->shape[1];
-    int chunks = gn_fast_chunks(b, pixels, channels);
-    float2 *partial = (float2 *)a->partial;
-    // The table lies first: its rows are read in pieces of 16 bytes.
+    const at_view *x = &a->x;
+    float2 *scratch = (float2 *)a->partial;
     gn_sums_in in = {.xb = x->stride[0],
                      .xp = x->stride[1],
-                     .pixels = pixels,
-                     .channels = channels,
+                     .pixels = x->shape[1],
+                     .channels = (int)x->shape[2],
                      .groups = a->groups,
-                     .columns = columns,
-                     .rows = rows,
+                     .columns = (int)x->shape[2] / VEC,
+                     .rows = THREADS / ((int)x->shape[2] / VEC),
                      .add = {a->add.data, a->add.dtype, a->add.shape[0] > 1 ? a->add.stride[0] : 0},
                      .weight = a->weight,
                      .bias = a->bias,
-                     .eps = a->eps,
-                     .partial = partial + (int64_t)b * channels,
-                     .table = partial};
-    unsigned threads = (unsigned)(columns * rows + 31) / 32 * 32;
+                     .eps = a->eps};
+    // The table lies first: its rows are read in pieces of 16 bytes.
+    in.table = scratch;
+    in.partial = scratch + x->shape[0] * x->shape[2];
+    return in;
+}
+
+// How many blocks one pass takes for each sample; 0: its chunks do not fit the device's shared memory.
+static int gn_whole_chunks(const at_k_group_norm_in *a, size_t element, size_t *shared)
+{
+    int device = 0, blocks = 0, most = 0, cooperative = 0;
+    int64_t b = a->x.shape[0], pixels = a->x.shape[1], c = a->x.shape[2];
+    if (cudaGetDevice(&device) != cudaSuccess ||
+        cudaDeviceGetAttribute(&blocks, cudaDevAttrMultiProcessorCount, device) != cudaSuccess ||
+        cudaDeviceGetAttribute(&cooperative, cudaDevAttrCooperativeLaunch, device) != cudaSuccess ||
+        cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device) != cudaSuccess)
+        return 0;
+    int64_t chunks = blocks / b, rows = THREADS / (c / VEC);
+    if (!cooperative || chunks < 1) return 0;
+    if (chunks > MOST_CHUNKS) chunks = MOST_CHUNKS;
+    if (chunks > pixels / rows) chunks = pixels / rows ? pixels / rows : 1;
+    *shared = (size_t)((pixels + chunks - 1) / chunks * c) * element;
+    size_t fixed = sizeof(float2) * THREADS * VEC + 1024;
+    return *shared + fixed <= (size_t)most ? (int)chunks : 0;
+}
+
+template <class T, class O, int ACT>
+static cudaError_t gn_run_whole(cudaStream_t s, const at_k_group_norm_in *a, int chunks, size_t shared)
+{
+    gn_sums_in in = sums_in(a);
+    const T *x = (const T *)a->x.data;
+    O *out = (O *)a->out.data;
+    int64_t ob = a->out.stride[0], op = a->out.stride[1];
+    int act = a->act;
+    void *args[] = {&x, &in, &out, &ob, &op, &act};
+    const void *kernel = (const void *)gn_whole<T, O, ACT>;
+    unsigned threads = (unsigned)(in.columns * in.rows + 31) / 32 * 32;
+    cudaError_t e =
+        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared);
+    if (e != cudaSuccess) return e;
+    return cudaLaunchCooperativeKernel(kernel, dim3((unsigned)chunks, (unsigned)a->x.shape[0]),
+                                       dim3(threads), args, shared, s);
+}
+
+template <class T, class O> static cudaError_t gn_two_passes(cudaStream_t s, const at_k_group_norm_in *a)
+{
+    const at_view *x = &a->x, *o = &a->out;
+    unsigned b = (unsigned)x->shape[0];
+    int chunks = gn_fast_chunks(b, x->shape[1], x->shape[2]);
+    gn_sums_in in = sums_in(a);
+    unsigned threads = (unsigned)(in.columns * in.rows + 31) / 32 * 32;
     dim3 grid((unsigned)chunks, b);
     gn_fast_sums<T><<<grid, threads, 0, s>>>((const T *)x->data, in);
 #define APPLY(ACT)                                                                                 \
     gn_fast_apply<T, O, ACT><<<grid, threads, 0, s>>>(                                             \
         (const T *)x->data, x->stride[0], x->stride[1], (O *)o->data, o->stride[0], o->stride[1],  \
-        pixels, channels, columns, rows, partial, a->act)
+        in.pixels, in.channels, in.columns, in.rows, in.table, a->act)
     if (a->act == 0)
         APPLY(0);
     else if (a->act == 1)
@@ -285,6 +419,20 @@ template <class T, class O> static cudaError_t gn_fast(cudaStream_t s, const at_
         APPLY(2);
 #undef APPLY
     return cudaGetLastError();
+}
+
+template <class T, class O> static cudaError_t gn_fast(cudaStream_t s, const at_k_group_norm_in *a)
+{
+    size_t shared = 0;
+    int chunks = gn_whole_chunks(a, sizeof(T), &shared);
+    cudaError_t e = cudaErrorInvalidValue;
+    if (chunks)
+        e = a->act == 0 ? gn_run_whole<T, O, 0>(s, a, chunks, shared)
+            : a->act == 1 ? gn_run_whole<T, O, 1>(s, a, chunks, shared)
+                          : gn_run_whole<T, O, 2>(s, a, chunks, shared);
+    if (e == cudaSuccess) return e;
+    if (chunks) (void)cudaGetLastError(); // a device that cannot hold all blocks at once
+    return gn_two_passes<T, O>(s, a);
 }
 
 // --- any shape, any stride ---------------------------------------------------------------------
@@ -383,7 +531,7 @@ extern "C" size_t at_k_group_norm_scratch(int64_t batch, int64_t pixels, int64_t
 {
     int64_t plain = batch * groups * gn_plain_chunks(pixels), fast = 0;
     if (gn_is_fast(batch, channels, groups))
-        fast = batch * (channels + (int64_t)groups * gn_fast_chunks(batch, pixels, channels));
+        fast = batch * (channels + (int64_t)groups * MOST_CHUNKS);
     return sizeof(float2) * (size_t)(fast > plain ? fast : plain);
 }
 

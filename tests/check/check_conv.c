@@ -65,6 +65,20 @@ static const conv_row rows[] = {
     {2, 16, 16, 64, 96, 1, 1, AT_F32, AT_F16, AT_F32, BIAS | RESIDUAL | PACK},
     {2, 16, 16, 96, 64, 3, 1, AT_BF16, AT_F16, AT_BF16, BIAS | PACK},
     {1, 9, 7, 48, 64, 3, 1, AT_BF16, AT_F16, AT_BF16, BIAS | UP | PACK},
+    // what a GPU's library has whole, in phases, and to a few channels
+    {2, 18, 14, 64, 96, 3, 1, AT_F16, AT_F16, AT_F16, BIAS | RESIDUAL | PACK},
+    {2, 18, 14, 96, 64, 3, 1, AT_BF16, AT_BF16, AT_BF16, BIAS | RESIDUAL | PACK},
+    {1, 12, 12, 64, 64, 3, 1, AT_F16, AT_F16, AT_F16, BIAS | PACK, AT_ACT_SILU},
+    {1, 12, 12, 64, 64, 3, 1, AT_F16, AT_F16, AT_F16, RESIDUAL | PACK},
+    {1, 20, 20, 64, 64, 3, 2, AT_F16, AT_F16, AT_F16, BIAS | ASYM | PACK},
+    {1, 17, 16, 8, 64, 3, 1, AT_F32, AT_F16, AT_F16, BIAS | PACK},
+    {2, 12, 10, 64, 64, 3, 1, AT_F16, AT_F16, AT_F16, BIAS | UP | PACK},
+    {1, 11, 13, 128, 64, 3, 1, AT_BF16, AT_BF16, AT_BF16, BIAS | UP | PACK},
+    {1, 9, 7, 64, 64, 3, 1, AT_BF16, AT_BF16, AT_BF16, BIAS | UP | RESIDUAL | PACK, AT_ACT_SILU},
+    {1, 13, 21, 128, 3, 3, 1, AT_BF16, AT_BF16, AT_F32, BIAS | PACK},
+    {2, 9, 10, 320, 4, 3, 1, AT_F16, AT_F16, AT_F16, BIAS | PACK},
+    {1, 6, 40, 24, 1, 3, 1, AT_F16, AT_F16, AT_F32, NO_PAD | PACK},
+    {1, 16, 16, 64, 32, 3, 1, AT_BF16, AT_BF16, AT_F32, BIAS | PACK},
     {2, 10, 12, 64, 40, 3, 1, AT_F32, AT_F16, AT_F32, BIAS | PACK | INT8},
     {1, 9, 7, 96, 64, 3, 2, AT_F32, AT_F16, AT_F32, BIAS | RESIDUAL | PACK | INT8},
     {1, 9, 9, 64, 64, 3, 1, AT_BF16, AT_F16, AT_BF16, BIAS | UP | PACK | INT8, AT_ACT_SILU},
@@ -181,6 +195,14 @@ static void pixel(const at_conv2d_args *a, const int64_t p[4], double *sum, doub
         }
 }
 
+// Taps that meet the same pixel of a doubled picture may be summed and the sum rounded: as
+// ck_bf16_error, in x's format.
+static double phase_error(const at_conv2d_args *a, const ck_q8 *q)
+{
+    if (!a->upsample2x || a->x.dtype == AT_F32) return 0;
+    return 6 * (a->x.dtype == AT_BF16 ? 0x1p-9 : 0x1p-12) / sqrt(3) * sqrt(q->xw2);
+}
+
 static void truth(ck_run *r)
 {
     const at_conv2d_args *a = &r->a.conv2d;
@@ -196,6 +218,7 @@ static void truth(ck_run *r)
         ck_q8 q = {0};
         pixel(a, p, &sum, &mag, &q);
         mag += ck_bf16_error(&q, a->x.dtype, a->w.v.dtype) / ck_conv2d.sum;
+        mag += phase_error(a, &q) / ck_conv2d.sum;
         if (a->int8) {
             q.most_x = most; // one step for a block of pixels, at most that of the picture
             mag += ck_q8_error(&q) / ck_conv2d.sum;
