@@ -109,6 +109,7 @@ static at_status run(void *options, const at_arg_list *operands)
 
     AT_TRY(at_workflow_read(operands->items[0], &text, &bytes));
     if (o->trace) AT_TRY(at_trace_check(o->trace));
+    double began = at_now();
     AT_TRY(at_common_open(&o->common, &engine));
     at_sink sink = at_progress_sink(&progress, o->progress);
     const at_device *device = at_engine_env(engine)->device;
@@ -123,6 +124,7 @@ static at_status run(void *options, const at_arg_list *operands)
                   .target_count = o->targets.count,
                   .sink = &sink};
     if (o->trace) at_device_trace_start(at_trace_level_of(o->trace_level));
+    if (o->trace) at_trace_end(began, "load", "open the engine");
     st = at_engine_run(engine, &job, &result);
     at_progress_end(&progress);
     if (o->trace) st = finish_trace(o->trace, st);

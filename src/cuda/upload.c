@@ -113,6 +113,7 @@ static void *reader(void *arg)
         size_t at, n;
         int error;
         cudaError_t cuda;
+        double began;
         while (!u->first || !u->row_count)
             pthread_cond_wait(&u->work, &u->lock);
         at_cuda_transfer *t = take_piece(u, &at, &n);
@@ -120,7 +121,9 @@ static void *reader(void *arg)
         u->row_first = (u->row_first + 1) % SLOTS;
         u->row_count--;
         pthread_mutex_unlock(&u->lock);
+        began = at_trace_begin();
         send_piece(u, t, at, n, &u->slots[i], &error, &cuda);
+        at_trace_end_bytes(began, "upload", (double)n, "read and send");
         pthread_mutex_lock(&u->lock);
         u->row[(u->row_first + u->row_count++) % SLOTS] = i;
         end_piece(u, t, n, error, cuda);
@@ -233,7 +236,9 @@ at_status at_cuda_transfer_join(at_cuda *g, at_cuda_transfer *t)
     at_status st = AT_OK;
 
     if (t->joined) return AT_OK;
+    double began = at_trace_begin();
     wait_queued(g->uploader, t);
+    at_trace_end_bytes(began, "upload", (double)t->bytes, "wait for a weight");
     if (t->error > 0)
         AT_TRY(at_fail(AT_EIO, "%s: reading a weight's file: %s", g->dev.name, strerror(t->error)));
     if (t->error < 0)
