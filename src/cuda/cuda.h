@@ -37,6 +37,7 @@ typedef struct at_cuda {
     at_cuda_tuned *tuned;       // of linear_tune.c; NULL until the first plan
     at_cuda_uploader *uploader; // NULL before the first upload
     at_residency weights;
+    unsigned long streaming; // 1 + the epoch in which weights of the model at work last left
     bool recording; // a CUDA graph is being captured: no host copies, no plan making, no waiting
     int recordings; // that live
     cudaEvent_t rounds[2]; // of throttle

@@ -46,14 +46,22 @@ void at_residency_remove(at_residency *r, at_resident *x)
     x->newer = x->older = NULL;
 }
 
-at_resident *at_residency_victim(const at_residency *r, unsigned long epoch, bool idle)
+static bool may_go(const at_resident *x, size_t like)
+{
+    return !x->busy && (!like || x->bytes == like);
+}
+
+at_resident *at_residency_victim(const at_residency *r, unsigned long epoch, bool idle, size_t like)
 {
     if (idle) {
         for (at_resident *x = r->oldest; x; x = x->newer)
-            if (x->epoch != epoch && !x->busy) return x;
+            if (x->epoch != epoch && may_go(x, like)) return x;
         return NULL;
     }
     for (at_resident *x = r->newest; x; x = x->older)
-        if (x->tick + AT_RESIDENT_NOW <= r->tick && !x->busy) return x;
+        if (x->tick + AT_RESIDENT_NOW <= r->tick && !x->wanted && may_go(x, like)) return x;
+    // What was brought ahead and is still not used may be for something that never comes.
+    for (at_resident *x = like ? NULL : r->newest; x; x = x->older)
+        if (x->tick + AT_RESIDENT_NOW <= r->tick && x->wanted && may_go(x, like)) return x;
     return NULL;
 }

@@ -21,7 +21,8 @@ typedef struct at_resident {
     size_t bytes;
     unsigned long epoch; // the piece of work that touched it last
     uint64_t tick;
-    bool busy; // must not go
+    bool busy;   // must not go
+    bool wanted; // brought ahead and not used yet: goes last
 } at_resident;
 
 typedef struct at_residency {
@@ -33,7 +34,9 @@ typedef struct at_residency {
 void at_residency_add(at_residency *r, at_resident *x, unsigned long epoch); // as touched now
 void at_residency_touch(at_residency *r, at_resident *x, unsigned long epoch);
 void at_residency_remove(at_residency *r, at_resident *x);
-// Who goes next, still in the list; NULL: nobody. idle: only what `epoch` has not touched.
-at_resident *at_residency_victim(const at_residency *r, unsigned long epoch, bool idle);
+// Who goes next, still in the list; NULL: nobody. idle: only what `epoch` has not touched. like: only who has so many
+// bytes (whose block can be taken as it is); 0: any.
+at_resident *at_residency_victim(const at_residency *r, unsigned long epoch, bool idle,
+                                 size_t like);
 
 #endif

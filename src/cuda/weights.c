@@ -5,6 +5,8 @@
 // Forms stay until the weight dies or their room is wanted (residency.h): then they are made again
 // when they are asked for again. Stored bytes may be on their way before anybody asks (prefetch).
 // A part of a weight has no slot: its form lives for one call.
+// The order in which weights are asked for is remembered: where a model does not fit, what comes next is
+// brought into the room of what was just used, while the device computes.
 // Easy to get wrong: whoever remembers a form's address (a recording) must look at dev.moved; making a
 // form takes memory, and that may send other forms away, so what is being made from is busy.
 // Ownership: forms belong to the list in the slot; one lock guards all lists and residencies, and is
@@ -34,10 +36,16 @@ typedef struct form {
 typedef struct forms {
     const void *tag; // &the_tag: another backend's slot has something else here
     form *first;
+    // A ring in the order in which weights were asked for last; before NULL: not in it.
+    struct forms *before, *after;
+    at_wview source;
 } forms;
 
 static const char the_tag;
 static pthread_mutex_t g_lock = PTHREAD_MUTEX_INITIALIZER;
+
+enum { AT_CUDA_GPUS = 16, AHEAD_BYTES = 512 << 20, AHEAD_WEIGHTS = 64 };
+static forms *g_last[AT_CUDA_GPUS]; // what each GPU asked for last
 
 static void lock(void)
 {
@@ -77,6 +85,8 @@ static void unlink_form(form *f)
     at_residency_remove(&f->owner->weights, &f->here);
 }
 
+static void leave_order(forms *l);
+
 // Unlinked already.
 static void free_form(form *f)
 {
@@ -97,6 +107,9 @@ static void forms_free(void *data)
         cudaSetDevice(f->owner->ordinal);
         free_form(f);
     }
+    lock();
+    leave_order(l);
+    unlock();
     at_free(l);
 }
 
@@ -148,11 +161,44 @@ static form *add_form(at_cuda *g, forms *l, const at_view *v, int kind, size_t b
     return f;
 }
 
-// --- going -------------------------------------------------------------------------------------------
-static bool send_away(at_cuda *g, bool idle, size_t *freed)
+// --- the order of wishes -----------------------------------------------------------------------------
+// Locked.
+static void leave_order(forms *l)
 {
+    if (!l->before) return;
+    l->before->after = l->after;
+    l->after->before = l->before;
+    for (int i = 0; i < AT_CUDA_GPUS; i++)
+        if (g_last[i] == l) g_last[i] = l->before == l ? NULL : l->before;
+    l->before = l->after = NULL;
+}
+
+// Locked: l was asked for behind what this GPU asked for last. A forward asks in the same order in every
+// step, so from the second on nothing moves here.
+static void follow(at_cuda *g, forms *l, const at_wview *w)
+{
+    forms **last = &g_last[g->ordinal % AT_CUDA_GPUS], *p = *last;
+    if (p == l) return;
+    if (!p || p->after != l) {
+        leave_order(l);
+        p = *last;
+        l->source = *w;
+        l->before = p ? p : l;
+        l->after = p ? p->after : l;
+        l->before->after = l;
+        l->after->before = l;
+    }
+    *last = l;
+}
+
+// --- going -------------------------------------------------------------------------------------------
+// like: who has so many bytes; 0: anybody.
+static bool send_away(at_cuda *g, bool idle, size_t like, size_t *freed)
+{
+    unsigned long epoch = atomic_load(&g->dev.epoch);
     lock();
-    form *f = (form *)at_residency_victim(&g->weights, atomic_load(&g->dev.epoch), idle);
+    form *f = (form *)at_residency_victim(&g->weights, epoch, idle, like);
+    if (f && f->here.epoch == epoch) g->streaming = epoch + 1;
     if (f) unlink_form(f);
     unlock();
     if (!f) return false;
@@ -165,23 +211,35 @@ static bool send_away(at_cuda *g, bool idle, size_t *freed)
 bool at_cuda_weights_leave(at_cuda *g, size_t bytes)
 {
     size_t freed = 0;
-    while (freed < bytes && send_away(g, true, &freed)) {
+    while (freed < bytes && send_away(g, true, 0, &freed)) {
     }
-    while (freed < bytes && send_away(g, false, &freed)) {
+    while (freed < bytes && send_away(g, false, 0, &freed)) {
     }
     return freed > 0;
 }
 
-// What the settings ask for before one more form of `bytes` is made.
+// The model at work does not fit: parts of it have left while it ran.
+static bool streams(const at_cuda *g)
+{
+    return g->streaming == atomic_load(&g->dev.epoch) + 1;
+}
+
+// What the settings ask for before one more form of `bytes` is made. Where weights stream anyway, one of the same
+// size makes room: its block is taken as it is, and nothing waits for the device.
 static void keep_limits(at_cuda *g, size_t bytes)
 {
     size_t freed = 0;
     if (g->dev.drop_idle)
-        while (send_away(g, true, &freed)) {
+        while (send_away(g, true, 0, &freed)) {
         }
-    if (!g->dev.weight_bytes) return;
-    while (g->weights.bytes + bytes > g->dev.weight_bytes)
-        if (!send_away(g, true, &freed) && !send_away(g, false, &freed)) break;
+    if (g->dev.weight_bytes) {
+        while (g->weights.bytes + bytes > g->dev.weight_bytes)
+            if (!send_away(g, true, 0, &freed) && !send_away(g, false, bytes, &freed) &&
+                !send_away(g, false, 0, &freed))
+                break;
+    } else if (streams(g)) {
+        (void)send_away(g, false, bytes, &freed);
+    }
 }
 
 // --- coming ------------------------------------------------------------------------------------------
@@ -285,6 +343,8 @@ out:
     return st;
 }
 
+static void look_ahead(at_cuda *g, forms *l);
+
 static at_status get(at_cuda *g, const at_wview *w, const wish *want, at_view *out, void **owned)
 {
     at_status st = AT_OK;
@@ -295,15 +355,23 @@ static at_status get(at_cuda *g, const at_wview *w, const wish *want, at_view *o
     form *f = find(g, l, want->dtype, want->kind);
     if (f) {
         at_residency_touch(&g->weights, &f->here, atomic_load(&g->dev.epoch));
-        f->ahead = false;
+        f->ahead = f->here.wanted = false;
         *out = f->view;
     }
+    if (l && !g->recording) follow(g, l, w);
     unlock();
-    if (f) return arrived(g, f);
+    if (f) {
+        st = arrived(g, f);
+        if (st == AT_OK) look_ahead(g, l);
+        return st;
+    }
     if (g->recording) // it would be queued to happen again and again
         return at_fail(AT_EDEVICE, "%s: a weight is not resident inside a recording", g->dev.name);
     AT_TRY(make(g, w, l, want, out));
-    if (l && add_form(g, l, out, want->kind, want->bytes)) return AT_OK;
+    if (l && add_form(g, l, out, want->kind, want->bytes)) {
+        look_ahead(g, l);
+        return AT_OK;
+    }
     *owned = out->data;
     // The caller gives it to the pool: it is not counted from here on.
     atomic_fetch_sub_explicit(&g->dev.live_bytes, want->bytes, memory_order_relaxed);
@@ -351,6 +419,62 @@ static bool has_room(size_t bytes)
     return rest > bytes && rest - bytes > all / 5;
 }
 
+// Locked: nothing of it is on this device.
+static bool is_away(const at_cuda *g, const forms *l)
+{
+    for (const form *f = l->first; f; f = f->next)
+        if (f->owner == g) return false;
+    return true;
+}
+
+// The stored bytes of w begin to come.
+static at_status bring(at_cuda *g, const at_wview *w, forms *l)
+{
+    at_status st = AT_OK;
+    size_t bytes = stored_bytes(&w->v);
+    void *data = NULL;
+
+    AT_TRY(at_device_alloc(&g->dev, bytes, &data));
+    at_view v = at_cuda_view(data, w->v.dtype, w->v.rank, w->v.shape);
+    form *f = add_form(g, l, &v, PLAIN, bytes);
+    if (!f) {
+        at_device_free(&g->dev, data, bytes);
+        return AT_ENOMEM;
+    }
+    f->ahead = f->here.wanted = true;
+    st = at_cuda_transfer_start(g, &f->transfer, data, w->v.data, bytes, false, false);
+    if (st == AT_OK) return AT_OK;
+    lock();
+    unlink_form(f);
+    unlock();
+    free_form(f);
+out:
+    return st;
+}
+
+// While weights stream: what is wanted behind l, as far as AHEAD_BYTES reach, and no further than an eighth of what is
+// here: each of them takes the place of one that would have stayed.
+static void look_ahead(at_cuda *g, forms *l)
+{
+    size_t seen = 0, freed = 0, most = g->weights.bytes / 8;
+    if (most > AHEAD_BYTES) most = AHEAD_BYTES;
+    if (!streams(g) || g->recording || g->dev.drop_idle) return;
+    for (int i = 0; i < AHEAD_WEIGHTS && seen < most; i++) {
+        lock();
+        l = l->after;
+        bool away = l && is_away(g, l);
+        at_wview w = l ? l->source : (at_wview){0};
+        unlock();
+        if (!l) return;
+        size_t bytes = stored_bytes(&w.v);
+        seen += bytes;
+        if (!away) continue;
+        // Only into the room of one that was used: activations and what stays are left alone.
+        if (g->dev.weight_bytes) keep_limits(g, bytes);
+        if (!send_away(g, false, bytes, &freed) || bring(g, &w, l) != AT_OK) return;
+    }
+}
+
 at_status at_cuda_prefetch(at_device *d, const at_wview *list, size_t n)
 {
     at_cuda *g = (at_cuda *)d;
@@ -363,33 +487,17 @@ at_status at_cuda_prefetch(at_device *d, const at_wview *list, size_t n)
         const at_wview *w = &list[i];
         size_t bytes = stored_bytes(&w->v);
         forms *l = w->v.data && bytes ? forms_of(w->packed) : NULL;
-        bool there = !l;
-        void *data = NULL;
+        if (!l) continue;
         lock();
-        for (form *f = l ? l->first : NULL; f && !there; f = f->next)
-            there = f->owner == g;
+        bool away = is_away(g, l);
         unlock();
-        if (there) continue;
+        if (!away) continue;
         if (promised < bytes) {
             promised = (size_t)256 << 20 > bytes ? (size_t)256 << 20 : bytes;
             if (!has_room(promised)) break;
         }
         promised -= bytes;
-        AT_TRY(at_device_alloc(d, bytes, &data));
-        at_view v = at_cuda_view(data, w->v.dtype, w->v.rank, w->v.shape);
-        form *f = add_form(g, l, &v, PLAIN, bytes);
-        if (!f) {
-            at_device_free(d, data, bytes);
-            return AT_ENOMEM;
-        }
-        f->ahead = true;
-        st = at_cuda_transfer_start(g, &f->transfer, data, w->v.data, bytes, false, false);
-        if (st == AT_OK) continue;
-        lock();
-        unlink_form(f);
-        unlock();
-        free_form(f);
+        st = bring(g, w, l);
     }
-out:
     return st;
 }

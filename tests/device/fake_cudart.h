@@ -8,7 +8,7 @@
 typedef struct fake_gpu {
     size_t room, taken;
     int mallocs, events;
-    size_t uploaded;
+    _Atomic size_t uploaded;
     cudaError_t copy_error;
     void *pinned; // the one block: the uploader's
 } fake_gpu;
