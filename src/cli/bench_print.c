@@ -48,7 +48,7 @@ static double products_of(const at_bench_report *r)
 {
     double floor = 0;
     for (int c = 0; c < AT_CLASSES; c++)
-        floor += r->classes[c].products;
+        floor += r->ops.classes[c].products;
     return floor;
 }
 
@@ -81,17 +81,14 @@ static void print_load(const at_load *l)
            l->limits & AT_LIMIT_OTHER ? ", slowed down" : "");
 }
 
-static void print_by_op(const at_bench_options *b, const at_bench_report *r, bool kernels)
+static void print_ops(const at_bench_ops *r, const char *title, bool kernels)
 {
     double all = 0;
     char rate[32];
 
     for (int c = 0; c < AT_CLASSES; c++)
         all += r->classes[c].seconds;
-    if (b->first)
-        printf("  the first step, %.1f ms with its trace, by the host's clock:\n",
-               r->traced_wall * 1e3);
-    printf("  op by op   %9.2f ms, %8s %7s %7s %18s %10s\n", all * 1e3, "calls", "ms", "share",
+    printf("  %-10s %9.2f ms, %8s %7s %7s %18s %10s\n", title, all * 1e3, "calls", "ms", "share",
            "rate", "of floor");
     for (int c = 0; c < AT_CLASSES; c++) {
         const at_trace_sum *s = &r->classes[c];
@@ -168,8 +165,13 @@ void at_bench_print(const at_bench_options *b, const at_bench_report *r, bool ke
     print_ceilings(&r->ceilings);
     print_steps(b, r);
     print_load(&r->load);
-    if (r->traced_steps)
-        print_by_op(b, r, kernels);
+    if (r->first_ops.steps) {
+        printf("  The first step, %.1f ms, by the host's clock:\n", r->first_ops.wall * 1e3);
+        print_ops(&r->first_ops, "op by op", kernels);
+        printf("  A later step, by the device's:\n");
+    }
+    if (r->ops.steps)
+        print_ops(&r->ops, "op by op", kernels);
     else
         print_kinds(r);
     for (size_t i = 0; i < r->block_count && !kernels; i++)
@@ -214,37 +216,46 @@ static at_status put(json_t *o)
     return AT_OK;
 }
 
-at_status at_bench_print_json(const at_bench_options *b, const at_bench_report *r, bool kernels)
+// Null where the ops were not taken apart.
+static json_t *ops_json(const at_bench_ops *r, bool kernels)
 {
-    const at_ops_stats *w = &r->work;
-    json_t *blocks = json_array(), *classes = json_array(), *rows = json_array();
-    for (size_t i = 0; i < r->block_count; i++)
-        json_array_append_new(blocks, json_real(r->blocks[i] * 1e3));
-    for (int c = 0; c < AT_CLASSES && r->traced_steps; c++)
+    json_t *classes = json_array(), *rows = json_array();
+
+    for (int c = 0; c < AT_CLASSES && r->steps; c++)
         json_array_append_new(classes, sum_json(&r->classes[c], false));
     for (size_t i = 0; i < r->n_kernels && kernels; i++)
         json_array_append_new(rows, sum_json(&r->kernels[i], true));
+    return json_pack("{s:f, s:o, s:o}", "wall_ms", r->wall * 1e3, "classes", classes, "kernels",
+                     rows);
+}
+
+at_status at_bench_print_json(const at_bench_options *b, const at_bench_report *r, bool kernels)
+{
+    const at_ops_stats *w = &r->work;
+    json_t *blocks = json_array();
+    for (size_t i = 0; i < r->block_count; i++)
+        json_array_append_new(blocks, json_real(r->blocks[i] * 1e3));
     const at_load *l = &r->load;
     json_t *load = json_pack("{s:i, s:f, s:f, s:f, s:f, s:f, s:i}", "samples", l->samples, "mhz",
                              l->mean_mhz, "least_mhz", l->least_mhz, "max_mhz", l->max_mhz, "watts",
                              l->watts, "limit_watts", l->limit_watts, "limits", (int)l->limits);
     json_t *o = json_pack(
-        "{s:s, s:s, s:s, s:s, s:s, s:b, s:b, s:f, s:o, s:i, s:i, s:i, s:i, s:i, s:f, s:f, s:f, "
+        "{s:s, s:s, s:s, s:s, s:s, s:b, s:b, s:o, s:i, s:i, s:i, s:i, s:i, s:f, s:f, s:f, "
         "s:f, s:f, s:f, "
         "s:f, s:f,"
         " s:f, s:f, s:f, s:f, s:I, s:I, s:o, s:o, s:o, s:o}",
         "arch", b->shape->name, "device", b->device->name, "chip", b->device->description,
         "weights", at_dtype_name(b->storage), "compute", at_dtype_name(b->compute), "int8", b->int8,
-        "fp8", b->fp8, "traced_wall_ms", r->traced_wall * 1e3, "load", load, "width", b->width,
-        "height", b->height, "batch", b->batch, "text_tokens", tokens_of(b), "steps", b->steps,
-        "step_ms", r->step * 1e3, "wall_step_ms", r->wall_step * 1e3, "first_step_ms",
-        r->first_step * 1e3, "second_step_ms", r->second_step * 1e3, "floor_ms",
-        products_of(r) * 1e3, "linear_gflop", w->flops_linear / 1e9, "linear_ms",
-        w->seconds_linear * 1e3, "attention_gflop", w->flops_attention / 1e9, "attention_ms",
-        w->seconds_attention * 1e3, "conv_gflop", w->flops_conv / 1e9, "conv_ms",
-        w->seconds_conv * 1e3, "other_ms", w->seconds_other * 1e3, "peak_bytes",
-        (json_int_t)r->peak_bytes, "device_peak_bytes", (json_int_t)r->device_peak_bytes,
-        "ceilings", ceilings_json(&r->ceilings), "classes", classes, "kernels", rows, "block_ms",
+        "fp8", b->fp8, "load", load, "width", b->width, "height", b->height, "batch", b->batch,
+        "text_tokens", tokens_of(b), "steps", b->steps, "step_ms", r->step * 1e3, "wall_step_ms",
+        r->wall_step * 1e3, "first_step_ms", r->first_step * 1e3, "second_step_ms",
+        r->second_step * 1e3, "floor_ms", products_of(r) * 1e3, "linear_gflop",
+        w->flops_linear / 1e9, "linear_ms", w->seconds_linear * 1e3, "attention_gflop",
+        w->flops_attention / 1e9, "attention_ms", w->seconds_attention * 1e3, "conv_gflop",
+        w->flops_conv / 1e9, "conv_ms", w->seconds_conv * 1e3, "other_ms", w->seconds_other * 1e3,
+        "peak_bytes", (json_int_t)r->peak_bytes, "device_peak_bytes",
+        (json_int_t)r->device_peak_bytes, "ceilings", ceilings_json(&r->ceilings), "ops",
+        ops_json(&r->ops, kernels), "first_ops", ops_json(&r->first_ops, kernels), "block_ms",
         blocks);
     return put(o);
 }

@@ -178,7 +178,10 @@ static at_status timed_steps(const at_bench_options *b, at_ops *o, subject *u, a
     double times[MAX_STEPS], third;
     int n = b->steps < 1 ? 1 : b->steps > MAX_STEPS ? MAX_STEPS : b->steps;
 
-    AT_TRY(one_step(b, o, u, 0, &r->first_step));
+    if (b->first)
+        r->first_step = r->first_ops.wall;
+    else
+        AT_TRY(one_step(b, o, u, 0, &r->first_step));
     if (!b->device->host) { // the second records; the third is the first replay
         AT_TRY(one_step(b, o, u, 1, &r->second_step));
         AT_TRY(one_step(b, o, u, 2, &third));
@@ -221,9 +224,9 @@ static void per_step(at_trace_sum *rows, size_t n, int steps)
 
 // A few more steps (or the first) with ops of their own: these see the wrapped slots.
 static at_status trace(const at_bench_options *b, const at_ops_config *config, subject *u,
-                       at_bench_report *r)
+                       bool first, const at_ceilings *c, at_bench_ops *r)
 {
-    int steps = b->device->host || b->first ? 1 : 3;
+    int steps = b->device->host || first ? 1 : 3;
     at_status st = AT_OK;
     at_ops *o = NULL;
 
@@ -231,21 +234,21 @@ static at_status trace(const at_bench_options *b, const at_ops_config *config, s
     st = at_ops_new(config, &o);
     for (int i = 0; i < steps && st == AT_OK; i++) {
         double began = at_trace_begin();
-        st = step(o, u, b->first ? 0 : i + 1);
+        st = step(o, u, first ? 0 : i + 1);
         if (st == AT_OK) st = caught_up(b);
-        r->traced_wall = at_now() - began;
+        r->wall = at_now() - began;
         at_trace_end(began, "step", "step %d", i + 1);
     }
     at_status stopped = at_device_trace_stop();
     if (st == AT_OK) st = stopped;
     at_ops_free(o);
     if (st != AT_OK) return st;
-    r->traced_steps = steps;
-    at_trace_by_class(&r->ceilings, b->first, r->classes);
+    r->steps = steps;
+    at_trace_by_class(c, first, r->classes);
     per_step(r->classes, AT_CLASSES, steps);
-    r->n_kernels = at_trace_by_kernel(&r->ceilings, b->first, r->kernels, AT_BENCH_KERNELS);
+    r->n_kernels = at_trace_by_kernel(c, first, r->kernels, AT_BENCH_KERNELS);
     per_step(r->kernels, r->n_kernels, steps);
-    return b->trace ? at_trace_write(b->trace) : AT_OK;
+    return b->trace && first == b->first ? at_trace_write(b->trace) : AT_OK;
 }
 
 static at_status check(const at_bench_options *b)
@@ -279,15 +282,15 @@ at_status at_bench_run(const at_bench_options *b, at_bench_report *out)
     AT_TRY(b->shape->fill(s, b->storage, b->doubles, b->singles));
     AT_TRY(prepare(b, o, s, &u));
     out->load_seconds = at_now() - start;
-    if (b->first) AT_TRY(trace(b, &config, &u, out));
+    if (b->first) AT_TRY(trace(b, &config, &u, true, &out->ceilings, &out->first_ops));
     AT_TRY(timed_steps(b, o, &u, out));
     if (u.model && b->device->host)
         out->block_count =
             at_model_block_seconds(out->blocks, sizeof out->blocks / sizeof *out->blocks);
     out->peak_bytes = at_mem_get_stats().peak_bytes;
     out->device_peak_bytes = atomic_load(&b->device->peak_bytes);
-    if (!b->first && (b->by_op || b->trace || b->device->ops->mark))
-        AT_TRY(trace(b, &config, &u, out));
+    if (b->by_op || (b->trace && !b->first) || b->device->ops->mark)
+        AT_TRY(trace(b, &config, &u, false, &out->ceilings, &out->ops));
 out:
     at_ops_free(o);
     at_model_release(&u.model);

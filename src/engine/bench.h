@@ -37,11 +37,19 @@ typedef struct at_bench_options {
     int width, height, steps, doubles, singles;
     int text_tokens;   // 0: the shape's own
     bool by_op;        // also a run op by op (a device with marks always has one)
-    bool first;        // that run is the first step, by the host's clock: where start-up goes
-    const char *trace; // NULL, or the file that gets that run
+    bool first;        // and the first step, by the host's clock: where start-up goes
+    const char *trace; // NULL, or the file that gets the first of these runs
 } at_bench_options;
 
 enum { AT_BENCH_KERNELS = 200 };
+
+// Ops of one step, taken apart in a run of its own; steps 0: it was not.
+typedef struct at_bench_ops {
+    int steps;   // that were traced
+    double wall; // seconds of the last of them on the host's clock
+    at_trace_sum classes[AT_CLASSES], kernels[AT_BENCH_KERNELS];
+    size_t n_kernels;
+} at_bench_ops;
 
 typedef struct at_bench_report {
     double load_seconds; // making the random weights and binding them
@@ -54,11 +62,8 @@ typedef struct at_bench_report {
     double blocks[256]; // seconds of each block in the last step; none on a device that records
     size_t block_count;
     size_t peak_bytes, device_peak_bytes; // of host memory and of the device's, at the highest
-    // Of one step, op by op, in a run of its own on the device's clock: traced_steps 0 without.
-    int traced_steps;
-    double traced_wall; // the last of them, on the host's clock
-    at_trace_sum classes[AT_CLASSES], kernels[AT_BENCH_KERNELS];
-    size_t n_kernels;
+    at_bench_ops ops;                     // of a later step, on the device's clock
+    at_bench_ops first_ops;               // of the first, on the host's
 } at_bench_report;
 
 at_status at_bench_run(const at_bench_options *options, at_bench_report *out);

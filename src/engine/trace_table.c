@@ -2,6 +2,7 @@
 // trace_table.c - summing slices. Rows are found by looking through all: some hundreds at most.
 #include "engine/trace_table.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -46,8 +47,7 @@ static void take(at_trace_sum *row, const at_ceilings *c, bool host, const at_tr
 void at_trace_by_class(const at_ceilings *c, bool host, at_trace_sum out[AT_CLASSES])
 {
     for (int k = 0; k < AT_CLASSES; k++)
-        out[k] = (at_trace_sum){
-            .slot = class_names[k], .kernel = "", .detail = "", .kind = (at_op_class)k};
+        out[k] = (at_trace_sum){.slot = class_names[k], .kind = (at_op_class)k};
     for (size_t i = 0; i < at_trace_count(); i++) {
         const at_trace_slice *s = at_trace_at(i);
         if (s->slot) take(&out[at_op_class_of(s->slot)], c, host, s);
@@ -66,6 +66,12 @@ static bool same(const at_trace_sum *row, const at_trace_slice *s)
            strcmp(row->detail, s->detail) == 0;
 }
 
+static void name(at_trace_sum *row, const char *kernel, const char *detail)
+{
+    snprintf(row->kernel, sizeof row->kernel, "%s", kernel);
+    snprintf(row->detail, sizeof row->detail, "%s", detail);
+}
+
 size_t at_trace_by_kernel(const at_ceilings *c, bool host, at_trace_sum *out, size_t most)
 {
     size_t n = 0;
@@ -76,13 +82,12 @@ size_t at_trace_by_kernel(const at_ceilings *c, bool host, at_trace_sum *out, si
         if (!s->slot) continue;
         while (k < n && !same(&out[k], s))
             k++;
-        if (k == most) // no room: the last row becomes everything else
-            k--, out[k].kernel = out[k].detail = "and others";
-        else if (k == n)
-            out[n++] = (at_trace_sum){.slot = s->slot,
-                                      .kernel = s->kernel,
-                                      .detail = s->detail,
-                                      .kind = at_op_class_of(s->slot)};
+        if (k == most) { // no room: the last row becomes everything else
+            name(&out[--k], "and others", "and others");
+        } else if (k == n) {
+            out[n++] = (at_trace_sum){.slot = s->slot, .kind = at_op_class_of(s->slot)};
+            name(&out[k], s->kernel, s->detail);
+        }
         take(&out[k], c, host, s);
     }
     qsort(out, n, sizeof *out, dearer);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // trace_table.h - a trace summed up: time and work by class of op, and by the kernel that served it.
 // Idea: what one step costs, in the units of its ceiling: FLOP/s where the op multiplies, bytes/s where it
-// only moves. Owns: nothing; rows are values, names point into slices that live until the next trace.
+// only moves. Owns: nothing; rows are values.
 #ifndef AT_ENGINE_TRACE_TABLE_H
 #define AT_ENGINE_TRACE_TABLE_H
 
@@ -22,7 +22,8 @@ const char *at_op_class_name(at_op_class c);
 at_op_class at_op_class_of(const char *slot); // "geglu" is linear
 
 typedef struct at_trace_sum {
-    const char *slot, *kernel, *detail; // of a kernel's row: its first slice
+    const char *slot;             // static; of a class its name
+    char kernel[72], detail[160]; // of a kernel's row: its first slice
     at_op_class kind;
     double calls, seconds, flops, bytes; // seconds: the device's where known, else the host's
     double host_seconds;

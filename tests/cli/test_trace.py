@@ -61,12 +61,14 @@ class Trace(kit.Case):
             r = self.check(self.atelier("bench", "--device", "cpu", "--arch", "clip-l",
                                         "--layers", "1", "--steps", "1", "--json", "--kernels", *more), 0)
             told = json.loads(r.out)
-            linear = next(c for c in told["classes"] if c["class"] == "linear")
+            ops = told["ops"]
+            linear = next(c for c in ops["classes"] if c["class"] == "linear")
             self.assertEqual(linear["calls"], 6)
             self.assertAlmostEqual(linear["gflop"], told["linear_gflop"], places=6)
             self.assertGreater(told["floor_ms"], 0)
             self.assertGreater(told["ceilings"]["matmul_tflops"], 0)
-            self.assertAlmostEqual(sum(k["ms"] for k in told["kernels"]), sum(c["ms"] for c in told["classes"]), places=3)
+            self.assertAlmostEqual(sum(k["ms"] for k in ops["kernels"]), sum(c["ms"] for c in ops["classes"]), places=3)
+            self.assertEqual(len(told["first_ops"]["classes"]) > 0, "--first" in more)
 
     @unittest.skipIf(kit.SANITIZED, "a plug-in of the plain build")
     def test_devices_tells_what_a_gpu_is(self):
