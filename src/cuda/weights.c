@@ -356,7 +356,8 @@ static at_status get(at_cuda *g, const at_wview *w, const wish *want, at_view *o
     if (f) {
         at_residency_touch(&g->weights, &f->here, atomic_load(&g->dev.epoch));
         f->ahead = f->here.wanted = false;
-        *out = f->view;
+        // As the caller sees it: what was prefetched is in the file's shape, and a matrix may be a filter there.
+        *out = want->kind > 0 ? f->view : converted(w, want->dtype, want->kind, f->view.data);
     }
     if (l && !g->recording) follow(g, l, w);
     unlock();

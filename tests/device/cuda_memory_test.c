@@ -199,6 +199,33 @@ static void what_is_prefetched_is_there_when_it_is_wanted(void **state)
     assert_int_equal(g.weights.bytes, 0);
 }
 
+// A 1x1 filter is used as the matrix that it is.
+static void shapes_are_the_callers(void **state)
+{
+    (void)state;
+    at_store *s = NULL;
+    at_view v;
+    void *owned = NULL;
+    assert_int_equal(at_store_new("test", &s), AT_OK);
+    assert_int_equal(at_store_add(s, "w", AT_BF16, 4, (int64_t[]){64, 32, 3, 3}, numbers, NULL),
+                     AT_OK);
+    at_wview w = at_weight_view(at_store_at(s, 0));
+    assert_int_equal(at_cuda_prefetch(&g.dev, &w, 1), AT_OK);
+    at_wview flat = w;
+    flat.v = at_cuda_view(w.v.data, AT_BF16, 2, (int64_t[]){64, 288});
+    assert_int_equal(at_cuda_weight(&g, &flat, AT_BF16, false, &v, &owned), AT_OK);
+    assert_int_equal(v.rank, 2);
+    assert_int_equal(v.shape[1], 288);
+    assert_int_equal(v.stride[0], 288);
+    assert_memory_equal(v.data, w.v.data, 64 * 288 * 2);
+    assert_int_equal(at_cuda_weight(&g, &w, AT_BF16, true, &v, &owned), AT_OK);
+    assert_int_equal(v.shape[1], 3);
+    assert_int_equal(v.shape[3], 32);
+    // [o, i, kh, kw] -> [o, kh, kw, i]
+    assert_int_equal(((const uint16_t *)v.data)[1], ((const uint16_t *)w.v.data)[9]);
+    at_store_release(&s);
+}
+
 static void prefetch_leaves_room_for_activations(void **state)
 {
     (void)state;
@@ -406,6 +433,7 @@ int main(void)
         cmocka_unit_test_setup(many_small_ones_pass_through_the_ring, calm),
         cmocka_unit_test_setup(a_shortened_file_is_an_error, calm),
         cmocka_unit_test_setup(what_is_prefetched_is_there_when_it_is_wanted, calm),
+        cmocka_unit_test_setup(shapes_are_the_callers, calm),
         cmocka_unit_test_setup(prefetch_leaves_room_for_activations, calm),
         cmocka_unit_test_setup(models_that_do_not_fit_stream, calm),
         cmocka_unit_test_setup(limits_are_kept, calm),
