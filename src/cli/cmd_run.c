@@ -9,6 +9,7 @@
 #include "base/str.h"
 #include "cli/commands.h"
 #include "cli/progress.h"
+#include "cli/run_remote.h"
 #include "cli/workflow_check.h"
 #include "cli/workflow_file.h"
 #include "engine/engine.h"
@@ -19,7 +20,7 @@
 typedef struct run_options {
     at_common_options common;
     at_arg_list sets, targets;
-    const char *progress, *trace, *trace_level;
+    const char *progress, *trace, *trace_level, *server;
 } run_options;
 
 static const at_arg run_args[] = {
@@ -27,6 +28,8 @@ static const at_arg run_args[] = {
      .help = "change an input; NODE is an id, or a title or class that occurs once"},
     {"--target", "NODE", AT_ARG_LIST, offsetof(run_options, targets),
      .help = "run only this output node; may be repeated"},
+    {"--server", "URL", AT_ARG_TEXT, offsetof(run_options, server),
+     .help = "let this server run it (atelier's or ComfyUI's) and print where its files are"},
     {"--progress", "MODE", AT_ARG_CHOICE, offsetof(run_options, progress),
      .choices = "auto|plain|json|none",
      .help = "a bar on a terminal, lines, JSON lines, or nothing"},
@@ -97,6 +100,31 @@ static at_status finish_trace(const char *path, at_status job)
     return job == AT_OK ? st : at_fail(job, "%s", text);
 }
 
+// The faults of a workflow that was refused, under the name that it was read by.
+static void report_invalid(const char *label, const at_job_result *result)
+{
+    const char *fault = at_error_text();
+    if (at_starts_with(fault, label))
+        fprintf(stderr, "atelier run: %s\n", fault);
+    else
+        fprintf(stderr, "atelier run: %s: %s\n", label, fault);
+    print_invalid(result);
+    at_error_clear();
+}
+
+// began: when the engine began to open.
+static at_status run_here(const run_options *o, at_engine *engine, double began,
+                          const at_progress *progress, const at_job *job, at_job_result *result)
+{
+    const at_device *device = at_engine_env(engine)->device;
+    if (progress->mode == AT_PROGRESS_BAR || progress->mode == AT_PROGRESS_PLAIN)
+        fprintf(stderr, "%s: %s\n", device->name, device->description);
+    if (o->trace) at_device_trace_start(at_trace_level_of(o->trace_level));
+    if (o->trace) at_trace_end(began, "load", "open the engine");
+    at_status st = at_engine_run(engine, job, result);
+    return o->trace ? finish_trace(o->trace, st) : st;
+}
+
 static at_status run(void *options, const at_arg_list *operands)
 {
     at_status st = AT_OK;
@@ -110,11 +138,8 @@ static at_status run(void *options, const at_arg_list *operands)
     AT_TRY(at_workflow_read(operands->items[0], &text, &bytes));
     if (o->trace) AT_TRY(at_trace_check(o->trace));
     double began = at_now();
-    AT_TRY(at_common_open(&o->common, &engine));
+    if (!o->server) AT_TRY(at_common_open(&o->common, &engine));
     at_sink sink = at_progress_sink(&progress, o->progress);
-    const at_device *device = at_engine_env(engine)->device;
-    if (progress.mode == AT_PROGRESS_BAR || progress.mode == AT_PROGRESS_PLAIN)
-        fprintf(stderr, "%s: %s\n", device->name, device->description);
     at_job job = {.label = operands->items[0],
                   .text = text,
                   .bytes = bytes,
@@ -123,19 +148,11 @@ static at_status run(void *options, const at_arg_list *operands)
                   .targets = o->targets.items,
                   .target_count = o->targets.count,
                   .sink = &sink};
-    if (o->trace) at_device_trace_start(at_trace_level_of(o->trace_level));
-    if (o->trace) at_trace_end(began, "load", "open the engine");
-    st = at_engine_run(engine, &job, &result);
+    st = o->server ? at_run_remote(o->server, &job, &result)
+                   : run_here(o, engine, began, &progress, &job, &result);
     at_progress_end(&progress);
-    if (o->trace) st = finish_trace(o->trace, st);
     if (st == AT_EWORKFLOW) {
-        const char *label = operands->items[0], *text_of_fault = at_error_text();
-        if (at_starts_with(text_of_fault, label))
-            fprintf(stderr, "atelier run: %s\n", text_of_fault);
-        else
-            fprintf(stderr, "atelier run: %s: %s\n", label, text_of_fault);
-        print_invalid(&result);
-        at_error_clear();
+        report_invalid(operands->items[0], &result);
         goto out;
     }
     AT_TRY(st);
@@ -143,7 +160,12 @@ static at_status run(void *options, const at_arg_list *operands)
         fprintf(stderr, "some outputs were not valid and did not run:\n");
         print_node_errors(result.node_errors);
     }
-    if (progress.mode != AT_PROGRESS_JSON) print_files(engine, result.outputs);
+    if (progress.mode != AT_PROGRESS_JSON) {
+        if (o->server)
+            at_print_urls(o->server, result.outputs);
+        else
+            print_files(engine, result.outputs);
+    }
     if (progress.mode == AT_PROGRESS_BAR || progress.mode == AT_PROGRESS_PLAIN)
         fprintf(stderr, "done in %.2f s\n", result.seconds);
 out:

@@ -37,11 +37,12 @@ class Server:
 
     def __init__(self, dir, *flags):
         self.log = open(os.path.join(dir, "server.log"), "ab")
-        options = os.environ.get("ASAN_OPTIONS", "") + ":allocator_may_return_null=1"
+        options = {name: (os.environ.get(name, "") + ":allocator_may_return_null=1").lstrip(":")
+                   for name in ("ASAN_OPTIONS", "TSAN_OPTIONS")}
         self.process = subprocess.Popen(
             [BIN, "serve", "--port", "0", "--device", "cpu", "--enable-test-nodes", *flags],
             cwd=dir, stdout=subprocess.PIPE, stderr=self.log, text=True,
-            env=dict(os.environ, ASAN_OPTIONS=options.lstrip(":")))
+            env=dict(os.environ, **options))
         line = self.process.stdout.readline()
         if not line:
             self.process.wait()
