@@ -196,6 +196,14 @@ static void dispatch(at_net *n, at_exchange *x)
     lws_callback_on_writable(x->socket);
 }
 
+// HTTP/1.0: libwebsockets would keep the connection open without saying so.
+static bool is_old(struct lws *wsi)
+{
+    char version[16] = "";
+    return lws_hdr_copy(wsi, version, sizeof version, WSI_TOKEN_HTTP) > 0 &&
+           strncmp(version, "HTTP/1.0", 8) == 0;
+}
+
 static int begins(at_net *n, struct lws *wsi, at_conn *c)
 {
     char *length = NULL, *coding = NULL;
@@ -218,7 +226,7 @@ static int begins(at_net *n, struct lws *wsi, at_conn *c)
     bool body = bytes > 0 || x->chunked;
     at_free(length);
     at_free(coding);
-    x->close_after = x->chunked;
+    x->close_after = x->chunked || is_old(wsi);
     status = at_request_refused(n->server, &x->rq);
     if (!status && x->rq.method == AT_HTTP_OPTIONS) status = 200;
     if (!status) x->route = at_route_find(&x->rq, &status);

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every route with ComfyUI's shapes and status codes: queue, history, files, users, sockets."""
+import http.client
 import io
 import json
 import os
+import socket
 import struct
 import time
 import unittest
@@ -273,7 +275,7 @@ class Routes(Case):
         self.assertEqual(self.server.get("/userdata/deep%2Fc.json").status, 404)
 
     def test_a_chunked_body(self):
-        connection = __import__("http.client").client.HTTPConnection("127.0.0.1", self.server.port, timeout=20)
+        connection = http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=20)
         text = json.dumps({"prompt": picture(3)}).encode()
         connection.request("POST", "/prompt", body=iter([text[:5], text[5:90], text[90:]]), encode_chunked=True,
                            headers={"Transfer-Encoding": "chunked"})
@@ -283,7 +285,7 @@ class Routes(Case):
         connection.close()
 
     def test_one_connection_for_many_requests(self):
-        connection = __import__("http.client").client.HTTPConnection("127.0.0.1", self.server.port, timeout=20)
+        connection = http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=20)
         for i in range(20):
             connection.request("POST", "/prompt", body=json.dumps({"prompt": picture(3)}))
             self.assertEqual(json.loads(connection.getresponse().read())["node_errors"], {})
@@ -293,6 +295,15 @@ class Routes(Case):
             connection.request("POST", "/interrupt")
             self.assertEqual(connection.getresponse().read(), b"")
         connection.close()
+
+    def test_http_1_0_is_answered_and_closed(self):
+        with socket.create_connection(("127.0.0.1", self.server.port), timeout=20) as s:
+            s.sendall(b"GET /features HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
+            got = b""
+            while piece := s.recv(4096):
+                got += piece
+        self.assertIn(b"connection: close", got.lower())
+        self.assertTrue(got.endswith(b"}"))
 
     def test_sockets(self):
         nameless = Socket(self.server)
