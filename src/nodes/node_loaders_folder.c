@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // node_loaders_folder.c - the older loaders: CheckpointLoader (with a config file),
-// unCLIPCheckpointLoader, DiffusersLoader (a folder with a file for each part).
+// unCLIPCheckpointLoader, ImageOnlyCheckpointLoader, DiffusersLoader (a folder with a file for each part).
 // Source: ComfyUI 0.3.64 nodes.py, comfy/sd.py (load_checkpoint), comfy/diffusers_load.py.
 // Easy to get wrong: of a config two values count, where a v-prediction is said and which layer of the
 // text encoder is read; all else is detected from the file as usual.
@@ -190,6 +190,34 @@ static const at_node node_unclip = {.class_type = "unCLIPCheckpointLoader",
                                     .in_size = sizeof(unclip_in),
                                     .run = unclip_run};
 
+// --- ImageOnlyCheckpointLoader -----------------------------------------------------------------
+static const at_out image_only_out[] = {AT_OUT("MODEL"), AT_OUT("CLIP_VISION"), AT_OUT("VAE")};
+static at_status image_only_run(at_node_ctx *c, const void *in, at_value *out)
+{
+    at_value all[4] = {0};
+    at_status st = unclip_run(c, in, all);
+
+    if (st == AT_OK) {
+        out[0] = all[0];
+        out[1] = all[3];
+        out[2] = all[2];
+        all[0] = all[2] = all[3] = (at_value){0};
+    }
+    for (int i = 0; i < 4; i++)
+        at_value_clear(&all[i]);
+    return st;
+}
+static const at_node node_image_only = {.class_type = "ImageOnlyCheckpointLoader",
+                                        .display = "Image Only Checkpoint Loader (img2vid model)",
+                                        .category = "loaders/video_models",
+                                        .python_module = "comfy_extras.nodes_video_model",
+                                        .in = unclip_rows,
+                                        .n_in = AT_COUNT(unclip_rows),
+                                        .out = image_only_out,
+                                        .n_out = 3,
+                                        .in_size = sizeof(unclip_in),
+                                        .run = image_only_run};
+
 // --- DiffusersLoader ---------------------------------------------------------------------------
 typedef struct folder_in {
     const char *model_path;
@@ -304,4 +332,5 @@ static const at_node node_folder = {.class_type = "DiffusersLoader",
                                     .in_size = sizeof(folder_in),
                                     .run = folder_run};
 
-const at_node *const at_nodes_loaders_folder[] = {&node_config, &node_unclip, &node_folder, NULL};
+const at_node *const at_nodes_loaders_folder[] = {&node_config, &node_unclip, &node_image_only,
+                                                  &node_folder, NULL};

@@ -1,17 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-// route_page.c - what a browser gets at "/": the frontend of --front-end-root, or a word of who we are.
+// route_page.c - what a browser gets at "/": the frontend of --front-end-root, or the page of the house.
 // Idea: the last of the families: its patterns take every GET that nobody else wanted.
 // Source: comfyui-contract 1.0.
 #include <string.h>
 
 #include "base/file.h"
 #include "base/mem.h"
+#include "serve/page.h"
 #include "serve/server.h"
-
-static const char house_page[] =
-    "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>atelier</title>"
-    "<body><h1>atelier</h1><p>This server speaks ComfyUI's protocol. "
-    "<code>--front-end-root DIR</code> serves ComfyUI's frontend here.</p></body></html>\n";
 
 static at_status serve_file(at_server *s, at_request *rq, at_response *rs, const char *name)
 {
@@ -24,23 +20,54 @@ static at_status serve_file(at_server *s, at_request *rq, at_response *rs, const
     return st;
 }
 
+// A file that the build put into the program.
+static at_status serve_own(at_response *rs, const char *name)
+{
+    for (const at_page_file *f = at_page_files; f->name; f++)
+        if (strcmp(f->name, name) == 0) {
+            char *copy = at_alloc(f->n + 1);
+            if (copy) memcpy(copy, f->bytes, f->n);
+            return at_reply_bytes(rs, at_mime_type(name), copy, f->n);
+        }
+    return at_reply_text(rs, 404, "404: Not Found");
+}
+
 static at_status root(at_server *s, at_request *rq, at_response *rs)
 {
     at_response_header(rs, "Cache-Control", "no-cache");
     at_response_header(rs, "Pragma", "no-cache");
     at_response_header(rs, "Expires", "0");
-    if (s->page_dir) return serve_file(s, rq, rs, "index.html");
-    return at_reply_bytes(rs, "text/html; charset=utf-8", at_strdup(house_page),
-                          sizeof house_page - 1);
+    return s->page_dir ? serve_file(s, rq, rs, "index.html") : serve_own(rs, "index.html");
+}
+
+static at_status own(at_server *s, at_request *rq, at_response *rs)
+{
+    (void)s;
+    return serve_own(rs, rq->param[0]);
 }
 
 static at_status any(at_server *s, at_request *rq, at_response *rs)
 {
-    return serve_file(s, rq, rs, rq->param[0]);
+    at_status st = serve_file(s, rq, rs, rq->param[0]);
+    if (st != AT_OK || rs->status != 404 || strcmp(rq->param[0], "user.css") != 0) return st;
+    at_response_free(rs); // the frontend always asks for the user's own style: there is none
+    return at_reply_bytes(rs, "text/css", at_strdup(""), 0);
+}
+
+// The frontend asks for its package of templates, which is not ours to give: the list is empty, unless the folder
+// of --front-end-root has one.
+static at_status templates(at_server *s, at_request *rq, at_response *rs)
+{
+    at_status st = serve_file(s, rq, rs, rq->path + 1);
+    if (st != AT_OK || rs->status != 404 || !at_starts_with(rq->param[0], "index")) return st;
+    at_response_free(rs);
+    return at_reply_json(rs, 200, json_array());
 }
 
 const at_route at_routes_page[] = {
     {AT_HTTP_GET, "/", root, true},
+    {AT_HTTP_GET, "/atelier/{}", own, false}, // the page of the house, also beside another frontend
+    {AT_HTTP_GET, "/templates/{}", templates, true},
     {AT_HTTP_GET, "/{*}", any, true},
     {0},
 };

@@ -29,6 +29,20 @@ static void wake(void *ctx)
     if (n) at_net_wake(n);
 }
 
+// The frontend lists both before anything was saved, and reports a missing folder as an error.
+static at_status make_user_folders(const at_server *s)
+{
+    at_status st = AT_OK;
+    static const char *const names[] = {"default/workflows", "default/subgraphs"};
+
+    for (size_t i = 0; i < 2 && st == AT_OK && !s->config->multi_user; i++) {
+        char *path = at_path_join(s->user_dir, names[i]);
+        st = path ? at_make_dirs(path) : at_fail(AT_ENOMEM, "server: no memory");
+        at_free(path);
+    }
+    return st;
+}
+
 static at_status open_folders(at_server *s)
 {
     const at_serve_config *c = s->config;
@@ -44,6 +58,7 @@ static at_status open_folders(at_server *s)
     if (!!c->tls_key != !!c->tls_cert)
         AT_TRY(at_fail(AT_EUSAGE, "--tls-keyfile and --tls-certfile go together"));
     AT_TRY(at_make_dirs(s->user_dir));
+    AT_TRY(make_user_folders(s));
     AT_TRY(at_make_dirs(at_engine_env(s->engine)->input_dir));
     AT_TRY(at_make_dirs(at_engine_env(s->engine)->output_dir));
     AT_TRY(at_make_dirs(at_engine_env(s->engine)->temp_dir));

@@ -131,7 +131,8 @@ class Socket:
         data = message.encode() if isinstance(message, str) else json.dumps(message).encode()
         mask = os.urandom(4)
         head = bytes([0x81]) + (bytes([0x80 | len(data)]) if len(data) < 126
-                                else bytes([0x80 | 126]) + struct.pack(">H", len(data)))
+                                else bytes([0x80 | 126]) + struct.pack(">H", len(data)) if len(data) < 65536
+                                else bytes([0x80 | 127]) + struct.pack(">Q", len(data)))
         self.socket.sendall(head + mask + bytes(b ^ mask[i % 4] for i, b in enumerate(data)))
 
     def _take(self, n):

@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+// api.js - the server's routes as functions, and its socket, which comes back when it breaks.
+
+export const clientId = sessionStorage.atelier ??= crypto.randomUUID?.() ?? Array.from(
+  crypto.getRandomValues(new Uint8Array(16)), (b) => b.toString(16).padStart(2, "0")).join("");
+
+async function call(path, body) {
+  const answer = await fetch("/api" + path, body === undefined ? {} : { method: "POST", body: JSON.stringify(body) });
+  const text = await answer.text();
+  let value = null;
+  try { value = text ? JSON.parse(text) : null; } catch { /* not JSON: the status says it */ }
+  if (!answer.ok) throw Object.assign(new Error(value?.error?.message ?? `the server answers ${answer.status}`), { value });
+  return value;
+}
+
+export const objectInfo = () => call("/object_info");
+export const systemStats = () => call("/system_stats");
+export const queue = () => call("/queue");
+export const history = (n) => call(`/history?max_items=${n}`);
+export const submit = (prompt, more) => call("/prompt", { prompt, client_id: clientId, ...more });
+export const interrupt = (id) => call("/interrupt", { prompt_id: id });
+export const remove = (id) => call("/queue", { delete: [id] });
+
+export function viewUrl(file, preview) {
+  const query = new URLSearchParams({ filename: file.filename, subfolder: file.subfolder ?? "", type: file.type ?? "output" });
+  if (preview) query.set("preview", "webp;80");
+  return "/api/view?" + query;
+}
+
+// on(type, data) for every message; type "preview" brings a Blob, "open" and "closed" the connection's state.
+export function listen(on) {
+  const socket = new WebSocket(`${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/ws?clientId=${clientId}`);
+  socket.binaryType = "arraybuffer";
+  socket.onopen = () => {
+    socket.send(JSON.stringify({ type: "feature_flags", data: { supports_preview_metadata: true } }));
+    on("open");
+  };
+  socket.onmessage = ({ data }) => {
+    if (typeof data === "string") {
+      const message = JSON.parse(data);
+      on(message.type, message.data);
+      return;
+    }
+    const view = new DataView(data);
+    if (view.getUint32(0) !== 4) return;
+    const n = view.getUint32(4);
+    const meta = JSON.parse(new TextDecoder().decode(new Uint8Array(data, 8, n)));
+    on("preview", { ...meta, blob: new Blob([new Uint8Array(data, 8 + n)], { type: meta.image_type }) });
+  };
+  socket.onclose = () => {
+    on("closed");
+    setTimeout(() => listen(on), 1000);
+  };
+}
