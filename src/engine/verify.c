@@ -97,9 +97,9 @@ out:
     return st;
 }
 
-// What else a case may be computed in, and how far off that may be: 64 bits' and 16 bits' worth of a few
-// dozen layers, of a hundred terms each. A case where more is right says so ("rtol_bf16", with its reason
-// in tools/golden/case.py).
+// What else a case may be computed in, and how far off that may be: what roundings to 8 and to 4 bits
+// sum up to over a few dozen layers. A case where more is right says so ("rtol_bf16", with its reason in
+// tools/golden/case.py).
 static const struct {
     const char *name;
     at_dtype compute;
