@@ -60,7 +60,9 @@ static double flops_of(const at_bench_report *r)
 static void print_ceilings(const at_ceilings *c)
 {
     char a[32], w[32], n[32], v[32], m[32], u[32];
-    printf("  ceilings   matmul %s, ", flop_rate(c->linear, a));
+    printf("  ceilings   matmul %s", flop_rate(c->linear, a));
+    if (c->linear_sustained > 0) printf(" (sustained %s)", flop_rate(c->linear_sustained, a));
+    printf(", ");
     if (c->linear_fp8 > 0) printf("fp8 %s, ", flop_rate(c->linear_fp8, a));
     if (c->linear_int8 > 0) printf("int8 %s, ", flop_rate(c->linear_int8, a));
     printf("attention %s (heads of 128) %s (64), conv %s, copy %s", flop_rate(c->attention_wide, w),
@@ -81,14 +83,14 @@ static void print_load(const at_load *l)
            l->limits & AT_LIMIT_OTHER ? ", slowed down" : "");
 }
 
-static void print_ops(const at_bench_ops *r, const char *title, bool kernels)
+static void print_ops(const at_bench_ops *r, bool kernels)
 {
     double all = 0;
     char rate[32];
 
     for (int c = 0; c < AT_CLASSES; c++)
         all += r->classes[c].seconds;
-    printf("  %-10s %9.2f ms, %8s %7s %7s %18s %10s\n", title, all * 1e3, "calls", "ms", "share",
+    printf("  op by op   %9.2f ms, %8s %7s %7s %18s %10s\n", all * 1e3, "calls", "ms", "share",
            "rate", "of floor");
     for (int c = 0; c < AT_CLASSES; c++) {
         const at_trace_sum *s = &r->classes[c];
@@ -105,6 +107,29 @@ static void print_ops(const at_bench_ops *r, const char *title, bool kernels)
         printf("    %9.3f %5.1f %% %6.0f %10.2f %18s %6.0f %%  %s, %s  %s\n", s->seconds * 1e3,
                share(s->seconds, all), s->calls, s->seconds / s->calls * 1e6, rate_of(s, rate),
                share(s->floor, s->seconds), s->slot, s->kernel, s->detail);
+    }
+}
+
+// The first step: what the host was busy with (plans, weights) beside what the device then did.
+static void print_first(const at_bench_ops *r, bool kernels)
+{
+    double all = 0;
+
+    for (int c = 0; c < AT_CLASSES; c++)
+        all += r->classes[c].host_seconds;
+    printf("  first step %9.1f ms with its trace, ops %.1f on the host %7s %9s %7s %12s\n",
+           r->wall * 1e3, all * 1e3, "calls", "host ms", "share", "device ms");
+    for (int c = 0; c < AT_CLASSES; c++) {
+        const at_trace_sum *s = &r->classes[c];
+        if (s->calls > 0)
+            printf("    %-47s %8.0f %9.2f %5.1f %% %12.3f\n", at_op_class_name(s->kind), s->calls,
+                   s->host_seconds * 1e3, share(s->host_seconds, all), s->device_seconds * 1e3);
+    }
+    for (size_t i = 0; kernels && i < r->n_kernels; i++) {
+        const at_trace_sum *s = &r->kernels[i];
+        printf("    %9.2f host ms %5.1f %% %6.0f calls %9.3f device ms  %s, %s  %s\n",
+               s->host_seconds * 1e3, share(s->host_seconds, all), s->calls,
+               s->device_seconds * 1e3, s->slot, s->kernel, s->detail);
     }
 }
 
@@ -165,13 +190,9 @@ void at_bench_print(const at_bench_options *b, const at_bench_report *r, bool ke
     print_ceilings(&r->ceilings);
     print_steps(b, r);
     print_load(&r->load);
-    if (r->first_ops.steps) {
-        printf("  The first step, %.1f ms, by the host's clock:\n", r->first_ops.wall * 1e3);
-        print_ops(&r->first_ops, "op by op", kernels);
-        printf("  A later step, by the device's:\n");
-    }
+    if (r->first_ops.steps) print_first(&r->first_ops, kernels);
     if (r->ops.steps)
-        print_ops(&r->ops, "op by op", kernels);
+        print_ops(&r->ops, kernels);
     else
         print_kinds(r);
     for (size_t i = 0; i < r->block_count && !kernels; i++)
@@ -184,13 +205,14 @@ void at_bench_print(const at_bench_options *b, const at_bench_report *r, bool ke
 // --- JSON ------------------------------------------------------------------------------------
 static json_t *ceilings_json(const at_ceilings *c)
 {
-    return json_pack("{s:s, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f}", "compute",
+    return json_pack("{s:s, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f}", "compute",
                      at_dtype_name(c->compute), "matmul_tflops", c->linear / 1e12,
-                     "matmul_fp8_tflops", c->linear_fp8 / 1e12, "matmul_int8_tflops",
-                     c->linear_int8 / 1e12, "attention_128_tflops", c->attention_wide / 1e12,
-                     "attention_64_tflops", c->attention_narrow / 1e12, "conv_tflops",
-                     c->conv / 1e12, "copy_gb_per_s", c->copy / 1e9, "upload_gb_per_s",
-                     c->upload / 1e9, "download_gb_per_s", c->download / 1e9);
+                     "matmul_sustained_tflops", c->linear_sustained / 1e12, "matmul_fp8_tflops",
+                     c->linear_fp8 / 1e12, "matmul_int8_tflops", c->linear_int8 / 1e12,
+                     "attention_128_tflops", c->attention_wide / 1e12, "attention_64_tflops",
+                     c->attention_narrow / 1e12, "conv_tflops", c->conv / 1e12, "copy_gb_per_s",
+                     c->copy / 1e9, "upload_gb_per_s", c->upload / 1e9, "download_gb_per_s",
+                     c->download / 1e9);
 }
 
 static json_t *sum_json(const at_trace_sum *s, bool kernel)
@@ -279,6 +301,8 @@ at_status at_ceilings_print(at_device *d, bool json)
         printf("  %-5s matmul %s, attention %s (heads of 128) %s (64), conv %s\n",
                at_dtype_name(types[i]), flop_rate(c.linear, a), flop_rate(c.attention_wide, w),
                flop_rate(c.attention_narrow, n), flop_rate(c.conv, v));
+        if (c.linear_sustained > 0)
+            printf("  %-5s matmul %s on end\n", "", flop_rate(c.linear_sustained, a));
         if (c.linear_fp8 > 0) printf("  fp8   matmul %s\n", flop_rate(c.linear_fp8, a));
         if (c.linear_int8 > 0) printf("  int8  matmul %s\n", flop_rate(c.linear_int8, a));
         if (i == 0) {

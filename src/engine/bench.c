@@ -215,6 +215,7 @@ static void per_step(at_trace_sum *rows, size_t n, int steps)
         rows[i].calls /= steps;
         rows[i].seconds /= steps;
         rows[i].host_seconds /= steps;
+        rows[i].device_seconds /= steps;
         rows[i].flops /= steps;
         rows[i].bytes /= steps;
         rows[i].floor /= steps;

@@ -16,8 +16,27 @@ struct at_load_watch {
     pthread_t thread;
     atomic_bool stop;
     at_load load;
-    double sum_mhz, began, first_joules;
+    double sum_mhz;
+    // The energy counter moves every 20 to 100 ms: its first and last move, and how many there were.
+    double joules, first_joules, first_move;
+    int moves;
 };
+
+static void take_energy(at_load_watch *w, double joules)
+{
+    double now = at_now();
+
+    if (joules <= 0 || joules == w->joules) return;
+    if (w->joules > 0) { // the counter's move is seen at most one pause late, at both ends
+        if (w->moves++ == 0) {
+            w->first_joules = joules;
+            w->first_move = now;
+        }
+        if (w->moves > 3 && now > w->first_move)
+            w->load.watts = (joules - w->first_joules) / (now - w->first_move);
+    }
+    w->joules = joules;
+}
 
 static void take(at_load_watch *w)
 {
@@ -25,20 +44,14 @@ static void take(at_load_watch *w)
     at_load *l = &w->load;
 
     if (w->device->ops->usage(w->device, &u) != AT_OK || u.mhz <= 0) return;
-    if (l->samples == 0) {
-        l->first_mhz = l->least_mhz = u.mhz;
-        w->first_joules = u.joules;
-        w->began = at_now();
-    }
+    if (l->samples == 0) l->first_mhz = l->least_mhz = u.mhz;
     if (u.mhz < l->least_mhz) l->least_mhz = u.mhz;
     w->sum_mhz += u.mhz;
     l->limits |= u.limits;
     l->max_mhz = u.max_mhz;
     l->limit_watts = u.limit_watts > 0 ? u.limit_watts : 0;
     l->samples++;
-    double seconds = at_now() - w->began;
-    if (seconds > 0.05 && u.joules > w->first_joules)
-        l->watts = (u.joules - w->first_joules) / seconds;
+    take_energy(w, u.joules);
 }
 
 static void *watch(void *ctx)

@@ -38,6 +38,7 @@ static void take(at_trace_sum *row, const at_ceilings *c, bool host, const at_tr
     row->calls += 1;
     row->seconds += s->device_seconds >= 0 && !host ? s->device_seconds : s->seconds;
     row->host_seconds += s->seconds;
+    row->device_seconds += s->device_seconds > 0 ? s->device_seconds : 0;
     row->flops += s->flops;
     row->bytes += s->bytes;
     row->floor += least;

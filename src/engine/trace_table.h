@@ -26,7 +26,7 @@ typedef struct at_trace_sum {
     char kernel[72], detail[160]; // of a kernel's row: its first slice
     at_op_class kind;
     double calls, seconds, flops, bytes; // seconds: the device's where known, else the host's
-    double host_seconds;
+    double host_seconds, device_seconds;
     double floor;    // seconds at the machine's best rates; 0 without ceilings
     double products; // of it: what multiplies, and so cannot be fused away
 } at_trace_sum;
