@@ -55,8 +55,11 @@ typedef enum at_act {
 // out may be the same view as residual (in place). Where x is bf16, w may be rounded to bf16 (here, in geglu and in
 // conv2d). Where x and out are both f16 or both bf16, what lies between the sum (with bias) and act, gate, residual
 // or the other half of geglu may be rounded to that format.
+// A 16-bit out's GELU_TANH may take its tanh with an error of 2^-10.
 // split (0: none; at_backend.splits says who can): columns [0, split) go to out, which is that wide, without act; the
 // rest goes to out2 with act. Both have one dtype; gate and residual are absent.
+// more (at_backend.joins says who can): weights [n_i, k] whose rows follow w's, so that n is the sum of all; bias, act,
+// gate, residual and split are absent.
 // int8 (here and below) is leave, not an order: a backend that is faster so may round w to 127 steps a row and
 // x to 127 steps a row or block, and must sum the products exactly; where it gains nothing it computes in floats.
 // fp8 likewise: w and x may be rounded to e4m3, each row over a scale of its own (its largest value becomes 448); the
@@ -70,16 +73,19 @@ typedef struct at_linear_args {
     at_view residual, gate; // data NULL: absent
     int64_t split;
     at_view out2;
-    at_view x_scale; // data NULL: x is floats
+    at_view x_scale;      // data NULL: x is floats
+    const at_wview *more; // n_more of them
+    int n_more;
     bool int8, fp8;
 } at_linear_args;
 
 // A gated linear unit, out[m,j] = v * act(g) with v = x[m] . w[j] * scale + bias[j] and g the same with row n + j.
 //   x [batch, tokens, k], out [batch, tokens, n] as in linear; w [2n, k], bias [2n] or absent
+//   gate (at_backend.joins): the gate's weight [n, k] where w is the value's [n, k] alone; bias is absent then
 typedef struct at_geglu_args {
     at_view x, out;
     at_view x_scale; // as in linear
-    at_wview w, bias;
+    at_wview w, bias, gate;
     at_act act; // of the gate half: AT_ACT_GELU_ERF in Stable Diffusion
     bool int8, fp8;
 } at_geglu_args;
@@ -192,6 +198,7 @@ typedef struct at_backend {
     at_status (*lincomb)(void *stream, const at_lincomb_args *a);
     at_status (*linear)(void *stream, const at_linear_args *a);
     bool splits; // linear knows split and out2; for others ops/ makes two steps of it
+    bool joins; // linear knows more, geglu knows gate
     // True where a linear with w [n, k] gains from x in fp8 rows, which norm then writes. NULL: never.
     bool (*fp8_rows)(void *stream, int64_t n, int64_t k);
     at_status (*attention)(void *stream, const at_attention_args *a);

@@ -33,7 +33,7 @@ typedef struct at_cuda {
     void *lt_handle, *dnn_handle;
     void *workspace; // of both libraries
     size_t workspace_bytes;
-    at_cuda_plans *linear_plans, *attention_plans, *conv_plans;
+    at_cuda_plans *linear_plans, *attention_plans, *conv_plans, *joined_kinds;
     at_cuda_tuned *tuned;       // of linear_tune.c; NULL until the first plan
     at_cuda_uploader *uploader; // NULL before the first upload
     at_residency weights;
@@ -101,11 +101,25 @@ at_status at_cuda_vector(at_cuda *g, const at_wview *w, at_dtype dtype, const vo
 // What a slot makes of a weight for itself (quantised bytes with their scales, summed filters): `bytes` bytes that
 // `form_of` fills from the stored bytes on the device, in stream order. `kind` (1, 2, ...) tells such forms
 // apart: the rows stand here.
-enum { AT_CUDA_FORM_FP8_ROWS = 1, AT_CUDA_FORM_PHASES_F16 = 2, AT_CUDA_FORM_PHASES_BF16 = 3 };
+enum {
+    AT_CUDA_FORM_FP8_ROWS = 1,
+    AT_CUDA_FORM_PHASES_F16 = 2,
+    AT_CUDA_FORM_PHASES_BF16 = 3,
+    AT_CUDA_FORM_JOINED = 16 // and all above
+};
 typedef at_status at_cuda_make_form(at_cuda *g, const at_wview *w, const at_view *stored,
                                     void *out);
 at_status at_cuda_weight_made(at_cuda *g, const at_wview *w, int kind, size_t bytes,
                               at_cuda_make_form *form_of, void **out, void **owned);
+// A number that this weight's forms have and no other's of the process; 0: it has no slot to keep forms in.
+uint64_t at_cuda_weight_serial(const at_wview *w);
+// `use` reads the stored bytes on the device, in stream order; they need not stay.
+typedef at_status at_cuda_use_stored(at_cuda *g, const at_view *stored, void *ctx);
+at_status at_cuda_weight_stored(at_cuda *g, const at_wview *w, at_cuda_use_stored *use, void *ctx);
+// Rows of w, then of more[0 .. n): one matrix in `dtype`, kept with w. *fits false: they cannot be joined (a slot is
+// missing, or scales or widths differ) and nothing was done.
+at_status at_cuda_weight_joined(at_cuda *g, const at_wview *w, const at_wview *more, int n,
+                                at_dtype dtype, at_view *out, bool *fits);
 // at_device_ops.prefetch.
 at_status at_cuda_prefetch(at_device *d, const at_wview *list, size_t n);
 // Forms go until `bytes` are in the pool: residency.h says which. False: none may go.
@@ -114,6 +128,7 @@ bool at_cuda_weights_leave(at_cuda *g, size_t bytes);
 // --- plans.c: what a library chose for a problem, by the problem's bytes --------------------------
 at_status at_cuda_plans_new(at_cuda_plans **out);
 void *at_cuda_plans_find(at_cuda_plans *p, const void *key, size_t bytes); // NULL: not there yet
+size_t at_cuda_plans_count(const at_cuda_plans *p);
 at_status at_cuda_plans_add(at_cuda_plans *p, const void *key, size_t bytes, void *plan);
 
 // --- the slots -----------------------------------------------------------------------------------

@@ -217,6 +217,43 @@ static at_status run_parts(at_cuda *g, const at_linear_args *a, operands *o, boo
     return st == AT_OK && !*refused ? run_part(g, a, o, &rest, refused) : st;
 }
 
+// Layers side by side, one after the other into their columns.
+static at_status one_by_one(at_cuda *g, const at_linear_args *a)
+{
+    at_status st = AT_OK;
+    int64_t at = 0;
+    for (int i = -1; i < a->n_more && st == AT_OK; i++) {
+        at_linear_args one = *a;
+        one.w = i < 0 ? a->w : a->more[i];
+        one.n_more = 0;
+        one.out.shape[2] = one.w.v.shape[0];
+        one.out.data = (char *)a->out.data + (size_t)at * at_cuda_size(a->out.dtype);
+        at += one.out.shape[2];
+        st = at_cuda_linear(g, &one);
+    }
+    return st;
+}
+
+// Layers side by side in one product, where their weights can be one.
+static at_status side_by_side(at_cuda *g, const at_linear_args *a)
+{
+    at_status st = AT_OK;
+    void *scratch = NULL;
+    bool fits = false, done = false;
+    at_cuda_product c = {.scale = a->w.scale, .out = a->out};
+
+    if (!g->lt || a->fp8 || a->x_scale.data || a->x.dtype != a->out.dtype) return one_by_one(g, a);
+    AT_TRY(at_cuda_weight_joined(g, &a->w, a->more, a->n_more, a->x.dtype, &c.w, &fits));
+    if (fits) {
+        AT_TRY(meet(g, &a->x, a->x.dtype, &c.x, &scratch));
+        AT_TRY(at_cuda_product_run(g, &c, &done));
+    }
+    if (!done) AT_TRY(one_by_one(g, a));
+out:
+    at_cuda_free(g, scratch);
+    return st;
+}
+
 at_status at_cuda_linear(void *stream, const at_linear_args *given)
 {
     at_cuda *g = stream;
@@ -228,6 +265,7 @@ at_status at_cuda_linear(void *stream, const at_linear_args *given)
 
     if (at_cuda_count(&given->out) == 0) return AT_OK;
     cudaSetDevice(g->ordinal);
+    if (given->n_more) return side_by_side(g, given);
     if (fits_fp8(g, given)) {
         AT_TRY(load_fp8(g, given, &o));
         AT_TRY(run_parts(g, given, &o, &refused));
@@ -249,7 +287,8 @@ at_status at_cuda_geglu(void *stream, const at_geglu_args *a)
     at_cuda *g = stream;
     at_status st = AT_OK;
     void *wide = NULL;
-    int64_t shape[] = {a->out.shape[0], a->out.shape[1], a->w.v.shape[0]};
+    bool apart = a->gate.v.data != NULL;
+    int64_t shape[] = {a->out.shape[0], a->out.shape[1], a->w.v.shape[0] * (apart ? 2 : 1)};
     at_dtype t = a->x_scale.data || a->x.dtype == a->out.dtype ? a->out.dtype : AT_F32;
 
     if (at_cuda_count(&a->out) == 0) return AT_OK;
@@ -259,6 +298,8 @@ at_status at_cuda_geglu(void *stream, const at_geglu_args *a)
                         .w = a->w,
                         .bias = a->bias,
                         .x_scale = a->x_scale,
+                        .more = apart ? &a->gate : NULL,
+                        .n_more = apart,
                         .fp8 = a->fp8};
     AT_TRY(at_cuda_linear(stream, &l));
     at_cuda_served("own geglu");

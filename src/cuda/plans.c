@@ -70,6 +70,11 @@ static at_status grow(at_cuda_plans *p)
     return AT_OK;
 }
 
+size_t at_cuda_plans_count(const at_cuda_plans *p)
+{
+    return p->count;
+}
+
 at_status at_cuda_plans_add(at_cuda_plans *p, const void *key, size_t bytes, void *plan)
 {
     at_status st = p->count * 2 >= p->cap ? grow(p) : AT_OK;

@@ -42,6 +42,7 @@ static at_status make_ready(at_cuda *g)
     if (!g->linear_plans) AT_TRY(at_cuda_plans_new(&g->linear_plans));
     if (!g->attention_plans) AT_TRY(at_cuda_plans_new(&g->attention_plans));
     if (!g->conv_plans) AT_TRY(at_cuda_plans_new(&g->conv_plans));
+    if (!g->joined_kinds) AT_TRY(at_cuda_plans_new(&g->joined_kinds));
     atomic_store_explicit(&g->opened, true, memory_order_release);
 out:
     return st;

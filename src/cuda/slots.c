@@ -159,6 +159,7 @@ const at_backend at_cuda_backend = {
     .lincomb = slot_lincomb,
     .linear = at_cuda_linear,
     .splits = true,
+    .joins = true,
     .fp8_rows = at_cuda_fp8_rows,
     .geglu = at_cuda_geglu,
     .attention = at_cuda_attention,

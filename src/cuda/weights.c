@@ -35,6 +35,7 @@ typedef struct form {
 
 typedef struct forms {
     const void *tag; // &the_tag: another backend's slot has something else here
+    uint64_t serial; // no other list of this process has it
     form *first;
     // A ring in the order in which weights were asked for last; before NULL: not in it.
     struct forms *before, *after;
@@ -121,7 +122,9 @@ static forms *forms_of(at_packed *slot)
     if (!l) {
         l = at_calloc(1, sizeof *l);
         if (!l) return NULL;
+        static _Atomic uint64_t serials;
         l->tag = &the_tag;
+        l->serial = atomic_fetch_add(&serials, 1) + 1;
         __atomic_store_n(&slot->free, forms_free, __ATOMIC_RELAXED);
         void *none = NULL;
         if (!atomic_compare_exchange_strong(&slot->data, &none, l)) {
@@ -408,6 +411,21 @@ at_status at_cuda_weight_made(at_cuda *g, const at_wview *w, int kind, size_t by
     at_view v;
     at_status st = get(g, w, &want, &v, owned);
     *out = st == AT_OK ? v.data : NULL;
+    return st;
+}
+
+uint64_t at_cuda_weight_serial(const at_wview *w)
+{
+    const forms *l = forms_of(w->packed);
+    return l ? l->serial : 0;
+}
+
+at_status at_cuda_weight_stored(at_cuda *g, const at_wview *w, at_cuda_use_stored *use, void *ctx)
+{
+    source s = {0};
+    at_status st = open_source(g, w, forms_of(w->packed), &s);
+    if (st == AT_OK) st = use(g, &s.view, ctx);
+    close_source(g, w, &s, st == AT_OK);
     return st;
 }
 

@@ -168,9 +168,10 @@ static at_tensor *norm(at_ops *o, const at_tensor *x, const at_weight *w)
     return at_norm(at_into(o, y), x, &spec);
 }
 
-static at_tensor *heads(at_ops *o, const t5_config *c, const at_tensor *x, const at_weight *w)
+// Part i of q, k and v side by side, by heads.
+static at_tensor *heads(at_ops *o, const t5_config *c, const at_tensor *qkv, int i)
 {
-    at_tensor *y = at_linear(o, x, w, NULL, NULL);
+    at_tensor *y = at_narrow(o, qkv, 2, i * c->inner, c->inner);
     if (!y) return NULL;
     return at_reshape(o, y, 4,
                       (int64_t[]){y->shape[0], y->shape[1], c->heads, c->inner / c->heads});
@@ -180,16 +181,16 @@ static at_tensor *heads(at_ops *o, const t5_config *c, const at_tensor *x, const
 static void block(at_ops *o, const t5_config *c, const t5_block *w, const at_tensor *bias,
                   at_tensor *x)
 {
-    const at_linear_extra add = {.residual = x}, gelu = {.act = AT_ACT_GELU_TANH};
+    const at_linear_extra add = {.residual = x};
+    const at_weight *parts[] = {w->q, w->k, w->v};
     at_tensor *h = norm(o, x, w->norm1);
-    at_tensor *q = heads(o, c, h, w->q), *k = heads(o, c, h, w->k), *v = heads(o, c, h, w->v);
+    at_tensor *qkv = at_linear_beside(o, h, 3, parts);
+    at_tensor *q = heads(o, c, qkv, 0), *k = heads(o, c, qkv, 1), *v = heads(o, c, qkv, 2);
     h = at_attention(o, q, k, v, bias, 1.0f, false);
     at_linear(at_into(o, x), h, w->o, NULL, &add);
 
     h = norm(o, x, w->norm2);
-    at_tensor *gate = at_linear(o, h, w->gate, NULL, &gelu);
-    at_tensor *up = at_linear(o, h, w->up, NULL, NULL);
-    h = at_mul(at_into(o, gate), gate, up);
+    h = at_geglu_apart(o, h, w->up, w->gate, AT_ACT_GELU_TANH);
     at_linear(at_into(o, x), h, w->down, NULL, &add);
 }
 

@@ -99,6 +99,20 @@ static at_tensor *made_heads(at_ops *o, at_unet_pass *p, const at_site *s)
     return at_reshape(o, at_narrow(o, p->text, 0, at, n), 4, shape);
 }
 
+// q, k and v of the same tokens, in one layer.
+static void self_heads(at_ops *o, const at_unet_attention *w, const at_site *s, const at_tensor *n,
+                       at_tensor *out[3])
+{
+    const at_weight *parts[] = {w->q, w->k, w->v};
+    at_tensor *qkv = at_linear_beside(o, n, 3, parts);
+    int64_t width = (int64_t)s->heads * s->dim;
+    for (int i = 0; i < 3; i++) {
+        at_tensor *y = at_narrow(o, qkv, 2, i * width, width);
+        out[i] =
+            y ? at_reshape(o, y, 4, (int64_t[]){y->shape[0], y->shape[1], s->heads, s->dim}) : NULL;
+    }
+}
+
 // Attention from the normalised tokens n to `to`, added to x in place.
 static void attend(at_ops *o, const at_unet_attention *w, at_unet_pass *p, const at_site *s,
                    const at_tensor *n, const at_tensor *to, at_tensor *x)
@@ -108,10 +122,15 @@ static void attend(at_ops *o, const at_unet_attention *w, at_unet_pass *p, const
     bool made = s->cross && p->text && p->context;
 
     if (at_patches_count(set)) at_patch_attn_in(o, set, s, &q, &k, &v);
-    at_tensor *qh = heads_of(o, q, w->q, s->heads);
-    at_tensor *kh = made ? made_heads(o, p, s) : heads_of(o, k, w->k, s->heads);
-    at_tensor *vh = made ? made_heads(o, p, s) : heads_of(o, v, w->v, s->heads);
-    at_tensor *y = at_patch_attn(o, set, s, qh, kh, vh);
+    at_tensor *h[3];
+    if (q == k && k == v) {
+        self_heads(o, w, s, q, h);
+    } else {
+        h[0] = heads_of(o, q, w->q, s->heads);
+        h[1] = made ? made_heads(o, p, s) : heads_of(o, k, w->k, s->heads);
+        h[2] = made ? made_heads(o, p, s) : heads_of(o, v, w->v, s->heads);
+    }
+    at_tensor *y = at_patch_attn(o, set, s, h[0], h[1], h[2]);
     if (!at_patches_count(set)) {
         linear(at_into(o, x), y, w->out, &(at_linear_extra){.residual = x});
         return;

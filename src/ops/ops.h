@@ -119,10 +119,17 @@ at_tensor *at_linear_rows(at_ops *o, const at_tensor *x, const at_weight *w, con
 at_tensor *at_linear_split(at_ops *o, const at_tensor *x, const at_weight *w, const at_weight *bias,
                            int64_t split, at_act act, at_tensor *rest);
 
+// Several layers of the same x side by side, w[i] [n_i, k] without bias: [.., sum of n_i] in the compute dtype.
+enum { AT_BESIDE_MAX = 4 };
+at_tensor *at_linear_beside(at_ops *o, const at_tensor *x, int n, const at_weight *const *w);
+
 // A gated unit: x [.., k], w [2n, k], bias [2n] or NULL -> (x w1 + b1) * act(x w2 + b2) [.., n] in the compute
 // dtype, where w1, b1 are the first n rows (GEGLU with AT_ACT_GELU_ERF: Shazeer 2020, arXiv:2002.05202).
 at_tensor *at_geglu(at_ops *o, const at_tensor *x, const at_weight *w, const at_weight *bias,
                     at_act act);
+// The same with a weight [n, k] for each half: (x value) * act(x gate).
+at_tensor *at_geglu_apart(at_ops *o, const at_tensor *x, const at_weight *value,
+                          const at_weight *gate, at_act act);
 
 // q [b, tq, h, d], k, v [b, tk, h, d] -> [b, tq, h * d]. scale 0 means 1/sqrt(d).
 // bias [1|b, h, tq, tk] f32 or NULL. Splits heads over ranks when tokens are split.

@@ -19,14 +19,13 @@ static bool may_int8(const at_ops *o, const at_wview *w)
     return o->int8 && w->v.shape[0] >= WIDE_ENOUGH && w->v.shape[1] >= WIDE_ENOUGH;
 }
 
-static bool may_fp8(const at_ops *o, const at_view *x, const at_wview *w)
+bool op_may_fp8(const at_ops *o, const at_view *x, const at_wview *w)
 {
     return o->fp8 && x->shape[0] * x->shape[1] >= FP8_ROWS && w->v.shape[0] >= FP8_WIDTH &&
            w->v.shape[1] >= FP8_WIDTH;
 }
 
-// The scales of x where it is fp8 rows.
-static at_view scales_of(const at_tensor *x)
+at_view op_scales(const at_tensor *x)
 {
     return x->row_scale ? at_tensor_as_view(x->row_scale) : (at_view){0};
 }
@@ -95,9 +94,9 @@ static at_status linear(op_pass *p, const at_tensor *x, at_wview w, at_wview bia
     shape[x->rank - 1] = w.v.shape[0];
     AT_TRY(op_result(p, o->compute, x->rank, shape, out));
     a.x = op_rows(inner);
-    a.x_scale = scales_of(inner);
+    a.x_scale = op_scales(inner);
     a.out = op_rows(*out);
-    a.fp8 = may_fp8(o, &a.x, &w);
+    a.fp8 = op_may_fp8(o, &a.x, &w);
     AT_TRY(linear_extra(p, extra, &a.out, &a));
     AT_TRY(op_has(p, o->be->linear != NULL));
     if (at_tensor_count(*out) == 0) goto out;
@@ -212,11 +211,11 @@ at_tensor *at_linear_split(at_ops *o, const at_tensor *x, const at_weight *w, co
     shape[x->rank - 1] = split;
     AT_TRY(op_make(o, o->compute, x->rank, shape, &out));
     a.x = op_rows(inner);
-    a.x_scale = scales_of(inner);
+    a.x_scale = op_scales(inner);
     a.out = op_rows(out);
     a.out2 = op_rows(rest);
     a.int8 = may_int8(o, &a.w);
-    a.fp8 = may_fp8(o, &a.x, &a.w);
+    a.fp8 = op_may_fp8(o, &a.x, &a.w);
     if (at_tensor_count(out) == 0) goto out;
     AT_TRY(o->be->linear(o->dev->stream, &a));
     o->stats.flops_linear +=
@@ -264,10 +263,10 @@ at_tensor *at_geglu(at_ops *o, const at_tensor *x, const at_weight *w, const at_
     shape[x->rank - 1] = a.w.v.shape[0] / 2;
     AT_TRY(op_result(&p, o->compute, x->rank, shape, &out));
     a.x = op_rows(inner);
-    a.x_scale = scales_of(inner);
+    a.x_scale = op_scales(inner);
     a.out = op_rows(out);
     a.int8 = may_int8(o, &a.w);
-    a.fp8 = may_fp8(o, &a.x, &a.w);
+    a.fp8 = op_may_fp8(o, &a.x, &a.w);
     if (at_tensor_count(out) == 0) goto out;
     AT_TRY(o->be->geglu(o->dev->stream, &a));
     o->stats.flops_linear += 4.0 * (double)at_tensor_count(out) * (double)a.w.v.shape[1];
@@ -282,7 +281,7 @@ static bool gives_rows8(const at_ops *o, const at_view *x, const at_weight *then
 {
     if (!then || then->rank != 2 || then->shape[1] != x->shape[2] || !o->be->fp8_rows) return false;
     at_wview w = {.v = {.shape = {then->shape[0], then->shape[1]}}};
-    return x->dtype == o->compute && may_fp8(o, x, &w) &&
+    return x->dtype == o->compute && op_may_fp8(o, x, &w) &&
            o->be->fp8_rows(o->dev->stream, w.v.shape[0], w.v.shape[1]);
 }
 

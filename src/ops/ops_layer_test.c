@@ -165,6 +165,39 @@ static void a_split_linear_is_one_layer(void **state)
     bench_close(&b);
 }
 
+// Layers side by side and a gated unit of two weights are what the single layers give.
+static void weights_apart_give_the_same(void **state)
+{
+    enum { M = 5, K = 12, N1 = 4, N2 = 6 };
+    bench b = bench_open();
+    at_tensor *x = random_tensor(&b, SHAPE(1, M, K));
+    const at_weight *w[] = {random_weight(&b, SHAPE(N1, K)), random_weight(&b, SHAPE(N2, K))};
+    const at_weight *odd[] = {w[0], random_weight(&b, SHAPE(N2, K + 1))};
+    const at_weight *gate = random_weight(&b, SHAPE(N1, K));
+    double both[M * (N1 + N2)], gated[M * N1];
+
+    (void)state;
+    float *one = values_of(at_linear(b.o, x, w[0], NULL, NULL));
+    float *two = values_of(at_linear(b.o, x, w[1], NULL, NULL));
+    float *g = values_of(at_linear(b.o, x, gate, NULL, &(at_linear_extra){.act = AT_ACT_RELU}));
+    for (int i = 0; i < M; i++) {
+        for (int j = 0; j < N1; j++) {
+            both[i * (N1 + N2) + j] = one[i * N1 + j];
+            gated[i * N1 + j] = (double)one[i * N1 + j] * g[i * N1 + j];
+        }
+        for (int j = 0; j < N2; j++)
+            both[i * (N1 + N2) + N1 + j] = two[i * N2 + j];
+    }
+    assert_near(at_linear_beside(b.o, x, 2, w), both, M * (N1 + N2), 1e-6);
+    assert_near(at_geglu_apart(b.o, x, w[0], gate, AT_ACT_RELU), gated, M * N1, 1e-5);
+    REFUSED(&b, at_linear_beside(b.o, x, 2, odd), AT_EINVAL, "does not fit", odd[1]->name);
+    REFUSED(&b, at_linear_beside(b.o, x, 0, w), AT_EINVAL, "0 layers");
+    at_free(one);
+    at_free(two);
+    at_free(g);
+    bench_close(&b);
+}
+
 // A backend of the CPU's slots that takes fp8 rows: the norm's are noted and made of nothing but a mark.
 static at_norm_args seen_norm;
 static at_linear_args seen_linear;
@@ -492,6 +525,7 @@ int main(void)
         cmocka_unit_test(geglu_multiplies_the_value_by_the_gate),
         cmocka_unit_test(int8_is_near_and_spares_narrow_layers),
         cmocka_unit_test(a_split_linear_is_one_layer),
+        cmocka_unit_test(weights_apart_give_the_same),
         cmocka_unit_test(fp8_rows_go_from_norm_to_linear_alone),
         cmocka_unit_test(linear_refusals_name_weight_and_shapes),
         cmocka_unit_test(norms_scale_and_modulate),

@@ -81,6 +81,10 @@ at_status op_takes_modulation(const op_pass *p, const char *what, const at_tenso
 // The comm's exchanges, after the device has caught up. A failure there is another rank's.
 at_status op_all_gather(at_ops *o, const void *send, void *recv, size_t bytes);
 at_status op_all_to_all(at_ops *o, const void *send, void *recv, size_t bytes);
+// The layer of x and w is worth fp8, and these ops may.
+bool op_may_fp8(const at_ops *o, const at_view *x, const at_wview *w);
+// The scales of x where it is fp8 rows, else an absent view.
+at_view op_scales(const at_tensor *x);
 // A view narrowed along one dimension.
 at_view op_part(at_view v, int dim, int64_t start, int64_t length);
 // One f32 on the op device, shape [1].

@@ -273,7 +273,9 @@ static at_status my_linear(void *stream, const at_linear_args *a)
     char x[128], w[128];
 
     if (!p.on) return st;
-    return leave(&p, st, 2 * count_of(&a->x) * (double)a->w.v.shape[0],
+    return leave(&p, st,
+                 2 * (count_of(&a->out) + (a->split ? count_of(&a->out2) : 0)) *
+                     (double)a->w.v.shape[1],
                  VIEWS(&a->x, &a->w.v, &a->bias.v, &a->residual, &a->gate, &a->out, &a->out2),
                  a->w.name, "%s x %s%s%s%s%s%s", text_of(&a->x, x), text_of(&a->w.v, w),
                  a->bias.v.data ? " bias" : "", act_text(a->act), a->gate.data ? " gate" : "",
@@ -287,7 +289,7 @@ static at_status my_geglu(void *stream, const at_geglu_args *a)
     char x[128], w[128];
 
     if (!p.on) return st;
-    return leave(&p, st, 2 * count_of(&a->x) * (double)a->w.v.shape[0],
+    return leave(&p, st, 4 * count_of(&a->out) * (double)a->w.v.shape[1],
                  VIEWS(&a->x, &a->w.v, &a->bias.v, &a->out), a->w.name, "%s x %s%s%s",
                  text_of(&a->x, x), text_of(&a->w.v, w), a->bias.v.data ? " bias" : "",
                  act_text(a->act));
