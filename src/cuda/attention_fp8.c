@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // attention_fp8.c - attention in e4m3 where it may be: cuDNN's pattern of matmul, softmax, matmul.
-// Idea: before 9.25 cuDNN has no single operation for it; it knows the graph of seventeen operations that
+// Idea: before 9.25 cuDNN has no single operation for it; it knows the graph of eighteen operations that
 // stands for it (scores times three scales, softmax as maximum, difference, exponential, sum and quotient,
 // probabilities scaled to e4m3, values, three scales) and runs it as one kernel. q, k and v become e4m3
 // with one constant factor, the result comes back from e4m3 (heads8.cu): both passes together cost a
 // tenth of the attention in 16 bits.
 // Easy to get wrong: the pattern is matched as a whole. k is described turned ([b, h, d, t]), the
-// probabilities are a virtual e4m3 tensor, both amax outputs must be there, and the scales are tensors
-// on the device, the softmax's scale a value on the host.
+// probabilities are a virtual e4m3 tensor, the rows' statistics (maximum + log of the sum) and both amax
+// outputs must be there, and the scales are tensors on the device, the softmax's scale a value on the host.
 // FACTOR 4 leaves q, k, v and out the range to +-112 and full precision down to 2^-8: heads of an
 // attention with normed q and k reach some ten.
 #include <string.h>
@@ -161,11 +161,13 @@ static void *softmax(graph *g, void *s)
     int64_t tk = g->p->tk;
     void *top = between(g, DNN_FLOAT, 1), *less = between(g, DNN_FLOAT, tk);
     void *e = between(g, DNN_FLOAT, tk), *sum = between(g, DNN_FLOAT, 1);
-    void *p = between(g, DNN_FLOAT, tk);
+    void *p = between(g, DNN_FLOAT, tk), *log = between(g, DNN_FLOAT, 1);
     reduce(g, DNN_RED_MAX, s, top);
     pointwise(g, DNN_PW_SUB, s, top, less);
     pointwise(g, DNN_PW_EXP, less, NULL, e);
     reduce(g, DNN_RED_ADD, e, sum);
+    pointwise(g, DNN_PW_LOG, sum, NULL, log); // a row's statistics: nobody reads them
+    pointwise(g, DNN_PW_ADD, top, log, between(g, DNN_FLOAT, 1));
     pointwise(g, DNN_PW_DIV, e, sum, p);
     reduce(g, DNN_RED_AMAX, p, number(g, UID_AMAX_P, 0));
     return times(g, p, number(g, UID_TO_P, 0), DNN_E4M3, tk);

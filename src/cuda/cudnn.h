@@ -112,6 +112,7 @@ enum {
     DNN_PW_DIV = 6,
     DNN_PW_SUB = 9,
     DNN_PW_EXP = 13,
+    DNN_PW_LOG = 15,
     DNN_PW_SWISH = 106
 };
 enum { DNN_RED_ADD = 0, DNN_RED_MAX = 3, DNN_RED_AMAX = 4 };
