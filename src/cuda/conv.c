@@ -242,16 +242,17 @@ out:
     return st;
 }
 
-// To a handful of channels: a kernel of ours.
-static at_status to_few(at_cuda *g, const at_conv2d_args *a, bool *done)
+// To or from a handful of channels: kernels of ours.
+static at_status by_few(at_cuda *g, const at_conv2d_args *a, bool *done)
 {
     at_status st = AT_OK;
     conv_call c = {0};
+    bool to = at_k_conv_few_fits(&a->x, &a->out),
+         from = at_k_conv_from_few_fits(&a->x, &a->out) && a->out.dtype != AT_F32;
 
     *done = false;
     if (a->w.v.shape[2] != 3 || a->w.v.shape[3] != 3 || a->stride != 1 || a->upsample2x ||
-        a->w.scale != 1.0f || a->act != AT_ACT_NONE || a->residual.data ||
-        !at_k_conv_few_fits(&a->x, &a->out))
+        a->w.scale != 1.0f || a->act != AT_ACT_NONE || a->residual.data || (!to && !from))
         return AT_OK;
     AT_TRY(at_cuda_weight(g, &a->w, a->x.dtype, true, &c.w, &c.own_w));
     AT_TRY(at_cuda_vector(g, &a->bias, AT_F32, &c.bias, &c.own_b));
@@ -263,8 +264,9 @@ static at_status to_few(at_cuda *g, const at_conv2d_args *a, bool *done)
                        .stride = 1,
                        .top = a->pad_top,
                        .left = a->pad_left};
-    at_cuda_served("own conv to few");
-    AT_TRY(at_cuda_check(g, at_k_conv_few(g->stream, &in), "conv"));
+    at_cuda_served(to ? "own conv to few" : "own conv from few");
+    AT_TRY(at_cuda_check(g, to ? at_k_conv_few(g->stream, &in) : at_k_conv_from_few(g->stream, &in),
+                         "conv"));
     *done = true;
 out:
     drop(g, &c);
@@ -306,7 +308,7 @@ at_status at_cuda_conv2d(void *stream, const at_conv2d_args *a)
     if (at_cuda_count(&a->out) == 0) return AT_OK;
     cudaSetDevice(g->ordinal);
     if (as_linear(a, &l)) return at_cuda_linear(stream, &l);
-    AT_TRY(to_few(g, a, &done));
+    AT_TRY(by_few(g, a, &done));
     if (!done && g->dnn && a->w.scale == 1.0f) {
         if (in_phases(a)) AT_TRY(in_two(g, a, true, &done));
         if (!done) AT_TRY(whole_layer(g, a, &done));

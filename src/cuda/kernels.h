@@ -126,6 +126,9 @@ cudaError_t at_k_conv(cudaStream_t s, const at_k_conv_in *a);
 // x's format, scale 1, not doubled; out f32 or of x's format.
 bool at_k_conv_few_fits(const at_view *x, const at_view *out);
 cudaError_t at_k_conv_few(cudaStream_t s, const at_k_conv_in *a);
+// 3x3 with stride 1 from at most 16 channels in f32 to any multiple of eight; w f32, scale 1, not doubled.
+bool at_k_conv_from_few_fits(const at_view *x, const at_view *out);
+cudaError_t at_k_conv_from_few(cudaStream_t s, const at_k_conv_in *a);
 
 #ifdef __cplusplus
 }

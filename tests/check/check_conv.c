@@ -72,6 +72,8 @@ static const conv_row rows[] = {
     {1, 12, 12, 64, 64, 3, 1, AT_F16, AT_F16, AT_F16, RESIDUAL | PACK},
     {1, 20, 20, 64, 64, 3, 2, AT_F16, AT_F16, AT_F16, BIAS | ASYM | PACK},
     {1, 17, 16, 8, 64, 3, 1, AT_F32, AT_F16, AT_F16, BIAS | PACK},
+    {2, 9, 11, 16, 136, 3, 1, AT_F32, AT_BF16, AT_BF16, BIAS | PACK},
+    {1, 7, 9, 3, 40, 3, 1, AT_F32, AT_F16, AT_F16, NO_PAD},
     {2, 12, 10, 64, 64, 3, 1, AT_F16, AT_F16, AT_F16, BIAS | UP | PACK},
     {1, 11, 13, 128, 64, 3, 1, AT_BF16, AT_BF16, AT_BF16, BIAS | UP | PACK},
     {1, 9, 7, 64, 64, 3, 1, AT_BF16, AT_BF16, AT_BF16, BIAS | UP | RESIDUAL | PACK, AT_ACT_SILU},
