@@ -22,7 +22,7 @@ def arguments(description, variants):
     a.add_argument("--comfyui", required=True, metavar="DIR", help="folder that holds ComfyUI's package comfy")
     a.add_argument("--variants", default=",".join(variants), help="some of: " + ",".join(variants))
     a.add_argument("--device", default="cuda")
-    a.add_argument("--runs", type=int, default=15, help="timed runs after warm-up")
+    a.add_argument("--runs", type=int, default=30, help="timed runs after warm-up")
     a.add_argument("--wait", action="store_true",
                    help="after warm-up print a line and wait for one on standard input (tools/gpu/peers_together.py)")
     a.add_argument("--tiny", action="store_true", help="narrow models and small pictures: does the program run at all?")

@@ -75,7 +75,7 @@ section_bench()
         sd15:fp16:--batch,2,--weights,f16,--size,512 flux-vae:bf16 flux-vae-encode:bf16 t5-xxl:bf16 clip-l:fp16}; do
         IFS=: read -r arch dtype flags <<<"$row"
         # shellcheck disable=SC2086
-        timeout 60 "$atelier" bench --device cuda:0 --arch "$arch" --dtype "$dtype" --steps 10 ${flags//,/ } 2>&1 |
+        timeout 60 "$atelier" bench --device cuda:0 --arch "$arch" --dtype "$dtype" --steps "${STEPS:-30}" ${flags//,/ } 2>&1 |
             grep -v '^  block' || status=1
     done
     return $status
@@ -159,6 +159,20 @@ section_house()
     return $status
 }
 
+# Check rows under compute-sanitizer: found something, or not done in time, is in the log.
+section_sanitize()
+{
+    local logs
+    logs=$(mktemp -d)
+    "$here/sanitize.sh" "$kit" "$logs"
+    local status=$?
+    rm -rf "$logs"
+    return $status
+}
+
+# Ours beside the peers', from the sections before.
+section_table() { python3 "$here/table.py" "$OUT"; }
+
 run_section()
 {
     local name=$1 limit=$2 begin=$SECONDS status
@@ -188,10 +202,11 @@ limit_of()
 
 summary=() worst=0
 [ "$*" = all ] && set -- machine check verify verify_bf16 verify_fp16 verify_fp8 house bench bench_ops \
-    peers e2e_flux e2e_sdxl peers_compiled
+    peers e2e_flux e2e_sdxl peers_compiled sanitize table
 for section in "$@"; do
     run_section "$section" "$(limit_of "$section")" || worst=1
-    grep -E 'FAIL|REFUSED|differ|rows|  step|peak|TFLOP|"ms"|"error"|sampler|total_s|asked|s each' "$OUT/$section.txt" 2>/dev/null | tail -n 15
+    [ "$section" = table ] && cat "$OUT/table.txt" && continue
+    grep -E 'FAIL|REFUSED|differ|rows|  step|peak|TFLOP|"ms"|"error"|sampler|exit |asked|s each|sanit|nothing$|not done' "$OUT/$section.txt" 2>/dev/null | grep -v '^{"label' | tail -n 20
 done
 printf '%s\n' "${summary[@]}"
 exit $worst
