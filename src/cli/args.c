@@ -189,6 +189,20 @@ void at_args_free(const at_command *c, void *options, at_arg_list *operands)
     *operands = (at_arg_list){0};
 }
 
+// A flag of many spellings takes several lines.
+static void print_names(const char *text)
+{
+    while (strlen(text) > 96) {
+        size_t n = 96;
+        while (n > 1 && text[n - 1] != ',')
+            n--;
+        if (n <= 1) break;
+        printf("  %.*s\n", (int)n, text);
+        text += n;
+    }
+    printf("  %s\n", text);
+}
+
 void at_args_help(const at_command *c)
 {
     printf("usage: atelier %s%s%s%s\n\n%s\n", c->name, c->n_args ? " [flags]" : "",
@@ -198,14 +212,16 @@ void at_args_help(const at_command *c)
     for (size_t k = 0; k < c->n_args; k++) {
         const at_arg *a = &c->args[k];
         if (a->kind == AT_ARG_IGNORED) continue;
-        char left[96];
+        char left[640];
         snprintf(left, sizeof left, "%s%s%s", a->name, a->kind == AT_ARG_FLAG ? "" : " ",
                  a->kind == AT_ARG_FLAG                              ? ""
                  : a->kind == AT_ARG_CHOICE || a->kind == AT_ARG_SET ? a->choices
                                                                      : a->metavar);
-        if (strlen(left) > 30)
-            printf("  %s\n  %-30s %s\n", left, "", a->help);
-        else
+        if (strlen(left) > 30) {
+            print_names(left);
+            printf("  %-30s %s\n", "", a->help);
+        } else {
             printf("  %-30s %s\n", left, a->help);
+        }
     }
 }

@@ -73,7 +73,7 @@ typedef struct at_device_options {
          AT_ARG_SET,                                                                               \
          offsetof(T, f.fast),                                                                      \
          .choices = "fp16_accumulation|fp8_matrix_mult|cublas_ops|autotune",                       \
-         .help = "trade exactness for speed; fp8_matrix_mult multiplies wide layers in fp8, the "  \
+         .help = "trade exactness for speed; fp8_matrix_mult multiplies fp8 files in fp8, the "    \
                  "others have nothing to do here"},                                                \
         AT_DEVICE_FLAG(T, f,                                                                       \
                        "--async-offload,--cuda-malloc,--disable-cuda-malloc,--force-channels-"     \

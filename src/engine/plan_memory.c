@@ -148,12 +148,14 @@ static at_status measure_text(at_plan_part *part, at_store *s, const at_found *f
     return st;
 }
 
-static at_status measure_denoiser(at_plan *p, at_plan_part *part, at_store *s, at_device *dry)
+static at_status measure_denoiser(const at_env *env, at_plan *p, at_plan_part *part, at_store *s,
+                                  at_device *dry)
 {
     at_model *m = NULL;
     at_status st = at_model_load(s, part->file, &m);
     if (st != AT_OK) return st;
     at_peak_shape shape = largest(p, at_model_latent(m)->downscale);
+    part->how.fp8 = at_env_fp8(env, m);
     if (at_model_text_repeats(m)) shape.text_tokens = CLIP_TOKENS;
     if (shape.batch) st = at_peak_denoiser(dry, m, &shape, part->how.compute, &part->activations);
     weigh(part, at_model_store(m), at_model_prefix(m), &part->how);
@@ -191,13 +193,13 @@ static at_status measure(at_engine *e, at_plan *p, at_plan_part *part)
     int kind = text ? AT_ENV_TEXT : f->part == AT_PART_VAE ? AT_ENV_VAE : AT_ENV_UNET;
 
     at_env_choose(env, kind, AT_DTYPE_COUNT, text ? texts_bear_f16(p) : at_arch_f16(f->arch),
-                  &part->how.device, &part->how.compute, &part->how.fp8);
+                  &part->how.device, &part->how.compute);
     at_device *dry = at_device_dry(part->how.device->backend->splits);
     at_status st = env->open_store(env, part->path, &s);
     if (st == AT_OK)
         st = text                 ? measure_text(part, s, f, dry)
              : kind == AT_ENV_VAE ? measure_vae(p, part, s, dry)
-                                  : measure_denoiser(p, part, s, dry);
+                                  : measure_denoiser(env, p, part, s, dry);
     at_store_release(&s);
     return st;
 }

@@ -16,6 +16,7 @@ struct at_model {
     at_model_sampling sampling;
     const at_latent_format *latent; // the architecture's, or what a node put in its place
     at_dtype compute;               // AT_DTYPE_COUNT: the device's best
+    bool fp8;
 };
 
 static void model_free(at_model *m)
@@ -78,6 +79,7 @@ static at_status model_clone(const at_model *m, at_bound *bound, at_model **out)
     }
     (*out)->latent = m->latent;
     (*out)->compute = m->compute;
+    (*out)->fp8 = m->fp8;
     return AT_OK;
 }
 
@@ -100,6 +102,30 @@ at_status at_model_with_compute(const at_model *m, at_dtype compute, at_model **
     at_status st = model_clone(m, at_bound_retain(m->bound), out);
     if (st == AT_OK) (*out)->compute = compute;
     return st;
+}
+
+at_status at_model_with_fp8(const at_model *m, at_model **out)
+{
+    at_status st = model_clone(m, at_bound_retain(m->bound), out);
+    if (st == AT_OK) (*out)->fp8 = true;
+    return st;
+}
+
+bool at_model_fp8(const at_model *m)
+{
+    return m->fp8;
+}
+
+bool at_model_stored_fp8(const at_model *m)
+{
+    size_t in_fp8 = 0, all = 0;
+    for (size_t i = 0; i < at_store_count(m->bound->store); i++) {
+        const at_weight *w = at_store_at(m->bound->store, i);
+        if (!at_starts_with(w->name, m->bound->prefix)) continue;
+        all += w->bytes;
+        if (w->dtype == AT_F8E4M3 || w->dtype == AT_F8E5M2) in_fp8 += w->bytes;
+    }
+    return in_fp8 > all / 2;
 }
 
 at_status at_model_with_store(const at_model *m, at_store *s, at_model **out)

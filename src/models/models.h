@@ -80,6 +80,11 @@ at_status at_model_with_sampling(const at_model *m, const at_model_sampling *ms,
 at_status at_model_with_latent(const at_model *m, const at_latent_format *f, at_model **out);
 at_status at_model_with_compute(const at_model *m, at_dtype compute, at_model **out);
 at_dtype at_model_compute(const at_model *m);
+// A clone whose wide layers may be kept in fp8 and multiply in it, whatever the file has (UNETLoader's
+// weight_dtype); and whether most of the file's bytes are fp8 anyway.
+at_status at_model_with_fp8(const at_model *m, at_model **out);
+bool at_model_fp8(const at_model *m);
+bool at_model_stored_fp8(const at_model *m);
 // The same network over other weights of the same names and shapes (a LoRA's overlay): shares
 // everything else. The store is retained.
 at_status at_model_with_store(const at_model *m, at_store *s, at_model **out);

@@ -49,25 +49,37 @@ at_status at_env_ops_in(const at_node_ctx *c, at_dtype compute, at_ops **out)
 }
 
 void at_env_choose(const at_env *env, int part, at_dtype compute, bool f16, at_device **device,
-                   at_dtype *out, bool *fp8)
+                   at_dtype *out)
 {
     at_env e = *env;
     if (part == AT_ENV_VAE && e.vae_device) e.device = e.vae_device;
     if (compute == AT_DTYPE_COUNT) compute = e.parts[part].compute;
     if (compute == AT_DTYPE_COUNT) compute = at_env_compute_for(&e, f16);
     if (compute == AT_F16 && e.device->host) compute = AT_F32; // see open_ops
-    bool asked = e.fast_fp8 || e.dtype == AT_F8E4M3 || e.parts[part].storage != AT_DTYPE_COUNT;
     *device = e.device;
     *out = compute;
-    *fp8 = part == AT_ENV_UNET && asked;
+}
+
+bool at_env_fp8(const at_env *e, const at_model *m)
+{
+    return e->dtype == AT_F8E4M3 || e->parts[AT_ENV_UNET].storage != AT_DTYPE_COUNT ||
+           at_model_fp8(m) || (e->fast_fp8 && at_model_stored_fp8(m));
+}
+
+at_status at_env_ops_denoiser(const at_node_ctx *c, const at_model *m, at_ops **out)
+{
+    const at_env *e = at_env_of(c);
+    at_device *device = NULL;
+    at_dtype compute = at_model_compute(m);
+    at_env_choose(e, AT_ENV_UNET, compute, at_arch_f16(at_model_arch(m)), &device, &compute);
+    return open_ops(c, device, compute, at_env_fp8(e, m), out);
 }
 
 at_status at_env_ops_for(const at_node_ctx *c, int part, at_dtype compute, bool f16, at_ops **out)
 {
     at_device *device = NULL;
-    bool fp8 = false;
-    at_env_choose(at_env_of(c), part, compute, f16, &device, &compute, &fp8);
-    return open_ops(c, device, compute, fp8, out);
+    at_env_choose(at_env_of(c), part, compute, f16, &device, &compute);
+    return open_ops(c, device, compute, false, out);
 }
 
 at_status at_env_open(at_env *e, const char *kind, const char *name, char **path, at_store **store)

@@ -59,7 +59,11 @@ at_status at_env_ops_in(const at_node_ctx *c, at_dtype compute, at_ops **out);
 at_status at_env_ops_for(const at_node_ctx *c, int part, at_dtype compute, bool f16, at_ops **out);
 // What it chooses.
 void at_env_choose(const at_env *e, int part, at_dtype compute, bool f16, at_device **device,
-                   at_dtype *out, bool *fp8);
+                   at_dtype *out);
+// The same for a denoiser: what it was loaded for, and fp8 where somebody asked for it (--dtype fp8,
+// --fp8_e4m3fn-unet, UNETLoader's weight_dtype; --fast for files in fp8).
+at_status at_env_ops_denoiser(const at_node_ctx *c, const at_model *m, at_ops **out);
+bool at_env_fp8(const at_env *e, const at_model *m);
 // Find `name` among the files of `kind` ("vae", "controlnet" ...) and map it. *path (may be NULL) gets
 // the caller's copy of the path.
 at_status at_env_open(at_env *e, const char *kind, const char *name, char **path, at_store **store);

@@ -104,14 +104,21 @@ static at_status unet_run(at_node_ctx *c, const void *in, at_value *out)
 
     AT_TRY(at_env_open(e, "diffusion_models", i->unet_name, &path, &s));
     AT_TRY(at_model_load(s, at_path_base(path), &m));
-    // Weights stay in the file's own format on disk and in memory; a smaller storage type would only
-    // lose precision here, so the choice has nothing to do on this device.
-    if (strcmp(i->weight_dtype, "default") != 0)
+    // A GPU that multiplies in fp8 keeps wide layers in it, with a scale a row, whichever of the types was
+    // chosen. The CPU reads weights in the file's own format: a smaller type would only lose precision.
+    if (strcmp(i->weight_dtype, "default") != 0 && !e->device->host) {
+        at_model *plain = m;
+        m = NULL;
+        st = at_model_with_fp8(plain, &m);
+        at_model_release(&plain);
+        AT_TRY(st);
+    } else if (strcmp(i->weight_dtype, "default") != 0) {
         at_sink_emit(
             at_node_sink(c),
             &(at_event){.kind = AT_EV_NOTE,
                         .node = at_node_id(c),
                         .text = "weight_dtype: weights are read in the file's own format"});
+    }
     AT_TRY(at_give(&out[0], at_obj_model_new(m), "MODEL"));
 out:
     at_free(path);

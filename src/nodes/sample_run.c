@@ -196,8 +196,7 @@ at_status at_sample_run(at_node_ctx *c, const at_sample_job *job, at_object **ou
     work k = {.node = c, .job = job, .p = {.node = c}};
     at_tensor *samples = NULL;
 
-    AT_TRY(at_env_ops_for(c, AT_ENV_UNET, at_model_compute(job->model->model),
-                          at_arch_f16(at_model_arch(job->model->model)), &k.o));
+    AT_TRY(at_env_ops_denoiser(c, job->model->model, &k.o));
     k.p.o = k.o;
     AT_TRY(fit_channels(job->latent, at_model_latent(job->model->model), &k.empty, &samples));
     if (job->n_sigmas == 0) { // nothing to do: the latent comes back as it was

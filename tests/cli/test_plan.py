@@ -146,7 +146,7 @@ class Plan(kit.Case):
                           AT_FAKE_BYTES=str(20 << 30))
         try:
             half, _ = self.plan("--bf16-vae")
-            fp8, _ = self.plan("--fast", "fp8_matrix_mult")
+            fp8, _ = self.plan("--dtype", "fp8")
         finally:
             for name in ("AT_PLUGINS", "AT_FAKE_CUDA", "AT_FAKE_BYTES"):
                 del os.environ[name]
