@@ -399,7 +399,7 @@ static void weights_that_leave_end_the_recording(void **state)
     at_free(evaluate(o, m, 0, 3, 5, &n));
     assert_int_equal(g_tape.replays, 2);
     assert_int_equal(g_tape.recordings, 0);
-    at_free(evaluate(o, m, 0, 4, 5, &n));
+    at_free(evaluate(o, m, 0, 0, 5, &n));
     assert_int_equal(g_tape.replays, 3);
     assert_ptr_equal(tape_device.reclaim, at_sessions_reclaim);
     at_ops_free(o);
