@@ -42,8 +42,8 @@ int at_request_refused(const at_server *s, const at_request *rq);
 // Cache-Control and CORS: on every answer.
 void at_response_dress(const at_server *s, const at_request *rq, at_response *rs);
 
-extern const at_route at_routes_prompt[], at_routes_info[], at_routes_models[], at_routes_files[],
-    at_routes_upload[], at_routes_users[], at_routes_userdata[],
+extern const at_route at_routes_prompt[], at_routes_jobs[], at_routes_info[], at_routes_models[],
+    at_routes_files[], at_routes_upload[], at_routes_users[], at_routes_userdata[],
     at_routes_page[]; // each ends with pattern NULL
 
 #endif

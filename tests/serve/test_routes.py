@@ -166,6 +166,52 @@ class Routes(Case):
         self.server.post("/history", {"clear": True})
         self.assertEqual(page(""), [])
 
+    def test_jobs_of_newer_servers(self):
+        self.server.idle()
+        self.server.post("/history", {"clear": True})
+        good = self.server.submit(picture(400, "jobs"), extra_data={"extra_pnginfo": {"workflow": {"id": "w-1"}}}).json()
+        self.server.wait(good["prompt_id"])
+        bad = self.server.submit({"1": node("EmptyImage", width=64, height=64, batch_size=1, color=401),
+                                  "2": node("TestSyncError", value=["1", 0]), "3": node("PreviewImage", images=["2", 0])}).json()
+        self.server.wait(bad["prompt_id"])
+        running = self.server.submit(sleeper(30, 402)).json()["prompt_id"]
+        waiting = self.server.submit(picture(403)).json()["prompt_id"]
+        while not self.server.get("/queue").json()["queue_running"]:
+            time.sleep(0.01)
+        listed = self.server.get("/api/jobs?limit=200&offset=0").json()
+        self.assertEqual(listed["pagination"], {"offset": 0, "limit": 200, "total": 4, "has_more": False})
+        self.assertEqual([(j["id"], j["status"]) for j in listed["jobs"]],
+                         [(waiting, "pending"), (running, "in_progress"), (bad["prompt_id"], "failed"),
+                          (good["prompt_id"], "completed")])
+        w, r, b, g = listed["jobs"]
+        self.assertEqual(set(w), {"id", "status", "priority", "create_time", "outputs_count"})
+        self.assertIn("execution_start_time", r)
+        self.assertEqual(b["execution_error"]["node_type"], "TestSyncError")
+        self.assertEqual((g["workflow_id"], g["outputs_count"], g["previewable_outputs_count"]), ("w-1", 1, 1))
+        self.assertEqual({k: g["preview_output"][k] for k in ("nodeId", "mediaType", "type")},
+                         {"nodeId": "2", "mediaType": "images", "type": "output"})
+        self.assertGreaterEqual(g["execution_end_time"], g["execution_start_time"])
+        ids = lambda query: [j["id"] for j in self.server.get("/api/jobs?" + query).json()["jobs"]]
+        self.assertEqual(ids("status=completed,failed,cancelled&sort_order=asc"), [good["prompt_id"], bad["prompt_id"]])
+        self.assertEqual(ids("workflow_id=w-1"), [good["prompt_id"]])
+        self.assertEqual(ids("limit=1&offset=1"), [running])
+        self.assertTrue(self.server.get("/api/jobs?limit=1").json()["pagination"]["has_more"])
+        for wrong in ("status=done", "limit=0", "limit=x", "sort_by=size", "sort_order=up", "offset=x"):
+            self.assertEqual(self.server.get("/api/jobs?" + wrong).status, 400, wrong)
+        whole = self.server.get("/api/jobs/" + good["prompt_id"]).json()
+        self.assertEqual(whole["workflow"]["prompt"]["2"]["class_type"], "SaveImage")
+        self.assertEqual(whole["execution_status"]["status_str"], "success")
+        self.assertEqual(list(whole["outputs"]), ["2"])
+        self.assertEqual(self.server.get("/api/jobs/nobody").status, 404)
+        self.assertEqual(self.server.post("/api/jobs/nobody/cancel").json(), {"cancelled": False})
+        self.assertEqual(self.server.post("/api/jobs/cancel", {"job_ids": [waiting]}).json(), {"cancelled": True})
+        self.assertEqual(self.server.post("/api/jobs/cancel", {"job_ids": [1]}).status, 400)
+        self.assertEqual(self.server.post("/api/jobs/cancel", {}).status, 400)
+        self.assertEqual(self.server.post("/api/jobs/%s/cancel" % running).json(), {"cancelled": True})
+        self.server.wait(running)
+        self.assertEqual(ids("status=cancelled"), [running])
+        self.assertEqual(self.server.get("/api/global_subgraphs").json(), {})
+
     def test_a_given_id_and_partial_targets(self):
         prompt = dict(picture(7), **{"3": node("PreviewImage", images=["1", 0])})
         answer = self.server.submit(prompt, prompt_id="my-id", partial_execution_targets=["3"]).json()
