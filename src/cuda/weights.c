@@ -272,7 +272,8 @@ static at_status open_source(at_cuda *g, const at_wview *w, const forms *l, sour
     if (s->kept) s->kept->here.busy = true;
     unlock();
     if (s->kept) {
-        s->view = s->kept->view;
+        // In the caller's shape: kernels take source and result in the same one.
+        s->view = at_cuda_view(s->kept->view.data, w->v.dtype, w->v.rank, w->v.shape);
         return arrived(g, s->kept);
     }
     AT_TRY(at_device_alloc(&g->dev, bytes, &s->scratch));

@@ -218,6 +218,18 @@ static void shapes_are_the_callers(void **state)
     assert_int_equal(v.shape[1], 288);
     assert_int_equal(v.stride[0], 288);
     assert_memory_equal(v.data, w.v.data, 64 * 288 * 2);
+    at_store_release(&s);
+    // The same where it has to be converted.
+    assert_int_equal(at_store_new("test", &s), AT_OK);
+    assert_int_equal(at_store_add(s, "w", AT_BF16, 4, (int64_t[]){64, 32, 3, 3}, numbers, NULL),
+                     AT_OK);
+    w = at_weight_view(at_store_at(s, 0));
+    assert_int_equal(at_cuda_prefetch(&g.dev, &w, 1), AT_OK);
+    flat.v.data = w.v.data;
+    flat.packed = w.packed;
+    assert_int_equal(at_cuda_weight(&g, &flat, AT_F32, false, &v, &owned), AT_OK);
+    assert_int_equal(((const uint32_t *)v.data)[100],
+                     (uint32_t)((const uint16_t *)w.v.data)[100] << 16);
     assert_int_equal(at_cuda_weight(&g, &w, AT_BF16, true, &v, &owned), AT_OK);
     assert_int_equal(v.shape[1], 3);
     assert_int_equal(v.shape[3], 32);

@@ -140,6 +140,8 @@ cudaError_t at_k_copy(cudaStream_t s, const at_view *src, const at_view *dst)
 {
     (void)s;
     int64_t n = at_cuda_count(src);
+    if (src->rank != dst->rank || memcmp(src->shape, dst->shape, sizeof *dst->shape * 4) != 0)
+        return fails(cudaErrorInvalidValue);
     for (int64_t i = 0; i < n; i++) { // bf16 -> f32 alone
         uint32_t bits = (uint32_t)((const uint16_t *)src->data)[i] << 16;
         memcpy((char *)dst->data + 4 * i, &bits, 4);
