@@ -64,6 +64,7 @@ typedef enum at_act {
 // x to 127 steps a row or block, and must sum the products exactly; where it gains nothing it computes in floats.
 // fp8 likewise: w and x may be rounded to e4m3, each row over a scale of its own (its largest value becomes 448); the
 // sums are f32, or what the device's matrix units keep.
+// w8 (here and in geglu) is leave to keep w in 8 bits alone, e4m3 with a scale a row, and to widen it for each call.
 // x_scale: x is e4m3, contiguous, and row i of all batches means its bytes times x_scale[i] (f32, contiguous), as norm
 // writes it where at_backend.fp8_rows said yes for w's shape. Such an x, and w, may also be rounded to out's format.
 typedef struct at_linear_args {
@@ -76,7 +77,7 @@ typedef struct at_linear_args {
     at_view x_scale;      // data NULL: x is floats
     const at_wview *more; // n_more of them
     int n_more;
-    bool int8, fp8;
+    bool int8, fp8, w8;
 } at_linear_args;
 
 // A gated linear unit, out[m,j] = v * act(g) with v = x[m] . w[j] * scale + bias[j] and g the same with row n + j.
@@ -87,7 +88,7 @@ typedef struct at_geglu_args {
     at_view x_scale; // as in linear
     at_wview w, bias, gate;
     at_act act; // of the gate half: AT_ACT_GELU_ERF in Stable Diffusion
-    bool int8, fp8;
+    bool int8, fp8, w8;
 } at_geglu_args;
 
 // Scaled dot product attention. q [b, tq, h, d], k and v [b, tk, h, d], out [b, tq, h, d]; d contiguous,
@@ -198,7 +199,7 @@ typedef struct at_backend {
     at_status (*lincomb)(void *stream, const at_lincomb_args *a);
     at_status (*linear)(void *stream, const at_linear_args *a);
     bool splits; // linear knows split and out2; for others ops/ makes two steps of it
-    bool joins; // linear knows more, geglu knows gate
+    bool joins;  // linear knows more, geglu knows gate
     // True where a linear with w [n, k] gains from x in fp8 rows, which norm then writes. NULL: never.
     bool (*fp8_rows)(void *stream, int64_t n, int64_t k);
     at_status (*attention)(void *stream, const at_attention_args *a);

@@ -50,15 +50,21 @@ bool at_cuda_fp8_rows(void *stream, int64_t n, int64_t k)
            k % 16 == 0 && k > 0 && k <= AT_NORM8_WIDEST;
 }
 
-static bool fits_fp8(const at_cuda *g, const at_linear_args *a)
+// The kernels of rows8.h can make and widen such rows of the weight.
+static bool keeps_rows8(const at_linear_args *a)
 {
-    int64_t n = a->w.v.shape[0], k = a->w.v.shape[1];
-    bool rows = a->x_scale.data || (a->x.dtype == a->out.dtype && a->x.stride[2] == 1);
+    int64_t k = a->w.v.shape[1];
     bool readable = a->w.v.dtype == AT_F32 || a->w.v.dtype == AT_BF16 || a->w.v.dtype == AT_F16 ||
                     a->w.v.dtype == AT_F8E4M3 || a->w.v.dtype == AT_F8E5M2;
-    return a->fp8 && g->lt && g->capability == 90 && g->lt->GetVersion() >= 120900 && readable &&
-           n % 16 == 0 && k % 16 == 0 && a->split % 16 == 0 && k > 0 && k <= AT_ROWS8_WIDEST &&
-           a->out.dtype != AT_F32 && rows;
+    return readable && k % 16 == 0 && k > 0 && k <= AT_ROWS8_WIDEST;
+}
+
+static bool fits_fp8(const at_cuda *g, const at_linear_args *a)
+{
+    int64_t n = a->w.v.shape[0];
+    bool rows = a->x_scale.data || (a->x.dtype == a->out.dtype && a->x.stride[2] == 1);
+    return a->fp8 && g->lt && g->capability == 90 && g->lt->GetVersion() >= 120900 &&
+           keeps_rows8(a) && n % 16 == 0 && a->split % 16 == 0 && a->out.dtype != AT_F32 && rows;
 }
 
 // Operands as rows of fp8.
@@ -100,13 +106,34 @@ out:
     return st;
 }
 
+// A weight that is kept in 8 bits, in x's format for this call.
+static at_status widen_weight(at_cuda *g, const at_linear_args *a, operands *o)
+{
+    at_status st = AT_OK;
+    at_view kept;
+    const float *scales = NULL;
+    void *own = NULL;
+
+    AT_TRY(at_cuda_weight_rows8(g, &a->w, &kept, &scales, &own));
+    AT_TRY(at_cuda_alloc(g, (size_t)at_cuda_count(&kept) * at_cuda_size(a->x.dtype), &o->own_w));
+    o->w = at_cuda_view(o->own_w, a->x.dtype, 2, kept.shape);
+    AT_TRY(
+        at_cuda_check(g, at_k_rows8_floats(g->stream, &kept, scales, &o->w), "floats of fp8 rows"));
+out:
+    at_cuda_free(g, own);
+    return st;
+}
+
 // Operands in x's format.
 static at_status load_floats(at_cuda *g, const at_linear_args *a, operands *o)
 {
     at_status st = AT_OK;
     if (!g->lt || a->w.v.shape[1] == 0) return AT_OK; // run_plain takes them as they are
     AT_TRY(meet(g, &a->x, a->x.dtype, &o->x, &o->scratch_x));
-    AT_TRY(at_cuda_weight(g, &a->w, a->x.dtype, false, &o->w, &o->own_w));
+    if (a->w8 && keeps_rows8(a))
+        AT_TRY(widen_weight(g, a, o));
+    else
+        AT_TRY(at_cuda_weight(g, &a->w, a->x.dtype, false, &o->w, &o->own_w));
 out:
     return st;
 }
@@ -242,7 +269,8 @@ static at_status side_by_side(at_cuda *g, const at_linear_args *a)
     bool fits = false, done = false;
     at_cuda_product c = {.scale = a->w.scale, .out = a->out};
 
-    if (!g->lt || a->fp8 || a->x_scale.data || a->x.dtype != a->out.dtype) return one_by_one(g, a);
+    if (!g->lt || a->fp8 || a->w8 || a->x_scale.data || a->x.dtype != a->out.dtype)
+        return one_by_one(g, a);
     AT_TRY(at_cuda_weight_joined(g, &a->w, a->more, a->n_more, a->x.dtype, &c.w, &fits));
     if (fits) {
         AT_TRY(meet(g, &a->x, a->x.dtype, &c.x, &scratch));
@@ -300,6 +328,7 @@ at_status at_cuda_geglu(void *stream, const at_geglu_args *a)
                         .x_scale = a->x_scale,
                         .more = apart ? &a->gate : NULL,
                         .n_more = apart,
+                        .w8 = a->w8,
                         .fp8 = a->fp8};
     AT_TRY(at_cuda_linear(stream, &l));
     at_cuda_served("own geglu");

@@ -23,7 +23,7 @@ at_dtype at_env_compute_for(const at_env *e, bool f16)
 }
 
 static at_status open_ops(const at_node_ctx *c, at_device *device, at_dtype compute, bool fp8,
-                          at_ops **out)
+                          bool weights8, at_ops **out)
 {
     const at_env *e = at_env_of(c);
     // A CPU does not compute in f16; f32 holds all of its values.
@@ -32,7 +32,8 @@ static at_status open_ops(const at_node_ctx *c, at_device *device, at_dtype comp
                             .compute = compute,
                             .sink = at_node_sink(c),
                             .int8 = e->dtype == AT_I8,
-                            .fp8 = fp8};
+                            .fp8 = fp8,
+                            .weights8 = weights8};
     return at_ops_new(&config, out);
 }
 
@@ -45,7 +46,7 @@ at_status at_env_ops_in(const at_node_ctx *c, at_dtype compute, at_ops **out)
 {
     const at_env *e = at_env_of(c);
     return open_ops(c, e->device, compute == AT_DTYPE_COUNT ? at_env_compute(e) : compute, false,
-                    out);
+                    false, out);
 }
 
 void at_env_choose(const at_env *env, int part, at_dtype compute, bool f16, at_device **device,
@@ -60,6 +61,12 @@ void at_env_choose(const at_env *env, int part, at_dtype compute, bool f16, at_d
     *out = compute;
 }
 
+// A flag asks for the part's weights in fp8, on any GPU.
+static bool kept_in_fp8(const at_env *e, int part)
+{
+    return e->parts[part].storage == AT_F8E4M3 || e->parts[part].storage == AT_F8E5M2;
+}
+
 bool at_env_fp8(const at_env *e, const at_model *m)
 {
     return e->dtype == AT_F8E4M3 || e->parts[AT_ENV_UNET].storage != AT_DTYPE_COUNT ||
@@ -72,14 +79,15 @@ at_status at_env_ops_denoiser(const at_node_ctx *c, const at_model *m, at_ops **
     at_device *device = NULL;
     at_dtype compute = at_model_compute(m);
     at_env_choose(e, AT_ENV_UNET, compute, at_arch_f16(at_model_arch(m)), &device, &compute);
-    return open_ops(c, device, compute, at_env_fp8(e, m), out);
+    return open_ops(c, device, compute, at_env_fp8(e, m),
+                    kept_in_fp8(e, AT_ENV_UNET) || at_model_fp8(m), out);
 }
 
 at_status at_env_ops_for(const at_node_ctx *c, int part, at_dtype compute, bool f16, at_ops **out)
 {
     at_device *device = NULL;
     at_env_choose(at_env_of(c), part, compute, f16, &device, &compute);
-    return open_ops(c, device, compute, false, out);
+    return open_ops(c, device, compute, false, kept_in_fp8(at_env_of(c), part), out);
 }
 
 at_status at_env_open(at_env *e, const char *kind, const char *name, char **path, at_store **store)

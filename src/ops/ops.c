@@ -37,6 +37,7 @@ at_status at_ops_new(const at_ops_config *config, at_ops **out)
     o->compute = config->compute;
     o->int8 = config->int8;
     o->fp8 = config->fp8;
+    o->weights8 = config->weights8;
     o->comm = config->comm ? config->comm : at_comm_self();
     o->sink = config->sink;
     *out = o;

@@ -32,6 +32,7 @@ typedef struct at_ops_config {
     const at_sink *sink; // cancel is read at every door; may be NULL
     bool int8;           // wide linear layers and convolutions may multiply in int8 (backend.h)
     bool fp8;            // wide linear layers may multiply in fp8 (backend.h)
+    bool weights8;       // weights of wide linear layers may be kept in fp8 alone, to save memory
 } at_ops_config;
 
 at_status at_ops_new(const at_ops_config *config, at_ops **out);

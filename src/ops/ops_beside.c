@@ -62,6 +62,7 @@ at_tensor *at_linear_beside(at_ops *o, const at_tensor *x, int n, const at_weigh
                         .more = views + 1,
                         .n_more = n - 1};
     a.fp8 = op_may_fp8(o, &a.x, &a.w);
+    a.w8 = op_may_w8(o, &a.w);
     if (at_tensor_count(out) == 0) goto out;
     AT_TRY(o->be->linear(o->dev->stream, &a));
     o->stats.flops_linear += 2.0 * (double)at_tensor_count(out) * (double)a.w.v.shape[1];
@@ -102,6 +103,7 @@ at_tensor *at_geglu_apart(at_ops *o, const at_tensor *x, const at_weight *value,
     a.x_scale = op_scales(inner);
     a.out = op_rows(out);
     a.fp8 = op_may_fp8(o, &a.x, &a.w);
+    a.w8 = op_may_w8(o, &a.w);
     if (at_tensor_count(out) == 0) goto out;
     AT_TRY(o->be->geglu(o->dev->stream, &a));
     o->stats.flops_linear += 4.0 * (double)at_tensor_count(out) * (double)a.w.v.shape[1];

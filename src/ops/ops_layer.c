@@ -25,6 +25,11 @@ bool op_may_fp8(const at_ops *o, const at_view *x, const at_wview *w)
            w->v.shape[1] >= FP8_WIDTH;
 }
 
+bool op_may_w8(const at_ops *o, const at_wview *w)
+{
+    return o->weights8 && w->v.shape[0] >= FP8_WIDTH && w->v.shape[1] >= FP8_WIDTH;
+}
+
 at_view op_scales(const at_tensor *x)
 {
     return x->row_scale ? at_tensor_as_view(x->row_scale) : (at_view){0};
@@ -97,6 +102,7 @@ static at_status linear(op_pass *p, const at_tensor *x, at_wview w, at_wview bia
     a.x_scale = op_scales(inner);
     a.out = op_rows(*out);
     a.fp8 = op_may_fp8(o, &a.x, &w);
+    a.w8 = op_may_w8(o, &w);
     AT_TRY(linear_extra(p, extra, &a.out, &a));
     AT_TRY(op_has(p, o->be->linear != NULL));
     if (at_tensor_count(*out) == 0) goto out;
@@ -216,6 +222,7 @@ at_tensor *at_linear_split(at_ops *o, const at_tensor *x, const at_weight *w, co
     a.out2 = op_rows(rest);
     a.int8 = may_int8(o, &a.w);
     a.fp8 = op_may_fp8(o, &a.x, &a.w);
+    a.w8 = op_may_w8(o, &a.w);
     if (at_tensor_count(out) == 0) goto out;
     AT_TRY(o->be->linear(o->dev->stream, &a));
     o->stats.flops_linear +=
@@ -267,6 +274,7 @@ at_tensor *at_geglu(at_ops *o, const at_tensor *x, const at_weight *w, const at_
     a.out = op_rows(out);
     a.int8 = may_int8(o, &a.w);
     a.fp8 = op_may_fp8(o, &a.x, &a.w);
+    a.w8 = op_may_w8(o, &a.w);
     if (at_tensor_count(out) == 0) goto out;
     AT_TRY(o->be->geglu(o->dev->stream, &a));
     o->stats.flops_linear += 4.0 * (double)at_tensor_count(out) * (double)a.w.v.shape[1];

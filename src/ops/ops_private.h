@@ -14,7 +14,7 @@ struct at_ops {
     at_device *dev;
     const at_backend *be;
     at_dtype compute;
-    bool int8, fp8;
+    bool int8, fp8, weights8;
     at_comm *comm;
     const at_sink *sink;
 
@@ -83,6 +83,8 @@ at_status op_all_gather(at_ops *o, const void *send, void *recv, size_t bytes);
 at_status op_all_to_all(at_ops *o, const void *send, void *recv, size_t bytes);
 // The layer of x and w is worth fp8, and these ops may.
 bool op_may_fp8(const at_ops *o, const at_view *x, const at_wview *w);
+// The weight is wide enough to be kept in 8 bits, and these ops may.
+bool op_may_w8(const at_ops *o, const at_wview *w);
 // The scales of x where it is fp8 rows, else an absent view.
 at_view op_scales(const at_tensor *x);
 // A view narrowed along one dimension.

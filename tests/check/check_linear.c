@@ -20,7 +20,8 @@ enum {
     FP8 = 1024,     // or in fp8
     SPLIT = 2048,   // two results: the first third of the columns, and the rest
     ROWS8 = 4096,   // x is fp8 rows
-    JOIN = 8192     // the last third of the rows is a weight of its own
+    JOIN = 8192,    // the last third of the rows is a weight of its own
+    W8 = 16384      // the weight may be kept in fp8
 };
 
 typedef struct linear_row {
@@ -92,6 +93,13 @@ static const linear_row rows[] = {
     {2, 33, 128, 384, AT_F16, AT_F16, AT_F16, PACK | JOIN | STRIDED},
     {1, 40, 256, 768, AT_F16, AT_F16, AT_F16, PACK | JOIN | FP8},
     {1, 20, 64, 33, AT_BF16, AT_F8E4M3, AT_BF16, JOIN, AT_ACT_NONE, CK_UNIT, 0.3f},
+    // weights in fp8
+    {1, 40, 256, 512, AT_BF16, AT_BF16, AT_BF16, BIAS | PACK | W8},
+    {2, 9, 272, 300, AT_F16, AT_F16, AT_F16, ALL | PACK | W8},
+    {1, 3, 256, 256, AT_F32, AT_F32, AT_F32, BIAS | W8, AT_ACT_SILU},
+    {1, 40, 256, 768, AT_BF16, AT_BF16, AT_BF16, BIAS | PACK | W8 | SPLIT, AT_ACT_GELU_TANH},
+    {1, 40, 256, 768, AT_BF16, AT_BF16, AT_BF16, PACK | W8 | JOIN},
+    {1, 40, 256, 304, AT_BF16, AT_F8E4M3, AT_BF16, BIAS | PACK | W8, 0, CK_UNIT, 1.7f},
     // fp8
     {1, 40, 256, 512, AT_BF16, AT_BF16, AT_BF16, BIAS | PACK | FP8},
     {1, 133, 320, 256, AT_BF16, AT_F16, AT_BF16, ALL | PACK | FP8},
@@ -153,13 +161,14 @@ static const linear_row rows[] = {
 static const char *label(int row, char out[160])
 {
     const linear_row *r = &rows[row];
-    snprintf(out, 160, "[%lld,%lld,%lld]x%lld %s*%s->%s%s%s%s%s%s%s%s%s%s act%d", (long long)r->b,
+    snprintf(out, 160, "[%lld,%lld,%lld]x%lld %s*%s->%s%s%s%s%s%s%s%s%s%s%s act%d", (long long)r->b,
              (long long)r->t, (long long)r->k, (long long)r->n, ck_dtype_name(r->x),
              ck_dtype_name(r->w), ck_dtype_name(r->out), r->flags & GATE ? " gate" : "",
              r->flags & RESIDUAL ? " res" : "", r->flags & STRIDED ? " strided" : "",
              r->flags & PACK ? " pack" : "", r->flags & INT8 ? " int8" : "",
              r->flags & FP8 ? " fp8" : "", r->flags & SPLIT ? " split" : "",
-             r->flags & ROWS8 ? " rows8" : "", r->flags & JOIN ? " join" : "", (int)r->act);
+             r->flags & ROWS8 ? " rows8" : "", r->flags & JOIN ? " join" : "",
+             r->flags & W8 ? " w8" : "", (int)r->act);
     return out;
 }
 
@@ -216,6 +225,7 @@ static void build(ck_run *r, int row)
     a->act = c->act;
     a->int8 = c->flags & INT8;
     a->fp8 = c->flags & FP8;
+    a->w8 = c->flags & W8;
     if (c->flags & JOIN) {
         static at_wview last;
         last = rows_of(&a->w, c->n - c->n / 3, c->n / 3);
@@ -310,7 +320,7 @@ static void truth(ck_run *r)
         if (a->x_scale.data) // both sides in the output's format
             mag += 2 * ck_bf16_error(&q, a->out.dtype, AT_F32) / ck_linear.sum;
         if (a->int8) mag += ck_q8_error(&q) / ck_linear.sum;
-        if (a->fp8) mag += ck_f8_error(&q) / ck_linear.sum;
+        if (a->fp8 || a->w8) mag += ck_f8_error(&q) / ck_linear.sum;
         if (a->bias.v.data) {
             double bias = ck_value(&a->bias.v, col) * (double)a->bias.scale;
             sum += bias;
