@@ -131,6 +131,11 @@ void *at_cuda_plans_find(at_cuda_plans *p, const void *key, size_t bytes); // NU
 size_t at_cuda_plans_count(const at_cuda_plans *p);
 at_status at_cuda_plans_add(at_cuda_plans *p, const void *key, size_t bytes, void *plan);
 
+// --- linear_tune.c: what timing chose, kept on disk for the next process -------------------------------
+// The choice for a problem (hashes of both); false: there is none, or nothing may be kept (AT_OFF=tune).
+bool at_cuda_choice_find(at_cuda *g, const void *problem, size_t bytes, uint64_t *choice);
+void at_cuda_choice_keep(at_cuda *g, const void *problem, size_t bytes, uint64_t choice);
+
 // --- the slots -----------------------------------------------------------------------------------
 extern const at_backend at_cuda_backend;
 at_status at_cuda_linear(void *stream, const at_linear_args *a);

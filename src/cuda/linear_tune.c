@@ -137,8 +137,9 @@ static at_cuda_tuned *table_of(at_cuda *g)
     int driver = 0;
     if (!t) return NULL;
     (void)cudaDriverGetVersion(&driver);
-    snprintf(t->title, sizeof t->title, "atelier linear 2; %.100s; driver %d; cublasLt %zu",
-             g->dev.description, driver, g->lt->GetVersion());
+    snprintf(t->title, sizeof t->title,
+             "atelier linear 2; %.100s; driver %d; cublasLt %zu; cuDNN %zu", g->dev.description,
+             driver, g->lt ? g->lt->GetVersion() : 0, g->dnn ? g->dnn->GetVersion() : 0);
     t->off = switched_off();
     if (!t->off) t->path = path_of(g);
     read_file(t);
@@ -252,4 +253,20 @@ at_lt_algo at_cuda_tune(at_cuda *g, const at_cuda_problem *p, const at_lt_algo *
     keep(t, problem, hash_of(&candidates[chosen], sizeof candidates[chosen]));
     t->fresh = true;
     return candidates[chosen];
+}
+
+bool at_cuda_choice_find(at_cuda *g, const void *problem, size_t bytes, uint64_t *choice)
+{
+    const at_cuda_tuned *t = table_of(g);
+    const answer *known = t && !t->off ? find(t, hash_of(problem, bytes)) : NULL;
+    if (known) *choice = known->algo;
+    return known != NULL;
+}
+
+void at_cuda_choice_keep(at_cuda *g, const void *problem, size_t bytes, uint64_t choice)
+{
+    at_cuda_tuned *t = table_of(g);
+    if (!t || t->off) return;
+    keep(t, hash_of(problem, bytes), choice);
+    t->fresh = true;
 }
