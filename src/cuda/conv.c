@@ -11,6 +11,7 @@
 
 #include "base/mem.h"
 #include "cuda/conv.h"
+#include "cuda/linear.h"
 
 // [b, h, w, c] as [b, h * w, c] where rows lie behind each other; false where they do not.
 static bool flat(const at_view *v, at_view *out)
@@ -179,6 +180,52 @@ out:
     return st;
 }
 
+// Few pixels under many weights: what counts is reading the weights once at full speed, which matmuls that
+// split their sums over the chip do and the library's convolutions do not.
+static bool by_weights(const at_cuda *g, const at_conv2d_args *a)
+{
+    int64_t pixels = a->out.shape[0] * a->out.shape[1] * a->out.shape[2];
+    int64_t k = at_cuda_count(&a->w.v) / a->w.v.shape[0];
+    if (!g->lt || a->x.dtype == AT_F32 || a->out.dtype != a->x.dtype || a->act != AT_ACT_NONE)
+        return false;
+    if (pixels > 256 || k < 2048 || a->x.shape[3] % 8 || a->out.shape[3] % 8 || a->upsample2x)
+        return false;
+    return dense(&a->out) &&
+           (!a->residual.data || (a->residual.dtype == a->x.dtype && dense(&a->residual)));
+}
+
+// The windows of all results side by side, then one product.
+static at_status in_windows(at_cuda *g, const at_conv2d_args *a, bool *done)
+{
+    at_status st = AT_OK;
+    conv_call c = {0};
+    at_dtype t = a->x.dtype;
+    const int64_t *o = a->out.shape, *w = a->w.v.shape;
+    int64_t m = o[0] * o[1] * o[2], k = w[1] * w[2] * w[3];
+
+    *done = false;
+    AT_TRY(at_cuda_weight(g, &a->w, t, true, &c.w, &c.own_w));
+    AT_TRY(at_cuda_vector(g, &a->bias, t, &c.bias, &c.own_b));
+    AT_TRY(ready(g, a, t, false, &c));
+    AT_TRY(at_cuda_alloc(g, (size_t)(m * k) * at_cuda_size(t), &c.sp));
+    AT_TRY(at_cuda_check(g,
+                         at_k_conv_windows(g->stream, &c.x, c.sp, (int)w[2], (int)w[3], (int)o[1],
+                                           (int)o[2], a->stride, a->pad_top, a->pad_left),
+                         "conv: windows"));
+    at_cuda_product p = {.x = at_cuda_view(c.sp, t, 3, (int64_t[]){1, m, k}),
+                         .w = at_cuda_view(c.w.data, t, 2, (int64_t[]){w[0], k}),
+                         .out = at_cuda_view(a->out.data, t, 3, (int64_t[]){1, m, w[0]}),
+                         .bias = c.bias,
+                         .scale = a->w.scale};
+    if (a->residual.data)
+        p.residual = at_cuda_view(a->residual.data, t, 3, (int64_t[]){1, m, w[0]});
+    AT_TRY(at_cuda_product_run(g, &p, done));
+    if (*done) at_cuda_served("own windows");
+out:
+    drop(g, &c);
+    return st;
+}
+
 // A 3x3 convolution over a doubled picture that the library has as a transposed one.
 static bool in_phases(const at_conv2d_args *a)
 {
@@ -309,6 +356,7 @@ at_status at_cuda_conv2d(void *stream, const at_conv2d_args *a)
     cudaSetDevice(g->ordinal);
     if (as_linear(a, &l)) return at_cuda_linear(stream, &l);
     AT_TRY(by_few(g, a, &done));
+    if (!done && by_weights(g, a)) AT_TRY(in_windows(g, a, &done));
     if (!done && g->dnn && a->w.scale == 1.0f) {
         if (in_phases(a)) AT_TRY(in_two(g, a, true, &done));
         if (!done) AT_TRY(whole_layer(g, a, &done));

@@ -10,7 +10,7 @@
 #include "cuda/dtype.cuh"
 #include "cuda/kernels.h"
 
-enum { PIECE = 8, LANES = 16, PIXELS = 8, THREADS = 256, MOST_SHARED = 48 << 10 };
+enum { PIECE = 8, LANES = 16, PIXELS = 8, THREADS = 256, MOST_SHARED = 48 << 10, STAY = 288 };
 
 template <class T> struct few_in {
     const T *x;
@@ -21,21 +21,14 @@ template <class T> struct few_in {
     int batch, h, ow, oh, wd, cin, top, left, out_dtype;
 };
 
-template <class T, int N> __global__ void __launch_bounds__(THREADS) few_kernel(few_in<T> p)
+// The sums of eight pixels over this lane's pieces of the channels.
+template <class T, int N>
+__device__ inline void few_sums(const few_in<T> &p, const float *weights, int b, int oy, int ox,
+                                int lane, float (&sum)[PIXELS][N])
 {
-    extern __shared__ __align__(16) float weights[]; // [N, 9, cin]
-    for (int i = threadIdx.x; i < N * 9 * p.cin; i += blockDim.x)
-        weights[i] = to_f32(((const T *)p.w)[i]);
-    __syncthreads();
-    int lane = threadIdx.x % LANES, runs = (p.ow + PIXELS - 1) / PIXELS;
-    int64_t group = blockIdx.x * (int64_t)(THREADS / LANES) + threadIdx.x / LANES;
-    bool in = group < (int64_t)p.batch * p.oh * runs;
-    if (!in) group = 0;
-    int run = (int)(group % runs), oy = (int)(group / runs % p.oh), b = (int)(group / runs / p.oh);
-    float sum[PIXELS][N] = {};
     for (int piece = lane; piece < p.cin / PIECE; piece += LANES)
         for (int ky = 0; ky < 3; ky++) {
-            int iy = oy + ky - p.top, ix0 = run * PIXELS - p.left;
+            int iy = oy + ky - p.top, ix0 = ox - p.left;
             if (iy < 0 || iy >= p.h) continue;
             const T *row = p.x + b * p.xs[0] + iy * p.xs[1] + piece * PIECE;
             vec<T, PIECE> v[PIXELS + 2];
@@ -60,22 +53,41 @@ template <class T, int N> __global__ void __launch_bounds__(THREADS) few_kernel(
                             sum[i][n] += to_f32(v[i + kx].v[k]) * w[k];
                 }
         }
+}
+
+// Blocks stay: the weights are staged once for many pixels.
+template <class T, int N> __global__ void __launch_bounds__(THREADS, 2) few_kernel(few_in<T> p)
+{
+    extern __shared__ __align__(16) float weights[]; // [N, 9, cin]
+    for (int i = threadIdx.x; i < N * 9 * p.cin; i += blockDim.x)
+        weights[i] = to_f32(((const T *)p.w)[i]);
+    __syncthreads();
+    int lane = threadIdx.x % LANES, runs = (p.ow + PIXELS - 1) / PIXELS;
+    int64_t groups = (int64_t)p.batch * p.oh * runs, each = THREADS / LANES;
+    for (int64_t base = blockIdx.x * each; base < groups; base += gridDim.x * each) {
+        int64_t group = base + threadIdx.x / LANES;
+        bool in = group < groups;
+        if (!in) group = 0;
+        int ox = (int)(group % runs) * PIXELS, oy = (int)(group / runs % p.oh),
+            b = (int)(group / runs / p.oh);
+        float sum[PIXELS][N] = {};
+        few_sums<T, N>(p, weights, b, oy, ox, lane, sum);
 #pragma unroll
-    for (int i = 0; i < PIXELS; i++)
+        for (int i = 0; i < PIXELS; i++)
 #pragma unroll
-        for (int n = 0; n < N; n++) {
+            for (int n = 0; n < N; n++) {
 #pragma unroll
-            for (int d = LANES / 2; d; d >>= 1)
-                sum[i][n] += __shfl_xor_sync(0xffffffffu, sum[i][n], d);
-            int ox = run * PIXELS + i;
-            if (!in || ox >= p.ow || (i * N + n) % LANES != lane) continue;
-            float y = sum[i][n] + (p.bias ? p.bias[n] : 0.0f);
-            int64_t at = b * p.os[0] + oy * p.os[1] + ox * p.os[2] + n;
-            if (p.out_dtype == AT_F32)
-                ((float *)p.out)[at] = y;
-            else
-                ((T *)p.out)[at] = from_f32<T>(y);
-        }
+                for (int d = LANES / 2; d; d >>= 1)
+                    sum[i][n] += __shfl_xor_sync(0xffffffffu, sum[i][n], d);
+                if (!in || ox + i >= p.ow || (i * N + n) % LANES != lane) continue;
+                float y = sum[i][n] + (p.bias ? p.bias[n] : 0.0f);
+                int64_t at = b * p.os[0] + oy * p.os[1] + (ox + i) * p.os[2] + n;
+                if (p.out_dtype == AT_F32)
+                    ((float *)p.out)[at] = y;
+                else
+                    ((T *)p.out)[at] = from_f32<T>(y);
+            }
+    }
 }
 
 // --- from a few ----------------------------------------------------------------------------------
@@ -207,6 +219,7 @@ template <class T> static cudaError_t conv_few(cudaStream_t s, const at_k_conv_i
     int64_t groups = (int64_t)p.batch * p.oh * ((p.ow + PIXELS - 1) / PIXELS);
     unsigned blocks = (unsigned)((groups + THREADS / LANES - 1) / (THREADS / LANES));
     size_t shared = (size_t)o->shape[3] * 9 * p.cin * sizeof(float);
+    if (blocks > STAY) blocks = STAY;
     if (!groups) return cudaSuccess;
     switch (o->shape[3]) {
     case 1: few_kernel<T, 1><<<blocks, THREADS, shared, s>>>(p); break;

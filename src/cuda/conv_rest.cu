@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // conv_rest.cu - what stands around a convolution of the library: bias, activation and residual behind it,
-// and the filters of a convolution over a doubled picture.
+// the filters of a convolution over a doubled picture, and windows for convolutions that are matmuls.
 // Idea: one pass in pieces of eight channels; a thread keeps its channels and their bias for many pixels.
 // In a doubled picture each output pixel sees 2x2 pixels of the small one: the 3x3 taps that fall on the
 // same pixel are summed, which gives one 2x2 filter for each of the four places an output pixel can
@@ -94,5 +94,34 @@ extern "C" cudaError_t at_k_conv_phases(cudaStream_t s, const at_view *w, void *
     int64_t count = w->shape[0] * w->shape[1] * 16;
     phases_kernel<<<(unsigned)((count + 255) / 256), 256, 0, s>>>(
         w->data, w->dtype, out, dtype, (int)w->shape[0], (int)w->shape[1], count);
+    return cudaGetLastError();
+}
+
+// One piece of eight channels of a window each.
+__global__ void windows_kernel(const uint4 *x, uint4 *out, int h, int w, int columns, int oh, int ow,
+                               int kh, int kw, int stride, int top, int left, int64_t xb, int64_t xr,
+                               int64_t xp, int64_t count)
+{
+    int64_t i = blockIdx.x * (int64_t)blockDim.x + threadIdx.x;
+    if (i >= count) return;
+    int column = (int)(i % columns);
+    int64_t rest = i / columns;
+    int kx = (int)(rest % kw), ky = (int)(rest / kw % kh);
+    rest /= (int64_t)kw * kh;
+    int ix = (int)(rest % ow) * stride + kx - left, iy = (int)(rest / ow % oh) * stride + ky - top;
+    int64_t b = rest / ow / oh;
+    bool in = ix >= 0 && iy >= 0 && ix < w && iy < h;
+    out[i] = in ? x[b * xb + iy * xr + ix * xp + column] : make_uint4(0, 0, 0, 0);
+}
+
+extern "C" cudaError_t at_k_conv_windows(cudaStream_t s, const at_view *x, void *out, int kh, int kw,
+                                         int oh, int ow, int stride, int top, int left)
+{
+    int columns = (int)x->shape[3] / PIECE;
+    int64_t count = x->shape[0] * oh * ow * kh * kw * columns;
+    if (!count) return cudaSuccess;
+    windows_kernel<<<(unsigned)((count + THREADS - 1) / THREADS), THREADS, 0, s>>>(
+        (const uint4 *)x->data, (uint4 *)out, (int)x->shape[1], (int)x->shape[2], columns, oh, ow, kh, kw,
+        stride, top, left, x->stride[0] / PIECE, x->stride[1] / PIECE, x->stride[2] / PIECE, count);
     return cudaGetLastError();
 }

@@ -108,6 +108,10 @@ cudaError_t at_k_pad(cudaStream_t s, const at_view *src, const at_view *dst, int
 // residual NULL for none, bias f32 or NULL. Any floats.
 cudaError_t at_k_conv_rest(cudaStream_t s, const at_view *sum, const float *bias,
                            const at_view *residual, const at_view *out, int act);
+// out [b * oh * ow, kh * kw * c] = the window of each result, zeros beyond x; x [b, h, w, c] of a 16-bit
+// format, c and strides in pieces of eight, aligned to 16 bytes.
+cudaError_t at_k_conv_windows(cudaStream_t s, const at_view *x, void *out, int kh, int kw, int oh,
+                              int ow, int stride, int top, int left);
 // The filters of a 3x3 convolution over a doubled picture: [o, i, 3, 3] in any format ->
 // [i, 4, 4, o] for a transposed convolution with stride 2.
 cudaError_t at_k_conv_phases(cudaStream_t s, const at_view *w, void *out, at_dtype dtype);
