@@ -64,6 +64,7 @@ static void print_ceilings(const at_ceilings *c)
     if (c->linear_sustained > 0) printf(" (sustained %s)", flop_rate(c->linear_sustained, a));
     printf(", ");
     if (c->linear_fp8 > 0) printf("fp8 %s, ", flop_rate(c->linear_fp8, a));
+    if (c->attention_fp8 > 0) printf("fp8 attention %s, ", flop_rate(c->attention_fp8, a));
     if (c->linear_int8 > 0) printf("int8 %s, ", flop_rate(c->linear_int8, a));
     printf("attention %s (heads of 128) %s (64), conv %s, copy %s", flop_rate(c->attention_wide, w),
            flop_rate(c->attention_narrow, n), flop_rate(c->conv, v), byte_rate(c->copy, m));
@@ -303,7 +304,9 @@ at_status at_ceilings_print(at_device *d, bool json)
                flop_rate(c.attention_narrow, n), flop_rate(c.conv, v));
         if (c.linear_sustained > 0)
             printf("  %-5s matmul %s on end\n", "", flop_rate(c.linear_sustained, a));
-        if (c.linear_fp8 > 0) printf("  fp8   matmul %s\n", flop_rate(c.linear_fp8, a));
+        if (c.linear_fp8 > 0)
+            printf("  fp8   matmul %s, attention %s (heads of 128)\n", flop_rate(c.linear_fp8, a),
+                   flop_rate(c.attention_fp8, w));
         if (c.linear_int8 > 0) printf("  int8  matmul %s\n", flop_rate(c.linear_int8, a));
         if (i == 0) {
             printf("  copy  %s", byte_rate(c.copy, a));

@@ -173,6 +173,25 @@ static at_status measure_attention(task *t, int64_t b, int64_t tokens, int64_t h
     return st;
 }
 
+// The large layer once more where products may be rounded, and attention if it is asked for.
+static at_status measure_rounded(task *t, at_store *weights, bool fp8, bool int8, double *out,
+                                 double *attention)
+{
+    at_status st = AT_OK;
+    at_ops *exact = t->o;
+    at_ops_config config = {
+        .device = at_ops_device(exact), .compute = t->compute, .fp8 = fp8, .int8 = int8};
+
+    AT_TRY(at_ops_new(&config, &t->o));
+    st = measure_linear(t, weights, t->compute, out);
+    if (st == AT_OK && attention)
+        st = measure_attention(t, 1, t->s->tokens, t->s->wide_heads, 128, attention);
+    at_ops_free(t->o);
+out:
+    t->o = exact;
+    return st;
+}
+
 static at_status measure_conv(task *t, at_store *weights, double *out)
 {
     const sizes *s = t->s;
@@ -235,22 +254,6 @@ static at_status measure_sustained(task *t, at_store *weights, double burst, dou
     return st;
 }
 
-// The large layer once more where products may be rounded.
-static at_status measure_rounded(task *t, at_store *weights, bool fp8, bool int8, double *out)
-{
-    at_status st = AT_OK;
-    at_ops *exact = t->o;
-    at_ops_config config = {
-        .device = at_ops_device(exact), .compute = t->compute, .fp8 = fp8, .int8 = int8};
-
-    AT_TRY(at_ops_new(&config, &t->o));
-    st = measure_linear(t, weights, t->compute, out);
-    at_ops_free(t->o);
-out:
-    t->o = exact;
-    return st;
-}
-
 at_status at_ceilings_measure(at_device *d, at_dtype compute, bool fp8, bool int8, at_ceilings *out)
 {
     at_status st = AT_OK;
@@ -264,8 +267,9 @@ at_status at_ceilings_measure(at_device *d, at_dtype compute, bool fp8, bool int
     AT_TRY(at_ops_new(&config, &t.o));
     AT_TRY(measure_linear(&t, weights, compute, &out->linear));
     if (!d->host) AT_TRY(measure_sustained(&t, weights, out->linear, &out->linear_sustained));
-    if (fp8) AT_TRY(measure_rounded(&t, weights, true, false, &out->linear_fp8));
-    if (int8) AT_TRY(measure_rounded(&t, weights, false, true, &out->linear_int8));
+    if (fp8)
+        AT_TRY(measure_rounded(&t, weights, true, false, &out->linear_fp8, &out->attention_fp8));
+    if (int8) AT_TRY(measure_rounded(&t, weights, false, true, &out->linear_int8, NULL));
     AT_TRY(measure_attention(&t, 1, s->tokens, s->wide_heads, 128, &out->attention_wide));
     AT_TRY(measure_attention(&t, s->narrow_batch, s->narrow_tokens, s->narrow_heads, 64,
                              &out->attention_narrow));
@@ -288,7 +292,10 @@ double at_ceilings_floor(const at_ceilings *c, const at_trace_slice *s)
         if (c->linear_fp8 > 0 && strstr(s->kernel, "fp8")) peak = c->linear_fp8;
         if (c->linear_int8 > 0 && strstr(s->kernel, "int8")) peak = c->linear_int8;
         break;
-    case AT_CLASS_ATTENTION: peak = s->head > 96 ? c->attention_wide : c->attention_narrow; break;
+    case AT_CLASS_ATTENTION:
+        peak = s->head > 96 ? c->attention_wide : c->attention_narrow;
+        if (c->attention_fp8 > peak && strstr(s->kernel, "fp8")) peak = c->attention_fp8;
+        break;
     case AT_CLASS_CONV: peak = c->conv; break;
     default: break;
     }

@@ -14,8 +14,8 @@ typedef struct at_ceilings {
     at_dtype compute;               // of activations in what follows
     double linear;                  // FLOP/s; weights in the same format
     double linear_fp8, linear_int8; // where products may be rounded so; 0: not measured
-    double
-        linear_sustained; // the same layer for half a second on end: what the chip's power allows
+    double linear_sustained;        // the same layer for half a second on end, as power allows
+    double attention_fp8;           // heads of 128, where all may be rounded so; 0: not measured
     double attention_wide, attention_narrow; // heads of 128 and of 64 channels
     double conv;                             // 3x3, 512 channels
     double copy;                             // bytes/s on the device, read and written ones counted

@@ -130,6 +130,8 @@ typedef struct pass {
     const char *slot;
     bool on;
     int mark, head;
+    double bytes; // beside the views'
+
     double began;
 } pass;
 
@@ -163,6 +165,7 @@ static at_status leave(pass *p, at_status st, double flops, const at_view *const
 
     if (!p->on) return st;
     s.seconds = at_now() - p->began;
+    s.bytes = p->bytes;
     for (; *views; views++)
         s.bytes += bytes_of(*views);
     snprintf(s.name, sizeof s.name, "%s%s%s", p->slot, name ? " " : "", name ? name : "");
@@ -273,13 +276,17 @@ static at_status my_linear(void *stream, const at_linear_args *a)
     char x[128], w[128];
 
     if (!p.on) return st;
-    return leave(&p, st,
-                 2 * (count_of(&a->out) + (a->split ? count_of(&a->out2) : 0)) *
-                     (double)a->w.v.shape[1],
-                 VIEWS(&a->x, &a->w.v, &a->bias.v, &a->residual, &a->gate, &a->out, &a->out2),
-                 a->w.name, "%s x %s%s%s%s%s%s", text_of(&a->x, x), text_of(&a->w.v, w),
-                 a->bias.v.data ? " bias" : "", act_text(a->act), a->gate.data ? " gate" : "",
-                 a->residual.data ? " residual" : "", a->split ? " split" : "");
+    for (int i = 0; i < a->n_more; i++)
+        p.bytes += bytes_of(&a->more[i].v);
+    return leave(
+        &p, st,
+        2 * (count_of(&a->out) + (a->split ? count_of(&a->out2) : 0)) * (double)a->w.v.shape[1],
+        VIEWS(&a->x, &a->w.v, &a->bias.v, &a->residual, &a->gate, &a->out, &a->out2), a->w.name,
+        "%s x %s%s%s%s%s%s", text_of(&a->x, x), text_of(&a->w.v, w), a->bias.v.data ? " bias" : "",
+        act_text(a->act), a->gate.data ? " gate" : "", a->residual.data ? " residual" : "",
+        a->split    ? " split"
+        : a->n_more ? " joined"
+                    : "");
 }
 
 static at_status my_geglu(void *stream, const at_geglu_args *a)
@@ -290,7 +297,7 @@ static at_status my_geglu(void *stream, const at_geglu_args *a)
 
     if (!p.on) return st;
     return leave(&p, st, 4 * count_of(&a->out) * (double)a->w.v.shape[1],
-                 VIEWS(&a->x, &a->w.v, &a->bias.v, &a->out), a->w.name, "%s x %s%s%s",
+                 VIEWS(&a->x, &a->w.v, &a->gate.v, &a->bias.v, &a->out), a->w.name, "%s x %s%s%s",
                  text_of(&a->x, x), text_of(&a->w.v, w), a->bias.v.data ? " bias" : "",
                  act_text(a->act));
 }
