@@ -111,6 +111,18 @@ static void put(block **lists, block *b)
     *list = b;
 }
 
+// A kept block that is a little larger: better than to give all of them back, which waits for the device. Locked.
+static block *take_larger(at_cuda_pool *p, size_t bytes)
+{
+    block *b = NULL;
+    for (size_t size = bytes, i = 0; i < 4 && !b && bytes >= (size_t)1 << 20; i++) {
+        size = rounded(size + 1);
+        b = take(p->free_lists, size);
+    }
+    if (b) p->kept_bytes -= b->bytes;
+    return b;
+}
+
 // The same, from the lists that the moment asks for. Locked.
 static block *take_kept(at_cuda_pool *p, size_t bytes, bool recording)
 {
@@ -158,7 +170,12 @@ static block *get_block(at_cuda *g, size_t want, bool spare, cudaError_t *e)
     if (!b && (b = at_calloc(1, sizeof *b))) {
         b->bytes = want;
         *e = fresh(g, want, spare, &b->address);
-        if (*e == cudaErrorMemoryAllocation && !g->recording) {
+        block *larger = *e == cudaErrorMemoryAllocation ? take_larger(p, want) : NULL;
+        if (larger) {
+            at_free(b);
+            b = larger;
+            *e = cudaSuccess;
+        } else if (*e == cudaErrorMemoryAllocation && !g->recording) {
             flush(p);
             *e = fresh(g, want, spare, &b->address);
         }

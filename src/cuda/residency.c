@@ -14,7 +14,9 @@ static void unlink_one(at_residency *r, at_resident *x)
         r->oldest = x->newer;
 }
 
-static void link_newest(at_residency *r, at_resident *x, unsigned long epoch)
+// `used`: it counts as a touch. What is brought ahead does not: however much comes, what the call in preparation
+// has touched stays within the window.
+static void link_newest(at_residency *r, at_resident *x, unsigned long epoch, bool used)
 {
     x->newer = NULL;
     x->older = r->newest;
@@ -24,19 +26,20 @@ static void link_newest(at_residency *r, at_resident *x, unsigned long epoch)
         r->oldest = x;
     r->newest = x;
     x->epoch = epoch;
-    x->tick = ++r->tick;
+    if (used) r->tick++;
+    x->tick = r->tick;
 }
 
 void at_residency_add(at_residency *r, at_resident *x, unsigned long epoch)
 {
-    link_newest(r, x, epoch);
+    link_newest(r, x, epoch, !x->wanted);
     r->bytes += x->bytes;
 }
 
 void at_residency_touch(at_residency *r, at_resident *x, unsigned long epoch)
 {
     unlink_one(r, x);
-    link_newest(r, x, epoch);
+    link_newest(r, x, epoch, true);
 }
 
 void at_residency_remove(at_residency *r, at_resident *x)
@@ -51,17 +54,17 @@ static bool may_go(const at_resident *x, size_t like)
     return !x->busy && (!like || x->bytes == like);
 }
 
-at_resident *at_residency_victim(const at_residency *r, unsigned long epoch, bool idle, size_t like)
+at_resident *at_residency_victim(const at_residency *r, unsigned long epoch, at_residency_who who,
+                                 size_t like)
 {
-    if (idle) {
+    if (who == AT_GO_IDLE) {
         for (at_resident *x = r->oldest; x; x = x->newer)
             if (x->epoch != epoch && may_go(x, like)) return x;
         return NULL;
     }
     for (at_resident *x = r->newest; x; x = x->older)
-        if (x->tick + AT_RESIDENT_NOW <= r->tick && !x->wanted && may_go(x, like)) return x;
-    // What was brought ahead and is still not used may be for something that never comes.
-    for (at_resident *x = like ? NULL : r->newest; x; x = x->older)
-        if (x->tick + AT_RESIDENT_NOW <= r->tick && x->wanted && may_go(x, like)) return x;
+        if (x->tick + AT_RESIDENT_NOW <= r->tick && x->wanted == (who == AT_GO_WANTED) &&
+            may_go(x, like))
+            return x;
     return NULL;
 }

@@ -31,12 +31,18 @@ typedef struct at_residency {
     uint64_t tick;
 } at_residency;
 
-void at_residency_add(at_residency *r, at_resident *x, unsigned long epoch); // as touched now
+void at_residency_add(at_residency *r, at_resident *x,
+                      unsigned long epoch); // as touched now, unless `wanted`
 void at_residency_touch(at_residency *r, at_resident *x, unsigned long epoch);
 void at_residency_remove(at_residency *r, at_resident *x);
-// Who goes next, still in the list; NULL: nobody. idle: only what `epoch` has not touched. like: only who has so many
-// bytes (whose block can be taken as it is); 0: any.
-at_resident *at_residency_victim(const at_residency *r, unsigned long epoch, bool idle,
+// Who goes next, still in the list; NULL: nobody. like: only who has so many bytes (whose block can be taken as it
+// is); 0: any.
+typedef enum at_residency_who {
+    AT_GO_IDLE, // what `epoch` has not touched
+    AT_GO_USED, // what it has used
+    AT_GO_WANTED // what was brought ahead and is still not used: it may be for something that never comes
+} at_residency_who;
+at_resident *at_residency_victim(const at_residency *r, unsigned long epoch, at_residency_who who,
                                  size_t like);
 
 #endif

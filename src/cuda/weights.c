@@ -45,7 +45,7 @@ typedef struct forms {
 static const char the_tag;
 static pthread_mutex_t g_lock = PTHREAD_MUTEX_INITIALIZER;
 
-enum { AT_CUDA_GPUS = 16, AHEAD_BYTES = 512 << 20, AHEAD_WEIGHTS = 64 };
+enum { AT_CUDA_GPUS = 16, AHEAD_BYTES = 256 << 20, LEAST_AHEAD = 64 << 20, AHEAD_WEIGHTS = 64 };
 static forms *g_last[AT_CUDA_GPUS]; // what each GPU asked for last
 
 static void lock(void)
@@ -143,7 +143,8 @@ static form *find(const at_cuda *g, const forms *l, at_dtype dtype, int kind)
     return NULL;
 }
 
-static form *add_form(at_cuda *g, forms *l, const at_view *v, int kind, size_t bytes)
+// ahead: nobody has asked for it yet.
+static form *add_form(at_cuda *g, forms *l, const at_view *v, int kind, size_t bytes, bool ahead)
 {
     form *f = at_calloc(1, sizeof *f);
     if (!f) {
@@ -156,6 +157,7 @@ static form *add_form(at_cuda *g, forms *l, const at_view *v, int kind, size_t b
     f->kind = kind;
     f->view = *v;
     f->here.bytes = bytes;
+    f->ahead = f->here.wanted = ahead;
     lock();
     f->next = l->first;
     l->first = f;
@@ -195,12 +197,11 @@ static void follow(at_cuda *g, forms *l, const at_wview *w)
 }
 
 // --- going -------------------------------------------------------------------------------------------
-// like: who has so many bytes; 0: anybody.
-static bool send_away(at_cuda *g, bool idle, size_t like, size_t *freed)
+static bool send_away(at_cuda *g, at_residency_who who, size_t like, size_t *freed)
 {
     unsigned long epoch = atomic_load(&g->dev.epoch);
     lock();
-    form *f = (form *)at_residency_victim(&g->weights, epoch, idle, like);
+    form *f = (form *)at_residency_victim(&g->weights, epoch, who, like);
     if (f && f->here.epoch == epoch) g->streaming = epoch + 1;
     if (f) unlink_form(f);
     unlock();
@@ -214,10 +215,9 @@ static bool send_away(at_cuda *g, bool idle, size_t like, size_t *freed)
 bool at_cuda_weights_leave(at_cuda *g, size_t bytes)
 {
     size_t freed = 0;
-    while (freed < bytes && send_away(g, true, 0, &freed)) {
-    }
-    while (freed < bytes && send_away(g, false, 0, &freed)) {
-    }
+    for (at_residency_who who = AT_GO_IDLE; who <= AT_GO_WANTED; who++)
+        while (freed < bytes && send_away(g, who, 0, &freed)) {
+        }
     return freed > 0;
 }
 
@@ -233,15 +233,15 @@ static void keep_limits(at_cuda *g, size_t bytes)
 {
     size_t freed = 0;
     if (g->dev.drop_idle)
-        while (send_away(g, true, 0, &freed)) {
+        while (send_away(g, AT_GO_IDLE, 0, &freed)) {
         }
     if (g->dev.weight_bytes) {
         while (g->weights.bytes + bytes > g->dev.weight_bytes)
-            if (!send_away(g, true, 0, &freed) && !send_away(g, false, bytes, &freed) &&
-                !send_away(g, false, 0, &freed))
+            if (!send_away(g, AT_GO_IDLE, 0, &freed) && !send_away(g, AT_GO_USED, bytes, &freed) &&
+                !send_away(g, AT_GO_USED, 0, &freed))
                 break;
     } else if (streams(g)) {
-        (void)send_away(g, false, bytes, &freed);
+        (void)send_away(g, AT_GO_USED, bytes, &freed);
     }
 }
 
@@ -373,7 +373,7 @@ static at_status get(at_cuda *g, const at_wview *w, const wish *want, at_view *o
     if (g->recording) // it would be queued to happen again and again
         return at_fail(AT_EDEVICE, "%s: a weight is not resident inside a recording", g->dev.name);
     AT_TRY(make(g, w, l, want, out));
-    if (l && add_form(g, l, out, want->kind, want->bytes)) {
+    if (l && add_form(g, l, out, want->kind, want->bytes, false)) {
         look_ahead(g, l);
         return AT_OK;
     }
@@ -456,12 +456,11 @@ static at_status bring(at_cuda *g, const at_wview *w, forms *l)
 
     AT_TRY(at_device_alloc(&g->dev, bytes, &data));
     at_view v = at_cuda_view(data, w->v.dtype, w->v.rank, w->v.shape);
-    form *f = add_form(g, l, &v, PLAIN, bytes);
+    form *f = add_form(g, l, &v, PLAIN, bytes, true);
     if (!f) {
         at_device_free(&g->dev, data, bytes);
         return AT_ENOMEM;
     }
-    f->ahead = f->here.wanted = true;
     st = at_cuda_transfer_start(g, &f->transfer, data, w->v.data, bytes, false, false);
     if (st == AT_OK) return AT_OK;
     lock();
@@ -472,13 +471,16 @@ out:
     return st;
 }
 
-// While weights stream: what is wanted behind l, as far as AHEAD_BYTES reach, and no further than an eighth of what is
-// here: each of them takes the place of one that would have stayed.
+// While weights stream: what is wanted behind l, as far as AHEAD_BYTES reach and no further than an eighth of what may
+// stay, for each of them takes the place of one that would have stayed; where nothing may stay (--novram),
+// LEAST_AHEAD.
 static void look_ahead(at_cuda *g, forms *l)
 {
-    size_t seen = 0, freed = 0, most = g->weights.bytes / 8;
+    size_t limit = g->dev.weight_bytes, seen = 0, freed = 0;
+    size_t most = (limit ? limit : g->weights.bytes) / 8;
+    if (limit == 1) most = LEAST_AHEAD;
     if (most > AHEAD_BYTES) most = AHEAD_BYTES;
-    if (!streams(g) || g->recording || g->dev.drop_idle) return;
+    if (!streams(g) || g->recording) return;
     for (int i = 0; i < AHEAD_WEIGHTS && seen < most; i++) {
         lock();
         l = l->after;
@@ -490,8 +492,11 @@ static void look_ahead(at_cuda *g, forms *l)
         seen += bytes;
         if (!away) continue;
         // Only into the room of one that was used: activations and what stays are left alone.
-        if (g->dev.weight_bytes) keep_limits(g, bytes);
-        if (!send_away(g, false, bytes, &freed) || bring(g, &w, l) != AT_OK) return;
+        if (limit)
+            keep_limits(g, bytes);
+        else if (!send_away(g, AT_GO_USED, bytes, &freed))
+            return;
+        if (bring(g, &w, l) != AT_OK) return;
     }
 }
 
@@ -501,8 +506,9 @@ at_status at_cuda_prefetch(at_device *d, const at_wview *list, size_t n)
     at_status st = AT_OK;
     size_t promised = 0; // room that was asked about and is not taken yet
 
-    if (g->recording || d->drop_idle || d->weight_bytes) return AT_OK;
+    if (g->recording) return AT_OK;
     cudaSetDevice(g->ordinal);
+    if (d->drop_idle) keep_limits(g, 0);
     for (size_t i = 0; i < n && st == AT_OK; i++) {
         const at_wview *w = &list[i];
         size_t bytes = stored_bytes(&w->v);
@@ -512,6 +518,7 @@ at_status at_cuda_prefetch(at_device *d, const at_wview *list, size_t n)
         bool away = is_away(g, l);
         unlock();
         if (!away) continue;
+        if (d->weight_bytes && g->weights.bytes + bytes > d->weight_bytes) break;
         if (promised < bytes) {
             promised = (size_t)256 << 20 > bytes ? (size_t)256 << 20 : bytes;
             if (!has_room(promised)) break;

@@ -28,8 +28,8 @@ static bool want(int i, size_t room, unsigned long epoch)
         return false;
     }
     while (r.bytes + 1 > room) {
-        at_resident *x = at_residency_victim(&r, epoch, true, 0);
-        if (!x) x = at_residency_victim(&r, epoch, false, 0);
+        at_resident *x = at_residency_victim(&r, epoch, AT_GO_IDLE, 0);
+        if (!x) x = at_residency_victim(&r, epoch, AT_GO_USED, 0);
         if (!x) break;
         at_residency_remove(&r, x);
         here[x - all] = false;
@@ -82,13 +82,13 @@ static void what_is_idle_goes_first_and_the_longest_idle_before(void **state)
     for (int i = 20; i < 50; i++)
         want(i, N, 3);
     want(5, N, 3); // wanted again: no longer idle
-    at_resident *x = at_residency_victim(&r, 3, true, 0);
+    at_resident *x = at_residency_victim(&r, 3, AT_GO_IDLE, 0);
     assert_ptr_equal(x, &all[0]);
     for (int i = 50; i < 69; i++)
         want(i, 50, 3);
     for (int i = 0; i < 20; i++)
         assert_int_equal(here[i], i == 5);
-    assert_null(at_residency_victim(&r, 3, true, 0));
+    assert_null(at_residency_victim(&r, 3, AT_GO_IDLE, 0));
 }
 
 static void the_call_in_preparation_and_what_is_busy_stay(void **state)
@@ -97,13 +97,30 @@ static void the_call_in_preparation_and_what_is_busy_stay(void **state)
     begin();
     for (int i = 0; i < AT_RESIDENT_NOW; i++)
         want(i, N, 1);
-    assert_null(at_residency_victim(&r, 1, false, 0));
+    assert_null(at_residency_victim(&r, 1, AT_GO_USED, 0));
     want(40, N, 1);
-    assert_ptr_equal(at_residency_victim(&r, 1, false, 0), &all[0]);
+    assert_ptr_equal(at_residency_victim(&r, 1, AT_GO_USED, 0), &all[0]);
     all[0].busy = true;
-    assert_null(at_residency_victim(&r, 1, false, 0));
-    assert_null(at_residency_victim(&r, 1, true, 0));
-    assert_ptr_equal(at_residency_victim(&r, 2, true, 0), &all[1]);
+    assert_null(at_residency_victim(&r, 1, AT_GO_USED, 0));
+    assert_null(at_residency_victim(&r, 1, AT_GO_IDLE, 0));
+    assert_ptr_equal(at_residency_victim(&r, 2, AT_GO_IDLE, 0), &all[1]);
+}
+
+static void however_much_comes_ahead_the_call_in_preparation_stays(void **state)
+{
+    (void)state;
+    begin();
+    want(0, N, 1);
+    for (int i = 1; i < 90; i++) {
+        all[i].wanted = true;
+        want(i, N, 1);
+    }
+    assert_null(at_residency_victim(&r, 1, AT_GO_USED, 0));
+    for (int i = 1; i < AT_RESIDENT_NOW; i++)
+        want(i, N, 1);
+    assert_null(at_residency_victim(&r, 1, AT_GO_USED, 0));
+    want(50, N, 1);
+    assert_ptr_equal(at_residency_victim(&r, 1, AT_GO_USED, 0), &all[0]);
 }
 
 static void removing_any_leaves_the_others(void **state)
@@ -135,13 +152,15 @@ static void what_was_brought_ahead_goes_last(void **state)
         all[i].wanted = i >= 10;
     }
     r.bytes = 60;
-    assert_ptr_equal(at_residency_victim(&r, 1, false, 0), &all[9]);
-    assert_ptr_equal(at_residency_victim(&r, 1, false, 1), &all[8]);
-    assert_null(at_residency_victim(&r, 1, false, 3));
+    assert_ptr_equal(at_residency_victim(&r, 1, AT_GO_USED, 0), &all[9]);
+    assert_ptr_equal(at_residency_victim(&r, 1, AT_GO_USED, 1), &all[8]);
+    assert_null(at_residency_victim(&r, 1, AT_GO_USED, 3));
     for (int i = 0; i < 10; i++)
         all[i].busy = true;
-    assert_ptr_equal(at_residency_victim(&r, 1, false, 0), &all[23]);
-    assert_null(at_residency_victim(&r, 1, false, 1));
+    assert_null(at_residency_victim(&r, 1, AT_GO_USED, 0));
+    assert_ptr_equal(at_residency_victim(&r, 1, AT_GO_WANTED, 0), &all[23]);
+    assert_ptr_equal(at_residency_victim(&r, 1, AT_GO_WANTED, 1), &all[22]);
+    assert_ptr_equal(at_residency_victim(&r, 2, AT_GO_IDLE, 0), &all[10]);
 }
 
 int main(void)
@@ -152,6 +171,7 @@ int main(void)
         cmocka_unit_test(what_is_idle_goes_first_and_the_longest_idle_before),
         cmocka_unit_test(the_call_in_preparation_and_what_is_busy_stay),
         cmocka_unit_test(what_was_brought_ahead_goes_last),
+        cmocka_unit_test(however_much_comes_ahead_the_call_in_preparation_stays),
         cmocka_unit_test(removing_any_leaves_the_others),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
