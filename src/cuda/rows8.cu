@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // rows8.cu - rows of floats to e4m3 with a scale a row, as they are or normalised.
 // Idea: a block holds a row in registers, sixteen elements a piece: read once with 16-byte loads, its largest
-// magnitude found across the block, written once with 16-byte stores. Memory-bound: 2 + 1 bytes an element.
+// magnitude found across the block, written once with 16-byte stores; many 16-bit rows stream through shared memory. Memory-bound: 2 + 1 bytes an element.
 // Easy to get wrong: an all-zero row must not divide by zero, and a row with NaN or infinity must stay visible
 // (NaN converts to NaN; infinity makes an infinite scale, and zero times it NaN).
+#include "cuda/async.cuh"
 #include "cuda/dtype.cuh"
 #include "cuda/rows8.h"
 
@@ -96,11 +97,93 @@ __global__ void rows8_kernel(const T *x, int64_t xb, int64_t xt, int64_t tokens,
     if (threadIdx.x == 0) scales[row] = most / MOST;
 }
 
+// 16-bit rows in turn: a block's pieces of the rows to come are on their way into shared memory while it works
+// on this one, so that the search for the largest value hides behind the reading. A thread reads what it asked for
+// itself. Between two uses of one place of `tops` lies a barrier of the other.
+enum { STAGES = 3, STREAM_THREADS = 512, STREAM_WIDEST = 2 * STREAM_THREADS * PIECE };
+
+template <class T, int EACH>
+__global__ void __launch_bounds__(STREAM_THREADS)
+    rows8_stream(const T *x, int64_t xb, int64_t xt, unsigned tokens, unsigned rows, int k, uint8_t *out,
+                 float *scales)
+{
+    extern __shared__ uint4 buffer[]; // STAGES rows
+    __shared__ float tops[2][STREAM_THREADS / 32];
+    unsigned warps = (blockDim.x + 31) / 32, turn = 0, stage = 0, words = (unsigned)k / 8;
+    auto ask = [&](unsigned r, unsigned place) {
+        const T *from = x + (int64_t)(r / tokens) * xb + (int64_t)(r % tokens) * xt;
+#pragma unroll
+        for (int e = 0; e < EACH; e++) {
+            unsigned at = (e * blockDim.x + threadIdx.x) * 2;
+            if (r >= rows || at >= words) continue;
+            async_copy(buffer + place * words + at, from + at * 8);
+            async_copy(buffer + place * words + at + 1, from + at * 8 + 8);
+        }
+        async_close();
+    };
+#pragma unroll
+    for (unsigned s = 0; s + 1 < STAGES; s++)
+        ask(blockIdx.x + s * gridDim.x, s);
+    for (unsigned row = blockIdx.x; row < rows; row += gridDim.x) {
+        unsigned last = stage + STAGES - 1;
+        ask(row + (STAGES - 1) * gridDim.x, last >= STAGES ? last - STAGES : last);
+        async_wait<STAGES - 1>();
+        float v[EACH][PIECE], most = 0;
+#pragma unroll
+        for (int e = 0; e < EACH; e++) {
+            unsigned at = (e * blockDim.x + threadIdx.x) * 2;
+            if (at >= words) continue;
+            piece((const T *)(buffer + stage * words + at), true, v[e]);
+            most = fmaxf(most, most_of(v[e]));
+        }
+#pragma unroll
+        for (int i = 16; i; i >>= 1)
+            most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, i));
+        if (threadIdx.x % 32 == 0) tops[turn][threadIdx.x / 32] = most;
+        __syncthreads();
+        most = LEAST;
+        for (unsigned w = 0; w < warps; w++)
+            most = fmaxf(most, tops[turn][w]);
+#pragma unroll
+        for (int e = 0; e < EACH; e++) {
+            int at = (e * blockDim.x + threadIdx.x) * PIECE;
+            if (at < k) put(out + (int64_t)row * k + at, v[e], MOST / most);
+        }
+        if (threadIdx.x == 0) scales[row] = most / MOST;
+        turn ^= 1;
+        stage = stage + 1 == STAGES ? 0 : stage + 1;
+    }
+}
+
 // How many threads share a row when each keeps `each` pieces.
 static int threads_for(int64_t k, int each)
 {
     int64_t pieces = k / PIECE, threads = (pieces + each - 1) / each;
     return (int)((threads + 31) / 32 * 32);
+}
+
+// False: rows of this kind go the plain way.
+template <class T>
+static bool stream_rows8(cudaStream_t s, const at_view *x, uint8_t *out, float *scales, cudaError_t *e)
+{
+    int64_t rows = x->shape[0] * x->shape[1], k = x->shape[2];
+    size_t bytes = (size_t)k * sizeof(T) * STAGES;
+    int device = 0, chips = 1, each = k <= STREAM_THREADS * PIECE ? 1 : 2, threads = threads_for(k, each);
+    if (sizeof(T) != 2 || k > STREAM_WIDEST || rows < 64) return false;
+    *e = cudaGetDevice(&device);
+    if (*e == cudaSuccess) *e = cudaDeviceGetAttribute(&chips, cudaDevAttrMultiProcessorCount, device);
+    auto kernel = each == 1 ? rows8_stream<T, 1> : rows8_stream<T, 2>;
+    if (*e == cudaSuccess)
+        *e = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes);
+    if (*e != cudaSuccess) return true;
+    // As many as fit beside each other; fewer would idle, more would wait.
+    int64_t resident = (200 << 10) / (int64_t)bytes, most = 1536 / threads;
+    resident = resident < 1 ? 1 : resident > most ? most : resident;
+    int64_t blocks = resident * chips < rows ? resident * chips : rows;
+    kernel<<<(unsigned)blocks, threads, bytes, s>>>((const T *)x->data, x->stride[0], x->stride[1],
+                                                    (unsigned)x->shape[1], (unsigned)rows, (int)k, out, scales);
+    *e = cudaGetLastError();
+    return true;
 }
 
 template <class T> static cudaError_t rows8(cudaStream_t s, const at_view *x, uint8_t *out, float *scales)
@@ -110,6 +193,8 @@ template <class T> static cudaError_t rows8(cudaStream_t s, const at_view *x, ui
     const T *p = (const T *)x->data;
     int64_t xb = x->stride[0], xt = x->stride[1], t = x->shape[1];
     unsigned n = (unsigned)rows;
+    cudaError_t e = cudaSuccess;
+    if (wide && stream_rows8<T>(s, x, out, scales, &e)) return e;
     if (k <= 256 * PIECE)
         rows8_kernel<T, 1><<<n, threads_for(k, 1), 0, s>>>(p, xb, xt, t, (int)k, wide, out, scales);
     else if (k <= 1024 * PIECE)
