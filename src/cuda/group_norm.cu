@@ -4,7 +4,8 @@
 // Idea: one block a chunk of pixels. A thread owns eight neighbouring channels for all its pixels, so
 // sums and the final y = x * a + b live in registers and groups matter only when a block is done.
 // Where all chunks fit the shared memories of the device, one launch reads each pixel once: blocks
-// give their sums, wait for each other, and write. Larger maps take two streaming passes: the last
+// give their sums, wait for each other, and write. In small maps a block takes all pixels of the least
+// set of groups that is whole pieces of eight channels, and waits for nobody. Larger maps take two streaming passes: the last
 // block of a sample to finish merges all chunks into a table of (a, b) per channel, and the second
 // pass walks each chunk backwards, because its end is what the L2 cache still holds.
 // Easy to get wrong:
@@ -22,6 +23,8 @@ enum {
     DEPTH = 4, // pixels in flight for each thread
     MOST_CHUNKS = 264,
     MOST_BATCH = 1024, // of the fast kernels: counters
+    LEAST_SETS = 24,   // blocks, for sets of groups to be normed apart
+    MOST_ALONE = 1024, // pixels that one block takes
     PLAIN_CHUNKS = 64,
     PLAIN_THREADS = 256
 };
@@ -30,13 +33,13 @@ enum {
 struct gn_add {
     const void *v;
     int dtype;
-    int64_t stride;
+    int64_t stride, first; // first: of the set's channels
 };
 
 __device__ inline float add_at(const gn_add &a, int64_t b, int c)
 {
     if (!a.v) return 0.0f;
-    int64_t i = b * a.stride + c;
+    int64_t i = b * a.stride + a.first + c;
     return a.dtype == AT_F32 ? ((const float *)a.v)[i]
                              : a.dtype == AT_BF16 ? to_f32(((const bf16 *)a.v)[i])
                                                   : to_f32(((const f16 *)a.v)[i]);
@@ -66,9 +69,10 @@ struct gn_sums_in {
 };
 
 // A block's place: one chunk of one sample's pixels, and each thread's channels and rows of pixels in it.
+// slot counts samples, or sets of groups in samples where sets are normed apart.
 struct gn_place {
     int chunk, chunks, row, column;
-    int64_t b, first, last;
+    int64_t b, slot, first, last;
 };
 
 __device__ inline gn_place place_of(int64_t pixels, int columns)
@@ -77,6 +81,7 @@ __device__ inline gn_place place_of(int64_t pixels, int columns)
     w.chunk = blockIdx.x;
     w.chunks = gridDim.x;
     w.b = blockIdx.y;
+    w.slot = w.b * gridDim.z + blockIdx.z;
     w.first = chunk_begin(pixels, w.chunk, w.chunks);
     w.last = chunk_begin(pixels, w.chunk + 1, w.chunks);
     w.row = threadIdx.x / columns;
@@ -124,15 +129,22 @@ __device__ inline void give_partial(const T *x, const gn_sums_in &p, const gn_pl
     int per = p.channels / p.groups, lane = threadIdx.x & 31, warps = blockDim.x >> 5;
     float n = (float)(w.last - w.first);
     __syncthreads();
-    for (int c = threadIdx.x; c < p.channels; c += blockDim.x) {
+    // Many rows of few channels: a warp for each channel. It is the only one that touches its column.
+    bool tall = p.rows > 32;
+    int first = tall ? (int)threadIdx.x >> 5 : (int)threadIdx.x, step = tall ? warps : (int)blockDim.x;
+    for (int c = first; c < p.channels; c += step) {
         float s = 0, q = 0;
-        for (int r = 0; r < p.rows; r++) {
+        for (int r = tall ? lane : 0; r < p.rows; r += tall ? 32 : 1) {
             s += shared[r * p.channels + c].x;
             q += shared[r * p.channels + c].y;
         }
+        if (tall) { // c is the same for the whole warp; the sums meet after the last lane's reads
+            s = warp_sum(s);
+            q = warp_sum(q);
+        }
         float far = q - s * s / n;
         float mean = to_f32(x[w.b * p.xb + c]) + add_at(p.add, w.b, c) + s / n;
-        shared[c] = make_float2(mean, far > 0 ? far : 0);
+        if (!tall || !lane) shared[c] = make_float2(mean, far > 0 ? far : 0);
     }
     __syncthreads();
     for (int g = threadIdx.x >> 5; g < p.groups; g += warps) {
@@ -149,20 +161,20 @@ __device__ inline void give_partial(const T *x, const gn_sums_in &p, const gn_pl
         m = warp_sum(m);
         float apart = q - s * s / (float)per;
         if (!lane)
-            p.partial[(w.b * p.groups + g) * w.chunks + w.chunk] =
+            p.partial[(w.slot * p.groups + g) * w.chunks + w.chunk] =
                 make_float2(pivot + s / (float)per, m + n * (apart > 0 ? apart : 0));
     }
     __threadfence();
     __syncthreads();
 }
 
-// All chunks of a sample into shared[group] = (mean, 1 / deviation), when their partials are there.
-__device__ inline void merge_chunks(const gn_sums_in &p, int64_t b, int chunks, float2 *shared)
+// All chunks of a slot into shared[group] = (mean, 1 / deviation), when their partials are there.
+__device__ inline void merge_chunks(const gn_sums_in &p, int64_t slot, int chunks, float2 *shared)
 {
     int lane = threadIdx.x & 31, warps = blockDim.x >> 5, per = p.channels / p.groups;
     float count = (float)p.pixels;
     for (int g = threadIdx.x >> 5; g < p.groups; g += warps) {
-        const float2 *from = p.partial + (b * p.groups + g) * chunks;
+        const float2 *from = p.partial + (slot * p.groups + g) * chunks;
         float pivot = __ldcg(&from->x), s = 0, q = 0, m = 0;
         for (int i = lane; i < chunks; i += 32) {
             float2 c = __ldcg(from + i);
@@ -209,7 +221,7 @@ template <class T> __global__ void __launch_bounds__(THREADS) gn_fast_sums(const
     __syncthreads();
     if (!last_one) return;
     __threadfence();
-    merge_chunks(p, w.b, w.chunks, shared);
+    merge_chunks(p, w.slot, w.chunks, shared);
     for (int c = threadIdx.x; c < p.channels; c += blockDim.x)
         p.table[w.b * p.channels + c] = affine_of(p, w.b, c, shared);
 }
@@ -241,8 +253,8 @@ template <class O, int ACT> __device__ inline float gn_act(float y, int act)
     return activate(y, act);
 }
 
-// One pass: the chunk waits in shared memory until all chunks' sums are known. ACT: 0 none, 1 SiLU, 2 as
-// `act` says.
+// One pass: the chunk waits in shared memory until all chunks' sums are known. p describes one set of
+// groups, blockIdx.z says which. ACT: 0 none, 1 SiLU, 2 as `act` says.
 template <class T, class O, int ACT>
 __global__ void __launch_bounds__(THREADS, 1)
     gn_whole(const T *x, gn_sums_in p, O *out, int64_t ob, int64_t op, int act)
@@ -251,10 +263,16 @@ __global__ void __launch_bounds__(THREADS, 1)
     __shared__ float2 shared[THREADS * VEC];
     vec<T, VEC> *slab = (vec<T, VEC> *)slab_bytes;
     gn_place w = place_of(p.pixels, p.columns);
+    int c0 = blockIdx.z * p.channels;
+    x += c0;
+    out += c0;
+    if (p.weight) p.weight += c0;
+    if (p.bias) p.bias += c0;
+    p.add.first = c0;
     take_sums<T>(x, p, w, shared, slab);
     give_partial<T>(x, p, w, shared);
-    meet(w.b, (unsigned)w.chunks);
-    merge_chunks(p, w.b, w.chunks, shared);
+    if (w.chunks > 1) meet(w.slot, (unsigned)w.chunks);
+    merge_chunks(p, w.slot, w.chunks, shared);
     if (w.row >= p.rows) return;
     float a[VEC], shift[VEC];
 #pragma unroll
@@ -351,7 +369,7 @@ static gn_sums_in sums_in(const at_k_group_norm_in *a)
                      .groups = a->groups,
                      .columns = (int)x->shape[2] / VEC,
                      .rows = THREADS / ((int)x->shape[2] / VEC),
-                     .add = {a->add.data, a->add.dtype, a->add.shape[0] > 1 ? a->add.stride[0] : 0},
+                     .add = {a->add.data, a->add.dtype, a->add.shape[0] > 1 ? a->add.stride[0] : 0, 0},
                      .weight = a->weight,
                      .bias = a->bias,
                      .eps = a->eps};
@@ -361,29 +379,49 @@ static gn_sums_in sums_in(const at_k_group_norm_in *a)
     return in;
 }
 
-// How many blocks one pass takes for each sample; 0: its chunks do not fit the device's shared memory.
-static int gn_whole_chunks(const at_k_group_norm_in *a, size_t element, size_t *shared)
+// How one pass is cut: chunks of pixels that wait for each other, and sets of groups that need not.
+struct gn_cut {
+    int chunks, sets; // chunks 0: what a block would hold does not fit its shared memory
+    size_t shared;
+};
+
+static gn_cut gn_cut_of(const at_k_group_norm_in *a, size_t element)
 {
     int device = 0, blocks = 0, most = 0, cooperative = 0;
     int64_t b = a->x.shape[0], pixels = a->x.shape[1], c = a->x.shape[2];
+    gn_cut none = {0, 1, 0};
     if (cudaGetDevice(&device) != cudaSuccess ||
         cudaDeviceGetAttribute(&blocks, cudaDevAttrMultiProcessorCount, device) != cudaSuccess ||
         cudaDeviceGetAttribute(&cooperative, cudaDevAttrCooperativeLaunch, device) != cudaSuccess ||
         cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device) != cudaSuccess)
-        return 0;
+        return none;
+    size_t rest = (size_t)most - sizeof(float2) * THREADS * VEC - 1024;
+    // The least channels that are whole groups and whole pieces: a block for each of them, if its pixels fit.
+    int64_t unit = c / a->groups;
+    while (unit % VEC)
+        unit *= 2;
+    size_t slab = (size_t)(pixels * unit) * element;
+    if (c % unit == 0 && unit / VEC <= THREADS && slab <= rest && b * (c / unit) >= LEAST_SETS &&
+        b * (c / unit) <= MOST_BATCH && pixels <= MOST_ALONE) {
+        gn_cut cut = {1, (int)(c / unit), slab};
+        return cut;
+    }
     int64_t chunks = blocks / b, rows = THREADS / (c / VEC);
-    if (!cooperative || chunks < 1) return 0;
+    if (!cooperative || chunks < 1) return none;
     if (chunks > MOST_CHUNKS) chunks = MOST_CHUNKS;
     if (chunks > pixels / rows) chunks = pixels / rows ? pixels / rows : 1;
-    *shared = (size_t)((pixels + chunks - 1) / chunks * c) * element;
-    size_t fixed = sizeof(float2) * THREADS * VEC + 1024;
-    return *shared + fixed <= (size_t)most ? (int)chunks : 0;
+    gn_cut cut = {(int)chunks, 1, (size_t)((pixels + chunks - 1) / chunks * c) * element};
+    return cut.shared <= rest ? cut : none;
 }
 
 template <class T, class O, int ACT>
-static cudaError_t gn_run_whole(cudaStream_t s, const at_k_group_norm_in *a, int chunks, size_t shared)
+static cudaError_t gn_run_whole(cudaStream_t s, const at_k_group_norm_in *a, gn_cut cut)
 {
     gn_sums_in in = sums_in(a);
+    in.channels /= cut.sets;
+    in.groups /= cut.sets;
+    in.columns /= cut.sets;
+    in.rows = THREADS / in.columns;
     const T *x = (const T *)a->x.data;
     O *out = (O *)a->out.data;
     int64_t ob = a->out.stride[0], op = a->out.stride[1];
@@ -392,10 +430,12 @@ static cudaError_t gn_run_whole(cudaStream_t s, const at_k_group_norm_in *a, int
     const void *kernel = (const void *)gn_whole<T, O, ACT>;
     unsigned threads = (unsigned)(in.columns * in.rows + 31) / 32 * 32;
     cudaError_t e =
-        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared);
+        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)cut.shared);
     if (e != cudaSuccess) return e;
-    return cudaLaunchCooperativeKernel(kernel, dim3((unsigned)chunks, (unsigned)a->x.shape[0]),
-                                       dim3(threads), args, shared, s);
+    dim3 grid((unsigned)cut.chunks, (unsigned)a->x.shape[0], (unsigned)cut.sets);
+    return cut.chunks > 1
+               ? cudaLaunchCooperativeKernel(kernel, grid, dim3(threads), args, cut.shared, s)
+               : cudaLaunchKernel(kernel, grid, dim3(threads), args, cut.shared, s);
 }
 
 template <class T, class O> static cudaError_t gn_two_passes(cudaStream_t s, const at_k_group_norm_in *a)
@@ -423,15 +463,14 @@ template <class T, class O> static cudaError_t gn_two_passes(cudaStream_t s, con
 
 template <class T, class O> static cudaError_t gn_fast(cudaStream_t s, const at_k_group_norm_in *a)
 {
-    size_t shared = 0;
-    int chunks = gn_whole_chunks(a, sizeof(T), &shared);
+    gn_cut cut = gn_cut_of(a, sizeof(T));
     cudaError_t e = cudaErrorInvalidValue;
-    if (chunks)
-        e = a->act == 0 ? gn_run_whole<T, O, 0>(s, a, chunks, shared)
-            : a->act == 1 ? gn_run_whole<T, O, 1>(s, a, chunks, shared)
-                          : gn_run_whole<T, O, 2>(s, a, chunks, shared);
+    if (cut.chunks)
+        e = a->act == 0 ? gn_run_whole<T, O, 0>(s, a, cut)
+            : a->act == 1 ? gn_run_whole<T, O, 1>(s, a, cut)
+                          : gn_run_whole<T, O, 2>(s, a, cut);
     if (e == cudaSuccess) return e;
-    if (chunks) (void)cudaGetLastError(); // a device that cannot hold all blocks at once
+    if (cut.chunks) (void)cudaGetLastError(); // a device that cannot hold all blocks at once
     return gn_two_passes<T, O>(s, a);
 }
 
@@ -513,7 +552,7 @@ template <class T, class O> static cudaError_t gn_plain(cudaStream_t s, const at
     int b = (int)x->shape[0], channels = (int)x->shape[2];
     int64_t pixels = x->shape[1], per = channels / a->groups;
     int chunks = gn_plain_chunks(pixels), total = b * a->groups;
-    gn_add add = {a->add.data, a->add.dtype, a->add.shape[0] > 1 ? a->add.stride[0] : 0};
+    gn_add add = {a->add.data, a->add.dtype, a->add.shape[0] > 1 ? a->add.stride[0] : 0, 0};
     gn_sums<T><<<dim3((unsigned)chunks, (unsigned)a->groups, (unsigned)b), PLAIN_THREADS, 0, s>>>(
         (const T *)x->data, x->stride[0], x->stride[1], add, pixels, channels, a->groups, a->partial);
     gn_finish<T><<<(unsigned)((total + 63) / 64), 64, 0, s>>>((const T *)x->data, x->stride[0], add,
