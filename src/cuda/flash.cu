@@ -12,117 +12,13 @@
 // a layer and takes five times as long as the attention.
 // Head sizes in between are padded with zeros to the next instance, in shared memory only.
 // Owns nothing.
-#include "cuda/dtype.cuh"
+#include "cuda/flash.cuh"
 #include "cuda/kernels.h"
 
-#define LOG2E 1.4426950408889634f
+using namespace flash;
 
 namespace
 {
-
-struct flash_args {
-    const void *q, *k, *v;
-    void *out;
-    const float *bias;
-    int64_t qs[3], ks[3], vs[3], os[3], bs[4];
-    int tq, tk, dim;
-    float scale; // of the scores, times log2(e)
-    float bias_scale;
-    bool causal, out_f32, pairs; // pairs: two neighbours of the bias are one aligned load
-};
-
-__device__ inline uint32_t shared_address(const void *p)
-{
-    return (uint32_t)__cvta_generic_to_shared(p);
-}
-
-// 16 bytes to shared memory behind this thread's back; zeros if not `real`.
-__device__ inline void copy_async(uint32_t to, const void *from, bool real)
-{
-    int bytes = real ? 16 : 0;
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(bytes));
-}
-
-__device__ inline void load4(uint32_t (&r)[4], uint32_t from)
-{
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
-                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-                 : "r"(from));
-}
-__device__ inline void load4_turned(uint32_t (&r)[4], uint32_t from)
-{
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
-                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-                 : "r"(from));
-}
-
-template <class T>
-__device__ inline void mma(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1);
-template <>
-__device__ inline void mma<bf16>(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1)
-{
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, "
-                 "{%4,%5,%6,%7}, {%8,%9}, "
-                 "{%0,%1,%2,%3};"
-                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-}
-template <>
-__device__ inline void mma<f16>(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1)
-{
-    asm volatile(
-        "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
-        "{%0,%1,%2,%3};"
-        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-}
-
-// Two floats as two 16-bit numbers, the first in the low half.
-template <class T> __device__ inline uint32_t packed(float lo, float hi);
-template <> __device__ inline uint32_t packed<bf16>(float lo, float hi)
-{
-    __nv_bfloat162 x = __floats2bfloat162_rn(lo, hi);
-    return *reinterpret_cast<uint32_t *>(&x);
-}
-template <> __device__ inline uint32_t packed<f16>(float lo, float hi)
-{
-    __half2 x = __floats2half2_rn(lo, hi);
-    return *reinterpret_cast<uint32_t *>(&x);
-}
-
-__device__ inline float exp2_fast(float x)
-{
-    float y;
-    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-    return y;
-}
-
-// Rows of D elements in shared memory such that eight rows' equal columns meet different banks: an
-// exclusive-or with the row where a row is a multiple of 128 bytes, else one word of 16 bytes more.
-template <int D> struct rows {
-    static constexpr bool swizzled = D % 64 == 0;
-    static constexpr int pitch = swizzled ? D : D + 8;
-    static __device__ inline int at(int row, int chunk)
-    {
-        return row * pitch + 8 * (swizzled ? chunk ^ (row & 7) : chunk);
-    }
-};
-
-// `N` rows from `first` on, rows past `end` and columns past `dim` as zeros.
-template <class T, int D, int N, int THREADS>
-__device__ inline void fetch(T *to, const T *from, int64_t stride, int first, int end, int dim)
-{
-    constexpr int CH = D / 8, ALL = N * CH;
-#pragma unroll
-    for (int i = 0; i < (ALL + THREADS - 1) / THREADS; i++) {
-        int at = threadIdx.x + i * THREADS;
-        if (ALL % THREADS && at >= ALL) break;
-        int row = at / CH, c = at % CH;
-        bool real = first + row < end && c * 8 < dim;
-        const T *src = real ? from + (int64_t)(first + row) * stride + c * 8 : from;
-        copy_async(shared_address(to + rows<D>::at(row, c)), src, real);
-    }
-}
 
 // One tile's scores start as bias / scale. All loads before the first use: a use waits for its load.
 template <int MT, int NT>
@@ -181,62 +77,11 @@ __device__ inline void start_line(float (&s)[MT][NT][4], const float *line)
                 s[m][n][e] = x[n + MORE - 2 * m - (e >> 1)][e & 1];
 }
 
-// Keys past the end and keys that a query may not see.
-template <int MT, int NT>
-__device__ inline void mask(float (&s)[MT][NT][4], const flash_args &a, int row, int key)
-{
-#pragma unroll
-    for (int m = 0; m < MT; m++)
-#pragma unroll
-        for (int e = 0; e < 4; e++) {
-            int i = row + m * 16 + (e >> 1) * 8, last = a.tk - 1;
-            if (a.causal) last = min(last, i + a.tk - a.tq);
-#pragma unroll
-            for (int n = 0; n < NT; n++)
-                if (key + n * 8 + (e & 1) > last) s[m][n][e] = -INFINITY;
-        }
-}
-
-// Scores to probabilities against the new running maximum; what was summed before shrinks.
-template <int MT, int NT, int DT>
-__device__ inline void soften(float (&s)[MT][NT][4], float (&o)[MT][DT][4], float (&most)[MT][2],
-                              float (&total)[MT][2], float scale)
-{
-#pragma unroll
-    for (int m = 0; m < MT; m++)
-#pragma unroll
-        for (int half = 0; half < 2; half++) {
-            float top = -INFINITY;
-#pragma unroll
-            for (int n = 0; n < NT; n++)
-                top = fmaxf(top, fmaxf(s[m][n][2 * half], s[m][n][2 * half + 1]));
-            top = fmaxf(top, __shfl_xor_sync(0xffffffffu, top, 1));
-            top = fmaxf(top, __shfl_xor_sync(0xffffffffu, top, 2));
-            top = fmaxf(most[m][half], top * scale);
-            float base = top == -INFINITY ? 0.0f : top, keep = exp2_fast(most[m][half] - base),
-                  sum = 0;
-#pragma unroll
-            for (int n = 0; n < NT; n++)
-#pragma unroll
-                for (int e = 2 * half; e < 2 * half + 2; e++) {
-                    s[m][n][e] = exp2_fast(s[m][n][e] * scale - base);
-                    sum += s[m][n][e];
-                }
-            most[m][half] = top;
-            total[m][half] = total[m][half] * keep + sum;
-#pragma unroll
-            for (int n = 0; n < DT; n++) {
-                o[m][n][2 * half] *= keep;
-                o[m][n][2 * half + 1] *= keep;
-            }
-        }
-}
-
 enum bias_kind { NO_BIAS, DENSE, LINE };
+enum { STAGES = 2 };
 enum { LINE_KEYS = 4096 }; // that a line in shared memory may serve
 
-// STAGES 1: all keys are one tile.
-template <class T, int D, int MT, int BN, int WARPS, int STAGES, bias_kind BIAS>
+template <class T, int D, int MT, int BN, int WARPS, bias_kind BIAS>
 __global__ void __launch_bounds__(WARPS * 32) flash_kernel(const __grid_constant__ flash_args a)
 {
     constexpr int BM = WARPS * 16 * MT, THREADS = WARPS * 32, NT = BN / 8, DT = D / 8,
@@ -276,7 +121,7 @@ __global__ void __launch_bounds__(WARPS * 32) flash_kernel(const __grid_constant
         const T *tk = sk + j % STAGES * BN * P, *tv = sv + j % STAGES * BN * P;
         asm volatile("cp.async.wait_group 0;");
         __syncthreads(); // this tile is here, and nobody reads the stage that the next one overwrites
-        if (STAGES > 1 && j + 1 < tiles) {
+        if (j + 1 < tiles) {
             fetch<T, D, BN, THREADS>(sk + (j + 1) % STAGES * BN * P, k, a.ks[1], (j + 1) * BN, a.tk,
                                      a.dim);
             fetch<T, D, BN, THREADS>(sv + (j + 1) % STAGES * BN * P, v, a.vs[1], (j + 1) * BN, a.tk,
@@ -367,11 +212,11 @@ __global__ void __launch_bounds__(WARPS * 32) flash_kernel(const __grid_constant
     }
 }
 
-template <class T, int D, int MT, int BN, int WARPS, int STAGES, bias_kind BIAS>
+template <class T, int D, int MT, int BN, int WARPS, bias_kind BIAS>
 cudaError_t launch_kind(cudaStream_t s, const flash_args &a, int64_t batch, int64_t heads)
 {
     constexpr int BM = WARPS * 16 * MT;
-    auto kernel = flash_kernel<T, D, MT, BN, WARPS, STAGES, BIAS>;
+    auto kernel = flash_kernel<T, D, MT, BN, WARPS, BIAS>;
     size_t bytes = (size_t)(BM + 2 * STAGES * BN) * rows<D>::pitch * sizeof(T);
     if (BIAS == LINE) bytes += (size_t)(BM + (a.tk + BN - 1) / BN * BN) * sizeof(float);
     if (bytes > 48 * 1024) {
@@ -388,34 +233,21 @@ template <class T, int D, int MT, int BN, int WARPS>
 cudaError_t launch(cudaStream_t s, const flash_args &a, int64_t batch, int64_t heads)
 {
     constexpr bias_kind by_distance = D == 64 ? LINE : DENSE; // T5 alone has it, with heads of 64
-    if (!a.bias) return launch_kind<T, D, MT, BN, WARPS, 2, NO_BIAS>(s, a, batch, heads);
+    if (!a.bias) return launch_kind<T, D, MT, BN, WARPS, NO_BIAS>(s, a, batch, heads);
     if (a.bs[2] == -a.bs[3] && a.tk <= LINE_KEYS)
-        return launch_kind<T, D, MT, BN, WARPS, 2, by_distance>(s, a, batch, heads);
-    return launch_kind<T, D, MT, BN, WARPS, 2, DENSE>(s, a, batch, heads);
-}
-
-template <class T, int D>
-cudaError_t launch_few(cudaStream_t s, const flash_args &a, int64_t batch, int64_t heads)
-{
-    return launch_kind<T, D, 1, 80, 4, 1, NO_BIAS>(s, a, batch, heads);
+        return launch_kind<T, D, MT, BN, WARPS, by_distance>(s, a, batch, heads);
+    return launch_kind<T, D, MT, BN, WARPS, DENSE>(s, a, batch, heads);
 }
 
 // The tiles that were fastest on an H200 for each head size.
 template <class T>
 cudaError_t by_dim(cudaStream_t s, const flash_args &a, int64_t batch, int64_t heads)
 {
-    bool few = a.tk <= 80 && !a.bias;
-    if (a.dim > 48 && a.dim <= 64 && !few && a.tk <= 160 && !a.bias)
-        return launch_kind<T, 64, 2, 32, 4, 2, NO_BIAS>(s, a, batch, heads);
-    if (a.dim <= 48)
-        return few ? launch_few<T, 48>(s, a, batch, heads)
-                   : launch<T, 48, 2, 64, 4>(s, a, batch, heads);
-    if (a.dim <= 64)
-        return few ? launch_few<T, 64>(s, a, batch, heads)
-                   : launch<T, 64, 2, 64, 4>(s, a, batch, heads);
-    if (a.dim <= 80)
-        return few ? launch_few<T, 80>(s, a, batch, heads)
-                   : launch<T, 80, 2, 64, 4>(s, a, batch, heads);
+    if (a.dim <= 48) return launch<T, 48, 2, 64, 4>(s, a, batch, heads);
+    if (a.dim <= 64 && a.tk <= 160 && !a.bias)
+        return launch_kind<T, 64, 2, 32, 4, NO_BIAS>(s, a, batch, heads);
+    if (a.dim <= 64) return launch<T, 64, 2, 64, 4>(s, a, batch, heads);
+    if (a.dim <= 80) return launch<T, 80, 2, 64, 4>(s, a, batch, heads);
     if (a.dim <= 128) return launch<T, 128, 2, 32, 4>(s, a, batch, heads);
     if (a.dim <= 160) return launch<T, 160, 1, 32, 4>(s, a, batch, heads);
     return launch<T, 256, 1, 32, 4>(s, a, batch, heads);
@@ -458,6 +290,8 @@ extern "C" cudaError_t at_k_flash(cudaStream_t s, const at_k_attention_in *in)
     a.causal = in->causal;
     a.out_f32 = in->out.dtype == AT_F32;
     if (!batch || !heads || !a.tq) return cudaSuccess;
+    if (a.tk <= FEW_KEYS && a.dim <= FEW_DIM && !a.bias && !a.out_f32)
+        return few_keys(s, a, in->q.dtype, batch, heads);
     if (in->q.dtype == AT_BF16) return by_dim<bf16>(s, a, batch, heads);
     return by_dim<f16>(s, a, batch, heads);
 }

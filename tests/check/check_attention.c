@@ -82,6 +82,10 @@ static const attention_row rows[] = {
     {1, 40, 300, 2, 64, AT_F16, AT_F16, BIAS, CK_LARGE},
     {1, 40, 300, 2, 64, AT_BF16, AT_BF16, BIAS, CK_SMALL},
     {1, 40, 300, 2, 64, AT_BF16, AT_BF16, CAUSAL, CK_WIDE},
+    // few keys, several tiles of queries a block
+    {2, 260, 77, 70, 40, AT_F16, AT_F16},
+    {2, 257, 80, 70, 64, AT_BF16, AT_BF16},
+    {2, 250, 9, 70, 72, AT_BF16, AT_BF16},
     // wide heads and f32: by matmuls
     {2, 70, 131, 2, 512, AT_F16, AT_F16, CAUSAL},
     {1, 70, 131, 2, 512, AT_BF16, AT_F32, MASK | FUSED_QKV},
