@@ -42,12 +42,22 @@ static at_status meet(at_cuda *g, const at_view *x, at_dtype dtype, at_view *out
     return at_cuda_check(g, at_k_copy(g->stream, x, out), "linear: converting x");
 }
 
-// Scales along both outer sides are Hopper's, from cublasLt 12.9 on.
+// Ada multiplies fp8 with one scale a tensor, Hopper with scales along both outer sides from cublasLt 12.9 on.
+static bool has_fp8(const at_cuda *g)
+{
+    return g->lt && g->capability >= 89;
+}
+static bool scales_rows(const at_cuda *g)
+{
+    static int off = -1; // asked once
+    if (off < 0) off = at_cuda_off("rowscales");
+    return g->capability == 90 && g->lt->GetVersion() >= 120900 && !off;
+}
+
 bool at_cuda_fp8_rows(void *stream, int64_t n, int64_t k)
 {
     const at_cuda *g = stream;
-    return g->lt && g->capability == 90 && g->lt->GetVersion() >= 120900 && n % 16 == 0 &&
-           k % 16 == 0 && k > 0 && k <= AT_NORM8_WIDEST;
+    return has_fp8(g) && n % 16 == 0 && k % 16 == 0 && k > 0 && k <= AT_NORM8_WIDEST;
 }
 
 // The kernels of rows8.h can make and widen such rows of the weight.
@@ -63,8 +73,8 @@ static bool fits_fp8(const at_cuda *g, const at_linear_args *a)
 {
     int64_t n = a->w.v.shape[0];
     bool rows = a->x_scale.data || (a->x.dtype == a->out.dtype && a->x.stride[2] == 1);
-    return a->fp8 && g->lt && g->capability == 90 && g->lt->GetVersion() >= 120900 &&
-           keeps_rows8(a) && n % 16 == 0 && a->split % 16 == 0 && a->out.dtype != AT_F32 && rows;
+    return a->fp8 && has_fp8(g) && keeps_rows8(a) && n % 16 == 0 && a->split % 16 == 0 &&
+           a->out.dtype != AT_F32 && rows;
 }
 
 // Operands as rows of fp8.
@@ -186,6 +196,42 @@ static at_status sum_of(at_cuda *g, const part *p, at_dtype x, at_view *sum, voi
     return st;
 }
 
+// An fp8 product of bytes, sized and finished by our own kernel.
+static at_status run_bytes(at_cuda *g, const at_linear_args *a, const operands *o, const part *p,
+                           bool *refused)
+{
+    at_status st = AT_OK;
+    void *scratch = NULL, *own = NULL;
+    const void *bias = NULL;
+    bool done = false;
+    at_dtype t = p->out.dtype == AT_BF16 ? AT_BF16 : AT_F32; // f16 would overflow
+    at_cuda_product c = {.x = o->x, .scale = 1};
+
+    AT_TRY(at_cuda_alloc(g, (size_t)at_cuda_count(&p->out) * at_cuda_size(t), &scratch));
+    AT_TRY(at_cuda_vector(g, &a->bias, AT_F32, &bias, &own));
+    c.out = at_cuda_view(scratch, t, 3, p->out.shape);
+    c.w = rows_of(&o->w, p->first, p->out.shape[2]);
+    AT_TRY(at_cuda_product_run(g, &c, &done));
+    *refused = !done;
+    if (!done) goto out;
+    at_k_scaled_in in = {.y = c.out,
+                         .out = p->out,
+                         .gate = p->gate,
+                         .residual = p->residual,
+                         .x_rows = o->x_rows,
+                         .w_rows = o->w_rows + p->first,
+                         .bias = bias ? (const float *)bias + p->first : NULL,
+                         .bias_dtype = AT_F32,
+                         .act = (int)p->act,
+                         .scale = a->w.scale};
+    at_cuda_served("own scales");
+    AT_TRY(at_cuda_check(g, at_k_linear_scaled(g->stream, &in), "linear"));
+out:
+    at_cuda_free(g, scratch);
+    at_cuda_free(g, own);
+    return st;
+}
+
 // *refused: nothing was done, the library has no such fp8 product.
 static at_status run_part(at_cuda *g, const at_linear_args *a, operands *o, const part *p,
                           bool *refused)
@@ -201,6 +247,7 @@ static at_status run_part(at_cuda *g, const at_linear_args *a, operands *o, cons
 
     *refused = false;
     if (at_cuda_count(&p->out) == 0) return AT_OK;
+    if (o->x_rows && !scales_rows(g)) return run_bytes(g, a, o, p, refused);
     if (more) AT_TRY(sum_of(g, p, math, &c.out, &scratch));
     if (library) {
         at_cuda_free(g, o->own_b);

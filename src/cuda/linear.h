@@ -15,8 +15,12 @@ typedef struct at_cuda_product {
     const void *bias;            // in out's format, or NULL
     float scale;
     bool gelu;
-    const float *x_rows, *w_rows; // fp8: scale of each row of x (all batches) and of w; else NULL
+    const float *x_rows,
+        *w_rows; // fp8: scale of each row of x (all batches) and of w; NULL: the values are the bytes'
 } at_cuda_product;
+
+// A word of AT_OFF: "tune", "rowscales" (fp8 products as on chips without scales a row).
+bool at_cuda_off(const char *word);
 
 // *done false: the library has nothing for it, nothing was written.
 at_status at_cuda_product_run(at_cuda *g, const at_cuda_product *p, bool *done);
@@ -25,7 +29,7 @@ at_status at_cuda_product_run(at_cuda *g, const at_cuda_product *p, bool *done);
 // A problem is its bytes: whoever fills one zeroes it first, padding included.
 typedef struct at_cuda_problem {
     int64_t m, n, k, batch, ldx, ldo, ldr, xb, ob, rb;
-    int32_t x_type, w_type, out_type, res_type, epilogue, residual, rows_scaled;
+    int32_t x_type, w_type, out_type, res_type, epilogue, residual, rows_scaled, fp8;
     int32_t align_x, align_o, align_r, align_b;
 } at_cuda_problem;
 

@@ -70,6 +70,7 @@ static void problem_of(const at_cuda_product *c, at_cuda_problem *p)
     p->w_type = lt_type(c->w.dtype);
     p->out_type = lt_type(c->out.dtype);
     p->rows_scaled = c->x_rows != NULL;
+    p->fp8 = c->x.dtype == AT_F8E4M3;
     p->align_x = alignment(c->x.data, p->ldx | p->xb, at_cuda_size(c->x.dtype));
     p->align_o = p->align_r = alignment(c->out.data, p->ldo | p->ob, at_cuda_size(c->out.dtype));
     p->align_b = c->bias ? alignment(c->bias, 0, 1) : 0;
@@ -125,7 +126,7 @@ static int describe(const at_cublaslt *lt, const at_cuda_problem *p, plan *out)
     if (!st) st = set(lt, out->desc, LT_DESC_EPILOGUE, p->epilogue);
     if (!st && (p->epilogue & LT_EPILOGUE_BIAS))
         st = set(lt, out->desc, LT_DESC_BIAS_DATA_TYPE, p->out_type);
-    if (!st && p->rows_scaled)
+    if (!st && p->fp8)
         st = lt->MatmulDescSetAttribute(out->desc, LT_DESC_FAST_ACCUM, &fast, sizeof fast);
     if (!st && p->rows_scaled) st = set(lt, out->desc, LT_DESC_A_SCALE_MODE, LT_SCALE_OUTER_VEC);
     if (!st && p->rows_scaled) st = set(lt, out->desc, LT_DESC_B_SCALE_MODE, LT_SCALE_OUTER_VEC);

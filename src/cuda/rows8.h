@@ -27,6 +27,18 @@ cudaError_t at_k_rows8_floats(cudaStream_t s, const at_view *values, const float
 enum { AT_NORM8_WIDEST = 8192 };
 cudaError_t at_k_norm_rows8(cudaStream_t s, const at_k_norm_in *a, void *out, float *scales);
 
+// out = residual + gate * act(y * scale * x_rows[row] * w_rows[column] + bias) over [b, t, n]; floats, features
+// contiguous; bias [n], gate [b, n], residual like out, each may be absent.
+typedef struct at_k_scaled_in {
+    at_view y, out, gate, residual;
+    const float *x_rows, *w_rows;
+    const void *bias;
+    at_dtype bias_dtype;
+    int act;
+    float scale;
+} at_k_scaled_in;
+cudaError_t at_k_linear_scaled(cudaStream_t s, const at_k_scaled_in *a);
+
 #ifdef __cplusplus
 }
 #endif
