@@ -110,6 +110,7 @@ typedef struct at_attention_args {
 // rms: no mean is taken away (Zhang & Sennrich 2019). In place allowed.
 // out_scale (at_backend.fp8_rows): out is e4m3, contiguous, each row over a scale of its own that goes to out_scale
 // (f32 [batch * tokens], contiguous): its largest value becomes 448.
+// y (at_backend.adds): x += gate * y first, which changes x; y like x, gate [batch, dim].
 typedef struct at_norm_args {
     at_view x, out;
     at_view out_scale; // data NULL: out is floats
@@ -117,6 +118,7 @@ typedef struct at_norm_args {
     at_view mod_scale, mod_shift; // data NULL: absent
     float eps;
     bool rms;
+    at_view y, gate; // data NULL: absent, both or none
 } at_norm_args;
 
 // Group norm of x + add over [batch, pixels, channels] with channels contiguous (NHWC flattened), then act.
@@ -200,6 +202,7 @@ typedef struct at_backend {
     at_status (*linear)(void *stream, const at_linear_args *a);
     bool splits; // linear knows split and out2; for others ops/ makes two steps of it
     bool joins;  // linear knows more, geglu knows gate
+    bool adds;   // norm knows y and gate
     // True where a linear with w [n, k] gains from x in fp8 rows, which norm then writes. NULL: never.
     bool (*fp8_rows)(void *stream, int64_t n, int64_t k);
     at_status (*attention)(void *stream, const at_attention_args *a);

@@ -39,11 +39,15 @@ cudaError_t at_k_embedding(cudaStream_t s, const at_view *table, float scale, co
                            const at_view *out);
 
 // Last dimension of [b, t, d]; weight, bias f32 [d] or NULL; mod [b, d] with data NULL if absent.
+// y with data: x += gate * y first, in place, with gate [b, d]. scales: out is e4m3 [b * t, d], contiguous,
+// each row over its scale.
 typedef struct at_k_norm_in {
     at_view x, out, mod_scale, mod_shift;
     const float *weight, *bias;
     float eps;
     bool rms;
+    at_view y, gate;
+    float *scales;
 } at_k_norm_in;
 cudaError_t at_k_norm(cudaStream_t s, const at_k_norm_in *a);
 

@@ -4,27 +4,33 @@
 // modulation folded into y = x * a + b) are made once, and its pieces of the rows to come are on
 // their way into shared memory while it works on this one. A row is read once; its sums are two
 // passes over registers, the mean, then the squared distances, so that an offset does not hide the
-// variance. What is too long or lies at odd addresses goes through memory three times.
+// variance. A gated residual may be added to the row first (x += gate * y), which saves reading x once
+// more, and the result may be e4m3 with a scale a row. What is too long or lies at odd addresses goes through memory three times.
 // Easy to get wrong: sums of one row may still be read when those of the next are written, so two
 // places take turns: between two uses of one lies a barrier of the other.
 #include "cuda/async.cuh"
 #include "cuda/kernels.h"
 #include "cuda/pieces.cuh"
+#include "cuda/rows8.h"
 
 struct norm_args {
-    const void *x, *scale, *shift;
+    void *x; // changed where something is added first
+    const void *y, *gate, *scale, *shift;
     void *out;
+    float *scales; // of fp8 rows; NULL: out is floats
     const float *weight, *bias;
-    int64_t xb, xt, ob, ot, scale_b, shift_b; // strides: batch, token
-    unsigned rows, tokens, each;              // each: rows a block
-    int dim, dx, dout, dscale, dshift;
+    int64_t xb, xt, yb, yt, ob, ot, gate_b, scale_b, shift_b; // strides: batch, token
+    unsigned rows, tokens, each;                              // each: rows a block
+    int dim, dx, dy, dout, dgate, dscale, dshift;
     float eps;
     bool rms;
 };
 
-// 56 registers: 1152 threads are resident, three rows of 3072
-enum { NORM_REGISTERS = 56, RESIDENT = 1152 };
 enum { NORM_MOST = 768, NORM_WARPS = NORM_MOST / 32 };
+// Registers a thread, and how many threads are then resident: three rows of 3072, or two with y.
+#define NORM_REGISTERS(with_y) ((with_y) ? 80 : 56)
+#define NORM_RESIDENT(with_y)  ((with_y) ? 768u : 1152u)
+static const float E4M3_MOST = 448.0f, E4M3_LEAST = 1e-30f; // a row of zeros has a scale too
 
 // Sum over the block; every thread gets it. `sums` begins as zeros.
 __device__ inline float row_sum(float x, float *sums)
@@ -38,6 +44,24 @@ __device__ inline float row_sum(float x, float *sums)
         if (w * 32 >= blockDim.x) break;
         float4 four = *(const float4 *)(sums + w);
         x += (four.x + four.y) + (four.z + four.w);
+    }
+    return x;
+}
+
+// Largest over the block, of numbers that are not negative.
+__device__ inline float row_most(float x, float *sums)
+{
+#pragma unroll
+    for (int i = 16; i; i >>= 1)
+        x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, i));
+    if (threadIdx.x % 32 == 0) sums[threadIdx.x / 32] = x;
+    __syncthreads();
+    x = 0;
+#pragma unroll
+    for (unsigned w = 0; w < NORM_WARPS; w += 4) {
+        if (w * 32 >= blockDim.x) break;
+        float4 four = *(const float4 *)(sums + w);
+        x = fmaxf(x, fmaxf(fmaxf(four.x, four.y), fmaxf(four.z, four.w)));
     }
     return x;
 }
@@ -77,52 +101,95 @@ __device__ inline void fold(const norm_args &a, unsigned b, int at, float (&fact
     }
 }
 
-// This thread's piece of row r on its way into its place of a stage; a group in any case.
-__device__ inline void norm_ask(const norm_args &a, unsigned r, unsigned last, int at, bool wide,
-                                uint4 *place)
+// 16 or 32 bytes of a piece on their way.
+__device__ inline void ask_piece(const void *p, int dtype, int64_t at, uint4 *place)
+{
+    if (dtype == AT_F32) {
+        async_copy(place, (const float *)p + at);
+        async_copy(place + 1, (const float *)p + at + 4);
+    } else {
+        async_copy(place, (const f16 *)p + at);
+    }
+}
+
+// This thread's pieces of row r on their way into its place of a stage; a group in any case.
+template <bool WITH_Y>
+__device__ inline void norm_ask(const norm_args &a, unsigned r, unsigned last, int at, uint4 *place)
 {
     if (r < last && at < a.dim) {
         unsigned b = r / a.tokens, t = r - b * a.tokens;
-        int64_t from = b * a.xb + t * a.xt + at;
-        if (wide) {
-            async_copy(place, (const float *)a.x + from);
-            async_copy(place + 1, (const float *)a.x + from + 4);
-        } else {
-            async_copy(place, (const f16 *)a.x + from);
-        }
+        ask_piece(a.x, a.dx, b * a.xb + t * a.xt + at, place);
+        if (WITH_Y)
+            ask_piece(a.y, a.dy, b * a.yb + t * a.yt + at, place + (a.dx == AT_F32 ? 2 : 1));
     }
     async_close();
 }
 
-// STAGES rows on their way; a stage is 16 bytes a thread, 32 of f32.
-template <int STAGES> __global__ void __maxnreg__(NORM_REGISTERS) norm_kernel(const norm_args a)
+__device__ inline void take_piece(const uint4 *place, int dtype, unsigned mine,
+                                  float (&x)[1][PIECE])
+{
+    raw_pieces<1> raw;
+    raw.first[0] = place[0];
+    if (dtype == AT_F32) raw.more[0] = place[1];
+    as_floats<1>(raw, dtype, mine, x);
+}
+
+// Eight bytes of an fp8 row.
+__device__ inline void put_rows8(const norm_args &a, int64_t to, const float (&v)[PIECE], float by)
+{
+    union {
+        uint2 all;
+        __nv_fp8x2_storage_t two[PIECE / 2];
+    } u;
+#pragma unroll
+    for (int k = 0; k < PIECE / 2; k++)
+        u.two[k] = __nv_cvt_float2_to_fp8x2(make_float2(v[2 * k] * by, v[2 * k + 1] * by),
+                                            __NV_SATFINITE, __NV_E4M3);
+    *(uint2 *)((uint8_t *)a.out + to) = u.all;
+}
+
+// STAGES rows on their way; a stage is 16 bytes a thread, 32 of f32, and as much for y.
+template <int STAGES, bool WITH_Y>
+__global__ void __maxnreg__(NORM_REGISTERS(WITH_Y)) norm_kernel(const norm_args a)
 {
     extern __shared__ uint4 ring[];
     __shared__ float4 sums[2][NORM_WARPS / 4];
-    const bool wide = a.dx == AT_F32, mine = (int)threadIdx.x * PIECE < a.dim;
-    const int at = threadIdx.x * PIECE, size = wide ? 2 : 1, stage = blockDim.x * size;
+    const bool mine = (int)threadIdx.x * PIECE < a.dim;
+    const int at = threadIdx.x * PIECE, of_x = a.dx == AT_F32 ? 2 : 1;
+    const int size = of_x + (WITH_Y ? (a.dy == AT_F32 ? 2 : 1) : 0), stage = blockDim.x * size;
     unsigned first = blockIdx.x * a.each, last = min(first + a.each, a.rows);
     unsigned batch = 0xffffffffu, turn = 0;
     uint4 *place = ring + threadIdx.x * size;
-    float factor[1][PIECE], term[1][PIECE], v[1][PIECE];
+    float factor[1][PIECE], term[1][PIECE], gate[1][PIECE], v[1][PIECE];
 
 #pragma unroll
     for (int s = 0; s < STAGES - 1; s++)
-        norm_ask(a, first + s, last, at, wide, place + s * stage);
+        norm_ask<WITH_Y>(a, first + s, last, at, place + s * stage);
     if (threadIdx.x < 2 * NORM_WARPS) ((float *)sums)[threadIdx.x] = 0.0f;
     if (blockDim.x < 2 * NORM_WARPS && threadIdx.x < NORM_WARPS)
         ((float *)sums)[threadIdx.x + NORM_WARPS] = 0.0f;
     __syncthreads();
     for (unsigned r = first; r < last; r++) {
         unsigned i = r - first, b = r / a.tokens, t = r - b * a.tokens;
-        norm_ask(a, r + STAGES - 1, last, at, wide, place + (i + STAGES - 1) % STAGES * stage);
-        if (b != batch && mine) fold(a, b, at, factor, term);
+        norm_ask<WITH_Y>(a, r + STAGES - 1, last, at, place + (i + STAGES - 1) % STAGES * stage);
+        if (b != batch && mine) {
+            fold(a, b, at, factor, term);
+            int64_t of_gate = b * a.gate_b + at;
+            if (WITH_Y) load_pieces<1>(a.gate, a.dgate, of_gate, 0, of_gate, 1, gate);
+        }
         batch = b;
         async_wait<STAGES - 1>();
-        raw_pieces<1> raw;
-        raw.first[0] = place[i % STAGES * stage];
-        if (wide) raw.more[0] = place[i % STAGES * stage + 1];
-        as_floats<1>(raw, a.dx, mine, v);
+        take_piece(place + i % STAGES * stage, a.dx, mine, v);
+        if (WITH_Y) {
+            float y[1][PIECE];
+            take_piece(place + i % STAGES * stage + of_x, a.dy, mine, y);
+            if (mine) {
+#pragma unroll
+                for (int k = 0; k < PIECE; k++)
+                    v[0][k] += gate[0][k] * y[0][k];
+                store_pieces<1>(a.x, a.dx, b * a.xb + t * a.xt + at, 0, 1, v);
+            }
+        }
         float sum = 0, mean = 0;
         if (!a.rms) {
 #pragma unroll
@@ -138,12 +205,21 @@ template <int STAGES> __global__ void __maxnreg__(NORM_REGISTERS) norm_kernel(co
         }
         if (!mine) sum = 0;
         sum = row_sum(sum, (float *)sums[turn++ & 1]) / (float)a.dim;
-        float rstd = rsqrtf(sum + a.eps);
-        if (!mine) continue;
+        float rstd = rsqrtf(sum + a.eps), most = 0;
+        if (mine) {
 #pragma unroll
-        for (int k = 0; k < PIECE; k++)
-            v[0][k] = v[0][k] * rstd * factor[0][k] + term[0][k];
-        store_pieces<1>(a.out, a.dout, b * a.ob + t * a.ot + at, 0, 1, v);
+            for (int k = 0; k < PIECE; k++) {
+                v[0][k] = v[0][k] * rstd * factor[0][k] + term[0][k];
+                most = fmaxf(most, fabsf(v[0][k]));
+            }
+        }
+        if (a.scales) {
+            most = fmaxf(row_most(most, (float *)sums[turn++ & 1]), E4M3_LEAST);
+            if (mine) put_rows8(a, (int64_t)r * a.dim + at, v[0], E4M3_MOST / most);
+            if (!threadIdx.x) a.scales[r] = most / E4M3_MOST;
+        } else if (mine) {
+            store_pieces<1>(a.out, a.dout, b * a.ob + t * a.ot + at, 0, 1, v);
+        }
     }
 }
 
@@ -186,58 +262,88 @@ static bool in_pieces(const void *p, const int64_t *stride, int n)
 
 static bool fits_pieces(const norm_args *a)
 {
-    const int64_t x[] = {a->xb, a->xt}, o[] = {a->ob, a->ot};
-    return a->dim % PIECE == 0 && in_pieces(a->x, x, 2) && in_pieces(a->out, o, 2) &&
-           in_pieces(a->scale, &a->scale_b, 1) && in_pieces(a->shift, &a->shift_b, 1) &&
-           in_pieces(a->weight, NULL, 0) && in_pieces(a->bias, NULL, 0);
+    const int64_t x[] = {a->xb, a->xt}, y[] = {a->yb, a->yt}, o[] = {a->ob, a->ot};
+    return a->dim % PIECE == 0 && in_pieces(a->x, x, 2) &&
+           in_pieces(a->out, o, a->scales ? 0 : 2) && in_pieces(a->y, y, 2) &&
+           in_pieces(a->gate, &a->gate_b, 1) && in_pieces(a->scale, &a->scale_b, 1) &&
+           in_pieces(a->shift, &a->shift_b, 1) && in_pieces(a->weight, NULL, 0) &&
+           in_pieces(a->bias, NULL, 0);
 }
 
-enum { SHARED = 46 << 10, CHIP = 132 }; // bytes that a block may have, multiprocessors of an H200
-
-extern "C" cudaError_t at_k_norm(cudaStream_t s, const at_k_norm_in *in)
+// As many blocks as are resident on a large chip, all with the same number of rows.
+template <bool WITH_Y> static bool norm_pieces(cudaStream_t s, norm_args a)
 {
-    const at_view *x = &in->x, *o = &in->out;
+    enum {
+        SHARED = 46 << 10,
+        CHIP = 132
+    }; // bytes that a block may have, multiprocessors of an H200
+    unsigned pieces = (unsigned)(a.dim / PIECE), threads = (pieces + 31) / 32 * 32;
+    size_t stage = threads * (a.dx == AT_F32 ? 32 : 16);
+    if (WITH_Y) stage += threads * (a.dy == AT_F32 ? 32 : 16);
+    if (!fits_pieces(&a) || threads > NORM_MOST || 2 * stage > SHARED) return false;
+    unsigned most = CHIP * (NORM_RESIDENT(WITH_Y) / threads);
+    a.each = (a.rows + most - 1) / most;
+    unsigned blocks = (a.rows + a.each - 1) / a.each;
+    if (a.each == 1)
+        norm_kernel<1, WITH_Y><<<blocks, threads, stage, s>>>(a);
+    else if (a.each == 2 || 3 * stage > SHARED)
+        norm_kernel<2, WITH_Y><<<blocks, threads, 2 * stage, s>>>(a);
+    else if (4 * stage > SHARED)
+        norm_kernel<3, WITH_Y><<<blocks, threads, 3 * stage, s>>>(a);
+    else
+        norm_kernel<4, WITH_Y><<<blocks, threads, 4 * stage, s>>>(a);
+    return true;
+}
+
+static norm_args norm_args_of(const at_k_norm_in *in)
+{
+    const at_view *x = &in->x, *y = &in->y, *o = &in->out;
     norm_args a = {};
-    int64_t rows = x->shape[0] * x->shape[1];
-    if (!rows || !x->shape[2]) return cudaSuccess;
-    if (rows > 0x7fffffff) return cudaErrorInvalidValue;
+    bool one = x->shape[0] == 1, only = x->shape[1] == 1; // a single entry's stride says nothing
     a.x = x->data;
+    a.y = y->data;
+    a.gate = in->gate.data;
     a.out = o->data;
+    a.scales = in->scales;
     a.scale = in->mod_scale.data;
     a.shift = in->mod_shift.data;
     a.weight = in->weight;
     a.bias = in->bias;
-    // the stride of a single entry says nothing
-    a.xb = x->shape[0] == 1 ? 0 : x->stride[0];
-    a.xt = x->shape[1] == 1 ? 0 : x->stride[1];
-    a.ob = x->shape[0] == 1 ? 0 : o->stride[0];
-    a.ot = x->shape[1] == 1 ? 0 : o->stride[1];
+    a.xb = one ? 0 : x->stride[0];
+    a.xt = only ? 0 : x->stride[1];
+    a.ob = one ? 0 : o->stride[0];
+    a.ot = only ? 0 : o->stride[1];
+    if (a.y) a.yb = one ? 0 : y->stride[0];
+    if (a.y) a.yt = only ? 0 : y->stride[1];
+    if (a.gate) a.gate_b = in->gate.shape[0] == 1 ? 0 : in->gate.stride[0];
     if (a.scale) a.scale_b = in->mod_scale.shape[0] == 1 ? 0 : in->mod_scale.stride[0];
     if (a.shift) a.shift_b = in->mod_shift.shape[0] == 1 ? 0 : in->mod_shift.stride[0];
     a.tokens = (unsigned)x->shape[1];
-    a.rows = (unsigned)rows;
+    a.rows = (unsigned)(x->shape[0] * x->shape[1]);
     a.dim = (int)x->shape[2];
     a.dx = x->dtype;
+    a.dy = y->dtype;
     a.dout = o->dtype;
+    a.dgate = in->gate.dtype;
     a.dscale = in->mod_scale.dtype;
     a.dshift = in->mod_shift.dtype;
     a.eps = in->eps;
     a.rms = in->rms;
-    unsigned pieces = (unsigned)(a.dim / PIECE), threads = (pieces + 31) / 32 * 32;
-    size_t stage = threads * (a.dx == AT_F32 ? 32 : 16);
-    if (!fits_pieces(&a) || threads > NORM_MOST || 2 * stage > SHARED) {
-        norm_plain_kernel<<<a.rows, 256, 0, s>>>(a);
-        return cudaGetLastError();
+    return a;
+}
+
+extern "C" cudaError_t at_k_norm(cudaStream_t s, const at_k_norm_in *in)
+{
+    int64_t rows = in->x.shape[0] * in->x.shape[1];
+    if (!rows || !in->x.shape[2]) return cudaSuccess;
+    if (rows > 0x7fffffff) return cudaErrorInvalidValue;
+    norm_args a = norm_args_of(in);
+    if (a.y ? norm_pieces<true>(s, a) : norm_pieces<false>(s, a)) return cudaGetLastError();
+    if (a.y) { // one after the other
+        cudaError_t e = at_k_gate_add(s, &in->x, &in->y, &in->gate, &in->x, 0);
+        if (e != cudaSuccess) return e;
     }
-    // as many blocks as are resident on a large chip, all with the same number of rows
-    unsigned most = CHIP * (RESIDENT / threads);
-    a.each = (a.rows + most - 1) / most;
-    unsigned blocks = (a.rows + a.each - 1) / a.each;
-    if (a.each == 1)
-        norm_kernel<1><<<blocks, threads, stage, s>>>(a);
-    else if (a.each == 2 || 4 * stage > SHARED)
-        norm_kernel<2><<<blocks, threads, 2 * stage, s>>>(a);
-    else
-        norm_kernel<4><<<blocks, threads, 4 * stage, s>>>(a);
+    if (a.scales) return at_k_norm_rows8(s, in, a.out, a.scales);
+    norm_plain_kernel<<<a.rows, 256, 0, s>>>(a);
     return cudaGetLastError();
 }

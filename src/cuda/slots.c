@@ -61,11 +61,18 @@ static at_status slot_norm(void *stream, const at_norm_args *a)
     void *own_w = NULL, *own_b = NULL;
     AT_TRY(at_cuda_vector(g, &a->weight, AT_F32, &w, &own_w));
     AT_TRY(at_cuda_vector(g, &a->bias, AT_F32, &b, &own_b));
-    at_k_norm_in in = {a->x, a->out, a->mod_scale, a->mod_shift, w, b, a->eps, a->rms};
-    cudaError_t e = a->out_scale.data
-                        ? at_k_norm_rows8(g->stream, &in, a->out.data, a->out_scale.data)
-                        : at_k_norm(g->stream, &in);
-    AT_TRY(at_cuda_check(g, e, "norm"));
+    at_k_norm_in in = {.x = a->x,
+                       .out = a->out,
+                       .mod_scale = a->mod_scale,
+                       .mod_shift = a->mod_shift,
+                       .weight = w,
+                       .bias = b,
+                       .eps = a->eps,
+                       .rms = a->rms,
+                       .y = a->y,
+                       .gate = a->gate,
+                       .scales = a->out_scale.data};
+    AT_TRY(at_cuda_check(g, at_k_norm(g->stream, &in), "norm"));
 out:
     at_cuda_free(g, own_w);
     at_cuda_free(g, own_b);
@@ -164,6 +171,7 @@ const at_backend at_cuda_backend = {
     .geglu = at_cuda_geglu,
     .attention = at_cuda_attention,
     .norm = slot_norm,
+    .adds = true,
     .group_norm = slot_group_norm,
     .rope = slot_rope,
     .ropes = slot_ropes,

@@ -108,6 +108,7 @@ static at_tensor *prologue(at_ops *o, const at_bound *m, void *state, const at_m
     at_tensor *img_part = at_narrow(o, h, 1, s->text, s->image);
     linear(at_into(o, txt_part), txt, w->txt_in, &(at_linear_extra){.precise = true});
     linear(at_into(o, img_part), img, w->img_in, &(at_linear_extra){.precise = true});
+    at_flux_leave_sums(o, c, s);
     return h;
 }
 
@@ -129,7 +130,8 @@ static at_tensor *epilogue(at_ops *o, const at_bound *m, void *state, at_tensor 
     int64_t own = s->rows * s->cols;
     at_tensor *img = at_narrow(o, h, 1, s->text, at_ops_comm(o)->size == 1 ? own : s->image);
     at_tensor *mod = at_flux_modulation(o, s, w->final_mod, at_flux_mods_final(c), c->mod2);
-    img = linear(o, at_flux_modulate(o, c, img, mod, 0, NULL), w->final, NULL);
+    img = at_flux_enter(o, c, s, img, s->text, AT_FLUX_PICTURE, mod, 0, NULL);
+    img = linear(o, img, w->final, NULL);
     if (at_ops_comm(o)->size > 1)
         img = at_narrow(o, at_gather_tokens(o, img, s->all_image), 1, 0, own);
     return at_cast(o, at_contiguous(o, to_image(o, s, img)), AT_F32);
@@ -157,7 +159,7 @@ static void cost(const void *config, int64_t batch, int64_t latent_h, int64_t la
                   2 * (double)text_tokens * h * (double)c->context;
     out->flops = (double)batch * (attention + blocks_flops + ends);
     out->activation_bytes =
-        (double)batch * n * (6 * h + 2 * (h + mlp)) * (double)at_dtype_size(compute);
+        (double)batch * n * (7 * h + 2 * (h + mlp)) * (double)at_dtype_size(compute);
 }
 
 static at_tensor *prepare(at_ops *o, const at_bound *m, const at_model_in *in, int64_t n)

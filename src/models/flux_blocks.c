@@ -285,15 +285,41 @@ static at_tensor *chunk(at_ops *o, const at_flux_config *c, const at_tensor *mod
     return at_narrow(o, mod, 1, i * c->hidden, c->hidden);
 }
 
+static at_norm_spec modulated(at_ops *o, const at_flux_config *c, const at_tensor *mod, int first,
+                              const at_weight *then)
+{
+    return (at_norm_spec){.mod_shift = chunk(o, c, mod, first),
+                          .mod_scale = chunk(o, c, mod, first + 1),
+                          .eps = norm_eps,
+                          .then = then};
+}
+
 // LayerNorm without weights, then y * (1 + scale) + shift; chunks `first` and `first` + 1.
 at_tensor *at_flux_modulate(at_ops *o, const at_flux_config *c, const at_tensor *x,
                             const at_tensor *mod, int first, const at_weight *then)
 {
-    at_norm_spec spec = {.mod_shift = chunk(o, c, mod, first),
-                         .mod_scale = chunk(o, c, mod, first + 1),
-                         .eps = norm_eps,
-                         .then = then};
+    at_norm_spec spec = modulated(o, c, mod, first, then);
     return at_norm(o, x, &spec);
+}
+
+// --- sums left to the next norm ----------------------------------------------------------------
+void at_flux_leave_sums(at_ops *o, const at_flux_config *c, at_flux_state *s)
+{
+    s->due_gates[0] = s->due_gates[1] = -1;
+    if (!at_ops_add_norms(o) || !s->mods) return; // gates must outlive a block's scope
+    int64_t shape[] = {s->batch, s->text + s->image, c->hidden};
+    s->due = at_empty(o, at_ops_compute(o), 3, shape);
+}
+
+at_tensor *at_flux_enter(at_ops *o, const at_flux_config *c, const at_flux_state *s, at_tensor *x,
+                         int64_t first, int stream, const at_tensor *mod, int at,
+                         const at_weight *then)
+{
+    at_norm_spec spec = modulated(o, c, mod, at, then);
+    if (!s->due || s->due_gates[stream] < 0 || !x) return at_norm(o, x, &spec);
+    at_tensor *y = at_narrow(o, s->due, 1, first, x->shape[1]);
+    at_tensor *gate = at_narrow(o, s->mods, 1, s->due_gates[stream], c->hidden);
+    return at_add_norm(o, x, y, gate, &spec);
 }
 
 // Head view [b, t, heads, dim] of part 0 (q), 1 (k) or 2 (v) of a fused qkv [b, t, 3 * hidden ..].
@@ -364,24 +390,35 @@ static void add_control(at_ops *o, const at_flux_state *s, const at_tensor *add,
 // First half of a double block for one stream: its rows of the joint qkv, and what is to be rotated
 // there.
 static void stream_in(at_ops *o, const at_flux_config *c, const at_flux_stream *w,
-                      const at_tensor *x, const at_tensor *mod, const at_rope_table *rope,
-                      at_tensor *qkv, at_rope_job turn[2])
+                      const at_tensor *y, const at_rope_table *rope, at_tensor *qkv,
+                      at_rope_job turn[2])
 {
-    at_tensor *y = at_flux_modulate(o, c, x, mod, 0, w->qkv.w);
     fused(o, qkv, y, w->qkv, w->parts, (int64_t[]){c->hidden, c->hidden, c->hidden}, 3);
     rotations(o, c, qkv, w->q_norm, w->k_norm, rope, turn);
 }
 
-// Second half: projection, then MLP, both added to the stream x in place.
+// Second half: projection, then MLP, both added to the stream x in place, or the second into `due`.
 static void stream_out(at_ops *o, const at_flux_config *c, const at_flux_stream *w, at_tensor *x,
-                       const at_tensor *attended, const at_tensor *mod)
+                       const at_tensor *attended, const at_tensor *mod, at_tensor *due)
 {
+    const at_linear_extra gelu = {.act = AT_ACT_GELU_TANH};
     at_linear_extra add = {.residual = x, .gate = chunk(o, c, mod, 2)};
-    linear(at_into(o, x), attended, w->proj, &add);
-    at_tensor *h = at_flux_modulate(o, c, x, mod, 3, w->fc1.w);
-    h = linear(o, h, w->fc1, &(at_linear_extra){.act = AT_ACT_GELU_TANH});
+    at_tensor *h;
+
+    if (due) {
+        at_norm_spec spec = modulated(o, c, mod, 3, w->fc1.w);
+        at_tensor *y = linear(o, attended, w->proj, NULL);
+        h = at_add_norm(o, x, y, add.gate, &spec);
+    } else {
+        linear(at_into(o, x), attended, w->proj, &add);
+        h = at_flux_modulate(o, c, x, mod, 3, w->fc1.w);
+    }
+    h = linear(o, h, w->fc1, &gelu);
     add.gate = chunk(o, c, mod, 5);
-    linear(at_into(o, x), h, w->fc2, &add);
+    if (due)
+        linear(at_into(o, due), h, w->fc2, NULL);
+    else
+        linear(at_into(o, x), h, w->fc2, &add);
 }
 
 // A patch may leave a block out; its residual is added all the same.
@@ -391,30 +428,39 @@ static bool left_out(const at_flux_state *s, at_site_part part, int i)
     return s->in && at_patch_skips(s->in->patches, &site);
 }
 
-static void run_double(at_ops *o, const at_flux_config *c, const at_flux_double *w,
-                       const at_flux_state *s, int i, at_tensor *h)
+// Tokens of what is due, or NULL.
+static at_tensor *due_part(at_ops *o, const at_flux_state *s, int64_t first, int64_t n)
 {
-    at_tensor *txt = at_narrow(o, h, 1, 0, s->text), *img = at_narrow(o, h, 1, s->text, s->image);
-    int64_t at = i * 2 * c->mod6;
+    return s->due ? at_narrow(o, s->due, 1, first, n) : NULL;
+}
+
+static void run_double(at_ops *o, const at_flux_config *c, const at_flux_double *w,
+                       at_flux_state *s, int i, at_tensor *h)
+{
+    int64_t text = s->text, image = s->image, at = i * 2 * c->mod6;
+    at_tensor *txt = at_narrow(o, h, 1, 0, text), *img = at_narrow(o, h, 1, text, image);
     at_tensor *img_mod = at_flux_modulation(o, s, w->img.mod, at, c->mod6);
     at_tensor *txt_mod = at_flux_modulation(o, s, w->txt.mod, at + c->mod6, c->mod6);
-    at_tensor *qkv =
-        at_empty(o, at_ops_compute(o), 3, (int64_t[]){s->batch, s->text + s->image, c->qkv});
-
-    at_tensor *txt_qkv = at_narrow(o, qkv, 1, 0, s->text);
-    at_tensor *img_qkv = at_narrow(o, qkv, 1, s->text, s->image);
+    at_tensor *qkv = at_empty(o, at_ops_compute(o), 3, (int64_t[]){s->batch, text + image, c->qkv});
+    at_tensor *txt_qkv = at_narrow(o, qkv, 1, 0, text);
+    at_tensor *img_qkv = at_narrow(o, qkv, 1, text, image);
     at_rope_job turn[4];
 
-    stream_in(o, c, &w->txt, txt, txt_mod, &s->rope_text, txt_qkv, turn);
-    stream_in(o, c, &w->img, img, img_mod, &s->rope_image, img_qkv, turn + 2);
+    at_tensor *y = at_flux_enter(o, c, s, txt, 0, AT_FLUX_TEXT, txt_mod, 0, w->txt.qkv.w);
+    stream_in(o, c, &w->txt, y, &s->rope_text, txt_qkv, turn);
+    y = at_flux_enter(o, c, s, img, text, AT_FLUX_PICTURE, img_mod, 0, w->img.qkv.w);
+    stream_in(o, c, &w->img, y, &s->rope_image, img_qkv, turn + 2);
     at_rope_all(o, 4, turn, norm_eps, false);
-    at_tensor *y = attend(o, c, s, AT_SITE_DOUBLE, i, qkv, NULL);
-    stream_out(o, c, &w->txt, txt, at_narrow(o, y, 1, 0, s->text), txt_mod);
-    stream_out(o, c, &w->img, img, at_narrow(o, y, 1, s->text, s->image), img_mod);
+    y = attend(o, c, s, AT_SITE_DOUBLE, i, qkv, NULL);
+    stream_out(o, c, &w->txt, txt, at_narrow(o, y, 1, 0, text), txt_mod, due_part(o, s, 0, text));
+    stream_out(o, c, &w->img, img, at_narrow(o, y, 1, text, image), img_mod,
+               due_part(o, s, text, image));
+    s->due_gates[AT_FLUX_PICTURE] = at + 5 * c->hidden;
+    s->due_gates[AT_FLUX_TEXT] = at + c->mod6 + 5 * c->hidden;
 }
 
 at_tensor *at_flux_double_block(at_ops *o, const at_flux_config *c, const at_flux_double *w,
-                                const at_flux_state *s, int i, at_tensor *h)
+                                at_flux_state *s, int i, at_tensor *h)
 {
     if (!left_out(s, AT_SITE_DOUBLE, i)) run_double(o, c, w, s, i, h);
     if (s->control && i < AT_CONTROL_MAX)
@@ -437,14 +483,32 @@ static at_tensor *single_in(at_ops *o, const at_flux_config *c, const at_flux_si
     return qkv;
 }
 
+// The whole stream's norm. Behind the double blocks text and picture have gates of their own.
+static at_tensor *single_norm(at_ops *o, const at_flux_config *c, const at_flux_single *w,
+                              const at_flux_state *s, at_tensor *h, const at_tensor *mod)
+{
+    const at_weight *then = w->lin1.w;
+    if (!s->due || s->due_gates[0] == s->due_gates[1])
+        return at_flux_enter(o, c, s, h, 0, AT_FLUX_TEXT, mod, 0, then);
+    at_tensor *x = at_empty(o, at_ops_compute(o), 3, h->shape);
+    at_tensor *txt = at_narrow(o, h, 1, 0, s->text), *img = at_narrow(o, h, 1, s->text, s->image);
+    at_tensor *y = at_flux_enter(o, c, s, txt, 0, AT_FLUX_TEXT, mod, 0, NULL);
+    at_tensor *to = at_narrow(o, x, 1, 0, s->text);
+    at_unary(at_into(o, to), y, AT_ACT_NONE);
+    y = at_flux_enter(o, c, s, img, s->text, AT_FLUX_PICTURE, mod, 0, NULL);
+    to = at_narrow(o, x, 1, s->text, s->image);
+    at_unary(at_into(o, to), y, AT_ACT_NONE);
+    return x;
+}
+
 // Attention and MLP read the same normalised tokens and write side by side; linear2 joins them.
 static void run_single(at_ops *o, const at_flux_config *c, const at_flux_single *w,
-                       const at_flux_state *s, int i, at_tensor *h)
+                       at_flux_state *s, int i, at_tensor *h)
 {
     int64_t tokens = s->text + s->image;
     int64_t at = c->depth * 2 * c->mod6 + i * c->mod3;
     at_tensor *mod = at_flux_modulation(o, s, w->mod, at, c->mod3);
-    at_tensor *x = at_flux_modulate(o, c, h, mod, 0, w->lin1.w);
+    at_tensor *x = h ? single_norm(o, c, w, s, h, mod) : NULL;
     at_tensor *both = at_empty(o, at_ops_compute(o), 3, (int64_t[]){s->batch, tokens, c->lin2});
     at_tensor *mlp_out = at_narrow(o, both, 2, c->hidden, c->mlp);
     at_linear_extra add = {.residual = h, .gate = chunk(o, c, mod, 2)};
@@ -454,11 +518,15 @@ static void run_single(at_ops *o, const at_flux_config *c, const at_flux_single 
     rotations(o, c, y, w->q_norm, w->k_norm, &s->rope, turn);
     at_rope_all(o, 2, turn, norm_eps, false);
     attend(o, c, s, AT_SITE_SINGLE, i, y, at_narrow(o, both, 2, 0, c->hidden));
-    linear(at_into(o, h), both, w->lin2, &add);
+    if (s->due)
+        linear(at_into(o, s->due), both, w->lin2, NULL);
+    else
+        linear(at_into(o, h), both, w->lin2, &add);
+    s->due_gates[0] = s->due_gates[1] = at + 2 * c->hidden;
 }
 
 at_tensor *at_flux_single_block(at_ops *o, const at_flux_config *c, const at_flux_single *w,
-                                const at_flux_state *s, int i, at_tensor *h)
+                                at_flux_state *s, int i, at_tensor *h)
 {
     if (!left_out(s, AT_SITE_SINGLE, i)) run_single(o, c, w, s, i, h);
     if (!s->control || i >= AT_CONTROL_MAX || !s->control->singles[i]) return h;

@@ -54,6 +54,11 @@ typedef struct at_flux_state {
     at_rope_table rope, rope_text, rope_image;
     const at_control *control; // or NULL
     const at_model_in *in;     // for patches, where there are any; or NULL
+    // What the block before left to be added to the stream, so that the next norm does it in the same pass:
+    // h += gate * due. NULL: such sums are made at once (devices that gain nothing; ControlNets, which read
+    // the stream between blocks).
+    at_tensor *due;
+    int64_t due_gates[2]; // text's and the picture's, in mods; -1: nothing is due
 } at_flux_state;
 
 enum { AT_FLUX_MAX_BATCH = 512 };
@@ -148,9 +153,9 @@ at_tensor *at_flux_tokens(at_ops *o, const at_tensor *x);
 // Blocks work on text and image tokens in one buffer [b, text + image, hidden], in place; i is the
 // block's number for its residual.
 at_tensor *at_flux_double_block(at_ops *o, const at_flux_config *c, const at_flux_double *w,
-                                const at_flux_state *s, int i, at_tensor *h);
+                                at_flux_state *s, int i, at_tensor *h);
 at_tensor *at_flux_single_block(at_ops *o, const at_flux_config *c, const at_flux_single *w,
-                                const at_flux_state *s, int i, at_tensor *h);
+                                at_flux_state *s, int i, at_tensor *h);
 // All modulations of n rows of timestep, guidance and pooled, side by side: those of double block i
 // (picture, then text) at i * 2 * mod6, of single block i behind all doubles, the final layer's last.
 at_tensor *at_flux_mods(at_ops *o, const at_flux_config *c, const at_flux_weights *w,
@@ -167,5 +172,13 @@ at_tensor *at_flux_modulation(at_ops *o, const at_flux_state *s, at_lin l, int64
                               int64_t width);
 at_tensor *at_flux_modulate(at_ops *o, const at_flux_config *c, const at_tensor *x,
                             const at_tensor *mod, int first, const at_weight *then);
+// The same of a part of the stream, tokens from `first` on, after what is due there: x becomes the sum.
+// stream: AT_FLUX_TEXT or AT_FLUX_PICTURE, whose gate it is; where both have one, either.
+enum { AT_FLUX_TEXT, AT_FLUX_PICTURE };
+at_tensor *at_flux_enter(at_ops *o, const at_flux_config *c, const at_flux_state *s, at_tensor *x,
+                         int64_t first, int stream, const at_tensor *mod, int chunk,
+                         const at_weight *then);
+// From here on sums may be left to the next norm; the prologue's scope is open.
+void at_flux_leave_sums(at_ops *o, const at_flux_config *c, at_flux_state *s);
 
 #endif

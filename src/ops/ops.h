@@ -147,6 +147,11 @@ typedef struct at_norm_spec {
     const at_weight *then;
 } at_norm_spec;
 at_tensor *at_norm(at_ops *o, const at_tensor *x, const at_norm_spec *spec); // x [b, t, d]
+// x += gate * y in place (y like x, gate [b or 1, d]), and the norm of that. Where at_ops_add_norms says so it
+// is one pass; elsewhere a linear layer's own gate and residual are the better way.
+at_tensor *at_add_norm(at_ops *o, at_tensor *x, const at_tensor *y, const at_tensor *gate,
+                       const at_norm_spec *spec);
+bool at_ops_add_norms(const at_ops *o);
 
 // x [b, h, w, c] -> the same; act after the affine.
 at_tensor *at_group_norm(at_ops *o, const at_tensor *x, const at_weight *weight,

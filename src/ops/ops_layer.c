@@ -293,7 +293,38 @@ static bool gives_rows8(const at_ops *o, const at_view *x, const at_weight *then
            o->be->fp8_rows(o->dev->stream, w.v.shape[0], w.v.shape[1]);
 }
 
-at_tensor *at_norm(at_ops *o, const at_tensor *x, const at_norm_spec *spec)
+// x += gate * y, inside the norm where the backend knows how, else before it.
+static at_status norm_addend(const op_pass *p, const at_tensor *x, const at_tensor *y,
+                             const at_tensor *gate, at_norm_args *a)
+{
+    at_status st = AT_OK;
+    at_gate_add_args add = {0};
+    const at_tensor *inner;
+    char text[128], want[128];
+
+    AT_TRY(op_takes(p, "y", y));
+    if (!gate) AT_TRY(at_fail(AT_EINVAL, "gate is missing"));
+    if (y->rank != x->rank || memcmp(y->shape, x->shape, (size_t)x->rank * sizeof *x->shape) != 0)
+        AT_TRY(at_fail(AT_EINVAL, "x %s and y %s must be of one shape", shape_of(x, want),
+                       shape_of(y, text)));
+    AT_TRY(op_inner_contiguous(p->o, y, &inner));
+    AT_TRY(op_takes_modulation(p, "gate", gate, a->x.shape[0], a->x.shape[2], &add.gate));
+    add.x = add.out = a->x;
+    add.y = op_rows(inner);
+    if (p->o->be->adds) {
+        a->y = add.y;
+        a->gate = add.gate;
+    } else if (at_tensor_count(x) > 0) {
+        AT_TRY(op_has(p, p->o->be->gate_add != NULL));
+        AT_TRY(p->o->be->gate_add(p->o->dev->stream, &add));
+    }
+out:
+    return st;
+}
+
+// y NULL: nothing is added.
+static at_tensor *norm_door(at_ops *o, const at_tensor *x, const at_tensor *y,
+                            const at_tensor *gate, const at_norm_spec *spec, bool adds)
 {
     at_status st = AT_OK;
     at_norm_args a = {.eps = spec->eps, .rms = spec->rms};
@@ -308,7 +339,10 @@ at_tensor *at_norm(at_ops *o, const at_tensor *x, const at_norm_spec *spec)
         AT_TRY(at_fail(AT_EINVAL, "x %s must be [b, t, d]", shape_of(x, text)));
     }
     AT_TRY(op_inner_contiguous(o, x, &inner));
+    if (adds && inner != x)
+        AT_TRY(at_fail(AT_EINVAL, "x %s must have a contiguous last dimension", shape_of(x, text)));
     a.x = op_rows(inner);
+    if (adds) AT_TRY(norm_addend(&p, x, y, gate, &a));
     if (gives_rows8(o, &a.x, spec->then) && !p.into) {
         AT_TRY(at_tensor_new_rows8(o->dev, x->rank, x->shape, &out));
         AT_TRY(op_own(o, out));
@@ -327,6 +361,22 @@ at_tensor *at_norm(at_ops *o, const at_tensor *x, const at_norm_spec *spec)
     if (at_tensor_count(x) > 0) AT_TRY(o->be->norm(o->dev->stream, &a));
 out:
     return op_leave(&p, st, out);
+}
+
+at_tensor *at_norm(at_ops *o, const at_tensor *x, const at_norm_spec *spec)
+{
+    return norm_door(o, x, NULL, NULL, spec, false);
+}
+
+at_tensor *at_add_norm(at_ops *o, at_tensor *x, const at_tensor *y, const at_tensor *gate,
+                       const at_norm_spec *spec)
+{
+    return norm_door(o, x, y, gate, spec, true);
+}
+
+bool at_ops_add_norms(const at_ops *o)
+{
+    return o->be->adds;
 }
 
 // [b, h, w, c] as [b, h * w, c]; copied when rows of pixels do not follow each other.

@@ -325,9 +325,12 @@ static at_status my_norm(void *stream, const at_norm_args *a)
     char x[128];
 
     if (!p.on) return st;
-    return leave(&p, st, 0, VIEWS(&a->x, &a->mod_scale, &a->mod_shift, &a->out), a->weight.name,
-                 "%s%s%s", text_of(&a->x, x), a->rms ? " rms" : "",
-                 a->mod_scale.data ? " modulated" : "");
+    at_view changed = a->x; // written as well where something is added first
+    if (!a->y.data) changed.data = NULL;
+    return leave(&p, st, 0,
+                 VIEWS(&a->x, &a->y, &changed, &a->mod_scale, &a->mod_shift, &a->out),
+                 a->weight.name, "%s%s%s%s", text_of(&a->x, x), a->y.data ? " + gated" : "",
+                 a->rms ? " rms" : "", a->mod_scale.data ? " modulated" : "");
 }
 
 static at_status my_group_norm(void *stream, const at_group_norm_args *a)

@@ -63,8 +63,9 @@ static void move_args(ck_mirror *m)
             move_view(m, views[i]);
     } else if (strcmp(op, "norm") == 0) {
         at_norm_args *a = &r->a.norm;
-        at_view *views[] = {&a->x, &a->out, &a->mod_scale, &a->mod_shift, &a->out_scale};
-        for (int i = 0; i < 5; i++)
+        at_view *views[] = {&a->x,         &a->out, &a->mod_scale, &a->mod_shift,
+                            &a->out_scale, &a->y,   &a->gate};
+        for (int i = 0; i < 7; i++)
             move_view(m, views[i]);
     } else if (strcmp(op, "group_norm") == 0) {
         move_view(m, &r->a.group_norm.x);

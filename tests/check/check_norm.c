@@ -15,7 +15,8 @@ enum {
     IN_PLACE = 32,
     BENCH = 64,
     ADDED = 128,
-    ROWS8 = 256 // into fp8 rows
+    ROWS8 = 256, // into fp8 rows
+    GATED = 512  // x += gate * y first; x and out are halves of one tensor, so that both are judged
 };
 
 typedef struct norm_row {
@@ -47,10 +48,18 @@ static const norm_row rows[] = {
     {1, 7, 3072, AT_F16, AT_F16, AT_F8E4M3, AFFINE | MOD | MOD_ONE | ROWS8},
     {1, 9, 4096, AT_F32, AT_F32, AT_F8E4M3, RMS | AFFINE | ROWS8},
     {2, 3, 640, AT_BF16, AT_BF16, AT_F8E4M3, ROWS8, CK_OFFSET},
+    {1, 1, 8, AT_F32, AT_F32, AT_F32, GATED},
+    {2, 5, 256, AT_F32, AT_F32, AT_F32, GATED | AFFINE | MOD},
+    {2, 5, 256, AT_BF16, AT_BF16, AT_BF16, GATED | MOD},
+    {1, 40, 3072, AT_BF16, AT_BF16, AT_BF16, GATED | MOD},
+    {2, 7, 640, AT_F16, AT_F16, AT_F16, GATED | RMS | AFFINE},
+    {2, 5, 37, AT_BF16, AT_BF16, AT_BF16, GATED | MOD},
     {1, 320, 256, AT_F32, AT_F32, AT_F32, MOD | BENCH},
     {1, 4608, 3072, AT_F32, AT_F32, AT_F32, MOD | BENCH},
     {1, 4608, 3072, AT_BF16, AT_BF16, AT_BF16, MOD | BENCH},
     {1, 4608, 3072, AT_BF16, AT_BF16, AT_F8E4M3, MOD | ROWS8 | BENCH},
+    {1, 4608, 3072, AT_BF16, AT_BF16, AT_BF16, GATED | MOD | BENCH},
+    {1, 4608, 3072, AT_BF16, AT_BF16, AT_F8E4M3, GATED | MOD | ROWS8 | BENCH},
     {1, 512, 4096, AT_F32, AT_BF16, AT_F32, RMS | AFFINE | BENCH},
     {1, 512, 4096, AT_F32, AT_BF16, AT_BF16, RMS | AFFINE | BENCH}, // T5-XXL
     {1, 4096, 3072, AT_BF16, AT_BF16, AT_BF16, MOD | BENCH},        // Flux, picture
@@ -58,16 +67,18 @@ static const norm_row rows[] = {
     {2, 4096, 640, AT_F16, AT_F16, AT_F16, AFFINE | BENCH},         // SDXL
     {2, 1024, 1280, AT_F16, AT_F16, AT_F16, AFFINE | BENCH},
     {2, 4096, 320, AT_F16, AT_F16, AT_F16, AFFINE | BENCH}, // SD1.5
-    {1, 77, 768, AT_F16, AT_F16, AT_F16, AFFINE | BENCH},   // CLIP-L
+    {2, 1024, 640, AT_F16, AT_F16, AT_F16, AFFINE | BENCH},
+    {2, 256, 1280, AT_F16, AT_F16, AT_F16, AFFINE | BENCH},
+    {1, 77, 768, AT_F16, AT_F16, AT_F16, AFFINE | BENCH}, // CLIP-L
 };
 
 static const char *label(int row, char out[160])
 {
     const norm_row *r = &rows[row];
-    snprintf(out, 160, "[%lld,%lld,%lld] in%d w%d out%d%s%s%s%s fill%d", (long long)r->b,
+    snprintf(out, 160, "[%lld,%lld,%lld] in%d w%d out%d%s%s%s%s%s fill%d", (long long)r->b,
              (long long)r->t, (long long)r->d, r->in, r->w, r->out, r->flags & RMS ? " rms" : "",
              r->flags & AFFINE ? " affine" : "", r->flags & MOD ? " mod" : "",
-             r->flags & STRIDED ? " strided" : "", (int)r->fill);
+             r->flags & STRIDED ? " strided" : "", r->flags & GATED ? " gated" : "", (int)r->fill);
     return out;
 }
 
@@ -82,8 +93,20 @@ static void build(ck_run *r, int row)
     at_norm_args *a = &r->a.norm;
     ck_layout l = {.pad = c->flags & STRIDED ? 3 : 0, .shift = c->flags & STRIDED ? 1 : 0};
 
-    a->out = ck_make(r, c->out, CK_SHAPE(c->b, c->t, c->d), l, c->fill);
-    a->x = c->flags & IN_PLACE ? a->out : ck_make(r, c->in, CK_SHAPE(c->b, c->t, c->d), l, c->fill);
+    if (c->flags & GATED && !(c->flags & ROWS8)) {
+        at_view both = ck_make(r, c->out, CK_SHAPE(c->b, 2 * c->t, c->d), l, c->fill);
+        a->x = a->out = both;
+        a->x.shape[1] = a->out.shape[1] = c->t;
+        a->out.data = (char *)both.data + (size_t)(c->t * both.stride[1]) * (size_t)ck_size(c->out);
+    } else {
+        a->out = ck_make(r, c->out, CK_SHAPE(c->b, c->t, c->d), l, c->fill);
+        a->x = c->flags & IN_PLACE ? a->out
+                                   : ck_make(r, c->in, CK_SHAPE(c->b, c->t, c->d), l, c->fill);
+    }
+    if (c->flags & GATED) {
+        a->y = ck_make(r, c->in, CK_SHAPE(c->b, c->t, c->d), l, CK_UNIT);
+        a->gate = ck_make(r, c->in, CK_SHAPE(c->b, c->d), (ck_layout){0}, CK_UNIT);
+    }
     if (c->flags & AFFINE) {
         a->weight = ck_weight(r, c->w, CK_SHAPE(c->d), CK_UNIT, 1);
         if (!(c->flags & RMS)) a->bias = ck_weight(r, c->w, CK_SHAPE(c->d), CK_UNIT, 1);
@@ -100,7 +123,8 @@ static void build(ck_run *r, int row)
     if (c->flags & ROWS8) a->out_scale = ck_make_scales(r, c->b * c->t);
     a->eps = 1e-6f;
     a->rms = c->flags & RMS;
-    r->bytes = (double)(c->b * c->t * c->d) * (double)(ck_size(c->in) + ck_size(c->out));
+    r->bytes = (double)(c->b * c->t * c->d) *
+               (double)(ck_size(c->in) * (c->flags & GATED ? 3 : 1) + ck_size(c->out));
 }
 
 // What a backend without fp8 rows is spared: the norm in floats, rounded here.
@@ -121,8 +145,15 @@ static at_status floats_to_rows8(const at_backend *b, ck_run *r)
 
 static at_status call(const at_backend *b, ck_run *r)
 {
-    if (r->a.norm.out_scale.data && !b->fp8_rows) return floats_to_rows8(b, r);
-    return b->norm(r->stream, &r->a.norm);
+    at_norm_args a = r->a.norm;
+    if (a.out_scale.data && !b->fp8_rows) return floats_to_rows8(b, r);
+    if (a.y.data && !b->adds) { // one after the other, as ops/ does it
+        at_gate_add_args add = {.x = a.x, .y = a.y, .gate = a.gate, .out = a.x};
+        at_status st = b->gate_add(r->stream, &add);
+        a.y.data = a.gate.data = NULL;
+        if (st != AT_OK) return st;
+    }
+    return b->norm(r->stream, &a);
 }
 
 static void add_to_mean(double *mean, double *size, double x, double n)
@@ -131,33 +162,57 @@ static void add_to_mean(double *mean, double *size, double x, double n)
     *size += fabs(x) / n;
 }
 
+static double modulation(const at_view *v, int64_t batch, int64_t c)
+{
+    return v->data ? ck_value(v, ck_offset(v, batch * v->shape[1] + c)) : 0;
+}
+
+// One row from its elements x (what was added is in them) to truth and magnitude at `to`.
+static void row_truth(ck_run *r, const double *x, int64_t batch, int64_t to)
+{
+    const at_norm_args *a = &r->a.norm;
+    int64_t d = a->out.shape[2];
+    // size: mean of |x|, what a mean's error is relative to
+    double mean = 0, sq = 0, size = 0, rstd, rounded = 0;
+
+    for (int64_t c = 0; c < d; c++)
+        add_to_mean(&mean, &size, x[c], (double)d);
+    if (a->rms) mean = size = 0;
+    for (int64_t c = 0; c < d; c++)
+        sq += pow(x[c] - mean, 2) / (double)d;
+    rstd = 1 / sqrt(sq + (double)a->eps);
+    if (a->y.data) rounded = ck_store_error(a->x.dtype) / ck_norm.sum; // x may be rounded before
+    for (int64_t c = 0; c < d; c++) {
+        double y = (x[c] - mean) * rstd, mag = (fabs(x[c]) + size) * rstd * (1 + rounded);
+        double w = a->weight.v.data ? ck_value(&a->weight.v, c) : 1;
+        double b = a->bias.v.data ? ck_value(&a->bias.v, c) : 0;
+        double s = modulation(&a->mod_scale, batch, c), m = modulation(&a->mod_shift, batch, c);
+        r->truth[to + c] = (y * w + b) * (1 + s) + m;
+        r->mag[to + c] = (mag * fabs(w) + fabs(b)) * (1 + fabs(s)) + fabs(m);
+    }
+}
+
 static void norm_truth(ck_run *r)
 {
     const at_norm_args *a = &r->a.norm;
     int64_t t = a->out.shape[1], d = a->out.shape[2];
+    double *x = malloc((size_t)d * sizeof *x);
 
+    if (!x) exit(2);
     for (int64_t row = 0; row < a->out.shape[0] * t; row++) {
-        double mean = 0, sq = 0, size = 0,
-               rstd; // size: mean of |x|, what a mean's error is relative to
-        for (int64_t c = 0; c < d; c++)
-            add_to_mean(&mean, &size, ck_value(&a->x, ck_offset(&a->x, row * d + c)), (double)d);
-        if (a->rms) mean = size = 0;
-        for (int64_t c = 0; c < d; c++)
-            sq += pow(ck_value(&a->x, ck_offset(&a->x, row * d + c)) - mean, 2) / (double)d;
-        rstd = 1 / sqrt(sq + (double)a->eps);
+        int64_t batch = row / t, to = row * d;
+        if (a->y.data) to += batch * t * d; // [b, 2 t, d]: the sums, then their norms
         for (int64_t c = 0; c < d; c++) {
-            double x = ck_value(&a->x, ck_offset(&a->x, row * d + c)), y = (x - mean) * rstd;
-            double mag = (fabs(x) + size) * rstd, w = 1, b = 0, s = 0, m = 0;
-            if (a->weight.v.data) w = ck_value(&a->weight.v, c);
-            if (a->bias.v.data) b = ck_value(&a->bias.v, c);
-            if (a->mod_scale.data)
-                s = ck_value(&a->mod_scale, ck_offset(&a->mod_scale, row / t * d + c));
-            if (a->mod_shift.data)
-                m = ck_value(&a->mod_shift, ck_offset(&a->mod_shift, row / t * d + c));
-            r->truth[row * d + c] = (y * w + b) * (1 + s) + m;
-            r->mag[row * d + c] = (mag * fabs(w) + fabs(b)) * (1 + fabs(s)) + fabs(m);
+            x[c] = ck_value(&a->x, ck_offset(&a->x, row * d + c));
+            if (!a->y.data) continue;
+            double add =
+                ck_value(&a->y, ck_offset(&a->y, row * d + c)) * modulation(&a->gate, batch, c);
+            r->mag[to + c] = fabs(x[c]) + fabs(add);
+            r->truth[to + c] = x[c] += add;
         }
+        row_truth(r, x, batch, a->y.data ? to + t * d : to);
     }
+    free(x);
 }
 
 // 5e-7: eight roundings on the way; sums are carried wider than f32.
@@ -204,7 +259,8 @@ static const group_row group_rows[] = {
     {3, 41, 2560, 32, AT_F16, AT_F16, AFFINE | ADDED, AT_ACT_GELU_TANH},
     {1, 1500, 40, 8, AT_BF16, AT_F32, ADDED, AT_ACT_SILU},
     {1, 1500, 64, 64, AT_F32, AT_BF16, AFFINE, AT_ACT_NONE, CK_OFFSET},
-    {150, 12, 64, 32, AT_F16, AT_F16, AFFINE | ADDED, AT_ACT_SILU}, // more samples than a GPU has blocks
+    {150, 12, 64, 32, AT_F16, AT_F16, AFFINE | ADDED,
+     AT_ACT_SILU}, // more samples than a GPU has blocks
     {2, 256, 1280, 32, AT_F16, AT_F16, AFFINE, AT_ACT_SILU},
     {1, 2049, 512, 32, AT_BF16, AT_BF16, AFFINE | IN_PLACE, AT_ACT_SILU},
     {1, 65536, 32, 32, AT_F32, AT_F32, AFFINE | BENCH, AT_ACT_SILU},
