@@ -3,6 +3,7 @@
 // weight and both shapes.
 #include "ops/ops.h"
 
+#include "base/half.h"
 #include "ops/ops_testing.h"
 
 static void linear_multiplies_adds_and_gates(void **state)
@@ -256,6 +257,66 @@ static void fp8_rows_go_from_norm_to_linear_alone(void **state)
     assert_non_null(strstr(at_error_text(), "fp8 rows"));
     at_ops_free(o);
     cpu->backend = real;
+    bench_close(&b);
+}
+
+// Twelve uniform values make a normal one of deviation 1.
+static void normals(bench *b, float *out, int n)
+{
+    for (int i = 0; i < n; i++) {
+        out[i] = -6;
+        for (int k = 0; k < 12; k++)
+            out[i] += at_mt_f32(&b->rng);
+    }
+}
+
+// A row as fp8 rows hold it.
+static void to_row8(const float *from, int k, double *to)
+{
+    float most = 1e-30f;
+    for (int i = 0; i < k; i++)
+        most = fmaxf(most, fabsf(from[i]));
+    for (int i = 0; i < k; i++)
+        to[i] = (double)at_f8e4m3_to_f32(at_f32_to_f8e4m3(from[i] * (448 / most))) *
+                (double)(most / 448);
+}
+
+// What fp8 costs a layer of normal values, in numbers: both sides are rounded to 4 bits, each by 2.7 % of itself
+// (2^-4 / sqrt(3), less what the mantissa is above 1), so the sums by 3.8 %. A scale a row keeps a token of
+// thousandfold size from costing the others anything.
+static void fp8_rows_cost_a_layer_four_percent(void **state)
+{
+    enum { M = 24, K = 1024, N = 40, LOUD = 5 };
+    bench b = bench_open();
+    float *x = at_alloc(sizeof(float[M * K])), *w = at_alloc(sizeof(float[N * K]));
+    double *x8 = at_alloc(sizeof(double[M * K])), *w8 = at_alloc(sizeof(double[N * K]));
+
+    (void)state;
+    normals(&b, x, M * K);
+    normals(&b, w, N * K);
+    for (int i = 0; i < K; i++)
+        x[LOUD * K + i] *= 1000;
+    for (int m = 0; m < M; m++)
+        to_row8(x + m * K, K, x8 + m * K);
+    for (int n = 0; n < N; n++)
+        to_row8(w + n * K, K, w8 + n * K);
+    for (int m = 0; m < M; m++) {
+        double far = 0, size = 0;
+        for (int n = 0; n < N; n++) {
+            double exact = 0, rounded = 0;
+            for (int k = 0; k < K; k++) {
+                exact += (double)x[m * K + k] * (double)w[n * K + k];
+                rounded += x8[m * K + k] * w8[n * K + k];
+            }
+            far += (exact - rounded) * (exact - rounded);
+            size += exact * exact;
+        }
+        assert_true(sqrt(far / size) > 0.02 && sqrt(far / size) < 0.06);
+    }
+    at_free(x);
+    at_free(w);
+    at_free(x8);
+    at_free(w8);
     bench_close(&b);
 }
 
@@ -527,6 +588,7 @@ int main(void)
         cmocka_unit_test(a_split_linear_is_one_layer),
         cmocka_unit_test(weights_apart_give_the_same),
         cmocka_unit_test(fp8_rows_go_from_norm_to_linear_alone),
+        cmocka_unit_test(fp8_rows_cost_a_layer_four_percent),
         cmocka_unit_test(linear_refusals_name_weight_and_shapes),
         cmocka_unit_test(norms_scale_and_modulate),
         cmocka_unit_test(group_norm_takes_images_and_refuses_odd_groups),
