@@ -27,6 +27,7 @@ static const char schema[] =
 
 #define NOW "CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)"
 
+// INDEXED BY: without it the planner takes the index that begins with the state, and reads the whole history.
 static const char *const statements[AT_SQL_COUNT] = {
     [AT_SQL_BEGIN] = "BEGIN IMMEDIATE",
     [AT_SQL_COMMIT] = "COMMIT",
@@ -43,20 +44,21 @@ static const char *const statements[AT_SQL_COUNT] = {
     [AT_SQL_FINISH] =
         "UPDATE jobs SET state = 2, ended_ms = " NOW ", status_str = ?2, outputs = ?3,"
         " status = ?4, meta = ?5, done = ?6 WHERE row = ?1",
-    [AT_SQL_FORGET] = "DELETE FROM jobs WHERE state = 2 AND id = ?1 AND row <> ?2",
+    [AT_SQL_FORGET] =
+        "DELETE FROM jobs INDEXED BY jobs_id WHERE id = ?1 AND state = 2 AND row <> ?2",
     [AT_SQL_TRIM] = "DELETE FROM jobs WHERE row IN (SELECT row FROM jobs WHERE done IS NOT NULL"
                     " ORDER BY done LIMIT ?1)",
     [AT_SQL_LIST] = "SELECT " ITEM " FROM jobs WHERE state = ?1 ORDER BY number, id, row",
     [AT_SQL_CLEAR] = "DELETE FROM jobs WHERE state = 0",
-    [AT_SQL_DELETE] = "DELETE FROM jobs WHERE row = (SELECT row FROM jobs WHERE state = 0 AND"
-                      " id = ?1 ORDER BY number, row LIMIT 1)",
-    [AT_SQL_RUNNING] = "SELECT 1 FROM jobs WHERE state = 1 AND id = ?1",
+    [AT_SQL_DELETE] = "DELETE FROM jobs WHERE row = (SELECT row FROM jobs INDEXED BY jobs_id WHERE"
+                      " id = ?1 AND state = 0 ORDER BY number, row LIMIT 1)",
+    [AT_SQL_RUNNING] = "SELECT 1 FROM jobs INDEXED BY jobs_id WHERE id = ?1 AND state = 1",
     [AT_SQL_HISTORY] = "SELECT " ITEM ", outputs, status, meta FROM jobs WHERE done IS NOT NULL"
                        " ORDER BY done LIMIT ?1 OFFSET ?2",
     [AT_SQL_HISTORY_ONE] = "SELECT " ITEM ", outputs, status, meta FROM jobs WHERE id = ?1 AND"
                            " done IS NOT NULL ORDER BY done DESC LIMIT 1",
     [AT_SQL_HISTORY_CLEAR] = "DELETE FROM jobs WHERE state = 2",
-    [AT_SQL_HISTORY_DELETE] = "DELETE FROM jobs WHERE state = 2 AND id = ?1",
+    [AT_SQL_HISTORY_DELETE] = "DELETE FROM jobs INDEXED BY jobs_id WHERE id = ?1 AND state = 2",
 };
 
 static at_status run(at_queue *q, const char *sql)
