@@ -122,6 +122,8 @@ static void run_job(at_executor *x, const at_ticket *t)
             at_log(AT_ERROR, "QUEUE-RETURN", "job %s: %s", t->id, at_error_text());
     } else {
         finish(x, t, &story, r.outputs ? r.outputs : "{}", st == AT_OK);
+        at_log(AT_INFO, "JOB-ENDED", "%s: %s after %.2f s", t->id, at_status_facts(st)->name,
+               r.seconds);
         if (t->client_id)
             at_hub_post(x->hub, t->client_id, "executing",
                         json_pack("{s:n, s:s}", "node", "prompt_id", t->id), false);

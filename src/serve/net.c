@@ -89,6 +89,7 @@ static int callback(struct lws *wsi, enum lws_callback_reasons reason, void *use
     switch (reason) {
     case LWS_CALLBACK_EVENT_WAIT_CANCELLED:
         take_done(n);
+        at_journal_flush(n->server->journal, n->server->hub);
         at_hub_deliver(n->server->hub, session_ready, NULL);
         return 0;
     case LWS_CALLBACK_FILTER_PROTOCOL_CONNECTION:

@@ -2,10 +2,12 @@
 // route_userdata.c - a user's own files: workflows, templates, key bindings.
 // Easy to get wrong: libwebsockets has decoded %2F already, so the file's name takes the rest of the path.
 // Source: comfyui-contract 1.8; ComfyUI 0.3.64, behaviour of app/user_manager.py.
+#include <dirent.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -80,6 +82,88 @@ out:
     return st;
 }
 
+// --- /v2/userdata ------------------------------------------------------------------------------------
+enum { MAX_DEPTH = 32 };
+
+// Everything below dir; shown paths begin with `prefix` ("" or "a/").
+static void walk(const char *dir, const char *prefix, int depth, json_t *all)
+{
+    DIR *d = depth < MAX_DEPTH ? opendir(dir) : NULL;
+    struct stat i;
+    for (struct dirent *e; d && (e = readdir(d));) {
+        if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0) continue;
+        char *path = at_path_join(dir, e->d_name), *shown = at_strprintf("%s%s", prefix, e->d_name);
+        if (path && shown && stat(path, &i) == 0 && S_ISDIR(i.st_mode)) {
+            json_array_append_new(all, json_pack("{s:s, s:s, s:s}", "name", e->d_name, "path",
+                                                 shown, "type", "directory"));
+            char *below = at_strprintf("%s/", shown);
+            if (below) walk(path, below, depth + 1, all);
+            at_free(below);
+        } else if (path && shown && S_ISREG(i.st_mode)) {
+            json_array_append_new(all,
+                                  json_pack("{s:s, s:s, s:s, s:I, s:f}", "name", e->d_name, "path",
+                                            shown, "type", "file", "size", (json_int_t)i.st_size,
+                                            "modified", seconds(i.st_mtim)));
+        }
+        at_free(path);
+        at_free(shown);
+    }
+    if (d) closedir(d);
+}
+
+static int folders_first(const void *a, const void *b)
+{
+    const json_t *x = *(json_t *const *)a, *y = *(json_t *const *)b;
+    bool dx = !json_object_get(x, "size"), dy = !json_object_get(y, "size");
+    if (dx != dy) return dx ? -1 : 1;
+    return strcasecmp(json_string_value(json_object_get(x, "name")),
+                      json_string_value(json_object_get(y, "name")));
+}
+
+static at_status sorted(json_t *all, json_t **out)
+{
+    size_t n = json_array_size(all);
+    json_t **rows = at_calloc(n + 1, sizeof *rows);
+    if (!rows) return at_fail(AT_ENOMEM, "userdata: no memory");
+    for (size_t i = 0; i < n; i++)
+        rows[i] = json_array_get(all, i);
+    qsort(rows, n, sizeof *rows, folders_first);
+    *out = json_array();
+    for (size_t i = 0; i < n; i++)
+        json_array_append(*out, rows[i]);
+    at_free(rows);
+    return AT_OK;
+}
+
+static at_status list_v2(at_server *s, at_request *rq, at_response *rs)
+{
+    at_status st = AT_OK;
+    const char *given = at_request_query(rq, "path");
+    char *path = NULL, *prefix = NULL;
+    json_t *all = json_array(), *order = NULL;
+    int status = at_user_path(s, rq, given && *given ? given : NULL, &path);
+
+    if (status == 401)
+        st = at_reply_text(rs, 403, "Invalid user specified in request");
+    else if (status)
+        st = at_reply_text(rs, 400, "Invalid path requested");
+    else if (given && *given && !at_path_exists(path))
+        st = at_reply_text(rs, 404, "Requested path not found");
+    else if (at_path_exists(path) && !at_path_is_dir(path))
+        st = at_reply_text(rs, 400, "Requested path is not a directory");
+    if (rs->status) goto out;
+    prefix = given && *given ? at_strprintf("%s/", given) : at_strdup("");
+    if (prefix) walk(path, prefix, 0, all);
+    AT_TRY(sorted(all, &order));
+    st = at_reply_json(rs, 200, order);
+out:
+    json_decref(all);
+    at_free(path);
+    at_free(prefix);
+    return st;
+}
+
+// --- single files ------------------------------------------------------------------------------------
 static at_status get_file(at_server *s, at_request *rq, at_response *rs)
 {
     char *path = NULL;
@@ -170,6 +254,7 @@ out:
 
 const at_route at_routes_userdata[] = {
     {AT_HTTP_GET, "/userdata", list, true},
+    {AT_HTTP_GET, "/v2/userdata", list_v2, true},
     {AT_HTTP_POST, "/userdata/{*}/move/{*}", move_file, true},
     {AT_HTTP_GET, "/userdata/{*}", get_file, true},
     {AT_HTTP_POST, "/userdata/{*}", put_file, true},

@@ -100,6 +100,7 @@ at_status at_serve(const at_serve_config *config)
     json_object_seed(0); // before there are threads
     at_max_upload_bytes =
         (size_t)llround((config->max_upload_mb > 0 ? config->max_upload_mb : 100) * 1024 * 1024);
+    AT_TRY(at_journal_open(wake, &w, &s.journal));
     AT_TRY(at_engine_open(&config->engine, &s.engine));
     AT_TRY(open_folders(&s));
     AT_TRY(at_hub_new(wake, &w, &s.hub));
@@ -117,6 +118,7 @@ out:
     at_hub_free(s.hub);
     at_queue_close(s.queue);
     at_engine_close(s.engine);
+    at_journal_close(s.journal);
     at_free(s.user_dir);
     at_free(s.page_dir);
     return st;

@@ -314,6 +314,13 @@ class Routes(Case):
         self.assertEqual(self.server.get("/userdata?dir=deep&split=true").json(), [["a b.json", "a b.json"]])
         self.assertEqual(self.server.get("/userdata").status, 400)
         self.assertEqual(self.server.get("/userdata?dir=none").status, 404)
+        rows = self.server.get("/v2/userdata?path=deep").json()
+        self.assertEqual([(r["name"], r["path"], r["type"], r.get("size")) for r in rows], [("a b.json", "deep/a b.json", "file", 3)])
+        rows = self.server.get("/v2/userdata").json()
+        self.assertIn(("deep", "deep", "directory"), [(r["name"], r["path"], r["type"]) for r in rows])
+        self.assertEqual([r["type"] for r in rows], sorted(r["type"] for r in rows))  # folders first
+        self.assertEqual(self.server.get("/v2/userdata?path=none").status, 404)
+        self.assertEqual(self.server.get("/v2/userdata?path=..").status, 400)
         moved = self.server.post("/userdata/deep%2Fa%20b.json/move/deep%2Fc.json")
         self.assertEqual((moved.status, moved.json()), (200, "deep/c.json"))
         self.assertEqual(self.server.request("DELETE", "/userdata/deep%2Fc.json").status, 204)
@@ -388,6 +395,20 @@ class Routes(Case):
         (frame,) = [m for m in s.until(is_end(job)) if isinstance(m, bytes)]
         self.assertEqual(struct.unpack(">II", frame[:8]), (1, 2))
         self.assertEqual(frame[8:12], b"\x89PNG")
+        s.close()
+
+    def test_the_log(self):
+        s = Socket(self.server, "logger")
+        self.assertEqual(self.server.request("PATCH", "/internal/logs/subscribe", {"clientId": "logger", "enabled": True}).status, 200)
+        job = self.server.submit(picture(500)).json()["prompt_id"]
+        heard = s.until(lambda m: m["type"] == "logs" and any(job in e["m"] for e in m["data"]["entries"]))[-1]
+        self.assertIsNone(heard["data"]["size"])
+        raw = self.server.get("/internal/logs/raw").json()
+        self.assertEqual(set(raw["entries"][-1]), {"t", "m"})
+        self.assertTrue(any(job in e["m"] for e in raw["entries"]))
+        self.assertIn(job, self.server.get("/internal/logs").json())
+        self.server.request("PATCH", "/internal/logs/subscribe", {"clientId": "logger", "enabled": False})
+        self.assertEqual(self.server.request("PATCH", "/internal/logs/subscribe", {}).status, 500)
         s.close()
 
     def test_a_hundred_sockets(self):

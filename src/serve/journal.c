@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: Apache-2.0
+// journal.c - see journal.h. Shapes: comfyui-contract 1.9.
+#include "serve/journal.h"
+
+#include <pthread.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/log.h"
+#include "base/mem.h"
+
+enum { LINES = 300, SUBSCRIBERS = 64 };
+
+typedef struct line {
+    char time[32];
+    char *text; // with its line break
+} line;
+
+struct at_journal {
+    pthread_mutex_t lock;
+    line lines[LINES]; // a ring
+    size_t first, count;
+    size_t fresh; // lines at the end that the subscribers have not heard
+    char *subscribers[SUBSCRIBERS];
+    void (*wake)(void *ctx);
+    void *ctx;
+};
+
+static void stamp(char out[32])
+{
+    struct timespec now;
+    struct tm tm;
+    clock_gettime(CLOCK_REALTIME, &now);
+    size_t n = strftime(out, 32, "%Y-%m-%dT%H:%M:%S", localtime_r(&now.tv_sec, &tm));
+    snprintf(out + n, 32 - n, ".%06ld", now.tv_nsec / 1000);
+}
+
+static void keep(void *ctx, at_log_level level, const char *id, const char *text)
+{
+    static const char *const names[] = {"debug", "info", "warning", "error"};
+    at_journal *j = ctx;
+    char *whole = at_strprintf("%s: %s: %s\n", names[level], id, text);
+
+    fprintf(stderr, "%s: %s: %s\n", names[level], id, text);
+    if (!whole) return;
+    pthread_mutex_lock(&j->lock);
+    if (j->count == LINES) {
+        at_free(j->lines[j->first].text);
+        j->first = (j->first + 1) % LINES;
+        j->count--;
+    }
+    line *l = &j->lines[(j->first + j->count++) % LINES];
+    stamp(l->time);
+    l->text = whole;
+    if (j->fresh < LINES) j->fresh++;
+    bool heard = false;
+    for (int i = 0; i < SUBSCRIBERS; i++)
+        heard = heard || j->subscribers[i];
+    pthread_mutex_unlock(&j->lock);
+    if (heard) j->wake(j->ctx);
+}
+
+at_status at_journal_open(void (*wake)(void *ctx), void *ctx, at_journal **out)
+{
+    at_journal *j = at_calloc(1, sizeof *j);
+    if (!j || pthread_mutex_init(&j->lock, NULL) != 0) {
+        at_free(j);
+        return at_fail(AT_ENOMEM, "server: no memory");
+    }
+    j->wake = wake;
+    j->ctx = ctx;
+    at_log_set_writer(keep, j);
+    *out = j;
+    return AT_OK;
+}
+
+void at_journal_close(at_journal *j)
+{
+    if (!j) return;
+    at_log_set_writer(NULL, NULL); // waits for a line that is being written
+    for (size_t i = 0; i < LINES; i++)
+        at_free(j->lines[i].text);
+    for (int i = 0; i < SUBSCRIBERS; i++)
+        at_free(j->subscribers[i]);
+    pthread_mutex_destroy(&j->lock);
+    at_free(j);
+}
+
+static json_t *last(const at_journal *j, size_t n)
+{
+    json_t *all = json_array();
+    for (size_t i = j->count - n; all && i < j->count; i++) {
+        const line *l = &j->lines[(j->first + i) % LINES];
+        json_t *e = json_pack("{s:s, s:s}", "t", l->time, "m", l->text);
+        if (e) json_array_append_new(all, e); // NULL: the text is no UTF-8
+    }
+    return all;
+}
+
+json_t *at_journal_entries(at_journal *j)
+{
+    pthread_mutex_lock(&j->lock);
+    json_t *all = last(j, j->count);
+    pthread_mutex_unlock(&j->lock);
+    return all;
+}
+
+void at_journal_subscribe(at_journal *j, const char *client, bool enabled)
+{
+    int place = -1;
+    pthread_mutex_lock(&j->lock);
+    for (int i = 0; i < SUBSCRIBERS; i++) {
+        if (!j->subscribers[i]) {
+            place = i;
+        } else if (strcmp(j->subscribers[i], client) == 0) {
+            at_free(j->subscribers[i]);
+            j->subscribers[i] = NULL;
+            place = i;
+        }
+    }
+    if (enabled) {
+        if (place < 0) place = 0; // the first one has gone long ago, as a rule
+        at_free(j->subscribers[place]);
+        j->subscribers[place] = at_strdup(client);
+    }
+    pthread_mutex_unlock(&j->lock);
+}
+
+void at_journal_flush(at_journal *j, at_hub *h)
+{
+    char *to[SUBSCRIBERS];
+    int n = 0;
+
+    pthread_mutex_lock(&j->lock);
+    size_t fresh = j->fresh < j->count ? j->fresh : j->count;
+    json_t *entries = fresh ? last(j, fresh) : NULL;
+    j->fresh = 0;
+    for (int i = 0; entries && i < SUBSCRIBERS; i++)
+        if (j->subscribers[i] && (to[n] = at_strdup(j->subscribers[i]))) n++;
+    pthread_mutex_unlock(&j->lock);
+    for (int i = 0; i < n; i++) { // without our lock: posting may log
+        at_hub_post(h, to[i], "logs", json_pack("{s:O, s:n}", "entries", entries, "size"), true);
+        at_free(to[i]);
+    }
+    json_decref(entries);
+}
