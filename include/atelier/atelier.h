@@ -42,6 +42,7 @@ typedef struct at_engine_config {
     // Results kept between jobs. 0: those of the last job (ComfyUI's default); > 0: this many nodes' results, the
     // last used; < 0: none.
     long cache_results;
+    bool previews;   // samplers emit AT_EV_PREVIEW after each step
     bool test_nodes; // also the nodes of ComfyUI's own test suite
 } at_engine_config;
 

@@ -52,7 +52,8 @@ static const at_arg serve_args[] = {
     {"--front-end-root", "DIR", AT_ARG_TEXT, offsetof(serve_options, front_end_root),
      .help = "serve this page, such as ComfyUI's own frontend"},
     {"--preview-method", "HOW", AT_ARG_CHOICE, offsetof(serve_options, preview),
-     .choices = "none|auto|latent2rgb|taesd", .help = "only none is built yet"},
+     .choices = "none|auto|latent2rgb|taesd",
+     .help = "what a sampler shows after each step (default none; taesd is shown as latent2rgb)"},
     {"--preview-size", "N", AT_ARG_INT, offsetof(serve_options, preview_size), 16, 4096,
      .help = "longest side of a preview (default 512)"},
     FLAG("--cache-classic", cache_classic, "keep the results of the last job (the default)"),
@@ -153,9 +154,10 @@ static at_status serve(void *options, const at_arg_list *operands)
     if (st != AT_OK) return st;
     c.engine.cache_results = o->cache_none ? -1 : o->cache_lru;
     c.engine.test_nodes = o->test_nodes;
-    if (o->preview && strcmp(o->preview, "none") != 0)
-        fprintf(stderr, "atelier: --preview-method %s: previews of latents are not built yet\n",
-                o->preview);
+    c.engine.previews = o->preview && strcmp(o->preview, "none") != 0;
+    if (o->preview && strcmp(o->preview, "taesd") == 0)
+        fprintf(stderr,
+                "atelier: --preview-method taesd: shown as latent2rgb, taesd is not built\n");
     if (beyond_loopback(o->listen))
         fprintf(stderr,
                 "atelier: WARNING: --listen %s: anybody who reaches this address can run jobs, "

@@ -267,6 +267,7 @@ static at_status open_env(at_engine *e, const at_engine_config *c)
                       .output_dir = e->output_dir,
                       .temp_dir = e->temp_dir,
                       .disable_metadata = c->disable_metadata,
+                      .previews = c->previews,
                       .engine = e,
                       .find_file = env_find_file,
                       .list_files = env_list_files,

@@ -30,6 +30,7 @@ struct at_env {
                // multiply in int8; AT_F8E4M3: the same, those of denoisers in fp8
     const char *input_dir, *output_dir, *temp_dir;
     bool disable_metadata;
+    bool previews; // samplers show what they have after each step
     void *engine; // for the slots below
 
     // The path of `name` in the folders of `kind` ("vae", "text_encoders" ...). *path is the caller's.

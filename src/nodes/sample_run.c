@@ -7,6 +7,7 @@
 #include "base/mem.h"
 #include "image/resize.h"
 #include "models/latent_format.h"
+#include "nodes/latent_preview.h"
 
 static bool all_zero(const at_tensor *t)
 {
@@ -43,6 +44,7 @@ static at_status fit_channels(const at_obj_latent *l, const at_latent_format *f,
 
 typedef struct progress {
     at_node_ctx *node;
+    const at_latent_format *format;
     at_ops *o;
     at_tensor *denoised; // the newest x0 estimate, one reference
 } progress;
@@ -53,6 +55,7 @@ static void on_step(void *ctx, int step, int total, const at_tensor *denoised, c
     (void)x;
     at_tensor_release(&p->denoised);
     if (denoised) p->denoised = at_tensor_retain(denoised);
+    at_latent_preview(p->node, p->format, denoised);
     at_node_progress(p->node, step + 1, total);
 }
 
@@ -193,7 +196,8 @@ at_status at_sample_run(at_node_ctx *c, const at_sample_job *job, at_object **ou
                         at_object **denoised)
 {
     at_status st = AT_OK;
-    work k = {.node = c, .job = job, .p = {.node = c}};
+    work k = {
+        .node = c, .job = job, .p = {.node = c, .format = at_model_latent(job->model->model)}};
     at_tensor *samples = NULL;
 
     AT_TRY(at_env_ops_denoiser(c, job->model->model, &k.o));

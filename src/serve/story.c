@@ -121,7 +121,8 @@ static at_status fit(const at_story *s, const float *pixels, int64_t *w, int64_t
     if (to_h < 1) to_h = 1;
     AT_TRY(at_tensor_new(at_device_cpu(), AT_F32, 4, (int64_t[]){1, *h, *w, 3}, &in));
     memcpy(at_tensor_data(in), pixels, (size_t)(*w * *h * 3) * sizeof *pixels);
-    AT_TRY(at_resize(in, AT_ORDER_NHWC, to_w, to_h, AT_RESIZE_AREA, false, &small));
+    AT_TRY(at_resize(in, AT_ORDER_NHWC, to_w, to_h, scale > 1 ? AT_RESIZE_BILINEAR : AT_RESIZE_AREA,
+                     false, &small));
     bytes = (size_t)(to_w * to_h * 3) * sizeof *pixels;
     *out = at_alloc(bytes);
     if (!*out) AT_TRY(at_fail(AT_ENOMEM, "preview: no memory"));

@@ -5,11 +5,13 @@ Skipped where there is no Chromium. ATELIER_SCREENSHOT=FILE keeps what it looked
 """
 import json
 import os
+import struct
 import unittest
 
 from browser import CHROMIUM, Browser
-from kit import Case, sleeper
+from kit import Case, Socket, is_end, sleeper
 
+HOUSE = os.path.join(os.environ["ATELIER_SOURCE"], "examples/house.json")
 READY = "document.querySelector('#state').textContent === 'ready'"
 
 
@@ -25,6 +27,28 @@ class Files(Case):
             with open(os.path.join(os.environ["ATELIER_SOURCE"], "web", name), "rb") as f:
                 self.assertEqual(answer.body, f.read())
         self.assertEqual(self.server.get("/atelier/none.js").status, 404)
+
+
+class Previews(Case):
+    flags = ("--preview-method", "auto", "--models", os.path.join(os.environ["ATELIER_SOURCE"], "models"))
+
+    def test_a_sampler_shows_every_step(self):
+        with open(HOUSE) as f:
+            prompt = json.load(f)
+        prompt["7"]["inputs"]["steps"] = 3
+        s = Socket(self.server, "looks", first={"type": "feature_flags", "data": {"supports_preview_metadata": True}})
+        job = self.server.submit(prompt, client_id="looks").json()["prompt_id"]
+        seen = s.until(is_end(job))
+        frames = [i for i, m in enumerate(seen) if isinstance(m, bytes)]
+        self.assertEqual(len(frames), 3)
+        for i in frames:  # between its progress_state and its progress
+            self.assertEqual((seen[i - 1]["type"], seen[i + 1]["type"]), ("progress_state", "progress"))
+            kind, n = struct.unpack(">II", seen[i][:8])
+            meta, picture = json.loads(seen[i][8:8 + n]), seen[i][8 + n:]
+            self.assertEqual((kind, meta["node_id"], meta["image_type"]), (4, "7", "image/jpeg"))
+            at = picture.index(b"\xff\xc0")  # the frame's head: both sides are --preview-size
+            self.assertEqual(struct.unpack(">HH", picture[at + 5:at + 9]), (512, 512))
+        s.close()
 
 
 @unittest.skipUnless(CHROMIUM, "there is no Chromium here")
