@@ -14,6 +14,13 @@ __device__ inline void async_copy(void *shared, const void *global)
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(global) : "memory");
 }
 
+// The same through the first cache, for what other threads of the block want too.
+__device__ inline void async_copy_shared(void *shared, const void *global)
+{
+    uint32_t to = (uint32_t)__cvta_generic_to_shared(shared);
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 16;" ::"r"(to), "l"(global) : "memory");
+}
+
 // Closes a group of copies, which may be empty.
 __device__ inline void async_close()
 {
