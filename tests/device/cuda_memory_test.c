@@ -437,6 +437,44 @@ static void errors_of_copies_end_the_call(void **state)
     at_store_release(&s);
 }
 
+// One matrix of several weights, made once for each set of them, right to the last element.
+static void joined_weights_know_their_partners(void **state)
+{
+    (void)state;
+    at_store *s = weights(4, 4);
+    at_wview w[4];
+    at_view a, b, again;
+    bool fits = false;
+    size_t live = g.dev.live_bytes;
+
+    if (!g.joined_kinds) assert_int_equal(at_cuda_plans_new(&g.joined_kinds), AT_OK);
+    for (size_t i = 0; i < 4; i++)
+        w[i] = at_weight_view(at_store_at(s, i));
+    assert_int_equal(at_cuda_weight_joined(&g, &w[0], &w[1], 2, AT_BF16, &a, &fits), AT_OK);
+    assert_true(fits);
+    assert_int_equal(a.shape[0], 3 * w[0].v.shape[0]);
+    assert_int_equal(a.shape[1], 512);
+    for (size_t i = 0; i < 3; i++) {
+        size_t bytes = (size_t)at_cuda_count(&w[i].v) * 2;
+        assert_memory_equal((char *)a.data + i * bytes, w[i].v.data, bytes);
+    }
+    assert_int_equal(g.dev.live_bytes - live, 3 * 4 * 512 * 2); // the single ones did not stay
+    assert_int_equal(at_cuda_weight_joined(&g, &w[0], &w[1], 2, AT_BF16, &again, &fits), AT_OK);
+    assert_ptr_equal(again.data, a.data);
+    assert_int_equal(at_cuda_weight_joined(&g, &w[0], &w[2], 2, AT_BF16, &b, &fits), AT_OK);
+    assert_true(fits && b.data != a.data);
+    assert_memory_equal((char *)b.data + 2 * 4096, w[3].v.data, 4096);
+    w[1].scale = 0.5f;
+    assert_int_equal(at_cuda_weight_joined(&g, &w[0], &w[1], 2, AT_BF16, &b, &fits), AT_OK);
+    assert_false(fits);
+    w[1] = at_weight_view(at_store_at(s, 1));
+    w[1].packed = NULL;
+    assert_int_equal(at_cuda_weight_joined(&g, &w[0], &w[1], 1, AT_BF16, &b, &fits), AT_OK);
+    assert_false(fits);
+    at_store_release(&s);
+    assert_int_equal(g.dev.live_bytes, live);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -452,6 +490,7 @@ int main(void)
         cmocka_unit_test_setup(reserved_memory_is_left_until_nothing_else_helps, calm),
         cmocka_unit_test_setup(recordings_hold_still_and_are_asked_first, calm),
         cmocka_unit_test_setup(slots_make_forms_of_their_own, calm),
+        cmocka_unit_test_setup(joined_weights_know_their_partners, calm),
         cmocka_unit_test_setup(errors_of_copies_end_the_call, calm),
     };
     return cmocka_run_group_tests(tests, open_gpu, NULL);
