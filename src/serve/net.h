@@ -11,23 +11,10 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "serve/chunks.h"
 #include "serve/server.h"
 
 enum { AT_NET_WORKERS = 2, AT_NET_PIECE = 64 << 10 };
-
-// The chunked coding's place between two pieces of a body.
-typedef struct at_chunks {
-    enum {
-        AT_CHUNK_SIZE,
-        AT_CHUNK_SKIP,
-        AT_CHUNK_DATA,
-        AT_CHUNK_CRLF,
-        AT_CHUNK_TRAILER,
-        AT_CHUNK_END
-    } at;
-    size_t left;
-    int digits, line;
-} at_chunks;
 
 typedef struct at_exchange {
     atomic_int refs;
@@ -80,8 +67,5 @@ int at_net_socket(at_net *n, struct lws *wsi, enum lws_callback_reasons reason, 
                   void *in, size_t len);
 // The request's line and headers. AT_ENOMEM.
 at_status at_net_request(struct lws *wsi, at_request *rq);
-// One piece of a chunked body; data goes through add. False: it is not in that coding, or add said no.
-bool at_chunks_feed(at_chunks *c, const char *bytes, size_t n,
-                    bool (*add)(void *ctx, const char *bytes, size_t n), void *ctx);
 
 #endif

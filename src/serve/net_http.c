@@ -3,7 +3,6 @@
 // Idea: headers come first: what may not be here, or is too long, is answered before a byte of the body is kept.
 // Easy to get wrong: libwebsockets hands over a chunked body as it stands on the wire, and reads no further request
 // behind it: such a connection ends with its answer.
-// Source: RFC 9112 section 7.1 (chunked coding).
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -95,48 +94,6 @@ out:
 }
 
 // --- the body ----------------------------------------------------------------------------------------
-bool at_chunks_feed(at_chunks *c, const char *bytes, size_t n,
-                    bool (*add)(void *ctx, const char *bytes, size_t n), void *ctx)
-{
-    for (size_t i = 0; i < n && c->at != AT_CHUNK_END;) {
-        char b = bytes[i];
-        if (c->at == AT_CHUNK_DATA) {
-            size_t take = c->left < n - i ? c->left : n - i;
-            if (!add(ctx, bytes + i, take)) return false;
-            i += take;
-            c->left -= take;
-            if (!c->left) c->at = AT_CHUNK_CRLF;
-            continue;
-        }
-        i++;
-        if (c->at == AT_CHUNK_SIZE) {
-            int v = b >= '0' && b <= '9'                 ? b - '0'
-                    : (b | 32) >= 'a' && (b | 32) <= 'f' ? (b | 32) - 'a' + 10
-                                                         : -1;
-            if (v >= 0) {
-                if (++c->digits > 8) return false;
-                c->left = c->left * 16 + (size_t)v;
-                continue;
-            }
-            if (!c->digits) return false;
-            c->at = AT_CHUNK_SKIP; // an extension, or the line's end
-        }
-        if (c->at == AT_CHUNK_SKIP) {
-            if (b != '\n') continue;
-            c->at = c->left ? AT_CHUNK_DATA : AT_CHUNK_TRAILER;
-            c->digits = 0;
-        } else if (c->at == AT_CHUNK_CRLF) {
-            if (b == '\n') c->at = AT_CHUNK_SIZE, c->left = 0;
-        } else if (b == '\n') { // a trailer's line; an empty one ends it all
-            if (!c->line) c->at = AT_CHUNK_END;
-            c->line = 0;
-        } else if (b != '\r') {
-            c->line = 1;
-        }
-    }
-    return true;
-}
-
 static at_net *net_of(const at_exchange *x)
 {
     return lws_context_user(lws_get_context(x->socket));
