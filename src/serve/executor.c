@@ -14,6 +14,7 @@ struct at_executor {
     at_engine *engine;
     at_queue *queue;
     at_hub *hub;
+    at_metrics *metrics;
     int preview_size;
     pthread_t thread;
     pthread_mutex_t lock; // of `running` and of raising `cancel`
@@ -103,6 +104,16 @@ static void finish(at_executor *x, const at_ticket *t, at_story *story, const ch
     at_free(meta);
 }
 
+static void count(at_executor *x, const at_ticket *t, at_status st, double seconds)
+{
+    at_job_outcome o = st == AT_OK           ? AT_OUTCOME_SUCCESS
+                       : st == AT_ECANCELLED ? AT_OUTCOME_INTERRUPTED
+                                             : AT_OUTCOME_ERROR;
+    atomic_fetch_add(&x->metrics->jobs[o], 1);
+    at_histogram_add(&x->metrics->wait, t->waited);
+    at_histogram_add(&x->metrics->run, seconds);
+}
+
 static void run_job(at_executor *x, const at_ticket *t)
 {
     at_story story = {0};
@@ -121,6 +132,7 @@ static void run_job(at_executor *x, const at_ticket *t)
         if (at_queue_return(x->queue, t) != AT_OK)
             at_log(AT_ERROR, "QUEUE-RETURN", "job %s: %s", t->id, at_error_text());
     } else {
+        count(x, t, st, r.seconds);
         finish(x, t, &story, r.outputs ? r.outputs : "{}", st == AT_OK);
         at_log(AT_INFO, "JOB-ENDED", "%s: %s after %.2f s", t->id, at_status_facts(st)->name,
                r.seconds);
@@ -158,7 +170,7 @@ static void *work(void *ctx)
     return NULL;
 }
 
-at_status at_executor_start(at_engine *e, at_queue *q, at_hub *h, int preview_size,
+at_status at_executor_start(at_engine *e, at_queue *q, at_hub *h, at_metrics *m, int preview_size,
                             at_executor **out)
 {
     at_executor *x = at_calloc(1, sizeof *x);
@@ -169,6 +181,7 @@ at_status at_executor_start(at_engine *e, at_queue *q, at_hub *h, int preview_si
     x->engine = e;
     x->queue = q;
     x->hub = h;
+    x->metrics = m;
     x->preview_size = preview_size;
     if (pthread_create(&x->thread, NULL, work, x) != 0) {
         pthread_mutex_destroy(&x->lock);

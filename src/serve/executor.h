@@ -8,10 +8,11 @@
 
 #include "engine/engine.h"
 #include "serve/hub.h"
+#include "serve/metrics.h"
 #include "serve/queue.h"
 
 typedef struct at_executor at_executor;
-at_status at_executor_start(at_engine *e, at_queue *q, at_hub *h, int preview_size,
+at_status at_executor_start(at_engine *e, at_queue *q, at_hub *h, at_metrics *m, int preview_size,
                             at_executor **out);
 // Interrupts what runs, puts it back into the queue and waits for the thread. NULL is fine.
 void at_executor_stop(at_executor *x);

@@ -247,6 +247,8 @@ static int send_head(struct lws *wsi, at_exchange *x)
                                                       (const unsigned char *)"close", 5, &p, end))
         return -1;
     x->head_sent = true;
+    if (rs->status >= 100 && rs->status < 600)
+        atomic_fetch_add(&x->server->metrics.http[rs->status / 100], 1);
     return lws_finalize_write_http_header(wsi, start, &p, end);
 }
 

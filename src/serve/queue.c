@@ -163,7 +163,8 @@ static at_status take_row(at_queue *q, at_ticket *t)
                      .prompt = copy(s, 3),
                      .extra_data = copy(s, 4),
                      .targets = copy(s, 5),
-                     .attempts = sqlite3_column_int(s, 6) + 1};
+                     .attempts = sqlite3_column_int(s, 6) + 1,
+                     .waited = (double)sqlite3_column_int64(s, 7) / 1e3};
     sqlite3_reset(s);
     if (!t->id || !t->prompt || !t->extra_data || !t->targets)
         AT_TRY(at_fail(AT_ENOMEM, "queue: no memory for a job"));
@@ -269,6 +270,14 @@ at_status at_queue_return(at_queue *q, const at_ticket *t)
     }
     pthread_mutex_unlock(&q->lock);
     return st;
+}
+
+void at_queue_counts(at_queue *q, size_t *waiting, size_t *running)
+{
+    pthread_mutex_lock(&q->lock);
+    *waiting = q->pending;
+    *running = q->running;
+    pthread_mutex_unlock(&q->lock);
 }
 
 size_t at_queue_remaining(at_queue *q)

@@ -47,7 +47,8 @@ typedef struct at_ticket {
     int64_t row;
     char *id, *client_id; // client_id NULL: nobody listens
     char *prompt, *extra_data, *targets;
-    int attempts; // this one counted
+    int attempts;  // this one counted
+    double waited; // seconds since it was accepted
 } at_ticket;
 void at_ticket_free(at_ticket *t);
 // Waits up to `seconds`; false: nothing to do (or a failure, which is logged).
@@ -61,6 +62,7 @@ at_status at_queue_return(at_queue *q, const at_ticket *t);
 void at_queue_wake(at_queue *q); // ends a wait of at_queue_take
 
 size_t at_queue_remaining(at_queue *q);
+void at_queue_counts(at_queue *q, size_t *waiting, size_t *running);
 bool at_queue_is_running(at_queue *q, const char *id);
 at_status at_queue_list(at_queue *q, at_str *out); // the body of GET /queue
 at_status at_queue_clear(at_queue *q);

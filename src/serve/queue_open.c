@@ -36,7 +36,8 @@ static const char *const statements[AT_SQL_COUNT] = {
                    " extra_data, targets) VALUES(?1, ?2, ?3, 0, ?4, " NOW ", ?5, ?6, ?7)",
     [AT_SQL_COUNTER] = "INSERT INTO counters VALUES('number', ?1) ON CONFLICT(name) DO UPDATE SET"
                        " value = excluded.value",
-    [AT_SQL_NEXT] = "SELECT row, id, client_id, prompt, extra_data, targets, attempts FROM jobs"
+    [AT_SQL_NEXT] = "SELECT row, id, client_id, prompt, extra_data, targets, attempts, " NOW
+                    " - created_ms FROM jobs"
                     " WHERE state = 0 ORDER BY number, id, row LIMIT 1",
     [AT_SQL_START] =
         "UPDATE jobs SET state = 1, attempts = attempts + 1, started_ms = " NOW " WHERE row = ?1",

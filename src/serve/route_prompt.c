@@ -196,6 +196,8 @@ static at_status submit(at_server *s, at_request *rq, at_response *rs)
                     at_engine_env(e), &p.check));
     st = p.check.ok ? accept_job(s, &p, rs) : refuse(rs, &p.check);
 out:
+    atomic_fetch_add(st == AT_OK && rs->status == 200 ? &s->metrics.accepted : &s->metrics.refused,
+                     1);
     submission_free(&p);
     return st;
 }

@@ -93,7 +93,7 @@ static void say_ready(const at_server *s, int port)
 at_status at_serve(const at_serve_config *config)
 {
     at_status st = AT_OK;
-    at_server s = {.config = config};
+    at_server s = {.config = config, .metrics = {.started = at_now()}};
     waker w = {0};
     at_net *net = NULL;
 
@@ -107,7 +107,7 @@ at_status at_serve(const at_serve_config *config)
     AT_TRY(open_queue(&s));
     AT_TRY(at_net_open(&s, &net));
     atomic_store(&w.net, net);
-    AT_TRY(at_executor_start(s.engine, s.queue, s.hub,
+    AT_TRY(at_executor_start(s.engine, s.queue, s.hub, &s.metrics,
                              config->preview_size ? config->preview_size : 512, &s.executor));
     say_ready(&s, net->port);
     if (!config->quick_test) st = at_net_run(net);

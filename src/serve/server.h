@@ -9,6 +9,7 @@
 #include "serve/http.h"
 #include "serve/hub.h"
 #include "serve/journal.h"
+#include "serve/metrics.h"
 #include "serve/queue.h"
 #include "serve/serve.h"
 
@@ -18,6 +19,7 @@ typedef struct at_server {
     at_queue *queue;
     at_hub *hub;
     at_journal *journal;
+    at_metrics metrics;
     at_executor *executor;
     char *user_dir;
     char *page_dir; // --front-end-root; NULL: the page of the house
@@ -44,8 +46,8 @@ int at_request_refused(const at_server *s, const at_request *rq);
 // Cache-Control and CORS: on every answer.
 void at_response_dress(const at_server *s, const at_request *rq, at_response *rs);
 
-extern const at_route at_routes_prompt[], at_routes_jobs[], at_routes_logs[], at_routes_info[],
-    at_routes_models[], at_routes_files[], at_routes_upload[], at_routes_users[],
+extern const at_route at_routes_prompt[], at_routes_jobs[], at_routes_logs[], at_routes_metrics[],
+    at_routes_info[], at_routes_models[], at_routes_files[], at_routes_upload[], at_routes_users[],
     at_routes_userdata[],
     at_routes_page[]; // each ends with pattern NULL
 

@@ -57,7 +57,7 @@ static void chunked(const char *body, size_t n)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    char *body = malloc(size ? size : 1); // no byte more: the sanitizer watches its end
+    char *body = calloc(size ? size : 1, 1); // no byte more: the sanitizer watches its end
 
     FUZZ_CHECK(body);
     if (size) memcpy(body, data, size);

@@ -397,6 +397,25 @@ class Routes(Case):
         self.assertEqual(frame[8:12], b"\x89PNG")
         s.close()
 
+    def test_metrics(self):
+        def read():
+            rows = [line.split() for line in self.server.get("/metrics").body.decode().splitlines() if line[0] != "#"]
+            return {name: float(value) for name, value in rows}
+        self.server.idle()
+        before = read()
+        self.server.wait(self.server.submit(picture(600)).json()["prompt_id"])
+        self.server.submit({"1": node("Nope")})
+        after = read()
+        grown = {k: after[k] - before[k] for k in after if k.startswith("atelier_jobs") or k.endswith("_count")}
+        self.assertEqual(grown["atelier_jobs_accepted_total"], 1)
+        self.assertEqual(grown["atelier_jobs_refused_total"], 1)
+        self.assertEqual(grown['atelier_jobs_ended_total{outcome="success"}'], 1)
+        self.assertEqual((grown["atelier_job_run_seconds_count"], grown["atelier_job_wait_seconds_count"]), (1, 1))
+        self.assertEqual(after['atelier_job_run_seconds_bucket{le="+Inf"}'], after["atelier_job_run_seconds_count"])
+        self.assertGreater(after['atelier_http_answers_total{status="2xx"}'], before['atelier_http_answers_total{status="2xx"}'])
+        self.assertGreater(after['atelier_device_memory_bytes{device="cpu",kind="total"}'], 1e8)
+        self.assertEqual(self.server.get("/health").json(), {"status": "ok"})
+
     def test_the_log(self):
         s = Socket(self.server, "logger")
         self.assertEqual(self.server.request("PATCH", "/internal/logs/subscribe", {"clientId": "logger", "enabled": True}).status, 200)
