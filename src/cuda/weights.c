@@ -36,6 +36,8 @@ typedef struct form {
 typedef struct forms {
     const void *tag; // &the_tag: another backend's slot has something else here
     uint64_t serial; // no other list of this process has it
+    bool
+        elsewhere; // a form of another weight has been made of it too: not to be brought ahead again
     form *first;
     // A ring in the order in which weights were asked for last; before NULL: not in it.
     struct forms *before, *after;
@@ -427,6 +429,11 @@ at_status at_cuda_weight_stored(at_cuda *g, const at_wview *w, at_cuda_use_store
     at_status st = open_source(g, w, forms_of(w->packed), &s);
     if (st == AT_OK) st = use(g, &s.view, ctx);
     close_source(g, w, &s, st == AT_OK);
+    forms *l = forms_of(w->packed);
+    if (st != AT_OK || !l) return st;
+    lock();
+    l->elsewhere = true;
+    unlock();
     return st;
 }
 
@@ -442,6 +449,7 @@ static bool has_room(size_t bytes)
 // Locked: nothing of it is on this device.
 static bool is_away(const at_cuda *g, const forms *l)
 {
+    if (l->elsewhere) return false;
     for (const form *f = l->first; f; f = f->next)
         if (f->owner == g) return false;
     return true;

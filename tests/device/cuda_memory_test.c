@@ -459,6 +459,9 @@ static void joined_weights_know_their_partners(void **state)
         assert_memory_equal((char *)a.data + i * bytes, w[i].v.data, bytes);
     }
     assert_int_equal(g.dev.live_bytes - live, 3 * 4 * 512 * 2); // the single ones did not stay
+    size_t uploaded = fake.uploaded;
+    assert_int_equal(at_cuda_prefetch(&g.dev, w, 3), AT_OK); // they are there
+    assert_int_equal(fake.uploaded, uploaded);
     assert_int_equal(at_cuda_weight_joined(&g, &w[0], &w[1], 2, AT_BF16, &again, &fits), AT_OK);
     assert_ptr_equal(again.data, a.data);
     assert_int_equal(at_cuda_weight_joined(&g, &w[0], &w[2], 2, AT_BF16, &b, &fits), AT_OK);
