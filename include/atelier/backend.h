@@ -53,7 +53,7 @@ typedef enum at_act {
 //   w                 [n, k] any storage format; bias [n]
 //   gate              [batch, n] any float, stride free (0 over batch broadcasts)
 // out may be the same view as residual (in place). Where x is bf16, w may be rounded to bf16 (here, in geglu and in
-// conv2d). Where x and out are both f16 or both bf16, what lies between the sum (with bias) and act, gate, residual
+// conv2d). Where x and out are both f16 or both bf16, what lies between the sum, bias, act, gate, residual
 // or the other half of geglu may be rounded to that format.
 // A 16-bit out's GELU_TANH may take its tanh with an error of 2^-10.
 // split (0: none; at_backend.splits says who can): columns [0, split) go to out, which is that wide, without act; the
