@@ -3,11 +3,13 @@
 // Idea: cuDNN (9.13 and later) takes [b, h, t, d] with any strides as one operation, so q, k and v are
 // read where they lie, in token-major buffers with heads interleaved. It is twice as fast as our own
 // kernel where there is much to do (652 against 277 TFLOP/s at 4608 x 24 x 128, 468 against 257 at
-// 4096 x 10 x 64), but a plan takes 35 ms, the first of a head size and format 330 to 1000 ms.
+// 4096 x 10 x 64), but a plan takes 35 ms, the first of a head size and format 330 to 1000 ms (kept
+// as JSON it loads in 1 ms, and compiles in its first run).
 // Who takes what, in this order:
 //   0. in e4m3, where the caller gives leave and there is enough of it: attention_fp8.c
-//   1. 16 bits, no mask, heads to 256: cuDNN, but for what is `small`: few keys (15.0 us against 15.4 at
-//      4096 x 77 x 10 x 64, 11.1 against 8.6 at 1024 x 77 x 20 x 64) and SD1.5's deepest levels
+//   1. 16 bits, no mask, heads to 256: cuDNN, but for what is `small`: few keys (flash_few.cu: 11.3 us
+//      against 15.0 at 4096 x 77 x 10 x 64, 6.8 against 11.1 at 1024 x 77 x 20 x 64) and SD1.5's deepest
+//      levels (12 against 10 us at 256 x 256 x 8 x 160, but no plan of 0.6 s)
 //   2. 16 bits, heads to 256 in steps of 8, any mask, machines without cuDNN: flash.cu
 //   3. f32, mixed formats, heads wider than 256 (cuDNN: 7.1 ms at 16384 x 1 x 512): attention_matmul.c
 //   4. what is left: the reference

@@ -3,8 +3,8 @@
 // Idea: before 9.25 cuDNN has no single operation for it; it knows the graph of eighteen operations that
 // stands for it (scores times three scales, softmax as maximum, difference, exponential, sum and quotient,
 // probabilities scaled to e4m3, values, three scales) and runs it as one kernel. q, k and v become e4m3
-// with one constant factor, the result comes back from e4m3 (heads8.cu): both passes together cost a
-// tenth of the attention in 16 bits.
+// with one constant factor, the result comes back from e4m3 (heads8.cu). At 4608 x 24 x 128 (H200, cuDNN
+// 9.19): 283 us and 49 us of both passes, against 413 us in bf16; at 1280 tokens the passes eat the gain.
 // Easy to get wrong: the pattern is matched as a whole. k is described turned ([b, h, d, t]), the
 // probabilities are a virtual e4m3 tensor, the rows' statistics (maximum + log of the sum) and both amax
 // outputs must be there, and the scales are tensors on the device, the softmax's scale a value on the host.
@@ -19,7 +19,7 @@
 #define FACTOR      4.0f
 #define PROBABILITY 256.0f // what one becomes
 
-enum { LEAST_TOKENS = 512, DIM = 128, MOST_OPS = 20 };
+enum { LEAST_TOKENS = 2048, DIM = 128, MOST_OPS = 20 };
 
 typedef struct problem {
     int64_t b, h, tq, tk;

@@ -99,8 +99,8 @@ static const attention_row rows[] = {
     {1, 33, 1, 2, 512, AT_BF16, AT_BF16},
     {1, 1, 33, 2, 264, AT_F16, AT_F16, BIAS},
     // in e4m3, where a backend does it at all
-    {1, 512, 515, 1, 128, AT_BF16, AT_BF16, FP8 | FUSED_QKV},
-    {1, 514, 512, 1, 128, AT_F16, AT_F16, FP8, CK_WIDE},
+    {1, 2048, 2051, 1, 128, AT_BF16, AT_BF16, FP8 | FUSED_QKV},
+    {1, 2050, 2048, 1, 128, AT_F16, AT_F16, FP8, CK_WIDE},
     // Stable Diffusion at 512x512, two images
     {2, 4096, 4096, 8, 40, AT_F32, AT_F32, BENCH},
     {2, 1024, 1024, 8, 80, AT_F32, AT_F32, BENCH},
