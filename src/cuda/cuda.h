@@ -58,7 +58,8 @@ extern const at_device_ops at_cuda_device_ops;
 at_status at_cuda_pool_new(at_cuda_pool **out);
 at_status at_cuda_alloc(at_cuda *g, size_t bytes, void **out);
 void at_cuda_free(at_cuda *g, void *p);
-size_t at_cuda_pool_kept(at_cuda *g); // bytes that nobody uses
+size_t at_cuda_pool_kept(at_cuda *g);            // bytes that nobody uses
+bool at_cuda_pool_has(at_cuda *g, size_t bytes); // a kept block for exactly that
 // While g->recording is set, blocks come from (and go back to) lists of their own, which take what
 // they lack from the kept ones and give nothing back before the last recording is gone.
 void at_cuda_pool_release_recorded(at_cuda *g);
@@ -124,6 +125,8 @@ at_status at_cuda_weight_joined(at_cuda *g, const at_wview *w, const at_wview *m
 at_status at_cuda_prefetch(at_device *d, const at_wview *list, size_t n);
 // Forms go until `bytes` are in the pool: residency.h says which. False: none may go.
 bool at_cuda_weights_leave(at_cuda *g, size_t bytes);
+// The model at work does not fit: parts of it have left while it ran.
+bool at_cuda_weights_stream(const at_cuda *g);
 
 // --- plans.c: what a library chose for a problem, by the problem's bytes --------------------------
 at_status at_cuda_plans_new(at_cuda_plans **out);

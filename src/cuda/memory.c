@@ -262,3 +262,14 @@ size_t at_cuda_pool_kept(at_cuda *g)
     pthread_mutex_unlock(&g->pool->lock);
     return bytes;
 }
+
+bool at_cuda_pool_has(at_cuda *g, size_t bytes)
+{
+    size_t want = rounded(bytes);
+    bool has = false;
+    pthread_mutex_lock(&g->pool->lock);
+    for (const block *b = g->pool->free_lists[class_of(want)]; b && !has; b = b->next)
+        has = b->bytes == want;
+    pthread_mutex_unlock(&g->pool->lock);
+    return has;
+}

@@ -63,8 +63,8 @@ at_resident *at_residency_victim(const at_residency *r, unsigned long epoch, at_
         return NULL;
     }
     for (at_resident *x = r->newest; x; x = x->older)
-        if (x->tick + AT_RESIDENT_NOW <= r->tick && x->wanted == (who == AT_GO_WANTED) &&
-            may_go(x, like))
+        if (x->tick + AT_RESIDENT_NOW <= r->tick && x->bytes >= AT_RESIDENT_SMALL &&
+            x->wanted == (who == AT_GO_WANTED) && may_go(x, like))
             return x;
     return NULL;
 }

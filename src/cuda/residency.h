@@ -14,7 +14,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { AT_RESIDENT_NOW = 16 };
+// Vectors stay while the model is at work: they free nothing, and each would cost a trip.
+enum { AT_RESIDENT_NOW = 16, AT_RESIDENT_SMALL = 64 << 10 };
 
 typedef struct at_resident {
     struct at_resident *newer, *older;

@@ -213,7 +213,8 @@ at_status at_cuda_transfer_start(at_cuda *g, at_cuda_transfer *t, void *dst, con
         place = &(*place)->next;
     t->next = *place;
     *place = t;
-    pthread_cond_broadcast(&u->work);
+    for (size_t at = 0, i = 0; at < bytes && i < (size_t)u->threads; at += PIECE, i++)
+        pthread_cond_signal(&u->work); // a thread a piece
     pthread_mutex_unlock(&u->lock);
     return AT_OK;
 out:

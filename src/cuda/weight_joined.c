@@ -78,7 +78,8 @@ at_status at_cuda_weight_joined(at_cuda *g, const at_wview *w, const at_wview *m
 
     *fits = false;
     AT_TRY(kind_of(g, w, more, n, dtype, &kind));
-    if (!kind) return AT_OK;
+    // What streams is brought ahead one by one, each by its own name.
+    if (!kind || at_cuda_weights_stream(g)) return AT_OK;
     for (int i = 0; i < n; i++)
         shape[0] += more[i].v.shape[0];
     AT_TRY(at_cuda_weight_made(g, &j.first, kind,

@@ -224,9 +224,17 @@ bool at_cuda_weights_leave(at_cuda *g, size_t bytes)
 }
 
 // The model at work does not fit: parts of it have left while it ran.
-static bool streams(const at_cuda *g)
+bool at_cuda_weights_stream(const at_cuda *g)
 {
     return g->streaming == atomic_load(&g->dev.epoch) + 1;
+}
+
+// A block for so many bytes: a kept one, or that of a form of the same size. False: neither is there.
+static bool room_for(at_cuda *g, size_t bytes)
+{
+    size_t freed = 0;
+    return bytes < AT_RESIDENT_SMALL || at_cuda_pool_has(g, bytes) ||
+           send_away(g, AT_GO_USED, bytes, &freed);
 }
 
 // What the settings ask for before one more form of `bytes` is made. Where weights stream anyway, one of the same
@@ -242,8 +250,8 @@ static void keep_limits(at_cuda *g, size_t bytes)
             if (!send_away(g, AT_GO_IDLE, 0, &freed) && !send_away(g, AT_GO_USED, bytes, &freed) &&
                 !send_away(g, AT_GO_USED, 0, &freed))
                 break;
-    } else if (streams(g)) {
-        (void)send_away(g, AT_GO_USED, bytes, &freed);
+    } else if (at_cuda_weights_stream(g)) {
+        (void)room_for(g, bytes);
     }
 }
 
@@ -366,6 +374,7 @@ static at_status get(at_cuda *g, const at_wview *w, const wish *want, at_view *o
         *out = want->kind > 0 ? f->view : converted(w, want->dtype, want->kind, f->view.data);
     }
     if (l && !g->recording) follow(g, l, w);
+    if (l) l->elsewhere = false; // asked for by itself
     unlock();
     if (f) {
         st = arrived(g, f);
@@ -469,7 +478,9 @@ static at_status bring(at_cuda *g, const at_wview *w, forms *l)
         at_device_free(&g->dev, data, bytes);
         return AT_ENOMEM;
     }
-    st = at_cuda_transfer_start(g, &f->transfer, data, w->v.data, bytes, false, false);
+    st = bytes < AT_RESIDENT_SMALL
+             ? at_cuda_upload(g, data, w->v.data, bytes)
+             : at_cuda_transfer_start(g, &f->transfer, data, w->v.data, bytes, false, false);
     if (st == AT_OK) return AT_OK;
     lock();
     unlink_form(f);
@@ -484,11 +495,11 @@ out:
 // LEAST_AHEAD.
 static void look_ahead(at_cuda *g, forms *l)
 {
-    size_t limit = g->dev.weight_bytes, seen = 0, freed = 0;
+    size_t limit = g->dev.weight_bytes, seen = 0;
     size_t most = (limit ? limit : g->weights.bytes) / 8;
     if (limit == 1) most = LEAST_AHEAD;
     if (most > AHEAD_BYTES) most = AHEAD_BYTES;
-    if (!streams(g) || g->recording) return;
+    if (!at_cuda_weights_stream(g) || g->recording) return;
     for (int i = 0; i < AHEAD_WEIGHTS && seen < most; i++) {
         lock();
         l = l->after;
@@ -502,7 +513,7 @@ static void look_ahead(at_cuda *g, forms *l)
         // Only into the room of one that was used: activations and what stays are left alone.
         if (limit)
             keep_limits(g, bytes);
-        else if (!send_away(g, AT_GO_USED, bytes, &freed))
+        else if (!room_for(g, bytes))
             return;
         if (bring(g, &w, l) != AT_OK) return;
     }
