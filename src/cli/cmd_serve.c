@@ -13,7 +13,7 @@ typedef struct serve_options {
     at_common_options common;
     at_arg_list allowed_hosts;
     const char *listen, *cors, *user_dir, *front_end_root, *tls_key, *tls_cert, *hash, *preview;
-    const char *verbose;
+    const char *verbose, *token_file;
     at_arg_real max_upload;
     long port, preview_size, cache_lru;
     bool cache_classic, cache_none, multi_user, no_persist, test_nodes, quiet, quick_test;
@@ -34,6 +34,8 @@ static const at_arg serve_args[] = {
      .help = "addresses, comma-separated (default 127.0.0.1); alone: every address"},
     {"--port", "N", AT_ARG_INT, offsetof(serve_options, port), 0, 65535,
      .help = "default 8188; 0: any that is free"},
+    {"--token-file", "FILE", AT_ARG_TEXT, offsetof(serve_options, token_file),
+     .help = "lines \"ROLE NAME SHA256\" (view, submit, admin): only these tokens get in"},
     {"--tls-keyfile", "FILE", AT_ARG_TEXT, offsetof(serve_options, tls_key),
      .help = "with --tls-certfile: https"},
     {"--tls-certfile", "FILE", AT_ARG_TEXT, offsetof(serve_options, tls_cert),
@@ -135,6 +137,7 @@ static at_status serve(void *options, const at_arg_list *operands)
                          .max_upload_mb = o->max_upload.given ? o->max_upload.value : 100,
                          .user_dir = o->user_dir,
                          .front_end_root = o->front_end_root,
+                         .token_file = o->token_file,
                          .tls_key = o->tls_key,
                          .tls_cert = o->tls_cert,
                          .hash = o->hash,
@@ -158,10 +161,10 @@ static at_status serve(void *options, const at_arg_list *operands)
     if (o->preview && strcmp(o->preview, "taesd") == 0)
         fprintf(stderr,
                 "atelier: --preview-method taesd: shown as latent2rgb, taesd is not built\n");
-    if (beyond_loopback(o->listen))
+    if (beyond_loopback(o->listen) && !o->token_file)
         fprintf(stderr,
                 "atelier: WARNING: --listen %s: anybody who reaches this address can run jobs, "
-                "read pictures and fill the disk\n",
+                "read pictures and fill the disk; --token-file keeps them out\n",
                 o->listen);
     return at_serve(&c);
 }

@@ -5,6 +5,7 @@
 #include "serve/client.h"
 
 #include <libwebsockets.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/file.h"
@@ -84,6 +85,20 @@ static void hear(client *c, const json_t *message)
 }
 
 // --- libwebsockets -----------------------------------------------------------------------------------
+// ATELIER_TOKEN: an argument could be read by everybody on this machine.
+static int add_token(struct lws *wsi, unsigned char **p, size_t room)
+{
+    const char *token = getenv("ATELIER_TOKEN");
+    char value[512];
+    if (!token || !*token) return 0;
+    int n = snprintf(value, sizeof value, "Bearer %s", token);
+    if (n >= (int)sizeof value) return -1;
+    return lws_add_http_header_by_token(wsi, WSI_TOKEN_HTTP_AUTHORIZATION,
+                                        (const unsigned char *)value, n, p, *p + room)
+               ? -1
+               : 0;
+}
+
 static int socket_callback(struct lws *wsi, enum lws_callback_reasons reason, void *user, void *in,
                            size_t len)
 {
@@ -92,6 +107,7 @@ static int socket_callback(struct lws *wsi, enum lws_callback_reasons reason, vo
     json_t *message = NULL;
 
     switch (reason) {
+    case LWS_CALLBACK_CLIENT_APPEND_HANDSHAKE_HEADER: return add_token(wsi, in, len);
     case LWS_CALLBACK_CLIENT_ESTABLISHED: c->socket = SOCKET_OPEN; break;
     case LWS_CALLBACK_CLIENT_CONNECTION_ERROR:
     case LWS_CALLBACK_CLIENT_CLOSED: c->socket = SOCKET_CLOSED; break;
@@ -151,7 +167,8 @@ static int call_callback(struct lws *wsi, enum lws_callback_reasons reason, void
 
     if ((uintptr_t)lws_get_opaque_user_data(wsi) != x->number) return 0;
     switch (reason) {
-    case LWS_CALLBACK_CLIENT_APPEND_HANDSHAKE_HEADER: return add_length(wsi, x, in, len);
+    case LWS_CALLBACK_CLIENT_APPEND_HANDSHAKE_HEADER:
+        return add_token(wsi, in, len) ? -1 : add_length(wsi, x, in, len);
     case LWS_CALLBACK_CLIENT_HTTP_WRITEABLE: return x->body ? write_body(wsi, x) : 0;
     case LWS_CALLBACK_ESTABLISHED_CLIENT_HTTP:
         x->status = (int)lws_http_client_http_response(wsi);

@@ -31,6 +31,8 @@ typedef enum at_header {
     AT_HEADER_RANGE,
     AT_HEADER_IF_NONE_MATCH,
     AT_HEADER_USER, // "comfy-user"
+    AT_HEADER_AUTHORIZATION,
+    AT_HEADER_COOKIE,
     AT_HEADER_COUNT
 } at_header;
 

@@ -88,6 +88,8 @@ at_status at_net_request(struct lws *wsi, at_request *rq)
     AT_TRY(copy_header(wsi, WSI_TOKEN_HTTP_CONTENT_TYPE, &rq->header[AT_HEADER_CONTENT_TYPE]));
     AT_TRY(copy_header(wsi, WSI_TOKEN_HTTP_RANGE, &rq->header[AT_HEADER_RANGE]));
     AT_TRY(copy_header(wsi, WSI_TOKEN_HTTP_IF_NONE_MATCH, &rq->header[AT_HEADER_IF_NONE_MATCH]));
+    AT_TRY(copy_header(wsi, WSI_TOKEN_HTTP_AUTHORIZATION, &rq->header[AT_HEADER_AUTHORIZATION]));
+    AT_TRY(copy_header(wsi, WSI_TOKEN_HTTP_COOKIE, &rq->header[AT_HEADER_COOKIE]));
     AT_TRY(copy_custom(wsi, "comfy-user:", &rq->header[AT_HEADER_USER]));
 out:
     return st;
@@ -187,6 +189,8 @@ static int begins(at_net *n, struct lws *wsi, at_conn *c)
     status = at_request_refused(n->server, &x->rq);
     if (!status && x->rq.method == AT_HTTP_OPTIONS) status = 200;
     if (!status) x->route = at_route_find(&x->rq, &status);
+    if (x->route && (status = at_route_forbidden(n->server, x->route, &x->rq, &x->rs)))
+        x->route = NULL;
     if (!x->route) {
         x->close_after = x->close_after || body;
         answer_at_once(x, status,

@@ -18,6 +18,7 @@ static int may_open(at_net *n, struct lws *wsi)
 
     if (!status && strcmp(rq.path, "/ws") != 0 && strcmp(rq.path, "/api/ws") != 0) status = 404;
     if (!status) status = at_request_refused(n->server, &rq);
+    if (!status && at_request_role(n->server, &rq) < AT_ROLE_VIEW) status = 401;
     at_request_free(&rq);
     if (status) (void)lws_return_http_status(wsi, (unsigned)status, NULL);
     return status ? -1 : 0;

@@ -43,8 +43,8 @@ static at_status subscribe(at_server *s, at_request *rq, at_response *rs)
 }
 
 const at_route at_routes_logs[] = {
-    {AT_HTTP_GET, "/internal/logs", text, false},
-    {AT_HTTP_GET, "/internal/logs/raw", raw, false},
-    {AT_HTTP_PATCH, "/internal/logs/subscribe", subscribe, false},
+    {AT_HTTP_GET, "/internal/logs", text, false, AT_ROLE_ADMIN},
+    {AT_HTTP_GET, "/internal/logs/raw", raw, false, AT_ROLE_ADMIN},
+    {AT_HTTP_PATCH, "/internal/logs/subscribe", subscribe, false, AT_ROLE_ADMIN},
     {0},
 };

@@ -300,9 +300,14 @@ static at_status free_memory(at_server *s, at_request *rq, at_response *rs)
 }
 
 const at_route at_routes_prompt[] = {
-    {AT_HTTP_GET, "/prompt", remaining, false},      {AT_HTTP_POST, "/prompt", submit, false},
-    {AT_HTTP_GET, "/queue", show_queue, false},      {AT_HTTP_POST, "/queue", edit_queue, false},
-    {AT_HTTP_GET, "/history", show_history, true},   {AT_HTTP_GET, "/history/{}", show_one, false},
-    {AT_HTTP_POST, "/history", edit_history, false}, {AT_HTTP_POST, "/interrupt", interrupt, false},
-    {AT_HTTP_POST, "/free", free_memory, false},     {0},
+    {AT_HTTP_GET, "/prompt", remaining, false},
+    {AT_HTTP_POST, "/prompt", submit, false},
+    {AT_HTTP_GET, "/queue", show_queue, false},
+    {AT_HTTP_POST, "/queue", edit_queue, false},
+    {AT_HTTP_GET, "/history", show_history, true},
+    {AT_HTTP_GET, "/history/{}", show_one, false},
+    {AT_HTTP_POST, "/history", edit_history, false, AT_ROLE_ADMIN},
+    {AT_HTTP_POST, "/interrupt", interrupt, false},
+    {AT_HTTP_POST, "/free", free_memory, false, AT_ROLE_ADMIN},
+    {0},
 };

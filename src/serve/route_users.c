@@ -199,7 +199,7 @@ out:
 
 const at_route at_routes_users[] = {
     {AT_HTTP_GET, "/users", list_users, true},
-    {AT_HTTP_POST, "/users", add_user, true},
+    {AT_HTTP_POST, "/users", add_user, true, AT_ROLE_ADMIN},
     {AT_HTTP_GET, "/settings", get_settings, true},
     {AT_HTTP_GET, "/settings/{}", get_settings, true},
     {AT_HTTP_POST, "/settings", set_settings, true},

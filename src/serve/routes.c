@@ -173,6 +173,43 @@ int at_request_refused(const at_server *s, const at_request *rq)
     return 403;
 }
 
+at_role at_request_role(const at_server *s, const at_request *rq)
+{
+    if (!s->tokens) return AT_ROLE_ADMIN;
+    char *token = at_token_of(rq->header[AT_HEADER_AUTHORIZATION], rq->header[AT_HEADER_COOKIE]);
+    at_role role = at_tokens_role(s->tokens, token);
+    at_free(token);
+    return role;
+}
+
+// "/?token=X" from a browser: the token moves into a cookie, and out of the address.
+static bool takes_token(const at_server *s, const at_request *rq, at_response *rs)
+{
+    const char *token = at_request_query(rq, "token");
+    if (!token || strcmp(rq->path, "/") != 0 || rq->method != AT_HTTP_GET ||
+        strpbrk(token, ";, \"\\\r\n") || at_tokens_role(s->tokens, token) == AT_ROLE_NONE)
+        return false;
+    char *cookie = at_strprintf(AT_TOKEN_COOKIE "=%s; Path=/; HttpOnly; SameSite=Strict%s", token,
+                                s->config->tls_key ? "; Secure" : "");
+    if (cookie) at_response_header(rs, "Set-Cookie", cookie);
+    at_response_header(rs, "Location", "/");
+    at_response_header(rs, "Referrer-Policy", "no-referrer");
+    at_free(cookie);
+    return cookie != NULL;
+}
+
+int at_route_forbidden(const at_server *s, const at_route *r, const at_request *rq, at_response *rs)
+{
+    if (!s->tokens || strcmp(r->pattern, "/health") == 0) return 0;
+    if (takes_token(s, rq, rs)) return 303;
+    at_role wanted = r->role ? r->role : rq->method == AT_HTTP_GET ? AT_ROLE_VIEW : AT_ROLE_SUBMIT;
+    at_role role = at_request_role(s, rq);
+    if (role >= wanted) return 0;
+    if (role != AT_ROLE_NONE) return 403;
+    at_response_header(rs, "WWW-Authenticate", "Bearer realm=\"atelier\"");
+    return 401;
+}
+
 // --- what every answer carries -----------------------------------------------------------------------
 static const char *cache_rule(const at_request *rq, int status)
 {

@@ -103,6 +103,7 @@ at_status at_serve(const at_serve_config *config)
     AT_TRY(at_journal_open(wake, &w, &s.journal));
     AT_TRY(at_engine_open(&config->engine, &s.engine));
     AT_TRY(open_folders(&s));
+    if (config->token_file) AT_TRY(at_tokens_load(config->token_file, &s.tokens));
     AT_TRY(at_hub_new(wake, &w, &s.hub));
     AT_TRY(open_queue(&s));
     AT_TRY(at_net_open(&s, &net));
@@ -119,6 +120,7 @@ out:
     at_queue_close(s.queue);
     at_engine_close(s.engine);
     at_journal_close(s.journal);
+    at_tokens_free(s.tokens);
     at_free(s.user_dir);
     at_free(s.page_dir);
     return st;

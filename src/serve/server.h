@@ -12,6 +12,7 @@
 #include "serve/metrics.h"
 #include "serve/queue.h"
 #include "serve/serve.h"
+#include "serve/tokens.h"
 
 typedef struct at_server {
     const at_serve_config *config;
@@ -20,6 +21,7 @@ typedef struct at_server {
     at_hub *hub;
     at_journal *journal;
     at_metrics metrics;
+    at_tokens *tokens; // NULL: everybody may do everything
     at_executor *executor;
     char *user_dir;
     char *page_dir; // --front-end-root; NULL: the page of the house
@@ -34,7 +36,8 @@ typedef struct at_route {
     unsigned methods;    // at_method
     const char *pattern; // "/models/{}"; "{*}" takes the rest with its slashes
     at_route_fn *run;
-    bool slow; // reads disks or turns pictures: a worker runs it
+    bool slow;    // reads disks or turns pictures: a worker runs it
+    at_role role; // who may; AT_ROLE_NONE: view for a GET, submit for the rest
 } at_route;
 
 // The route for this request with rq->param filled; NULL and *status (404, 405) if there is none.
@@ -43,6 +46,11 @@ const at_route *at_route_find(at_request *rq, int *status);
 void at_route_answer(at_server *s, const at_route *r, at_request *rq, at_response *rs);
 // Is this request allowed to be here at all (Host, Origin)? Else the status of the refusal.
 int at_request_refused(const at_server *s, const at_request *rq);
+// What the request's token allows; AT_ROLE_ADMIN where no tokens are asked for.
+at_role at_request_role(const at_server *s, const at_request *rq);
+// 0, or 401 or 403 with the answer begun in rs.
+int at_route_forbidden(const at_server *s, const at_route *r, const at_request *rq,
+                       at_response *rs);
 // Cache-Control and CORS: on every answer.
 void at_response_dress(const at_server *s, const at_request *rq, at_response *rs);
 

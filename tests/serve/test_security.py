@@ -1,14 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Nobody gets in: foreign pages, foreign names, paths that climb out, bodies without end."""
+import hashlib
 import http.client
+import json
 import os
 import shutil
 import socket
+import subprocess
 import tempfile
 import unittest
 import urllib.parse
 
-from kit import Case, Server, Socket, picture
+from kit import BIN, Case, Server, Socket, picture
 
 CLIMBS = ["../secret", "..%2Fsecret", "%2e%2e%2fsecret", "a/../../secret", "/etc/passwd", "%2Fetc%2Fpasswd",
           "....//secret", "..\\secret", "secret%00.png", "%252e%252e%252fsecret"]
@@ -131,6 +134,50 @@ class Others(unittest.TestCase):
         server = self.serve("--allowed-host", "pictures.example")
         self.assertEqual(server.get("/prompt", Host="pictures.example").status, 200)
         self.assertEqual(server.get("/prompt", Host="other.example").status, 403)
+
+    def test_tokens(self):
+        folder = tempfile.mkdtemp(prefix="atelier-tokens-")
+        self.addCleanup(shutil.rmtree, folder, True)
+        tokens, file = {r: r + "-T0ken" for r in ("view", "submit", "admin")}, os.path.join(folder, "tokens")
+        with open(file, "w") as f:
+            f.write("# who\n\n" + "".join("%s %s-person %s\n" % (r, r, hashlib.sha256(t.encode()).hexdigest())
+                                          for r, t in tokens.items()))
+        server = self.serve("--token-file", file)
+        bearer = lambda role: {"Authorization": "Bearer " + tokens[role]}
+        for path in ("/prompt", "/", "/queue", "/view?filename=x.png", "/metrics", "/object_info", "/atelier/app.js"):
+            answer = server.get(path)
+            self.assertEqual((answer.status, answer.headers.get("www-authenticate")), (401, 'Bearer realm="atelier"'), path)
+        self.assertEqual(server.get("/health").status, 200)
+        self.assertEqual(server.get("/prompt", Authorization="Bearer wrong").status, 401)
+        self.assertEqual(server.get("/prompt", Authorization="Basic " + tokens["view"]).status, 401)
+        for role, prompt, free in (("view", 403, 403), ("submit", 200, 403), ("admin", 200, 200)):
+            self.assertEqual(server.get("/prompt", **bearer(role)).status, 200)
+            self.assertEqual(server.post("/prompt", {"prompt": picture()}, **bearer(role)).status, prompt)
+            self.assertEqual(server.post("/free", {}, **bearer(role)).status, free)
+            self.assertEqual(server.get("/internal/logs", **bearer(role)).status, free)
+        # A browser: the token of the first address becomes a cookie.
+        answer = server.get("/?token=" + tokens["view"])
+        self.assertEqual((answer.status, answer.headers["location"]), (303, "/"))
+        cookie = answer.headers["set-cookie"].split(";")[0]
+        self.assertIn("HttpOnly; SameSite=Strict", answer.headers["set-cookie"])
+        self.assertEqual(server.get("/", Cookie="a=b; " + cookie).status, 200)
+        self.assertEqual(server.get("/?token=wrong").status, 401)
+        self.assertEqual(server.get("/prompt?token=" + tokens["view"]).status, 401)
+        for headers, status in (([], 401), (["Cookie: " + cookie], 101), (["Authorization: Bearer " + tokens["view"]], 101)):
+            s = Socket(server, headers=headers)
+            self.assertEqual(s.status, status)
+            s.close()
+        with open(os.path.join(folder, "w.json"), "w") as f:
+            json.dump(picture(3), f)
+        for token, code in ((tokens["submit"], 0), ("wrong", 4)):
+            done = subprocess.run([BIN, "run", f.name, "--server", "127.0.0.1:%d" % server.port], capture_output=True,
+                                  text=True, timeout=60, env=dict(os.environ, ATELIER_TOKEN=token))
+            self.assertEqual(done.returncode, code, done.stderr)
+        for bad in ("root x " + "0" * 64, "view x 123", "view " + "0" * 64, ""):
+            with open(file, "w") as f:
+                f.write(bad + "\n")
+            with self.assertRaises(RuntimeError):
+                self.serve("--token-file", file)
 
     def test_cors(self):
         server = self.serve("--enable-cors-header")
