@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // layer_norm.cu - layer and RMS norm with affine and modulation, any floats.
-// Idea: a block owns some rows, a thread one piece of eight of each: its factor and term (affine and
-// modulation folded into y = x * a + b) are made once, and its pieces of the rows to come are on
-// their way into shared memory while it works on this one. A row is read once; its sums are two
-// passes over registers, the mean, then the squared distances, so that an offset does not hide the
-// variance. A gated residual may be added to the row first (x += gate * y), which saves reading x once
-// more, and the result may be e4m3 with a scale a row. What is too long or lies at odd addresses goes through memory three times.
+// Idea: a block owns some rows, a thread one or three pieces of eight of each: its factors and terms
+// (affine and modulation folded into y = x * a + b) are made once, and its pieces of the rows to come
+// are on their way into shared memory while it works on this one. A row is read once; its sums are
+// two passes over registers, the mean, then the squared distances, so that an offset does not hide
+// the variance. A gated residual may be added to the row first (x += gate * y), which saves reading x
+// once more, and the result may be e4m3 with a scale a row. What is too long or lies at odd addresses
+// goes through memory three times.
 // Easy to get wrong: sums of one row may still be read when those of the next are written, so two
 // places take turns: between two uses of one lies a barrier of the other.
 #include "cuda/async.cuh"
@@ -26,10 +27,12 @@ struct norm_args {
     bool rms;
 };
 
-enum { NORM_MOST = 768, NORM_WARPS = NORM_MOST / 32 };
-// Registers a thread, and how many threads are then resident: three rows of 3072, or two with y.
-#define NORM_REGISTERS(with_y) ((with_y) ? 80 : 56)
-#define NORM_RESIDENT(with_y)  ((with_y) ? 768u : 1152u)
+enum { NORM_MOST = 512, NORM_WARPS = NORM_MOST / 32 };
+// Registers a thread, and how many threads are then resident. Long rows give a thread three pieces, so
+// that sums and addresses are paid once for 24 elements: with one piece they bound the kernel.
+#define NORM_REGISTERS(with_y, each) ((each) > 1 ? ((with_y) ? 168 : 128) : (with_y) ? 80 : 56)
+#define NORM_RESIDENT(with_y, each)                                                                \
+    ((each) > 1 ? ((with_y) ? 384u : 512u) : (with_y) ? 768u : 1152u)
 static const float E4M3_MOST = 448.0f, E4M3_LEAST = 1e-30f; // a row of zeros has a scale too
 
 // Sum over the block; every thread gets it. `sums` begins as zeros.
@@ -66,38 +69,34 @@ __device__ inline float row_most(float x, float *sums)
     return x;
 }
 
-// y = x * factor + term of this thread's piece in batch b.
-__device__ inline void fold(const norm_args &a, unsigned b, int at, float (&factor)[1][PIECE],
-                            float (&term)[1][PIECE])
+// y = x * factor + term of this thread's pieces in batch b.
+template <int EACH>
+__device__ inline void fold(const norm_args &a, unsigned b, int at, int step, unsigned have,
+                            float (&factor)[EACH][PIECE], float (&term)[EACH][PIECE])
 {
-    float x[1][PIECE]; // one at a time: few registers, and the rows are on their way meanwhile
+    float x[EACH][PIECE]; // one at a time: few registers, and the rows are on their way meanwhile
+    int64_t of_scale = b * a.scale_b, of_shift = b * a.shift_b;
+#define EVERY(f)                                                                                   \
+    _Pragma("unroll") for (int e = 0; e < EACH; e++)                                               \
+        _Pragma("unroll") for (int k = 0; k < PIECE; k++) f
     if (a.weight) {
-        load_pieces_of(a.weight, at, 0, at, 1, factor);
+        load_pieces_of(a.weight, at, step, 0, have, factor);
     } else {
-#pragma unroll
-        for (int k = 0; k < PIECE; k++)
-            factor[0][k] = 1.0f;
+        EVERY(factor[e][k] = 1.0f);
     }
     if (a.bias) {
-        load_pieces_of(a.bias, at, 0, at, 1, term);
+        load_pieces_of(a.bias, at, step, 0, have, term);
     } else {
-#pragma unroll
-        for (int k = 0; k < PIECE; k++)
-            term[0][k] = 0.0f;
+        EVERY(term[e][k] = 0.0f);
     }
     if (a.scale) {
-        load_pieces<1>(a.scale, a.dscale, b * a.scale_b + at, 0, b * a.scale_b + at, 1, x);
-#pragma unroll
-        for (int k = 0; k < PIECE; k++) {
-            factor[0][k] *= 1.0f + x[0][k];
-            term[0][k] *= 1.0f + x[0][k];
-        }
+        load_pieces<EACH>(a.scale, a.dscale, of_scale + at, step, of_scale, have, x);
+        EVERY(factor[e][k] *= 1.0f + x[e][k]);
+        EVERY(term[e][k] *= 1.0f + x[e][k]);
     }
     if (a.shift) {
-        load_pieces<1>(a.shift, a.dshift, b * a.shift_b + at, 0, b * a.shift_b + at, 1, x);
-#pragma unroll
-        for (int k = 0; k < PIECE; k++)
-            term[0][k] += x[0][k];
+        load_pieces<EACH>(a.shift, a.dshift, of_shift + at, step, of_shift, have, x);
+        EVERY(term[e][k] += x[e][k]);
     }
 }
 
@@ -112,26 +111,51 @@ __device__ inline void ask_piece(const void *p, int dtype, int64_t at, uint4 *pl
     }
 }
 
-// This thread's pieces of row r on their way into its place of a stage; a group in any case.
-template <bool WITH_Y>
-__device__ inline void norm_ask(const norm_args &a, unsigned r, unsigned last, int at, uint4 *place)
+// A row and where it lies, counted on without divisions.
+struct row_at {
+    unsigned r, b, t;
+};
+
+__device__ inline void next_row(const norm_args &a, row_at &n)
 {
-    if (r < last && at < a.dim) {
-        unsigned b = r / a.tokens, t = r - b * a.tokens;
-        ask_piece(a.x, a.dx, b * a.xb + t * a.xt + at, place);
-        if (WITH_Y)
-            ask_piece(a.y, a.dy, b * a.yb + t * a.yt + at, place + (a.dx == AT_F32 ? 2 : 1));
+    n.r++;
+    if (++n.t == a.tokens) {
+        n.t = 0;
+        n.b++;
+    }
+}
+
+// This thread's pieces of a row on their way into its places of a stage, x's and then y's; a group in
+// any case.
+template <bool WITH_Y, int EACH>
+__device__ inline void norm_ask(const norm_args &a, const row_at &n, unsigned last, int at,
+                                int step, unsigned have, uint4 *place)
+{
+    const int of_x = a.dx == AT_F32 ? 2 : 1, of_y = a.dy == AT_F32 ? 2 : 1;
+    if (n.r < last) {
+        int64_t x = n.b * a.xb + n.t * a.xt + at, y = n.b * a.yb + n.t * a.yt + at;
+#pragma unroll
+        for (int e = 0; e < EACH; e++)
+            if (have >> e & 1) {
+                ask_piece(a.x, a.dx, x + e * step, place + e * of_x);
+                if (WITH_Y) ask_piece(a.y, a.dy, y + e * step, place + EACH * of_x + e * of_y);
+            }
     }
     async_close();
 }
 
-__device__ inline void take_piece(const uint4 *place, int dtype, unsigned mine,
-                                  float (&x)[1][PIECE])
+template <int EACH>
+__device__ inline void take_pieces(const uint4 *place, int dtype, unsigned have,
+                                   float (&x)[EACH][PIECE])
 {
-    raw_pieces<1> raw;
-    raw.first[0] = place[0];
-    if (dtype == AT_F32) raw.more[0] = place[1];
-    as_floats<1>(raw, dtype, mine, x);
+    raw_pieces<EACH> raw;
+    const int size = dtype == AT_F32 ? 2 : 1;
+#pragma unroll
+    for (int e = 0; e < EACH; e++) {
+        raw.first[e] = place[e * size];
+        if (dtype == AT_F32) raw.more[e] = place[e * size + 1];
+    }
+    as_floats<EACH>(raw, dtype, have, x);
 }
 
 // Eight bytes of an fp8 row.
@@ -148,79 +172,92 @@ __device__ inline void put_rows8(const norm_args &a, int64_t to, const float (&v
     *(uint2 *)((uint8_t *)a.out + to) = u.all;
 }
 
-// STAGES rows on their way; a stage is 16 bytes a thread, 32 of f32, and as much for y.
-template <int STAGES, bool WITH_Y>
-__global__ void __maxnreg__(NORM_REGISTERS(WITH_Y)) norm_kernel(const norm_args a)
+// STAGES rows on their way; a stage is 16 bytes a piece, 32 of f32, and as much for y.
+template <int STAGES, bool WITH_Y, int EACH>
+__global__ void __maxnreg__(NORM_REGISTERS(WITH_Y, EACH)) norm_kernel(const norm_args a)
 {
     extern __shared__ uint4 ring[];
     __shared__ float4 sums[2][NORM_WARPS / 4];
-    const bool mine = (int)threadIdx.x * PIECE < a.dim;
-    const int at = threadIdx.x * PIECE, of_x = a.dx == AT_F32 ? 2 : 1;
-    const int size = of_x + (WITH_Y ? (a.dy == AT_F32 ? 2 : 1) : 0), stage = blockDim.x * size;
+    const int at = threadIdx.x * PIECE, step = blockDim.x * PIECE;
+    const int of_x = EACH * (a.dx == AT_F32 ? 2 : 1);
+    const int size = of_x + (WITH_Y ? EACH * (a.dy == AT_F32 ? 2 : 1) : 0);
+    const int stage = blockDim.x * size;
     unsigned first = blockIdx.x * a.each, last = min(first + a.each, a.rows);
-    unsigned batch = 0xffffffffu, turn = 0;
+    unsigned batch = 0xffffffffu, turn = 0, have = 0;
     uint4 *place = ring + threadIdx.x * size;
-    float factor[1][PIECE], term[1][PIECE], gate[1][PIECE], v[1][PIECE];
+    float factor[EACH][PIECE], term[EACH][PIECE], gate[EACH][PIECE], v[EACH][PIECE];
+    row_at now = {first, first / a.tokens, first % a.tokens}, ahead = now;
+    int in = 0, out = 0; // stages written and read next
 
 #pragma unroll
-    for (int s = 0; s < STAGES - 1; s++)
-        norm_ask<WITH_Y>(a, first + s, last, at, place + s * stage);
-    if (threadIdx.x < 2 * NORM_WARPS) ((float *)sums)[threadIdx.x] = 0.0f;
-    if (blockDim.x < 2 * NORM_WARPS && threadIdx.x < NORM_WARPS)
-        ((float *)sums)[threadIdx.x + NORM_WARPS] = 0.0f;
-    __syncthreads();
-    for (unsigned r = first; r < last; r++) {
-        unsigned i = r - first, b = r / a.tokens, t = r - b * a.tokens;
-        norm_ask<WITH_Y>(a, r + STAGES - 1, last, at, place + (i + STAGES - 1) % STAGES * stage);
-        if (b != batch && mine) {
-            fold(a, b, at, factor, term);
-            int64_t of_gate = b * a.gate_b + at;
-            if (WITH_Y) load_pieces<1>(a.gate, a.dgate, of_gate, 0, of_gate, 1, gate);
-        }
-        batch = b;
-        async_wait<STAGES - 1>();
-        take_piece(place + i % STAGES * stage, a.dx, mine, v);
-        if (WITH_Y) {
-            float y[1][PIECE];
-            take_piece(place + i % STAGES * stage + of_x, a.dy, mine, y);
-            if (mine) {
+    for (int e = 0; e < EACH; e++)
+        if (at + e * step < a.dim) have |= 1u << e;
 #pragma unroll
-                for (int k = 0; k < PIECE; k++)
-                    v[0][k] += gate[0][k] * y[0][k];
-                store_pieces<1>(a.x, a.dx, b * a.xb + t * a.xt + at, 0, 1, v);
-            }
+    for (int s = 0; s < STAGES - 1; s++) {
+        norm_ask<WITH_Y, EACH>(a, ahead, last, at, step, have, place + s * stage);
+        next_row(a, ahead);
+        in++;
+    }
+    if (threadIdx.x < NORM_WARPS)
+        ((float *)sums)[threadIdx.x] = ((float *)sums)[threadIdx.x + NORM_WARPS] = 0.0f;
+    __syncthreads();
+    for (; now.r < last; next_row(a, now)) {
+        norm_ask<WITH_Y, EACH>(a, ahead, last, at, step, have, place + in * stage);
+        next_row(a, ahead);
+        in = in == STAGES - 1 ? 0 : in + 1;
+        if (now.b != batch) {
+            fold<EACH>(a, now.b, at, step, have, factor, term);
+            if (WITH_Y)
+                load_pieces<EACH>(a.gate, a.dgate, now.b * a.gate_b + at, step, now.b * a.gate_b,
+                                  have, gate);
+        }
+        batch = now.b;
+        async_wait<STAGES - 1>();
+        const uint4 *here = place + out * stage;
+        out = out == STAGES - 1 ? 0 : out + 1;
+        take_pieces<EACH>(here, a.dx, have, v);
+        if (WITH_Y) {
+            float y[EACH][PIECE];
+            take_pieces<EACH>(here + of_x, a.dy, have, y);
+            EVERY(v[e][k] += gate[e][k] * y[e][k]);
+            store_pieces<EACH>(a.x, a.dx, now.b * a.xb + now.t * a.xt + at, step, have, v);
         }
         float sum = 0, mean = 0;
         if (!a.rms) {
-#pragma unroll
-            for (int k = 0; k < PIECE; k++)
-                sum += v[0][k];
+            EVERY(sum += v[e][k]);
             mean = row_sum(sum, (float *)sums[turn++ & 1]) / (float)a.dim;
             sum = 0;
         }
 #pragma unroll
-        for (int k = 0; k < PIECE; k++) {
-            v[0][k] -= mean;
-            sum += v[0][k] * v[0][k];
-        }
-        if (!mine) sum = 0;
-        sum = row_sum(sum, (float *)sums[turn++ & 1]) / (float)a.dim;
-        float rstd = rsqrtf(sum + a.eps), most = 0;
-        if (mine) {
+        for (int e = 0; e < EACH; e++) {
+            float square = 0;
 #pragma unroll
             for (int k = 0; k < PIECE; k++) {
-                v[0][k] = v[0][k] * rstd * factor[0][k] + term[0][k];
-                most = fmaxf(most, fabsf(v[0][k]));
+                v[e][k] -= mean;
+                square += v[e][k] * v[e][k];
             }
+            if (have >> e & 1) sum += square;
         }
+        sum = row_sum(sum, (float *)sums[turn++ & 1]) / (float)a.dim;
+        float rstd = rsqrtf(sum + a.eps), most = 0;
+        EVERY(v[e][k] = v[e][k] * rstd * factor[e][k] + term[e][k]);
         if (a.scales) {
+#pragma unroll
+            for (int e = 0; e < EACH; e++)
+#pragma unroll
+                for (int k = 0; k < PIECE; k++)
+                    if (have >> e & 1) most = fmaxf(most, fabsf(v[e][k]));
             most = fmaxf(row_most(most, (float *)sums[turn++ & 1]), E4M3_LEAST);
-            if (mine) put_rows8(a, (int64_t)r * a.dim + at, v[0], E4M3_MOST / most);
-            if (!threadIdx.x) a.scales[r] = most / E4M3_MOST;
-        } else if (mine) {
-            store_pieces<1>(a.out, a.dout, b * a.ob + t * a.ot + at, 0, 1, v);
+#pragma unroll
+            for (int e = 0; e < EACH; e++)
+                if (have >> e & 1)
+                    put_rows8(a, (int64_t)now.r * a.dim + at + e * step, v[e], E4M3_MOST / most);
+            if (!threadIdx.x) a.scales[now.r] = most / E4M3_MOST;
+        } else {
+            store_pieces<EACH>(a.out, a.dout, now.b * a.ob + now.t * a.ot + at, step, have, v);
         }
     }
+#undef EVERY
 }
 
 // Any length, any address: the same sums over memory, a block a row.
@@ -271,28 +308,31 @@ static bool fits_pieces(const norm_args *a)
 }
 
 // As many blocks as are resident on a large chip, all with the same number of rows.
-template <bool WITH_Y> static bool norm_pieces(cudaStream_t s, norm_args a)
+template <bool WITH_Y, int EACH> static bool norm_pieces(cudaStream_t s, norm_args a)
 {
     enum {
         SHARED = 46 << 10,
         CHIP = 132
     }; // bytes that a block may have, multiprocessors of an H200
-    unsigned pieces = (unsigned)(a.dim / PIECE), threads = (pieces + 31) / 32 * 32;
-    size_t stage = threads * (a.dx == AT_F32 ? 32 : 16);
-    if (WITH_Y) stage += threads * (a.dy == AT_F32 ? 32 : 16);
+    constexpr int DEEP = WITH_Y ? 3 : 4;
+    unsigned pieces = (unsigned)(a.dim / PIECE);
+    unsigned threads = ((pieces + EACH - 1) / EACH + 31) / 32 * 32;
+    size_t stage = EACH * threads * (a.dx == AT_F32 ? 32 : 16);
+    if (WITH_Y) stage += EACH * threads * (a.dy == AT_F32 ? 32 : 16);
     if (!fits_pieces(&a) || threads > NORM_MOST || 2 * stage > SHARED) return false;
-    unsigned most = CHIP * (NORM_RESIDENT(WITH_Y) / threads);
+    unsigned most = CHIP * (NORM_RESIDENT(WITH_Y, EACH) / threads);
     a.each = (a.rows + most - 1) / most;
     unsigned blocks = (a.rows + a.each - 1) / a.each;
-    if (a.each == 1)
-        norm_kernel<1, WITH_Y><<<blocks, threads, stage, s>>>(a);
-    else if (a.each == 2 || 3 * stage > SHARED)
-        norm_kernel<2, WITH_Y><<<blocks, threads, 2 * stage, s>>>(a);
-    else if (4 * stage > SHARED)
-        norm_kernel<3, WITH_Y><<<blocks, threads, 3 * stage, s>>>(a);
+    if (a.each < 3 || DEEP * stage > SHARED)
+        norm_kernel<2, WITH_Y, EACH><<<blocks, threads, 2 * stage, s>>>(a);
     else
-        norm_kernel<4, WITH_Y><<<blocks, threads, 4 * stage, s>>>(a);
+        norm_kernel<DEEP, WITH_Y, EACH><<<blocks, threads, DEEP * stage, s>>>(a);
     return true;
+}
+
+template <bool WITH_Y> static bool norm_in_pieces(cudaStream_t s, const norm_args &a)
+{
+    return a.dim <= 1536 ? norm_pieces<WITH_Y, 1>(s, a) : norm_pieces<WITH_Y, 3>(s, a);
 }
 
 static norm_args norm_args_of(const at_k_norm_in *in)
@@ -338,7 +378,7 @@ extern "C" cudaError_t at_k_norm(cudaStream_t s, const at_k_norm_in *in)
     if (!rows || !in->x.shape[2]) return cudaSuccess;
     if (rows > 0x7fffffff) return cudaErrorInvalidValue;
     norm_args a = norm_args_of(in);
-    if (a.y ? norm_pieces<true>(s, a) : norm_pieces<false>(s, a)) return cudaGetLastError();
+    if (a.y ? norm_in_pieces<true>(s, a) : norm_in_pieces<false>(s, a)) return cudaGetLastError();
     if (a.y) { // one after the other
         cudaError_t e = at_k_gate_add(s, &in->x, &in->y, &in->gate, &in->x, 0);
         if (e != cudaSuccess) return e;
