@@ -28,8 +28,8 @@ struct norm_args {
 };
 
 enum { NORM_MOST = 512, NORM_WARPS = NORM_MOST / 32 };
-// Registers a thread, and how many threads are then resident. Long rows give a thread three pieces, so
-// that sums and addresses are paid once for 24 elements: with one piece they bound the kernel.
+// Registers a thread, and how many threads are then resident. Rows of more than 256 give a
+// thread three pieces, so that sums and addresses are paid once for 24 elements: with one piece they bound the kernel.
 #define NORM_REGISTERS(with_y, each) ((each) > 1 ? ((with_y) ? 168 : 128) : (with_y) ? 80 : 56)
 #define NORM_RESIDENT(with_y, each)                                                                \
     ((each) > 1 ? ((with_y) ? 384u : 512u) : (with_y) ? 768u : 1152u)
@@ -39,6 +39,7 @@ static const float E4M3_MOST = 448.0f, E4M3_LEAST = 1e-30f; // a row of zeros ha
 __device__ inline float row_sum(float x, float *sums)
 {
     x = warp_sum(x);
+    if (blockDim.x == 32) return x;
     if (threadIdx.x % 32 == 0) sums[threadIdx.x / 32] = x;
     __syncthreads();
     x = 0;
@@ -57,6 +58,7 @@ __device__ inline float row_most(float x, float *sums)
 #pragma unroll
     for (int i = 16; i; i >>= 1)
         x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, i));
+    if (blockDim.x == 32) return x;
     if (threadIdx.x % 32 == 0) sums[threadIdx.x / 32] = x;
     __syncthreads();
     x = 0;
@@ -332,7 +334,7 @@ template <bool WITH_Y, int EACH> static bool norm_pieces(cudaStream_t s, norm_ar
 
 template <bool WITH_Y> static bool norm_in_pieces(cudaStream_t s, const norm_args &a)
 {
-    return a.dim <= 1536 ? norm_pieces<WITH_Y, 1>(s, a) : norm_pieces<WITH_Y, 3>(s, a);
+    return a.dim <= 256 ? norm_pieces<WITH_Y, 1>(s, a) : norm_pieces<WITH_Y, 3>(s, a);
 }
 
 static norm_args norm_args_of(const at_k_norm_in *in)

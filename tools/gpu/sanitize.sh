@@ -11,7 +11,7 @@ set -u
 kit=${1:?usage: sanitize.sh KIT [LOG_DIR]}
 logs=${2:-.}
 tool=${SANITIZER:-compute-sanitizer}
-MEM=${MEM-norm rope ropes unary binary gate_add lincomb embedding fill group_norm geglu attention}
+MEM=${MEM-norm rope ropes unary binary gate_add lincomb embedding fill group_norm}
 RACE=${RACE-norm group_norm}
 SYNC=${SYNC-norm group_norm}
 LIMIT=${LIMIT-12}
@@ -42,6 +42,9 @@ for slot in $MEM; do run memcheck "$slot"; done
 # 864 rows of copies are too many: a contiguous, a permuted and a strided shape of one pair, then bytes
 run memcheck copy --filter "0 -> 2 shape"
 run memcheck copy --filter "1 -> 1 shape"
+# libraries load and choose slowly under the tool: a row each
+LIMIT=$((2 * LIMIT)) run memcheck geglu --filter "[1,30,160]"
+LIMIT=$((2 * LIMIT)) run memcheck attention --filter "q65 k129 h2 d128 bf16"
 for slot in $RACE; do run racecheck "$slot"; done
 run racecheck copy --filter "0 -> 2 shape"
 for slot in $SYNC; do run synccheck "$slot"; done
