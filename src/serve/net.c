@@ -177,11 +177,25 @@ static at_status listen_all(at_net *n)
     return st;
 }
 
+// Most systems give a process 1024 files and let it have more: as many sockets as a workshop needs.
+static unsigned raise_files(void)
+{
+    enum { ENOUGH = 8192 };
+    struct rlimit files = {1024, 1024};
+
+    getrlimit(RLIMIT_NOFILE, &files);
+    if (files.rlim_cur < ENOUGH && files.rlim_cur < files.rlim_max) {
+        files.rlim_cur = files.rlim_max < ENOUGH ? files.rlim_max : ENOUGH;
+        setrlimit(RLIMIT_NOFILE, &files);
+        getrlimit(RLIMIT_NOFILE, &files);
+    }
+    return files.rlim_cur > ENOUGH ? ENOUGH : (unsigned)files.rlim_cur;
+}
+
 at_status at_net_open(at_server *s, at_net **out)
 {
     at_status st = AT_OK;
     at_net *n = at_calloc(1, sizeof *n);
-    struct rlimit files = {1024, 1024};
     struct lws_context_creation_info info = {0};
 
     if (!n) AT_TRY(at_fail(AT_ENOMEM, "server: no memory"));
@@ -193,9 +207,7 @@ at_status at_net_open(at_server *s, at_net **out)
     n->wake_made = pthread_cond_init(&n->wake, NULL) == 0;
     if (!n->lock_made || !n->wake_made) AT_TRY(at_fail(AT_ENOMEM, "server: no lock"));
     lws_set_log_level(LLL_ERR | LLL_WARN, write_log);
-    getrlimit(RLIMIT_NOFILE, &files);
-    // libwebsockets keeps a table as long as this: as many sockets as a workshop needs.
-    info.fd_limit_per_thread = files.rlim_cur > 8192 ? 8192 : (unsigned)files.rlim_cur;
+    info.fd_limit_per_thread = raise_files(); // its table of sockets is as long
     info.options = LWS_SERVER_OPTION_EXPLICIT_VHOSTS;
     info.user = n;
     info.max_http_header_data = 16384;

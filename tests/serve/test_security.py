@@ -6,10 +6,12 @@ import json
 import os
 import shutil
 import socket
+import ssl
 import subprocess
 import tempfile
 import unittest
 import urllib.parse
+import urllib.request
 
 from kit import BIN, Case, Server, Socket, picture
 
@@ -178,6 +180,24 @@ class Others(unittest.TestCase):
                 f.write(bad + "\n")
             with self.assertRaises(RuntimeError):
                 self.serve("--token-file", file)
+
+    @unittest.skipUnless(shutil.which("openssl"), "there is no openssl to make a certificate")
+    def test_tls(self):
+        folder = tempfile.mkdtemp(prefix="atelier-tls-")
+        self.addCleanup(shutil.rmtree, folder, True)
+        key, cert = os.path.join(folder, "key.pem"), os.path.join(folder, "cert.pem")
+        subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out", cert, "-days", "2",
+                        "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"], check=True, capture_output=True)
+        server = self.serve("--tls-keyfile", key, "--tls-certfile", cert)
+        context = ssl.create_default_context(cafile=cert)
+        with urllib.request.urlopen("https://127.0.0.1:%d/object_info" % server.port, context=context, timeout=20) as answer:
+            self.assertIn("KSampler", json.load(answer))
+        with self.assertRaises(OSError):
+            server.get("/prompt")  # without TLS
+        with self.assertRaises(RuntimeError):
+            self.serve("--tls-keyfile", key)
+        with self.assertRaises(RuntimeError):
+            self.serve("--tls-keyfile", cert, "--tls-certfile", "/none.pem")
 
     def test_cors(self):
         server = self.serve("--enable-cors-header")
