@@ -57,12 +57,12 @@ class Persist(unittest.TestCase):
             time.sleep(0.01)
         began = time.monotonic()
         self.assertEqual(self.end(signal.SIGTERM), 0)
-        self.assertLess(time.monotonic() - began, 10)  # the running job is not waited for
+        self.assertLess(time.monotonic() - began, 25)  # the running job is not waited for
         s = self.start()
         queue = s.get("/queue").json()
         self.assertEqual([i[1] for i in queue["queue_running"] + queue["queue_pending"]], jobs)
         s.post("/interrupt", {"prompt_id": jobs[0]})
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while not s.history(jobs[0]) and time.monotonic() < deadline:  # it may not have begun yet
             s.post("/interrupt", {"prompt_id": jobs[0]})
             time.sleep(0.02)
