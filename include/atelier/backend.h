@@ -149,7 +149,8 @@ typedef struct at_rope_args {
 // 2D convolution, NHWC in and out, weight [cout, cin, kh, kw] as stored (torch).
 //   x [b, h, w, cin], out [b, oh, ow, cout], residual like out or absent; channels contiguous
 //   out = act(conv(x) + bias) + residual.  upsample2x: x is read as if each pixel stood 2x2; where x has
-//   16 bits, taps that meet the same pixel of it may be summed and the sum rounded to x's format.
+//   16 bits, taps that meet the same pixel of it may be summed and the sum rounded to x's format. Where x
+//   and out have one 16-bit format, conv(x) may be rounded to it before bias, act and residual.
 typedef struct at_conv2d_args {
     at_view x, out;
     at_wview w, bias;

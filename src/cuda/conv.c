@@ -104,7 +104,9 @@ out:
 // Bias, activation and residual over the sum, into the result; `bias` is f32 here.
 static at_status finish(at_cuda *g, const at_conv2d_args *a, const at_view *sum, const void *bias)
 {
-    at_view b = {0};
+    at_status st = AT_OK;
+    at_view b = {0}, wide;
+    void *scratch = NULL;
     int64_t n = sum->shape[3];
     cudaError_t e = cudaSuccess;
     bool whole = dense(&a->out) && dense(sum) && (!a->residual.data || dense(&a->residual));
@@ -115,15 +117,23 @@ static at_status finish(at_cuda *g, const at_conv2d_args *a, const at_view *sum,
                                             a->residual.data ? &a->residual : NULL, &a->out,
                                             (int)a->act),
                              "conv: bias and residual");
+    // In steps, which meet in f32.
+    AT_TRY(at_cuda_alloc(g, (size_t)at_cuda_count(sum) * sizeof(float), &scratch));
+    wide = at_cuda_view(scratch, AT_F32, 4, sum->shape);
     if (bias) {
         b = at_cuda_view((void *)(uintptr_t)bias, AT_F32, 1, &n);
-        e = at_k_binary(g->stream, sum, &b, sum, AT_ADD, AT_ACT_NONE);
+        e = at_k_binary(g->stream, sum, &b, &wide, AT_ADD, AT_ACT_NONE);
+    } else {
+        wide = *sum;
     }
     if (e == cudaSuccess && a->residual.data)
-        e = at_k_binary(g->stream, sum, &a->residual, &a->out, AT_ADD, (int)a->act);
+        e = at_k_binary(g->stream, &wide, &a->residual, &a->out, AT_ADD, (int)a->act);
     else if (e == cudaSuccess)
-        e = at_k_unary(g->stream, sum, &a->out, (int)a->act);
-    return at_cuda_check(g, e, "conv: bias and residual");
+        e = at_k_unary(g->stream, &wide, &a->out, (int)a->act);
+    AT_TRY(at_cuda_check(g, e, "conv: bias and residual"));
+out:
+    at_cuda_free(g, scratch);
+    return st;
 }
 
 static at_cuda_conv_in call_of(const at_conv2d_args *a, const conv_call *c, const at_view *out)

@@ -224,6 +224,8 @@ static void truth(ck_run *r)
         pixel(a, p, &sum, &mag, &q);
         mag += ck_bf16_error(&q, a->x.dtype, a->w.v.dtype) / ck_conv2d.sum;
         mag += phase_error(a, &q) / ck_conv2d.sum;
+        if (a->x.dtype != AT_F32 && a->out.dtype == a->x.dtype)
+            mag += fabs(sum) * (a->x.dtype == AT_BF16 ? 0x1p-9 : 0x1p-12) / ck_conv2d.sum;
         if (a->int8) {
             q.most_x = most; // one step for a block of pixels, at most that of the picture
             mag += ck_q8_error(&q) / ck_conv2d.sum;
