@@ -304,8 +304,7 @@ static at_status by_few(at_cuda *g, const at_conv2d_args *a, bool *done)
 {
     at_status st = AT_OK;
     conv_call c = {0};
-    // Into 16 bits the library is faster: 29 us for a UNet's last layer, 53 us here.
-    bool to = at_k_conv_few_fits(&a->x, &a->out) && (a->out.dtype == AT_F32 || !g->dnn),
+    bool to = at_k_conv_few_fits(&a->x, &a->out),
          from = at_k_conv_from_few_fits(&a->x, &a->out) && a->out.dtype != AT_F32;
 
     *done = false;
