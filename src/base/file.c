@@ -86,19 +86,17 @@ typedef struct mapping {
 static pthread_mutex_t g_mappings_lock = PTHREAD_MUTEX_INITIALIZER;
 static mapping *g_mappings;
 
-// Takes fd, if there is memory to remember it.
-static void remember(const uint8_t *data, size_t size, int fd)
+// Takes fd, unless there is no memory to remember it.
+static at_status remember(const char *path, const uint8_t *data, size_t size, int fd)
 {
     mapping *m = at_alloc(sizeof *m);
 
-    if (!m) {
-        close(fd);
-        return;
-    }
+    if (!m) return at_fail(AT_ENOMEM, "%s: no memory to map it", path);
     pthread_mutex_lock(&g_mappings_lock);
     *m = (mapping){g_mappings, data, size, fd};
     g_mappings = m;
     pthread_mutex_unlock(&g_mappings_lock);
+    return AT_OK;
 }
 
 static void forget(const uint8_t *data)
@@ -148,10 +146,14 @@ at_status at_map_open(const char *path, at_map *out)
         p = at_io_fault_now() ? MAP_FAILED : mmap(NULL, (size_t)size, PROT_READ, MAP_SHARED, fd, 0);
         if (p == MAP_FAILED) AT_TRY(fail_errno(path, "map"));
     }
-    *out = (at_map){p, (size_t)size};
     if (p) {
-        remember(p, (size_t)size, fd);
-        return AT_OK;
+        st = remember(path, p, (size_t)size, fd);
+        if (st != AT_OK) {
+            munmap(p, (size_t)size);
+            goto out;
+        }
+        *out = (at_map){p, (size_t)size};
+        return AT_OK; // fd is kept
     }
 out:
     close(fd);
