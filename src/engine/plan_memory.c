@@ -115,6 +115,7 @@ static at_peak_shape largest(const at_plan *p, int downscale)
         const at_plan_sampler *a = &p->samplers[i];
         int64_t batch = (a->batch ? a->batch : 1) * (a->guided ? 2 : 1);
         int64_t h = a->height / downscale, w = a->width / downscale;
+        if (h < 1 || w < 1) continue; // its size is not in the workflow
         if (batch * h * w < s.batch * s.latent_h * s.latent_w) continue;
         s = (at_peak_shape){batch, h, w, a->text_tokens, a->steps};
     }
