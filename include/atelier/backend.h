@@ -150,7 +150,8 @@ typedef struct at_rope_args {
 //   x [b, h, w, cin], out [b, oh, ow, cout], residual like out or absent; channels contiguous
 //   out = act(conv(x) + bias) + residual.  upsample2x: x is read as if each pixel stood 2x2; where x has
 //   16 bits, taps that meet the same pixel of it may be summed and the sum rounded to x's format. Where x
-//   and out have one 16-bit format, conv(x) may be rounded to it before bias, act and residual.
+//   and out have one 16-bit format, conv(x), the bias, and what lies between bias and residual may be
+//   rounded to it.
 typedef struct at_conv2d_args {
     at_view x, out;
     at_wview w, bias;

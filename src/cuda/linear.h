@@ -43,5 +43,6 @@ at_lt_algo at_cuda_tune(at_cuda *g, const at_cuda_problem *p, const at_lt_algo *
                         size_t out_bytes, at_cuda_try *run, void *self);
 // Write what was learned since the last time, if anything; a failure costs a line in the log.
 void at_cuda_tuned_save(at_cuda *g);
+void at_cuda_tuned_free(at_cuda *g); // a GPU of the program keeps its table for the process's life
 
 #endif

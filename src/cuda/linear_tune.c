@@ -173,6 +173,15 @@ out:
     return st;
 }
 
+void at_cuda_tuned_free(at_cuda *g)
+{
+    if (!g->tuned) return;
+    at_free(g->tuned->answers);
+    at_free(g->tuned->path);
+    at_free(g->tuned);
+    g->tuned = NULL;
+}
+
 void at_cuda_tuned_save(at_cuda *g)
 {
     at_cuda_tuned *t = g->tuned;
@@ -205,7 +214,7 @@ static float time_one(at_cuda *g, const at_lt_algo *algo, int runs, void *d, at_
 static int fastest(at_cuda *g, const at_lt_algo *algos, int n, int runs, float below, void *d,
                    at_cuda_try *run, void *self, const cudaEvent_t events[2])
 {
-    float best[AT_CUDA_CANDIDATES];
+    float best[AT_CUDA_CANDIDATES] = {0};
     int chosen = 0;
     for (int round = 0; round < 2; round++)
         for (int i = 0; i < n; i++) {

@@ -208,6 +208,14 @@ static double phase_error(const at_conv2d_args *a, const ck_q8 *q)
     return 6 * (a->x.dtype == AT_BF16 ? 0x1p-9 : 0x1p-12) / sqrt(3) * sqrt(q->xw2);
 }
 
+// One rounding of v to the 16-bit format that x and out share (backend.h: bias, and what lies between
+// bias and residual, may have it), in units of the bound.
+static double between(const at_conv2d_args *a, double v)
+{
+    if (a->x.dtype == AT_F32 || a->out.dtype != a->x.dtype) return 0;
+    return fabs(v) * (a->x.dtype == AT_BF16 ? 0x1p-9 : 0x1p-12) / ck_conv2d.sum;
+}
+
 static void truth(ck_run *r)
 {
     const at_conv2d_args *a = &r->a.conv2d;
@@ -224,8 +232,7 @@ static void truth(ck_run *r)
         pixel(a, p, &sum, &mag, &q);
         mag += ck_bf16_error(&q, a->x.dtype, a->w.v.dtype) / ck_conv2d.sum;
         mag += phase_error(a, &q) / ck_conv2d.sum;
-        if (a->x.dtype != AT_F32 && a->out.dtype == a->x.dtype)
-            mag += fabs(sum) * (a->x.dtype == AT_BF16 ? 0x1p-9 : 0x1p-12) / ck_conv2d.sum;
+        mag += between(a, sum);
         if (a->int8) {
             q.most_x = most; // one step for a block of pixels, at most that of the picture
             mag += ck_q8_error(&q) / ck_conv2d.sum;
@@ -233,6 +240,7 @@ static void truth(ck_run *r)
         if (a->bias.v.data) {
             sum += ck_value(&a->bias.v, p[3]);
             mag += fabs(ck_value(&a->bias.v, p[3]));
+            mag += between(a, ck_value(&a->bias.v, p[3])) + between(a, sum);
         }
         sum = ck_act(sum, a->act);
         mag *= a->act ? 1.2 : 1;

@@ -140,6 +140,9 @@ static void the_fastest_is_timed_once_and_kept(void **state)
     assert_int_equal(choose(&other, 8, ms), 30);
     assert_true(runs > 0);
     version--;
+    at_cuda_tuned_free(&g);
+    at_cuda_tuned_free(&next);
+    at_cuda_tuned_free(&other);
 }
 
 // The file is a hint: what it says must be among what the library proposes now.
@@ -163,6 +166,7 @@ static void a_damaged_file_chooses_nothing(void **state)
         at_cuda one = gpu();
         assert_int_equal(choose(&one, 8, ms), 30);
         assert_true(runs > 0);
+        at_cuda_tuned_free(&one);
     }
     at_cuda back = gpu();
     FILE *f = fopen(path, "wb");
@@ -170,6 +174,8 @@ static void a_damaged_file_chooses_nothing(void **state)
     fclose(f);
     assert_int_equal(choose(&back, 8, changed), 40); // the kept one is proposed no more
     assert_true(runs > 0);
+    at_cuda_tuned_free(&g);
+    at_cuda_tuned_free(&back);
     at_free(text);
     at_free(path);
 }
@@ -194,6 +200,8 @@ static void the_first_is_kept_where_little_is_gained(void **state)
     assert_int_equal(choose(&off, 8, small), 100);
     assert_int_equal(runs, 0);
     unsetenv("AT_OFF");
+    at_cuda_tuned_free(&g);
+    at_cuda_tuned_free(&off);
 }
 
 static int own_folder(void **state)
