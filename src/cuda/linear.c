@@ -91,7 +91,7 @@ static at_status load_fp8(at_cuda *g, const at_linear_args *a, operands *o)
         return AT_OK;
     }
     AT_TRY(at_cuda_alloc(g, bytes + (size_t)rows * sizeof(float), &o->scratch_x));
-    float *scales = (float *)((char *)o->scratch_x + bytes);
+    float *scales = (void *)((char *)o->scratch_x + bytes);
     AT_TRY(at_cuda_check(g, at_k_rows8(g->stream, &a->x, o->scratch_x, scales), "fp8 rows"));
     o->x = at_cuda_view(o->scratch_x, AT_F8E4M3, 3, a->x.shape);
     o->x_rows = scales;

@@ -31,7 +31,7 @@ struct at_env {
     const char *input_dir, *output_dir, *temp_dir;
     bool disable_metadata;
     bool previews; // samplers show what they have after each step
-    void *engine; // for the slots below
+    void *engine;  // for the slots below
 
     // The path of `name` in the folders of `kind` ("vae", "text_encoders" ...). *path is the caller's.
     // AT_ENOTFOUND lists where it looked.

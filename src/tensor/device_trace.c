@@ -327,8 +327,7 @@ static at_status my_norm(void *stream, const at_norm_args *a)
     if (!p.on) return st;
     at_view changed = a->x; // written as well where something is added first
     if (!a->y.data) changed.data = NULL;
-    return leave(&p, st, 0,
-                 VIEWS(&a->x, &a->y, &changed, &a->mod_scale, &a->mod_shift, &a->out),
+    return leave(&p, st, 0, VIEWS(&a->x, &a->y, &changed, &a->mod_scale, &a->mod_shift, &a->out),
                  a->weight.name, "%s%s%s%s", text_of(&a->x, x), a->y.data ? " + gated" : "",
                  a->rms ? " rms" : "", a->mod_scale.data ? " modulated" : "");
 }

@@ -48,8 +48,8 @@ typedef struct ck_run {
     ck_tensor t[CK_TENSORS]; // t[0] is the output
     int n;
     at_packed packed, packed2; // of the weight, and of the vector beside it
-    at_view scales;            // fp8 rows of the output: element = byte * scale of its row; data NULL: none
-    void *stream;              // what every slot is called with: the CPU's is NULL
+    at_view scales; // fp8 rows of the output: element = byte * scale of its row; data NULL: none
+    void *stream;   // what every slot is called with: the CPU's is NULL
     union {
         at_linear_args linear;
         at_geglu_args geglu;
