@@ -99,6 +99,18 @@ char *at_str_take(at_str *s)
     return out;
 }
 
+bool at_has_word(const char *list, const char *word)
+{
+    size_t n = strlen(word);
+
+    while (list && *list) {
+        size_t length = strcspn(list, ",");
+        if (length == n && memcmp(list, word, n) == 0) return true;
+        list += length + (list[length] == ',');
+    }
+    return false;
+}
+
 bool at_starts_with(const char *s, const char *prefix)
 {
     return strncmp(s, prefix, strlen(prefix)) == 0;

@@ -28,6 +28,8 @@ const char *at_str_text(const at_str *s);
 // Move the bytes to the caller (at_free); NULL if the string failed. Empty gives "".
 char *at_str_take(at_str *s);
 
+// word is one of the comma-separated words of list; NULL has none. (AT_OFF is such a list.)
+bool at_has_word(const char *list, const char *word);
 bool at_starts_with(const char *s, const char *prefix);
 bool at_ends_with(const char *s, const char *suffix);
 bool at_equal_nocase(const char *a, const char *b); // ASCII

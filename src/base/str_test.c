@@ -67,6 +67,11 @@ static void failed_growth_sticks(void **state)
 static void prefixes_suffixes_and_case(void **state)
 {
     (void)state;
+    assert_true(at_has_word("tune", "tune"));
+    assert_true(at_has_word("flash,tune,,x", "tune"));
+    assert_false(at_has_word("flash,tuned", "tune"));
+    assert_false(at_has_word("", "tune"));
+    assert_false(at_has_word(NULL, "tune"));
     assert_true(at_starts_with("model.vae", "model."));
     assert_true(at_starts_with("x", ""));
     assert_false(at_starts_with("mod", "model"));

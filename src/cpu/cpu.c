@@ -15,6 +15,7 @@
 #include <cpuid.h>
 #endif
 
+#include "base/str.h"
 #include "base/thread.h"
 #include "cpu/cpu_impl.h"
 #include "cpu/kernels.h"
@@ -177,20 +178,6 @@ static const char *kernel_name(const char *slot)
     return NULL;
 }
 
-// True if `name` is one of the comma-separated words of AT_OFF.
-static bool switched_off(const char *name)
-{
-    const char *p = getenv("AT_OFF");
-    size_t n = strlen(name);
-
-    while (p && *p) {
-        size_t word = strcspn(p, ",");
-        if (word == n && memcmp(p, name, n) == 0) return true;
-        p += word + (p[word] == ',');
-    }
-    return false;
-}
-
 // Activations come and go with every op; returning their pages each time cost a fifth of the house
 // model's processor time (docs/bench/cpu.md). A hint to the C library, for the whole process.
 static void keep_freed_memory(void)
@@ -226,7 +213,7 @@ static void choose(void)
         t->use(&g_cpu.tables[g_cpu.count]);
         g_cpu.variants[g_cpu.count] = (at_cpu_variant){t->name, &g_cpu.tables[g_cpu.count]};
         g_cpu.count++;
-        on = (on || !t->stacked) && !switched_off(t->name);
+        on = (on || !t->stacked) && !at_has_word(getenv("AT_OFF"), t->name);
         if (!on) continue;
         t->use(&g_cpu.tables[0]);
         if (t->table) g_cpu.table = t->table;

@@ -19,9 +19,6 @@ typedef struct at_cuda_product {
         *w_rows; // fp8: scale of each row of x (all batches) and of w; NULL: the values are the bytes'
 } at_cuda_product;
 
-// A word of AT_OFF: "tune", "rowscales" (fp8 products as on chips without scales a row).
-bool at_cuda_off(const char *word);
-
 // *done false: the library has nothing for it, nothing was written.
 at_status at_cuda_product_run(at_cuda *g, const at_cuda_product *p, bool *done);
 

@@ -119,18 +119,6 @@ static void read_file(at_cuda_tuned *t)
     at_free(text);
 }
 
-bool at_cuda_off(const char *name)
-{
-    const char *p = getenv("AT_OFF");
-    size_t n = strlen(name);
-    while (p && *p) {
-        size_t word = strcspn(p, ",");
-        if (word == n && memcmp(p, name, n) == 0) return true;
-        p += word + (p[word] == ',');
-    }
-    return false;
-}
-
 static at_cuda_tuned *table_of(at_cuda *g)
 {
     if (g->tuned) return g->tuned;
@@ -141,7 +129,7 @@ static at_cuda_tuned *table_of(at_cuda *g)
     snprintf(t->title, sizeof t->title,
              "atelier linear 2; %.100s; driver %d; cublasLt %zu; cuDNN %zu", g->dev.description,
              driver, g->lt ? g->lt->GetVersion() : 0, g->dnn ? g->dnn->GetVersion() : 0);
-    t->off = at_cuda_off("tune");
+    t->off = at_has_word(getenv("AT_OFF"), "tune");
     if (!t->off) t->path = path_of(g);
     read_file(t);
     return g->tuned = t;
