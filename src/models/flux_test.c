@@ -12,6 +12,7 @@
 
 #include "base/mem.h"
 #include "cpu/cpu.h"
+#include "models/wave_test.h"
 
 #define MODEL AT_SOURCE_DIR "/tests/golden/flux_dev/model.safetensors"
 enum { CONTEXT = 40, POOLED = 24, CHANNELS = 16 };
@@ -33,20 +34,6 @@ static int tear_down(void **state)
     (void)state;
     at_model_release(&model);
     return 0;
-}
-
-static at_tensor *wave(at_ops *o, int rank, const int64_t *shape, float phase)
-{
-    int64_t n = 1;
-    for (int i = 0; i < rank; i++)
-        n *= shape[i];
-    float *p = at_alloc((size_t)(n ? n : 1) * sizeof *p);
-    if (!p) return at_ops_poison(o, AT_ENOMEM, "wave");
-    for (int64_t i = 0; i < n; i++)
-        p[i] = sinf(0.37f * (float)i + phase);
-    at_tensor *t = at_from_host(o, AT_F32, rank, shape, p);
-    at_free(p);
-    return t;
 }
 
 // One forward; the picture lies at element `first` of a larger batch of waves.

@@ -15,6 +15,7 @@
 
 #include "base/mem.h"
 #include "cpu/cpu.h"
+#include "models/wave_test.h"
 
 // --- the device with a tape --------------------------------------------------------------------
 typedef enum tape_slot {
@@ -255,20 +256,6 @@ static at_device tape_device = {
 // --- runs --------------------------------------------------------------------------------------
 enum { STEPS = 4, BATCH = 2, TEXT = 7 };
 static const float steps[STEPS] = {0.9f, 0.65f, 0.4f, 0.15f};
-
-static at_tensor *wave(at_ops *o, int rank, const int64_t *shape, float phase)
-{
-    int64_t n = 1;
-    for (int i = 0; i < rank; i++)
-        n *= shape[i];
-    float *p = at_alloc((size_t)n * sizeof *p);
-    assert_non_null(p);
-    for (int64_t i = 0; i < n; i++)
-        p[i] = sinf(0.37f * (float)i + phase);
-    at_tensor *t = at_from_host(o, AT_F32, rank, shape, p);
-    at_free(p);
-    return t;
-}
 
 // Evaluation `i` of run number `run`; with key 0 nothing is kept. The caller frees the values.
 static float *evaluate(at_ops *o, at_model *m, int run, int i, uint64_t key, size_t *count)

@@ -15,6 +15,7 @@
 #include "base/mem.h"
 #include "cpu/cpu.h"
 #include "models/unet_keys.h"
+#include "models/wave_test.h"
 
 #define GOLDEN AT_SOURCE_DIR "/tests/golden/"
 
@@ -314,20 +315,6 @@ static void the_refiner_is_told_four_sizes_and_a_score(void **state)
 }
 
 // --- forward -----------------------------------------------------------------------------------
-static at_tensor *wave(at_ops *o, int rank, const int64_t *shape, float phase)
-{
-    int64_t n = 1;
-    for (int i = 0; i < rank; i++)
-        n *= shape[i];
-    float *p = at_alloc((size_t)n * sizeof *p);
-    assert_non_null(p);
-    for (int64_t i = 0; i < n; i++)
-        p[i] = sinf(0.37f * (float)i + phase);
-    at_tensor *t = at_from_host(o, AT_F32, rank, shape, p);
-    at_free(p);
-    return t;
-}
-
 typedef struct run {
     at_store *store;
     at_model *model;
