@@ -161,9 +161,9 @@ static at_rope_table rope_part(at_ops *o, at_rope_table t, int64_t start, int64_
 // This rank's tokens of a table: the split is over dimension 1.
 static at_tensor *split_table(at_ops *o, const at_tensor *t)
 {
-    if (!t || at_ops_comm(o)->size == 1) return (at_tensor *)t;
+    if (!t || at_ops_token_ranks(o) == 1) return (at_tensor *)t;
     int64_t n = t->shape[0], d = t->shape[1];
-    at_tensor *s = at_split_tokens(o, at_reshape(o, t, 3, (int64_t[]){1, n, d}));
+    at_tensor *s = at_share_tokens(o, at_reshape(o, t, 3, (int64_t[]){1, n, d}));
     return s ? at_reshape(o, s, 2, (int64_t[]){s->shape[1], d}) : NULL;
 }
 
@@ -178,7 +178,7 @@ static void make_rope(at_ops *o, const at_flux_config *c, at_flux_state *s, cons
     s->rope_text = (at_rope_table){split_table(o, txt.cos), split_table(o, txt.sin)};
     s->rope_image = (at_rope_table){split_table(o, img.cos), split_table(o, img.sin)};
     s->rope = all;
-    if (at_ops_comm(o)->size == 1) return;
+    if (at_ops_token_ranks(o) == 1) return;
     s->rope.cos = at_concat(o, 0, 2, (const at_tensor *[]){s->rope_text.cos, s->rope_image.cos});
     s->rope.sin = at_concat(o, 0, 2, (const at_tensor *[]){s->rope_text.sin, s->rope_image.sin});
 }
@@ -377,12 +377,12 @@ static void fused(at_ops *o, at_tensor *out, const at_tensor *x, at_lin whole, c
 static void add_control(at_ops *o, const at_flux_state *s, const at_tensor *add, at_tensor *img)
 {
     if (!add || !img || add->rank != 3) return;
-    if (at_ops_comm(o)->size > 1 && add->shape[1] < s->all_image) {
+    if (at_ops_token_ranks(o) > 1 && add->shape[1] < s->all_image) {
         int64_t rest[] = {add->shape[0], s->all_image - add->shape[1], add->shape[2]};
         at_tensor *none = at_zeros(o, add->dtype, 3, rest);
         add = at_concat(o, 1, 2, (const at_tensor *[]){add, none});
     }
-    at_tensor *share = at_split_tokens(o, add);
+    at_tensor *share = at_share_tokens(o, add);
     if (share && share->shape[1] < img->shape[1]) img = at_narrow(o, img, 1, 0, share->shape[1]);
     at_add(at_into(o, img), img, share);
 }

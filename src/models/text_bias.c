@@ -62,7 +62,7 @@ static at_tensor *attn(void *self, at_ops *o, const at_site *s, const at_tensor 
 
     if (s->part != AT_SITE_DOUBLE && s->part != AT_SITE_SINGLE) return NULL;
     if (!q || !k) return NULL;
-    if (at_ops_comm(o)->size > 1)
+    if (at_ops_token_ranks(o) > 1)
         return at_ops_poison(o, AT_EUNSUPPORTED,
                              "StyleModelApply: strength_type \"attn_bias\" does not run on several "
                              "ranks; use \"multiply\", or one device");

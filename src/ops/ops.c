@@ -38,7 +38,10 @@ at_status at_ops_new(const at_ops_config *config, at_ops **out)
     o->int8 = config->int8;
     o->fp8 = config->fp8;
     o->weights8 = config->weights8;
-    o->comm = config->comm ? config->comm : at_comm_self();
+    o->mesh = config->mesh   ? *config->mesh
+              : config->comm ? at_mesh_tokens(config->comm)
+                             : at_mesh_self();
+    o->comm = o->mesh.world;
     o->sink = config->sink;
     *out = o;
     return AT_OK;
@@ -114,7 +117,7 @@ at_status at_ops_clear(at_ops *o)
     o->st = AT_OK;
     o->error[0] = '\0';
     o->told = false;
-    o->tokens_split = false;
+    o->split.open = false;
     return st;
 }
 

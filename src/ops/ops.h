@@ -20,6 +20,7 @@
 #include "base/sink.h"
 #include "base/status.h"
 #include "par/comm.h"
+#include "par/mesh.h"
 #include "tensor/tensor.h"
 #include "weight/store.h"
 
@@ -28,7 +29,8 @@ typedef struct at_ops at_ops;
 typedef struct at_ops_config {
     at_device *device;   // NULL: the CPU
     at_dtype compute;    // dtype of activations: AT_F32 or AT_BF16 (AT_F16 on devices that can)
-    at_comm *comm;       // NULL: one rank
+    at_comm *comm;       // NULL: one rank; with it alone tokens are shared by all
+    const at_mesh *mesh; // in place of comm; its comms outlive the ops. NULL: none
     const at_sink *sink; // cancel is read at every door; may be NULL
     bool int8;           // wide linear layers and convolutions may multiply in int8 (backend.h)
     bool fp8;            // wide linear layers may multiply in fp8 (backend.h)
@@ -203,10 +205,15 @@ at_tensor *at_timestep_embedding(at_ops *o, const float *t, int64_t b, int dim, 
 // --- several ranks ---------------------------------------------------------------------------
 // This rank's share of the token dimension (dim 1), and the whole again. Identity on one rank.
 // Shares are runs of tokens in rank order; the first total % n ranks hold one token more. From the
-// first split to the next gather at_attention takes its q, k and v for shares and attends over all
-// ranks' tokens (no bias, not causal); outside it works on what it is given.
+// first split to the next gather at_attention takes its q, k and v for this rank's sequence: the shares of all
+// that was split since, behind each other; and attends over all ranks' tokens (no bias, not causal). Outside it
+// works on what it is given.
 at_tensor *at_split_tokens(at_ops *o, const at_tensor *x);
 at_tensor *at_gather_tokens(at_ops *o, const at_tensor *x, int64_t total);
+// The share alone, of what goes beside the sequence (tables, residuals).
+at_tensor *at_share_tokens(at_ops *o, const at_tensor *x);
+int at_ops_token_ranks(const at_ops *o); // who share the tokens
+const at_mesh *at_ops_mesh(const at_ops *o);
 // Vote at the end of a step: the first failure of any rank, AT_ECANCELLED if one was cancelled.
 at_status at_ops_vote(at_ops *o);
 

@@ -8,14 +8,15 @@
 
 #include "ops/ops.h"
 
-enum { OPS_MAX_DEPTH = 64, OPS_ERROR_BYTES = 1024 };
+enum { OPS_MAX_DEPTH = 64, OPS_ERROR_BYTES = 1024, OPS_MAX_RUNS = 8, OPS_MAX_RANKS = 256 };
 
 struct at_ops {
     at_device *dev;
     const at_backend *be;
     at_dtype compute;
     bool int8, fp8, weights8;
-    at_comm *comm;
+    at_comm *comm; // all ranks
+    at_mesh mesh;  // borrowed comms
     const at_sink *sink;
 
     at_status st; // the first failure
@@ -27,8 +28,14 @@ struct at_ops {
     size_t marks[OPS_MAX_DEPTH]; // where each scope begins in `owned`
     int depth;                   // may exceed OPS_MAX_DEPTH: such scopes melt into the one outside
 
-    at_tensor *into;   // borrowed: where the next door puts its result (at_into)
-    bool tokens_split; // between at_split_tokens and at_gather_tokens
+    at_tensor *into; // borrowed: where the next door puts its result (at_into)
+    // Between at_split_tokens and at_gather_tokens: the whole lengths of what was split, which stand
+    // behind each other in every rank's sequence.
+    struct {
+        bool open;
+        int n;
+        int64_t total[OPS_MAX_RUNS];
+    } split;
     at_ops_stats stats;
 };
 
@@ -78,9 +85,17 @@ at_view op_rows(const at_tensor *x);
 // A [b or 1, n] modulation over `batch`: stride 0 when it broadcasts. Absent if t is NULL.
 at_status op_takes_modulation(const op_pass *p, const char *what, const at_tensor *t, int64_t batch,
                               int64_t n, at_view *out);
-// The comm's exchanges, after the device has caught up. A failure there is another rank's.
-at_status op_all_gather(at_ops *o, const void *send, void *recv, size_t bytes);
-at_status op_all_to_all(at_ops *o, const void *send, void *recv, size_t bytes);
+// Data exchanges on one of the mesh's comms, after the device has caught up where the carrier wants that.
+// A failure there is another rank's.
+at_status op_all_gather(at_ops *o, at_comm *c, const void *send, void *recv, size_t bytes);
+at_status op_exchange(at_ops *o, at_comm *c, const at_comm_part *send, const at_comm_part *recv);
+at_status op_sum(at_ops *o, at_comm *c, float *inout, size_t count);
+// Tokens of each rank in its sequence, as at_split_tokens has made it.
+void op_split_counts(const at_ops *o, int64_t *counts);
+// The slot, with its work counted.
+at_status op_attention_slot(const op_pass *p, at_attention_args *a);
+// The same for this rank's tokens of a sequence that is split.
+at_status op_attention_split(const op_pass *p, at_attention_args *a);
 // The layer of x and w is worth fp8, and these ops may.
 bool op_may_fp8(const at_ops *o, const at_view *x, const at_wview *w);
 // The weight is wide enough to be kept in 8 bits, and these ops may.

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // ops_rank.c - several ranks on one picture: tokens shared out and gathered, failures voted.
 // Idea: rank r of n holds a run of tokens; the first total % n ranks hold one more. Between the
-// first split and the next gather attention exchanges heads for tokens (ops_attention.c). Owns: see
-// ops.h.
+// first split and the next gather attention exchanges heads for tokens (ops_attention.c). Every rank knows every
+// other's share without asking, so that a forward is a fixed sequence of work and exchanges, which a device can
+// record. Owns: see ops.h.
 #include "ops/ops_private.h"
 
 #include <stdio.h>
@@ -18,89 +19,148 @@ void op_share(int64_t total, int rank, int size, int64_t *first, int64_t *length
     *length = base + (rank < rest);
 }
 
-at_status op_all_gather(at_ops *o, const void *send, void *recv, size_t bytes)
+// What the carrier reads must be there: one that works on the device's stream waits in it.
+static at_status ready(at_ops *o, const at_comm *c)
 {
-    at_status st = o->dev->ops->synchronize(o->dev);
+    return c->on_device ? AT_OK : o->dev->ops->synchronize(o->dev);
+}
 
-    if (st != AT_OK) return st;
-    st = o->comm->ops->all_gather(o->comm, send, recv, bytes);
+static at_status heard(at_ops *o, at_status st)
+{
     if (st != AT_OK) o->told = true;
     return st;
 }
 
-at_status op_all_to_all(at_ops *o, const void *send, void *recv, size_t bytes)
+at_status op_all_gather(at_ops *o, at_comm *c, const void *send, void *recv, size_t bytes)
 {
-    at_status st = o->dev->ops->synchronize(o->dev);
-
-    if (st != AT_OK) return st;
-    st = o->comm->ops->all_to_all(o->comm, send, recv, bytes);
-    if (st != AT_OK) o->told = true;
-    return st;
+    at_status st = ready(o, c);
+    return st == AT_OK ? heard(o, c->ops->all_gather(c, send, recv, bytes)) : st;
 }
 
-at_tensor *at_split_tokens(at_ops *o, const at_tensor *x)
+at_status op_exchange(at_ops *o, at_comm *c, const at_comm_part *send, const at_comm_part *recv)
+{
+    at_status st = ready(o, c);
+    return st == AT_OK ? heard(o, c->ops->exchange(c, send, recv)) : st;
+}
+
+at_status op_sum(at_ops *o, at_comm *c, float *inout, size_t count)
+{
+    at_status st = ready(o, c);
+    return st == AT_OK ? heard(o, c->ops->all_reduce_sum(c, inout, count)) : st;
+}
+
+int at_ops_token_ranks(const at_ops *o)
+{
+    return o->mesh.tokens->size;
+}
+
+const at_mesh *at_ops_mesh(const at_ops *o)
+{
+    return &o->mesh;
+}
+
+void op_split_counts(const at_ops *o, int64_t *counts)
+{
+    int n = o->mesh.tokens->size;
+
+    for (int i = 0; i < n; i++) {
+        int64_t first, length;
+
+        counts[i] = 0;
+        for (int k = 0; k < o->split.n; k++) {
+            op_share(o->split.total[k], i, n, &first, &length);
+            counts[i] += length;
+        }
+    }
+}
+
+static at_tensor *share(at_ops *o, const char *door, const at_tensor *x, bool sequence)
 {
     at_status st = AT_OK;
+    at_comm *c = o->mesh.tokens;
     int64_t first, length;
     at_tensor *out = NULL;
     char text[128];
     op_pass p;
 
-    o->tokens_split = o->comm->size > 1;
-    if (!op_enter(&p, o, "split_tokens", &o->stats.seconds_other)) return NULL;
+    if (!op_enter(&p, o, door, &o->stats.seconds_other)) return NULL;
     AT_TRY(op_takes(&p, "x", x));
     if (x->rank < 2) {
         AT_TRY(at_fail(AT_EINVAL, "x %s has no token dimension",
                        at_shape_text(x->dtype, x->rank, x->shape, text)));
     }
-    if (o->comm->size == 1) {
+    if (c->size == 1) {
         out = (at_tensor *)(uintptr_t)x;
         goto out;
     }
-    op_share(x->shape[1], o->comm->rank, o->comm->size, &first, &length);
+    if (c->size > OPS_MAX_RANKS)
+        AT_TRY(at_fail(AT_EUNSUPPORTED, "%d ranks; %d are the most", c->size, OPS_MAX_RANKS));
+    if (sequence && !o->split.open) o->split.n = 0;
+    if (sequence && o->split.n == OPS_MAX_RUNS)
+        AT_TRY(at_fail(AT_EINTERNAL, "more than %d runs of tokens in one sequence", OPS_MAX_RUNS));
+    if (sequence) {
+        o->split.open = true;
+        o->split.total[o->split.n++] = x->shape[1];
+    }
+    op_share(x->shape[1], c->rank, c->size, &first, &length);
     AT_TRY(at_tensor_narrow(x, 1, first, length, &out));
     AT_TRY(op_own(o, out));
 out:
     return op_leave(&p, st, out);
 }
 
-// Every rank's tokens, padded to the largest share, then put together without the padding.
-static at_status gather(const op_pass *p, const at_tensor *x, int64_t total, at_tensor **out)
+at_tensor *at_split_tokens(at_ops *o, const at_tensor *x)
+{
+    return share(o, "split_tokens", x, true);
+}
+
+at_tensor *at_share_tokens(at_ops *o, const at_tensor *x)
+{
+    return share(o, "share_tokens", x, false);
+}
+
+// Every rank's share to every rank: of one picture straight to its place, of several through blocks.
+static at_status gather(const op_pass *p, const at_tensor *x, int64_t total, at_tensor *out)
 {
     at_ops *o = p->o;
-    at_comm *c = o->comm;
+    at_comm *c = o->mesh.tokens;
     at_status st = AT_OK;
-    int64_t shape[AT_MAX_RANK], block[AT_MAX_RANK + 1], most = (total + c->size - 1) / c->size;
-    at_tensor *send, *recv;
+    at_comm_part send[OPS_MAX_RANKS], recv[OPS_MAX_RANKS];
+    at_tensor *mine = (at_tensor *)(uintptr_t)x, *all = out;
+    size_t row = at_tensor_bytes(out) / (size_t)total; // of one token of all pictures
     at_view from, to;
 
-    AT_TRY(op_has(p, o->be->copy && o->be->fill));
-    memcpy(shape, x->shape, sizeof shape);
-    shape[1] = most;
-    block[0] = c->size;
-    memcpy(block + 1, shape, sizeof shape);
-    if (x->rank == AT_MAX_RANK) AT_TRY(at_fail(AT_EINVAL, "x of rank %d", x->rank));
-    AT_TRY(op_make(o, x->dtype, x->rank, shape, &send));
-    AT_TRY(op_make(o, x->dtype, x->rank + 1, block, &recv));
-    from = at_tensor_as_view(x);
-    to = at_tensor_as_view(send);
-    AT_TRY(o->be->fill(o->dev->stream, &to, 0));
-    to = op_part(to, 1, 0, x->shape[1]);
-    AT_TRY(o->be->copy(o->dev->stream, &from, &to));
-    AT_TRY(o->dev->ops->synchronize(o->dev));
-    AT_TRY(
-        c->ops->all_gather(c, at_tensor_data(send), at_tensor_data(recv), at_tensor_bytes(send)));
-    to = at_tensor_as_view(*out);
+    AT_TRY(op_has(p, o->be->copy != NULL));
+    if (!at_tensor_contiguous(x)) {
+        AT_TRY(op_make(o, x->dtype, x->rank, x->shape, &mine));
+        from = at_tensor_as_view(x);
+        to = at_tensor_as_view(mine);
+        if (at_view_count(&from)) AT_TRY(o->be->copy(o->dev->stream, &from, &to));
+    }
+    if (x->shape[0] != 1) AT_TRY(op_make(o, x->dtype, out->rank, out->shape, &all));
     for (int i = 0; i < c->size; i++) {
         int64_t first, length;
-        at_view whole = to;
 
         op_share(total, i, c->size, &first, &length);
-        from = at_tensor_as_view(send);
-        from.data = (char *)at_tensor_data(recv) + (size_t)i * at_tensor_bytes(send);
-        from = op_part(from, 1, 0, length);
-        whole = op_part(whole, 1, first, length);
-        AT_TRY(o->be->copy(o->dev->stream, &from, &whole));
+        send[i] = (at_comm_part){at_tensor_data(mine), at_tensor_bytes(mine)};
+        recv[i] =
+            (at_comm_part){(char *)at_tensor_data(all) + (size_t)first * row, (size_t)length * row};
+    }
+    AT_TRY(op_exchange(o, c, send, recv));
+    for (int i = 0; i < c->size && all != out; i++) {
+        int64_t first, length;
+
+        op_share(total, i, c->size, &first, &length);
+        if (!length) continue;
+        to = op_part(at_tensor_as_view(out), 1, first, length);
+        from = to; // a block is as dense as a share
+        from.data = recv[i].data;
+        int64_t dense = 1;
+        for (int k = from.rank - 1; k >= 0; k--) {
+            from.stride[k] = dense;
+            dense *= from.shape[k];
+        }
+        AT_TRY(o->be->copy(o->dev->stream, &from, &to));
     }
 out:
     return st;
@@ -109,21 +169,22 @@ out:
 at_tensor *at_gather_tokens(at_ops *o, const at_tensor *x, int64_t total)
 {
     at_status st = AT_OK;
+    at_comm *c = o->mesh.tokens;
     at_tensor *out = NULL;
     int64_t shape[AT_MAX_RANK], first, length;
     char text[128];
     op_pass p;
 
-    o->tokens_split = false;
+    o->split.open = false;
     if (!op_enter(&p, o, "gather_tokens", &o->stats.seconds_other)) return NULL;
     AT_TRY(op_takes(&p, "x", x));
-    op_share(total, o->comm->rank, o->comm->size, &first, &length);
+    op_share(total, c->rank, c->size, &first, &length);
     if (x->rank < 2 || total < 0 || x->shape[1] != length) {
         AT_TRY(at_fail(AT_EINVAL, "x %s is not rank %d's share (%lld) of %lld tokens",
-                       at_shape_text(x->dtype, x->rank, x->shape, text), o->comm->rank,
-                       (long long)length, (long long)total));
+                       at_shape_text(x->dtype, x->rank, x->shape, text), c->rank, (long long)length,
+                       (long long)total));
     }
-    if (o->comm->size == 1) {
+    if (c->size == 1) {
         out = (at_tensor *)(uintptr_t)x;
         goto out;
     }
@@ -131,7 +192,7 @@ at_tensor *at_gather_tokens(at_ops *o, const at_tensor *x, int64_t total)
     shape[1] = total;
     AT_TRY(op_make(o, x->dtype, x->rank, shape, &out));
     at_scope_begin(o);
-    if (at_tensor_count(out) > 0) st = gather(&p, x, total, &out);
+    if (at_tensor_count(out) > 0) st = gather(&p, x, total, out);
     at_scope_end(o, NULL);
 out:
     return op_leave(&p, st, out);
@@ -170,7 +231,7 @@ static void learn_reason(at_ops *o, at_status result)
     snprintf(mine.text, sizeof mine.text, "%s", o->error);
     if (!own && o->st == AT_OK) take_reason(o, result, 0, NULL);
     if (c->ops->vote(c, deaf, &anybody_deaf) == AT_OK && !anybody_deaf && !deaf &&
-        c->ops->all_gather(c, &mine, all, sizeof mine) == AT_OK) {
+        c->ops->tell(c, &mine, all, sizeof mine) == AT_OK) {
         for (int i = 0; i < c->size && !own; i++) {
             if (all[i].code != (int)result || all[i].told) continue;
             take_reason(o, result, i, all[i].text);

@@ -14,6 +14,18 @@ static at_status self_copy(at_comm *c, const void *send, void *recv, size_t byte
     return AT_OK;
 }
 
+static at_status self_exchange(at_comm *c, const at_comm_part *send, const at_comm_part *recv)
+{
+    return self_copy(c, send->data, recv->data, send->bytes);
+}
+
+static at_status self_split(at_comm *c, int colour, at_comm **out)
+{
+    (void)colour;
+    *out = c;
+    return AT_OK;
+}
+
 static at_status self_sum(at_comm *c, float *inout, size_t count)
 {
     (void)c;
@@ -43,6 +55,9 @@ static void self_free(at_comm *c)
 static const at_comm_ops self_ops = {
     .all_gather = self_copy,
     .all_to_all = self_copy,
+    .exchange = self_exchange,
+    .tell = self_copy,
+    .split = self_split,
     .all_reduce_sum = self_sum,
     .vote = self_vote,
     .abort = self_abort,

@@ -1,9 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 // comm.h - what the ranks of one picture say to each other.
-// Idea: one vtable, several carriers (threads in plain memory now; GPU peer copies and NCCL behind
-// the same slots). A rank is one thread with its own at_ops; all ranks call the same sequence.
-// Buffers do not overlap, and stay readable until the call returns. Sums run in rank order: same
-// bits everywhere. Owns: the creator frees the comm after its ranks have ended.
+// Idea: one vtable, several carriers (threads in plain memory; GPU peer copies and NCCL behind the same
+// slots). A rank is one thread with its own at_ops; all ranks call the same sequence.
+// Two planes. Data: all_gather, all_to_all, exchange, all_reduce_sum. On a carrier with `on_device` they
+// take device addresses and are queued on the stream of this rank's device: the call returns at once; behind
+// it in the stream the sent buffers may be changed and the received ones hold their bytes; nothing of it
+// waits for the host, so it can be recorded (every size is known on the host and the same in each replay).
+// On other carriers they take host memory and are done when they return. Control: vote, tell, split, abort
+// take host memory on every carrier and are done when they return; they are never recorded.
+// Buffers of one call do not overlap, unless a part goes from its place in send to the same place in recv.
+// Sums run in rank order: same bits everywhere.
+// Owns: the creator frees each comm after its ranks have ended; parts of a comm go before the whole.
 #ifndef AT_PAR_COMM_H
 #define AT_PAR_COMM_H
 
@@ -14,18 +21,32 @@
 
 typedef struct at_comm at_comm;
 
+typedef struct at_comm_part {
+    void *data;
+    size_t bytes; // 0: nothing goes
+} at_comm_part;
+
 typedef struct at_comm_ops {
     // Every rank gives `bytes`; each gets all of them in rank order (recv holds size * bytes).
     at_status (*all_gather)(at_comm *c, const void *send, void *recv, size_t bytes);
     // Block i of send goes to rank i; block j of recv comes from rank j; every block has `bytes`.
     at_status (*all_to_all)(at_comm *c, const void *send, void *recv, size_t bytes);
+    // The uneven one: send[i] goes to rank i, recv[j] comes from rank j (size of them each, its own
+    // among them). What i sends to j has the bytes that j expects of i. Halos, rings, shares.
+    at_status (*exchange)(at_comm *c, const at_comm_part *send, const at_comm_part *recv);
     at_status (*all_reduce_sum)(at_comm *c, float *inout, size_t count);
     // The largest code any rank brings: errors and cancel are voted, no rank leaves a loop alone.
-    // Never fails on a healthy carrier, also after an abort, which it ends.
+    // Never fails on a healthy carrier, also after an abort, which it ends (for the whole family: vote on
+    // the comm that was not split off).
     at_status (*vote)(at_comm *c, int mine, int *result);
+    // all_gather of a few host bytes (words of a failure, sizes before a loop).
+    at_status (*tell)(at_comm *c, const void *send, void *recv, size_t bytes);
+    // A comm of the ranks that bring the same colour, in their order here; all ranks call it. It shares the
+    // fate of this one: an abort of either stops the exchanges of the whole family. Never voted on.
+    at_status (*split)(at_comm *c, int colour, at_comm **out);
     // This rank takes part in no more exchanges before the next vote: exchanges that wait for it,
     // and all later ones, return `code` on every rank. A failing rank calls it, so that none waits
-    // for ever.
+    // for ever. (On a device: the work already queued ends, with any bytes; the vote comes after that.)
     void (*abort)(at_comm *c, int code);
     void (*free)(at_comm *c);
 } at_comm_ops;
@@ -33,6 +54,7 @@ typedef struct at_comm_ops {
 struct at_comm {
     const at_comm_ops *ops;
     int rank, size;
+    bool on_device;
 };
 
 // The comm of a single rank: copies and identities; needs no free. Always succeeds.

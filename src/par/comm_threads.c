@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // comm_threads.c - ranks that are threads of this process and read each other's plain memory.
 // Idea: every exchange is "publish my pointers, meet, copy what is mine, meet again". A rank that
-// fails breaks the meeting for everybody (abort); the vote is a meeting of its own that always
-// completes and mends the other one. Owns: the group is shared by its comms and goes with the last
-// of them.
+// fails breaks the meetings of the whole family (abort); the vote is a meeting of its own that always
+// completes and mends the others. Owns: a group is shared by its comms and goes with the last of them;
+// the family likewise with the last of its groups.
 #include "par/comm.h"
 
 #include <pthread.h>
@@ -20,22 +20,34 @@ typedef struct meeting {
     unsigned round;
 } meeting;
 
-typedef struct group {
-    atomic_int refs;
-    int size;
+// What a comm and everything split off it share.
+typedef struct family {
+    atomic_int refs; // groups
+    int size;        // ranks of the first group, which alone votes
     pthread_mutex_t lock;
     pthread_cond_t moved;
-    meeting exchange, ballot;
+    meeting ballot;
     int broken; // code of the rank that gave up; 0: none
     int broken_by;
     int highest, result; // of the running ballot, of the last one
+    unsigned mended;     // broken meetings were swept away so often
+} family;
+
+typedef struct group {
+    atomic_int refs; // comms
+    family *f;
+    int size;
+    meeting exchange;
+    unsigned mended; // as far as this group has heard
     const void *send[MAX_RANKS];
+    const at_comm_part *parts[MAX_RANKS];
     float *sums[MAX_RANKS];
 } group;
 
 typedef struct threads_comm {
     at_comm base;
     group *g;
+    int first_rank; // in the comm that votes, for words about who gave up
 } threads_comm;
 
 static group *group_of(at_comm *c)
@@ -43,33 +55,57 @@ static group *group_of(at_comm *c)
     return ((threads_comm *)c)->g;
 }
 
-static at_status broken(const group *g)
+static at_status broken(const family *f)
 {
-    return at_fail((at_status)g->broken, "rank %d gave up: %s", g->broken_by,
-                   at_status_facts((at_status)g->broken)->name);
+    return at_fail((at_status)f->broken, "rank %d gave up: %s", f->broken_by,
+                   at_status_facts((at_status)f->broken)->name);
 }
 
-// Wait for all ranks. Fails, without waiting on, once any rank has aborted.
+// The group's ranks are all here: they go on. Locked.
+static bool complete(group *g)
+{
+    if (++g->exchange.arrived < g->size) return false;
+    g->exchange.arrived = 0;
+    g->exchange.round++;
+    pthread_cond_broadcast(&g->f->moved);
+    return true;
+}
+
+// Wait for all ranks. Fails, without waiting on, once any rank of the family has aborted.
 static at_status meet(group *g)
 {
+    family *f = g->f;
     at_status st = AT_OK;
-    unsigned round;
 
-    pthread_mutex_lock(&g->lock);
-    round = g->exchange.round;
-    if (g->broken) {
-        st = broken(g);
-    } else if (++g->exchange.arrived == g->size) {
+    pthread_mutex_lock(&f->lock);
+    if (g->mended != f->mended) { // who waited here when all was broken is not waiting any more
+        g->mended = f->mended;
         g->exchange.arrived = 0;
-        g->exchange.round++;
-        pthread_cond_broadcast(&g->moved);
-    } else {
-        while (g->exchange.round == round && !g->broken)
-            pthread_cond_wait(&g->moved, &g->lock);
-        if (g->exchange.round == round) st = broken(g);
     }
-    pthread_mutex_unlock(&g->lock);
+    unsigned round = g->exchange.round;
+    if (f->broken) {
+        st = broken(f);
+    } else if (!complete(g)) {
+        while (g->exchange.round == round && !f->broken)
+            pthread_cond_wait(&f->moved, &f->lock);
+        if (g->exchange.round == round) st = broken(f);
+    }
+    pthread_mutex_unlock(&f->lock);
     return st;
+}
+
+// The end of what began with a meeting: everybody comes, whatever breaks elsewhere, and before that
+// nobody's memory may go.
+static void part(group *g)
+{
+    family *f = g->f;
+
+    pthread_mutex_lock(&f->lock);
+    unsigned round = g->exchange.round;
+    if (!complete(g))
+        while (g->exchange.round == round)
+            pthread_cond_wait(&f->moved, &f->lock);
+    pthread_mutex_unlock(&f->lock);
 }
 
 static at_status threads_all_gather(at_comm *c, const void *send, void *recv, size_t bytes)
@@ -84,7 +120,7 @@ static at_status threads_all_gather(at_comm *c, const void *send, void *recv, si
 
         if (bytes && to != g->send[i]) memcpy(to, g->send[i], bytes);
     }
-    AT_TRY(meet(g));
+    part(g);
 out:
     return st;
 }
@@ -100,7 +136,28 @@ static at_status threads_all_to_all(at_comm *c, const void *send, void *recv, si
         memcpy((char *)recv + (size_t)i * bytes, (const char *)g->send[i] + (size_t)c->rank * bytes,
                bytes);
     }
+    part(g);
+out:
+    return st;
+}
+
+static at_status threads_exchange(at_comm *c, const at_comm_part *send, const at_comm_part *recv)
+{
+    group *g = group_of(c);
+    at_status st = AT_OK;
+
+    g->parts[c->rank] = send;
     AT_TRY(meet(g));
+    for (int i = 0; i < c->size; i++) {
+        const at_comm_part *from = &g->parts[i][c->rank], *to = &recv[i];
+
+        if (from->bytes != to->bytes)
+            st = at_fail(AT_EINTERNAL, "rank %d sends %zu bytes where rank %d expects %zu", i,
+                         from->bytes, c->rank, to->bytes);
+        else if (to->bytes && to->data != from->data)
+            memcpy(to->data, from->data, to->bytes);
+    }
+    part(g);
 out:
     return st;
 }
@@ -125,7 +182,7 @@ static at_status threads_all_reduce_sum(at_comm *c, float *inout, size_t count)
         for (int k = 0; k < c->size; k++)
             g->sums[k][i] = sum;
     }
-    AT_TRY(meet(g));
+    part(g);
 out:
     return st;
 }
@@ -133,98 +190,172 @@ out:
 static at_status threads_vote(at_comm *c, int mine, int *result)
 {
     group *g = group_of(c);
+    family *f = g->f;
     unsigned round;
 
-    pthread_mutex_lock(&g->lock);
-    round = g->ballot.round;
-    if (g->ballot.arrived == 0 || mine > g->highest) g->highest = mine;
-    if (++g->ballot.arrived == g->size) {
+    if (g->size != f->size)
+        return at_fail(AT_EINTERNAL, "a vote on a part of %d of %d ranks", g->size, f->size);
+    pthread_mutex_lock(&f->lock);
+    round = f->ballot.round;
+    if (f->ballot.arrived == 0 || mine > f->highest) f->highest = mine;
+    if (++f->ballot.arrived == f->size) {
         // Everybody is here, so nobody is in an exchange: start afresh.
-        g->ballot.arrived = 0;
-        g->ballot.round++;
-        g->result = g->highest;
-        g->exchange.arrived = 0;
-        g->broken = 0;
-        pthread_cond_broadcast(&g->moved);
+        f->ballot.arrived = 0;
+        f->ballot.round++;
+        f->result = f->highest;
+        f->mended++;
+        f->broken = 0;
+        pthread_cond_broadcast(&f->moved);
     } else {
-        while (g->ballot.round == round)
-            pthread_cond_wait(&g->moved, &g->lock);
+        while (f->ballot.round == round)
+            pthread_cond_wait(&f->moved, &f->lock);
     }
     // The next ballot cannot end before this rank takes part in it.
-    *result = g->result;
-    pthread_mutex_unlock(&g->lock);
+    *result = f->result;
+    pthread_mutex_unlock(&f->lock);
     return AT_OK;
 }
 
 static void threads_abort(at_comm *c, int code)
 {
-    group *g = group_of(c);
+    family *f = group_of(c)->f;
 
-    pthread_mutex_lock(&g->lock);
-    if (!g->broken) {
-        g->broken = code ? code : AT_EINTERNAL;
-        g->broken_by = c->rank;
-        pthread_cond_broadcast(&g->moved);
+    pthread_mutex_lock(&f->lock);
+    if (!f->broken) {
+        f->broken = code ? code : AT_EINTERNAL;
+        f->broken_by = ((threads_comm *)c)->first_rank;
+        pthread_cond_broadcast(&f->moved);
     }
-    pthread_mutex_unlock(&g->lock);
+    pthread_mutex_unlock(&f->lock);
+}
+
+static void family_release(family *f)
+{
+    if (!f || atomic_fetch_sub(&f->refs, 1) != 1) return;
+    pthread_cond_destroy(&f->moved);
+    pthread_mutex_destroy(&f->lock);
+    at_free(f);
+}
+
+static void group_release(group *g)
+{
+    if (!g || atomic_fetch_sub(&g->refs, 1) != 1) return;
+    family_release(g->f);
+    at_free(g);
 }
 
 static void threads_free(at_comm *c)
 {
-    group *g = group_of(c);
-
+    group_release(group_of(c));
     at_free(c);
-    if (!g || atomic_fetch_sub(&g->refs, 1) != 1) return;
-    pthread_cond_destroy(&g->moved);
-    pthread_mutex_destroy(&g->lock);
-    at_free(g);
 }
+
+static at_status threads_split(at_comm *c, int colour, at_comm **out);
 
 static const at_comm_ops threads_ops = {
     .all_gather = threads_all_gather,
     .all_to_all = threads_all_to_all,
+    .exchange = threads_exchange,
     .all_reduce_sum = threads_all_reduce_sum,
     .vote = threads_vote,
+    .tell = threads_all_gather,
+    .split = threads_split,
     .abort = threads_abort,
     .free = threads_free,
 };
 
+// --- making --------------------------------------------------------------------------------------
+// A group of the family with one reference, the caller's; NULL: no memory.
+static group *group_new(family *f, int size)
+{
+    group *g = at_calloc(1, sizeof *g);
+
+    if (!g) return NULL;
+    atomic_init(&g->refs, 1);
+    atomic_fetch_add(&f->refs, 1);
+    g->f = f;
+    g->size = size;
+    g->mended = f->mended;
+    return g;
+}
+
+static at_comm *comm_new(group *g, int rank, int first_rank)
+{
+    threads_comm *c = at_calloc(1, sizeof *c);
+
+    if (!c) return NULL;
+    c->base = (at_comm){.ops = &threads_ops, .rank = rank, .size = g->size};
+    c->g = g;
+    c->first_rank = first_rank;
+    atomic_fetch_add(&g->refs, 1);
+    return &c->base;
+}
+
+// The lowest rank of a colour makes the group and hands its address to the others, who hold it by a
+// reference of their own before it lets go of its first one.
+static at_status threads_split(at_comm *c, int colour, at_comm **out)
+{
+    at_status st = AT_OK;
+    int colours[MAX_RANKS], leader = -1, size = 0, rank = 0;
+    group *mine = NULL, *groups[MAX_RANKS] = {NULL};
+
+    *out = NULL;
+    AT_TRY(threads_all_gather(c, &colour, colours, sizeof colour));
+    for (int i = 0; i < c->size; i++) {
+        if (colours[i] != colour) continue;
+        if (leader < 0) leader = i;
+        if (i < c->rank) rank++;
+        size++;
+    }
+    if (leader == c->rank) mine = group_new(group_of(c)->f, size);
+    AT_TRY(threads_all_gather(c, &mine, groups, sizeof mine));
+    if (groups[leader]) *out = comm_new(groups[leader], rank, ((threads_comm *)c)->first_rank);
+    part(group_of(c));
+    if (!*out) AT_TRY(at_fail(AT_ENOMEM, "comm: no memory for a part of %d ranks", size));
+out:
+    group_release(mine);
+    if (st != AT_OK) {
+        at_comm_free(*out);
+        *out = NULL;
+    }
+    return st;
+}
+
+static family *family_new(int size)
+{
+    family *f = at_calloc(1, sizeof *f);
+
+    if (!f) return NULL;
+    f->size = size;
+    pthread_mutex_init(&f->lock, NULL);
+    pthread_cond_init(&f->moved, NULL);
+    atomic_init(&f->refs, 1);
+    return f;
+}
+
 at_status at_comm_threads(int size, at_comm **out)
 {
     at_status st = AT_OK;
+    family *f = NULL;
     group *g = NULL;
 
     for (int i = 0; i < size && size <= MAX_RANKS; i++)
         out[i] = NULL;
-    if (size < 1 || size > MAX_RANKS) {
+    if (size < 1 || size > MAX_RANKS)
         return at_fail(AT_EINVAL, "comm: %d ranks; 1 to %d are possible", size, MAX_RANKS);
-    }
-    g = at_calloc(1, sizeof *g);
-    if (!g) return at_fail(AT_ENOMEM, "comm: no memory for %d ranks", size);
-    g->size = size;
-    pthread_mutex_init(&g->lock, NULL);
-    pthread_cond_init(&g->moved, NULL);
-    atomic_init(&g->refs, 1); // ours, while the comms are made
+    f = family_new(size);
+    g = f ? group_new(f, size) : NULL;
+    if (!g) AT_TRY(at_fail(AT_ENOMEM, "comm: no memory for %d ranks", size));
     for (int i = 0; i < size; i++) {
-        threads_comm *c = at_calloc(1, sizeof *c);
-
-        if (!c) AT_TRY(at_fail(AT_ENOMEM, "comm: no memory for %d ranks", size));
-        c->base = (at_comm){.ops = &threads_ops, .rank = i, .size = size};
-        c->g = g;
-        atomic_fetch_add(&g->refs, 1);
-        out[i] = &c->base;
+        out[i] = comm_new(g, i, i);
+        if (!out[i]) AT_TRY(at_fail(AT_ENOMEM, "comm: no memory for %d ranks", size));
     }
 out:
-    if (st != AT_OK) {
-        for (int i = 0; i < size; i++) {
-            at_comm_free(out[i]);
-            out[i] = NULL;
-        }
+    for (int i = 0; i < size && st != AT_OK; i++) {
+        at_comm_free(out[i]);
+        out[i] = NULL;
     }
-    if (atomic_fetch_sub(&g->refs, 1) == 1) {
-        pthread_cond_destroy(&g->moved);
-        pthread_mutex_destroy(&g->lock);
-        at_free(g);
-    }
+    group_release(g);
+    family_release(f);
     return st;
 }

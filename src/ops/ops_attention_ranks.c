@@ -1,0 +1,254 @@
+// SPDX-License-Identifier: Apache-2.0
+// ops_attention_ranks.c - attention over tokens that are split over ranks.
+// Idea: each rank holds some tokens of all heads. Along the Ulysses axis one exchange turns that into all
+// tokens of some heads (DeepSpeed-Ulysses, arXiv:2309.14509), attention runs there, and a second one turns
+// the result back. Along the ring axis keys and values of the other runs of tokens are brought together.
+// Blocks travel in their true sizes, q, k and v in one, token by token: what arrives lies behind each other
+// and is read in place by its strides.
+// Easy to get wrong: neither tokens nor heads need divide; a rank may have none of either and still takes
+// part in every exchange. A block for oneself is packed where it would arrive.
+// Owns: see ops.h. Buffers of the exchanges die with the door.
+#include "ops/ops_private.h"
+
+#include <string.h>
+
+enum { PARTS = 3 }; // q, k, v
+
+// The facts of one exchange.
+typedef struct exchange {
+    const op_pass *p;
+    at_comm *heads, *ring;
+    int64_t b, h, d;
+    int64_t counts[OPS_MAX_RANKS]; // tokens of each rank; ring after ring
+    const int64_t *mine;           // those of my Ulysses group
+    int64_t all;                   // their sum
+    int64_t first_head, own_heads;
+} exchange;
+
+static at_status copy_view(const op_pass *p, at_view from, at_view to)
+{
+    if (at_view_count(&from) == 0) return AT_OK;
+    return p->o->be->copy(p->o->dev->stream, &from, &to);
+}
+
+static char *byte_at(const at_tensor *buffer, int64_t element)
+{
+    return (char *)at_tensor_data(buffer) + (size_t)element * at_dtype_size(buffer->dtype);
+}
+
+static at_status measure(exchange *x, const op_pass *p, const at_attention_args *a)
+{
+    at_ops *o = p->o;
+    int rank = o->mesh.tokens->rank;
+    int64_t here;
+
+    *x = (exchange){.p = p,
+                    .heads = o->mesh.axis[AT_AXIS_ULYSSES],
+                    .ring = o->mesh.axis[AT_AXIS_RING],
+                    .b = a->q.shape[0],
+                    .h = a->q.shape[2],
+                    .d = a->q.shape[3]};
+    if (a->causal || a->bias.data)
+        return at_fail(AT_EUNSUPPORTED, "split tokens with a mask: gather them first");
+    op_split_counts(o, x->counts);
+    here = x->counts[rank];
+    if (a->q.shape[1] != here || a->k.shape[1] != here)
+        return at_fail(AT_EINTERNAL,
+                       "q has %lld and k %lld tokens, and rank %d's sequence has %lld",
+                       (long long)a->q.shape[1], (long long)a->k.shape[1], rank, (long long)here);
+    x->mine = x->counts + x->ring->rank * x->heads->size;
+    for (int i = 0; i < x->heads->size; i++)
+        x->all += x->mine[i];
+    op_share(x->h, x->heads->rank, x->heads->size, &x->first_head, &x->own_heads);
+    return AT_OK;
+}
+
+// --- Ulysses -----------------------------------------------------------------------------------
+// Elements of one token of all pictures with `heads` heads of `parts` tensors.
+static int64_t token(const exchange *x, int64_t heads, int parts)
+{
+    return x->b * parts * heads * x->d;
+}
+
+// Tokens of some heads as they travel: [t][b][parts][heads][d], seen as part `part`, [b, t, heads, d].
+static at_view travelling(const exchange *x, void *data, at_dtype dtype, int64_t t, int64_t heads,
+                          int part, int parts)
+{
+    int64_t row = parts * heads * x->d;
+
+    return (at_view){.data = (char *)data + (size_t)(part * heads * x->d) * at_dtype_size(dtype),
+                     .dtype = dtype,
+                     .rank = 4,
+                     .shape = {x->b, t, heads, x->d},
+                     .stride = {row, x->b * row, x->d, 1}};
+}
+
+// q, k and v lie in one tensor, evenly apart: they can be copied as one.
+static bool evenly_apart(const at_view *v)
+{
+    int64_t step = (char *)v[1].data - (char *)v[0].data;
+
+    return step > 0 && (char *)v[2].data - (char *)v[1].data == step &&
+           step % (int64_t)at_dtype_size(v->dtype) == 0 &&
+           memcmp(v[0].stride, v[1].stride, sizeof *v->stride * 4) == 0 &&
+           memcmp(v[1].stride, v[2].stride, sizeof *v->stride * 4) == 0;
+}
+
+// Heads [first, first + n) of v[0 .. parts) into a block.
+static at_status pack(const exchange *x, const at_view *v, int parts, int64_t first, int64_t n,
+                      void *block)
+{
+    at_status st = AT_OK;
+    int64_t t = v->shape[1];
+
+    if (parts == PARTS && evenly_apart(v)) {
+        at_view from = op_part(v[0], 2, first, n), to;
+        int64_t step = ((char *)v[1].data - (char *)v[0].data) / (int64_t)at_dtype_size(v->dtype);
+
+        to = travelling(x, block, v->dtype, t, n, 0, parts);
+        from.rank = to.rank = 5;
+        from.shape[4] = to.shape[4] = x->d;
+        from.stride[4] = to.stride[4] = 1;
+        from.shape[3] = to.shape[3] = n;
+        from.stride[3] = v->stride[2];
+        to.stride[3] = x->d;
+        from.shape[2] = to.shape[2] = parts;
+        from.stride[2] = step;
+        to.stride[2] = n * x->d;
+        return copy_view(x->p, from, to);
+    }
+    for (int i = 0; i < parts; i++)
+        AT_TRY(copy_view(x->p, op_part(v[i], 2, first, n),
+                         travelling(x, block, v->dtype, t, n, i, parts)));
+out:
+    return st;
+}
+
+// This rank's tokens of all heads -> its group's tokens, in rank order, of this rank's heads.
+static at_status heads_in(const exchange *x, const at_view *v, int parts, at_view *out)
+{
+    at_status st = AT_OK;
+    int n = x->heads->size, me = x->heads->rank;
+    at_comm_part send[OPS_MAX_RANKS], recv[OPS_MAX_RANKS];
+    size_t size = at_dtype_size(v->dtype);
+    int64_t here = x->mine[me], row = token(x, x->own_heads, parts), at = 0;
+    at_tensor *packed, *arrived;
+
+    AT_TRY(op_make(x->p->o, v->dtype, 1, (int64_t[]){here * token(x, x->h, parts)}, &packed));
+    AT_TRY(op_make(x->p->o, v->dtype, 1, (int64_t[]){x->all * row}, &arrived));
+    for (int i = 0; i < n; i++) {
+        recv[i] = (at_comm_part){byte_at(arrived, at * row), (size_t)(x->mine[i] * row) * size};
+        at += x->mine[i];
+    }
+    for (int i = 0; i < n; i++) {
+        int64_t first, heads;
+
+        op_share(x->h, i, n, &first, &heads);
+        send[i] = (at_comm_part){byte_at(packed, here * token(x, first, parts)),
+                                 (size_t)(here * token(x, heads, parts)) * size};
+        if (i == me) send[i] = recv[i];
+        AT_TRY(pack(x, v, parts, first, heads, send[i].data));
+    }
+    AT_TRY(op_exchange(x->p->o, x->heads, send, recv));
+    for (int i = 0; i < parts; i++)
+        out[i] = travelling(x, at_tensor_data(arrived), v->dtype, x->all, x->own_heads, i, parts);
+out:
+    return st;
+}
+
+// A result over the group's tokens of this rank's heads, as travelling() has it with one part -> this rank's
+// tokens of all heads, written to `out`.
+static at_status heads_out(const exchange *x, const at_tensor *done, at_view out)
+{
+    at_status st = AT_OK;
+    int n = x->heads->size, me = x->heads->rank;
+    at_comm_part send[OPS_MAX_RANKS], recv[OPS_MAX_RANKS];
+    size_t size = at_dtype_size(done->dtype);
+    int64_t here = x->mine[me], row = token(x, x->own_heads, 1), at = 0;
+    at_tensor *arrived;
+
+    AT_TRY(op_make(x->p->o, done->dtype, 1, (int64_t[]){here * token(x, x->h, 1)}, &arrived));
+    for (int i = 0; i < n; i++) {
+        int64_t first, heads;
+
+        op_share(x->h, i, n, &first, &heads);
+        send[i] = (at_comm_part){byte_at(done, at * row), (size_t)(x->mine[i] * row) * size};
+        recv[i] = (at_comm_part){byte_at(arrived, here * token(x, first, 1)),
+                                 (size_t)(here * token(x, heads, 1)) * size};
+        if (i == me) recv[i] = send[i];
+        at += x->mine[i];
+    }
+    AT_TRY(op_exchange(x->p->o, x->heads, send, recv));
+    for (int i = 0; i < n; i++) {
+        int64_t first, heads;
+
+        op_share(x->h, i, n, &first, &heads);
+        AT_TRY(copy_view(x->p, travelling(x, recv[i].data, done->dtype, here, heads, 0, 1),
+                         op_part(out, 2, first, heads)));
+    }
+out:
+    return st;
+}
+
+// --- ring --------------------------------------------------------------------------------------
+// Keys and values of every ring's tokens, one behind the other.
+static at_status rings_in(const exchange *x, at_view *k, at_view *v)
+{
+    at_status st = AT_OK;
+    int n = x->ring->size, u = x->heads->size;
+    at_comm_part send[OPS_MAX_RANKS], recv[OPS_MAX_RANKS];
+    size_t size = at_dtype_size(k->dtype);
+    int64_t row = token(x, x->own_heads, 2), total = 0, before = 0;
+    at_tensor *all;
+    at_view kv[2] = {*k, *v};
+
+    for (int i = 0; i < n * u; i++)
+        total += x->counts[i];
+    AT_TRY(op_make(x->p->o, k->dtype, 1, (int64_t[]){total * row}, &all));
+    for (int i = 0; i < n; i++) {
+        int64_t t = 0;
+
+        for (int j = 0; j < u; j++)
+            t += x->counts[i * u + j];
+        recv[i] = (at_comm_part){byte_at(all, before * row), (size_t)(t * row) * size};
+        before += t;
+    }
+    for (int i = 0; i < n; i++)
+        send[i] = recv[x->ring->rank];
+    AT_TRY(pack(x, kv, 2, 0, x->own_heads, recv[x->ring->rank].data));
+    AT_TRY(op_exchange(x->p->o, x->ring, send, recv));
+    *k = travelling(x, at_tensor_data(all), kv->dtype, total, x->own_heads, 0, 2);
+    *v = travelling(x, at_tensor_data(all), kv->dtype, total, x->own_heads, 1, 2);
+out:
+    return st;
+}
+
+at_status op_attention_split(const op_pass *p, at_attention_args *a)
+{
+    exchange x;
+    at_status st = AT_OK;
+    at_attention_args whole = *a;
+    at_view qkv[PARTS] = {a->q, a->k, a->v};
+    at_tensor *done = NULL;
+
+    AT_TRY(op_has(p, p->o->be->copy != NULL));
+    AT_TRY(measure(&x, p, a));
+    if (x.heads->size > 1) {
+        bool same = a->q.dtype == a->k.dtype && a->k.dtype == a->v.dtype;
+
+        if (same) AT_TRY(heads_in(&x, qkv, PARTS, qkv));
+        for (int i = 0; i < PARTS && !same; i++)
+            AT_TRY(heads_in(&x, qkv + i, 1, qkv + i));
+        AT_TRY(
+            op_make(p->o, a->out.dtype, 1, (int64_t[]){x.all * token(&x, x.own_heads, 1)}, &done));
+        whole.out = travelling(&x, at_tensor_data(done), done->dtype, x.all, x.own_heads, 0, 1);
+    }
+    if (x.ring->size > 1) AT_TRY(rings_in(&x, qkv + 1, qkv + 2));
+    whole.q = qkv[0];
+    whole.k = qkv[1];
+    whole.v = qkv[2];
+    AT_TRY(op_attention_slot(p, &whole));
+    if (done) AT_TRY(heads_out(&x, done, a->out));
+out:
+    return st;
+}

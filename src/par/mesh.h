@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+// mesh.h - the ranks of one picture along several axes.
+// Idea: every method cuts along an axis of its own: conditionings (cfg), rows of weights (tp), rows of a
+// feature map (patch), tokens (ring x ulysses). The ranks are a box with these sides; a rank talks on each
+// axis to those who differ from it there alone. Ulysses is innermost: it wants the fastest links.
+// Owns: a mesh owns the comms of its axes, not the world's.
+#ifndef AT_PAR_MESH_H
+#define AT_PAR_MESH_H
+
+#include "par/comm.h"
+
+typedef enum at_axis {
+    AT_AXIS_CFG,
+    AT_AXIS_TP,
+    AT_AXIS_PATCH,
+    AT_AXIS_RING,
+    AT_AXIS_ULYSSES
+} at_axis;
+enum { AT_AXES = 5 };
+
+// How many ranks stand along each axis; 0 reads as 1.
+typedef struct at_degrees {
+    int of[AT_AXES];
+} at_degrees;
+
+typedef struct at_mesh {
+    at_degrees degrees;
+    at_comm *world;         // all ranks: votes
+    at_comm *axis[AT_AXES]; // of size 1 where nothing is cut
+    at_comm *tokens;        // ring x ulysses: who shares the tokens of one forward
+} at_mesh;
+
+const char *at_axis_name(at_axis a);       // "cfg"
+int at_degrees_ranks(const at_degrees *d); // their product
+// "cfg=2,ulysses=4", "none", "ulysses=2"; AT_EINVAL names what is not understood.
+at_status at_degrees_parse(const char *text, at_degrees *out);
+const char *at_degrees_text(const at_degrees *d, char out[96]); // the same way back
+
+// One rank, which needs no free.
+at_mesh at_mesh_self(void);
+// All tokens over one comm (borrowed): what at_ops does with a comm and no mesh. Needs no free.
+at_mesh at_mesh_tokens(at_comm *world);
+// Collective. AT_EINVAL if the degrees do not make up the world.
+at_status at_mesh_open(at_comm *world, const at_degrees *degrees, at_mesh *out);
+void at_mesh_close(at_mesh *m); // NULL and zeroed are fine
+
+#endif
