@@ -9,6 +9,7 @@
 
 #include "base/mem.h"
 #include "base/str.h"
+#include "serve/runner.h"
 
 // Does one of the comma-separated spellings equal the first n bytes of `word`?
 static bool spells(const char *names, const char *word, size_t n)
@@ -102,6 +103,7 @@ static void ignore(const at_arg *a, const char *word, const char *joined, int ar
 {
     while (a->metavar && !joined && is_value(argc, argv, *i + 1))
         ++*i;
+    if (at_engine_process_line() >= 0) return; // the server itself has said it
     fprintf(stderr, "atelier: %.*s is accepted and changes nothing: %s\n", (int)strcspn(word, "="),
             word, a->help);
 }

@@ -4,9 +4,12 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/file.h"
 #include "base/log.h"
+#include "base/mem.h"
 #include "base/str.h"
 #include "cli/commands.h"
+#include "serve/runner.h"
 #include "serve/serve.h"
 
 typedef struct serve_options {
@@ -16,7 +19,9 @@ typedef struct serve_options {
     const char *verbose, *token_file;
     at_arg_real max_upload;
     long port, preview_size, cache_lru;
-    bool cache_classic, cache_none, multi_user, no_persist, test_nodes, quiet, quick_test;
+    bool cache_classic, cache_none, multi_user, no_persist, test_nodes, quiet, quick_test,
+        one_process;
+    at_arg_real drain;
 } serve_options;
 
 #define FLAG(name_, field_, help_)                                                                 \
@@ -66,6 +71,9 @@ static const at_arg serve_args[] = {
      .choices = "md5|sha1|sha256|sha512", .help = "tells equal uploads (default sha256)"},
     {"--verbose", "[LEVEL]", AT_ARG_MAYBE, offsetof(serve_options, verbose), .choices = "DEBUG",
      .help = "DEBUG, INFO, WARNING, ERROR or CRITICAL (default INFO); alone: DEBUG"},
+    {"--drain-seconds", "S", AT_ARG_REAL, offsetof(serve_options, drain),
+     .help = "after SIGTERM the running job may go on so long (default 5); then it is kept"},
+    FLAG("--one-process", one_process, "run jobs inside the server: a crash in a node ends it"),
     FLAG("--dont-print-server", quiet, "do not print the address"),
     FLAG("--quick-test-for-ci", quick_test, "end as soon as everything is ready"),
     FLAG("--enable-test-nodes", test_nodes, "also the nodes of ComfyUI's own test suite"),
@@ -125,6 +133,26 @@ static bool beyond_loopback(const char *listen)
            strcmp(listen, "::1") != 0;
 }
 
+// This program as it was started, for the engine's process: at_free both. NULL: /proc does not tell.
+static const char **own_arguments(char **text)
+{
+    at_str all = {0};
+    char piece[4096];
+    size_t count = 0;
+    FILE *f = fopen("/proc/self/cmdline", "rb"); // its size says 0
+
+    for (size_t n; f && (n = fread(piece, 1, sizeof piece, f)) > 0;)
+        at_str_append_n(&all, piece, n);
+    if (f) fclose(f);
+    for (size_t i = 0; i < all.len; i++)
+        count += all.data[i] == 0;
+    const char **list = count > 1 && !all.failed ? at_calloc(count + 1, sizeof *list) : NULL;
+    for (size_t i = 0, at = 0; list && i < count; i++, at += strlen(all.data + at) + 1)
+        list[i] = all.data + at;
+    *text = at_str_take(&all);
+    return list;
+}
+
 static at_status serve(void *options, const at_arg_list *operands)
 {
     (void)operands;
@@ -145,6 +173,7 @@ static at_status serve(void *options, const at_arg_list *operands)
                          .multi_user = o->multi_user,
                          .no_persist = o->no_persist,
                          .quick_test = o->quick_test,
+                         .drain_seconds = o->drain.given ? o->drain.value : 5,
                          .ready = ready,
                          .ctx = o};
     const char *argv[] = {"atelier", "serve"};
@@ -158,6 +187,8 @@ static at_status serve(void *options, const at_arg_list *operands)
     c.engine.cache_results = o->cache_none ? -1 : o->cache_lru;
     c.engine.test_nodes = o->test_nodes;
     c.engine.previews = o->preview && strcmp(o->preview, "none") != 0;
+    if (at_engine_process_line() >= 0)
+        return at_engine_process(at_engine_process_line(), &c.engine);
     if (o->preview && strcmp(o->preview, "taesd") == 0)
         fprintf(stderr,
                 "atelier: --preview-method taesd: shown as latent2rgb, taesd is not built\n");
@@ -166,7 +197,15 @@ static at_status serve(void *options, const at_arg_list *operands)
                 "atelier: WARNING: --listen %s: anybody who reaches this address can run jobs, "
                 "read pictures and fill the disk; --token-file keeps them out\n",
                 o->listen);
-    return at_serve(&c);
+    char *text = NULL;
+    const char **program = o->one_process ? NULL : own_arguments(&text);
+    c.engine_argv = program;
+    st = program || o->one_process
+             ? at_serve(&c)
+             : at_fail(AT_EIO, "/proc/self/cmdline cannot be read; --one-process does without");
+    at_free(program);
+    at_free(text);
+    return st;
 }
 
 const at_command at_command_serve = {

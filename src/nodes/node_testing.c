@@ -5,6 +5,7 @@
 // Easy to get wrong: they are in no list unless the engine was opened with test_nodes.
 #include "nodes/nodes.h"
 #include "nodes/pixels.h"
+#include "nodes/testing.h"
 
 #include <string.h>
 #include <time.h>
@@ -180,5 +181,5 @@ static at_status error_run(at_node_ctx *c, const void *in, at_value *out)
 static const at_node node_error = TEST_NODE("TestSyncError", "Test Sync Error", "_for_testing",
                                             error_rows, error_in, any_out, error_run);
 
-const at_node *const at_nodes_test[] = {&node_image, &node_constant, &node_mask, &node_mix,
-                                        &node_sleep, &node_error,    NULL};
+const at_node *const at_nodes_test[] = {&node_image, &node_constant, &node_mask,          &node_mix,
+                                        &node_sleep, &node_error,    &at_node_test_crash, NULL};

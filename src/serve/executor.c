@@ -6,20 +6,17 @@
 #include <string.h>
 #include <time.h>
 
+#include "base/file.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "serve/story.h"
 
 struct at_executor {
-    at_engine *engine;
-    at_queue *queue;
-    at_hub *hub;
-    at_metrics *metrics;
-    int preview_size;
+    at_executor_config c;
     pthread_t thread;
     pthread_mutex_t lock; // of `running` and of raising `cancel`
     const char *running;  // id; NULL: idle
-    atomic_bool cancel, stop, forget;
+    atomic_bool cancel, stop, drain, forget;
 };
 
 // [id, ...] as the targets of a job: borrowed strings of `json`.
@@ -56,7 +53,8 @@ static const char *exception_of(at_status st)
     return st == AT_ENOMEM ? "MemoryError" : st == AT_EWORKFLOW ? "ValueError" : "RuntimeError";
 }
 
-static at_status run_engine(at_executor *x, const at_ticket *t, at_story *story, at_job_result *r)
+static at_status run_engine(at_executor *x, const at_ticket *t, at_story *story, at_job_result *r,
+                            at_run_cost *cost)
 {
     at_status st = AT_OK;
     json_t *targets = NULL;
@@ -76,7 +74,7 @@ static at_status run_engine(at_executor *x, const at_ticket *t, at_story *story,
                   .target_count = count,
                   .id = t->id,
                   .sink = &sink};
-    st = at_engine_run(x->engine, &job, r);
+    st = at_runner_run(x->c.runner, &job, r, cost);
 out:
     if (st != AT_OK && st != AT_ECANCELLED && !story->failed)
         at_story_fail(story, exception_of(st), at_error_text());
@@ -93,7 +91,7 @@ static void finish(at_executor *x, const at_ticket *t, at_story *story, const ch
     json_t *status = at_story_status(story, success);
     char *status_text = status ? at_json_dump(status, 0) : NULL, *meta = meta_of(outputs);
 
-    while (at_queue_finish(x->queue, t, success ? "success" : "error", outputs,
+    while (at_queue_finish(x->c.queue, t, success ? "success" : "error", outputs,
                            status_text ? status_text : "{}", meta ? meta : "{}") != AT_OK) {
         at_log(AT_ERROR, "QUEUE-FINISH", "job %s: %s", t->id, at_error_text());
         if (atomic_load(&x->stop)) break;
@@ -109,27 +107,28 @@ static void count(at_executor *x, const at_ticket *t, at_status st, double secon
     at_job_outcome o = st == AT_OK           ? AT_OUTCOME_SUCCESS
                        : st == AT_ECANCELLED ? AT_OUTCOME_INTERRUPTED
                                              : AT_OUTCOME_ERROR;
-    atomic_fetch_add(&x->metrics->jobs[o], 1);
-    at_histogram_add(&x->metrics->wait, t->waited);
-    at_histogram_add(&x->metrics->run, seconds);
+    atomic_fetch_add(&x->c.metrics->jobs[o], 1);
+    at_histogram_add(&x->c.metrics->wait, t->waited);
+    at_histogram_add(&x->c.metrics->run, seconds);
 }
 
 static void run_job(at_executor *x, const at_ticket *t)
 {
     at_story story = {0};
     at_job_result r = {0};
+    at_run_cost cost = {0};
 
-    at_status st = at_story_begin(&story, x->hub, t->id, t->client_id, x->preview_size);
+    at_status st = at_story_begin(&story, x->c.hub, t->id, t->client_id, x->c.preview_size);
     if (st != AT_OK) { // no memory even for the telling: the row says so
         at_log(AT_ERROR, "JOB-MEMORY", "%s", at_error_text());
-        (void)at_queue_finish(x->queue, t, "error", "{}",
+        (void)at_queue_finish(x->c.queue, t, "error", "{}",
                               "{\"status_str\": \"error\", \"completed\": false, \"messages\": []}",
                               "{}");
         return;
     }
-    st = run_engine(x, t, &story, &r);
+    st = run_engine(x, t, &story, &r, &cost);
     if (st == AT_ECANCELLED && atomic_load(&x->stop)) { // the server ends: the job stays accepted
-        if (at_queue_return(x->queue, t) != AT_OK)
+        if (at_queue_return(x->c.queue, t) != AT_OK)
             at_log(AT_ERROR, "QUEUE-RETURN", "job %s: %s", t->id, at_error_text());
     } else {
         count(x, t, st, r.seconds);
@@ -137,10 +136,10 @@ static void run_job(at_executor *x, const at_ticket *t)
         at_log(AT_INFO, "JOB-ENDED", "%s: %s after %.2f s", t->id, at_status_facts(st)->name,
                r.seconds);
         if (t->client_id)
-            at_hub_post(x->hub, t->client_id, "executing",
+            at_hub_post(x->c.hub, t->client_id, "executing",
                         json_pack("{s:n, s:s}", "node", "prompt_id", t->id), false);
     }
-    at_hub_set_current(x->hub, NULL, NULL);
+    at_hub_set_current(x->c.hub, NULL, NULL);
     at_job_result_free(&r);
     at_story_end(&story);
 }
@@ -153,36 +152,54 @@ static void set_running(at_executor *x, const char *id)
     pthread_mutex_unlock(&x->lock);
 }
 
+// The engine can take a job; else (a crash, and now no memory for it) wait longer and longer: the jobs stay accepted.
+static bool engine_ready(at_executor *x, double *pause)
+{
+    at_status st = at_runner_ready(x->c.runner);
+    if (st == AT_OK) {
+        *pause = 0.5;
+        return true;
+    }
+    if (atomic_load(&x->stop)) return false;
+    at_log(AT_ERROR, "ENGINE-START", "%s; the next try in %.0f s", at_error_text(), *pause);
+    for (double end = at_now() + *pause; at_now() < end && !atomic_load(&x->stop);)
+        nanosleep(&(struct timespec){0, 50000000}, NULL);
+    *pause = *pause < 30 ? *pause * 2 : 30;
+    return false;
+}
+
 static void *work(void *ctx)
 {
     at_executor *x = ctx;
     at_ticket t = {0};
+    double pause = 0.5;
 
-    while (!atomic_load(&x->stop)) {
-        if (at_queue_take(x->queue, &t, 1000)) {
+    at_status st = at_runner_ready(x->c.runner);
+    x->c.ready(x->c.ctx, st, st == AT_OK ? "" : at_error_text());
+    if (st != AT_OK) return NULL;
+    while (!atomic_load(&x->stop) && !atomic_load(&x->drain)) {
+        if (!engine_ready(x, &pause)) continue;
+        if (at_queue_take(x->c.queue, &t, 1)) {
             set_running(x, t.id);
             run_job(x, &t);
             set_running(x, NULL);
             at_ticket_free(&t);
         }
-        if (atomic_exchange(&x->forget, false)) at_engine_forget(x->engine);
+        if (atomic_exchange(&x->forget, false)) at_runner_forget(x->c.runner);
+        at_runner_idle(x->c.runner);
     }
+    x->c.drained(x->c.ctx);
     return NULL;
 }
 
-at_status at_executor_start(at_engine *e, at_queue *q, at_hub *h, at_metrics *m, int preview_size,
-                            at_executor **out)
+at_status at_executor_start(const at_executor_config *c, at_executor **out)
 {
     at_executor *x = at_calloc(1, sizeof *x);
     if (!x || pthread_mutex_init(&x->lock, NULL) != 0) {
         at_free(x);
         return at_fail(AT_ENOMEM, "server: no memory");
     }
-    x->engine = e;
-    x->queue = q;
-    x->hub = h;
-    x->metrics = m;
-    x->preview_size = preview_size;
+    x->c = *c;
     if (pthread_create(&x->thread, NULL, work, x) != 0) {
         pthread_mutex_destroy(&x->lock);
         at_free(x);
@@ -196,15 +213,24 @@ bool at_executor_interrupt(at_executor *x, const char *id)
 {
     pthread_mutex_lock(&x->lock);
     bool hit = x->running && (!id || strcmp(id, x->running) == 0);
-    if (hit) atomic_store(&x->cancel, true);
+    if (hit) {
+        atomic_store(&x->cancel, true);
+        at_runner_cancel(x->c.runner);
+    }
     pthread_mutex_unlock(&x->lock);
     return hit;
+}
+
+void at_executor_drain(at_executor *x)
+{
+    atomic_store(&x->drain, true);
+    at_queue_wake(x->c.queue);
 }
 
 void at_executor_free_memory(at_executor *x)
 {
     atomic_store(&x->forget, true);
-    at_queue_wake(x->queue);
+    at_queue_wake(x->c.queue);
 }
 
 void at_executor_stop(at_executor *x)
@@ -213,8 +239,9 @@ void at_executor_stop(at_executor *x)
     pthread_mutex_lock(&x->lock);
     atomic_store(&x->stop, true);
     atomic_store(&x->cancel, true);
+    at_runner_cancel(x->c.runner);
     pthread_mutex_unlock(&x->lock);
-    at_queue_wake(x->queue);
+    at_queue_wake(x->c.queue);
     pthread_join(x->thread, NULL);
     pthread_mutex_destroy(&x->lock);
     at_free(x);

@@ -1,21 +1,37 @@
 // SPDX-License-Identifier: Apache-2.0
-// executor.h - the thread that takes jobs from the queue and runs them on the engine, one at a time.
+// executor.h - the thread that takes jobs from the queue and has them run, one at a time.
+// Idea: it outlives the engine (runner.h): a job that took the engine with it is reported, and the next one runs.
 // Easy to get wrong: an interrupt meant for one job must not hit the next: it is compared under the lock that also
 // guards which job runs.
-// Owns: its thread; engine, queue and hub are borrowed.
+// Owns: its thread; what the config names is borrowed.
 #ifndef AT_SERVE_EXECUTOR_H
 #define AT_SERVE_EXECUTOR_H
 
-#include "engine/engine.h"
 #include "serve/hub.h"
 #include "serve/metrics.h"
 #include "serve/queue.h"
+#include "serve/runner.h"
+
+typedef struct at_executor_config {
+    at_runner *runner;
+    const at_registry *registry; // says which stage a node belongs to
+    at_queue *queue;
+    at_hub *hub;
+    at_metrics *metrics;
+    int preview_size;
+    // Once, on the executor's thread: the engine can run jobs, or why it cannot (nothing runs then).
+    void (*ready)(void *ctx, at_status st, const char *why);
+    // Once, on its thread: at_executor_drain was called, and the job that ran then has ended.
+    void (*drained)(void *ctx);
+    void *ctx;
+} at_executor_config;
 
 typedef struct at_executor at_executor;
-at_status at_executor_start(at_engine *e, at_queue *q, at_hub *h, at_metrics *m, int preview_size,
-                            at_executor **out);
+at_status at_executor_start(const at_executor_config *c, at_executor **out);
 // Interrupts what runs, puts it back into the queue and waits for the thread. NULL is fine.
 void at_executor_stop(at_executor *x);
+// Take no more jobs.
+void at_executor_drain(at_executor *x);
 // Interrupt the running job; id: only if it is this one. True if there was something to interrupt.
 bool at_executor_interrupt(at_executor *x, const char *id);
 // POST /free: done between jobs.

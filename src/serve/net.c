@@ -80,6 +80,37 @@ static void session_ready(void *ctx, at_session *s)
     lws_callback_on_writable(s->socket);
 }
 
+// --- the end -----------------------------------------------------------------------------------------
+void at_net_stop(at_net *n)
+{
+    atomic_store(&n->stop, true);
+    at_net_wake(n);
+}
+
+static void patience_ends(lws_sorted_usec_list_t *sul)
+{
+    at_net *n = lws_container_of(sul, at_net, patience);
+    at_log(AT_INFO, "SERVER-END", "the running job goes back to the queue");
+    at_net_stop(n);
+}
+
+// The first signal: no more jobs; what runs may come to its end for a while. The next: at once.
+static void drain(at_net *n)
+{
+    at_server *s = n->server;
+    double seconds = s->config->drain_seconds;
+
+    if (atomic_load(&n->signals) > 1 || !s->executor || seconds <= 0) {
+        atomic_store(&n->stop, true);
+        return;
+    }
+    if (atomic_exchange(&s->draining, true)) return;
+    at_log(AT_INFO, "SERVER-DRAIN", "no more jobs are taken; the running one has %.0f s", seconds);
+    at_executor_drain(s->executor);
+    lws_sul_schedule(n->context, 0, &n->patience, patience_ends,
+                     (lws_usec_t)(seconds * LWS_US_PER_SEC));
+}
+
 // --- libwebsockets -----------------------------------------------------------------------------------
 static int callback(struct lws *wsi, enum lws_callback_reasons reason, void *user, void *in,
                     size_t len)
@@ -88,6 +119,7 @@ static int callback(struct lws *wsi, enum lws_callback_reasons reason, void *use
 
     switch (reason) {
     case LWS_CALLBACK_EVENT_WAIT_CANCELLED:
+        if (atomic_load(&n->signals)) drain(n);
         take_done(n);
         at_journal_flush(n->server->journal, n->server->hub);
         at_hub_deliver(n->server->hub, session_ready, NULL);
@@ -124,7 +156,7 @@ static void on_signal(int number)
 {
     (void)number;
     if (!g_net) return;
-    atomic_store(&g_net->stop, true);
+    atomic_fetch_add(&g_net->signals, 1);
     lws_cancel_service(g_net->context);
 }
 

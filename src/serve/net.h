@@ -41,6 +41,8 @@ typedef struct at_net {
     struct lws_context *context;
     int port;
     atomic_bool stop;
+    atomic_int signals;              // how many came
+    lws_sorted_usec_list_t patience; // how long the running job may still go on
     size_t max_body;
     atomic_size_t bodies; // bytes of request bodies held now
     pthread_mutex_t lock; // of the lists below
@@ -56,6 +58,7 @@ at_status at_net_open(at_server *s, at_net **out);
 at_status at_net_run(at_net *n); // until a signal
 void at_net_close(at_net *n);    // NULL is fine
 void at_net_wake(void *net);     // any thread
+void at_net_stop(at_net *n);     // any thread, and signal handlers
 
 void at_exchange_release(at_exchange *x);    // NULL is fine
 void at_net_work(at_net *n, at_exchange *x); // give it to a worker

@@ -9,21 +9,21 @@
 
 #define CONTRACT_VERSION "0.3.64"
 
-static json_t *device_json(at_device *d)
+static json_t *device_json(at_server *s)
 {
-    uint64_t free_bytes = 0, total = 0;
-    const char *colon = strchr(d->name, ':');
+    at_device_state d;
     char type[32];
-    if (d->ops->memory(d, &free_bytes, &total) != AT_OK) free_bytes = total = 0;
-    snprintf(type, sizeof type, "%.*s", (int)strcspn(d->name, ":"), d->name);
-    char *name = d->host ? at_strdup("cpu") : at_strprintf("%s %s", d->name, d->description);
-    uint64_t held = atomic_load(&d->live_bytes);
+
+    at_runner_device(s->runner, &d);
+    const char *colon = strchr(d.name, ':');
+    snprintf(type, sizeof type, "%.*s", (int)strcspn(d.name, ":"), d.name);
+    char *name = d.host ? at_strdup("cpu") : at_strprintf("%s %s", d.name, d.description);
     json_t *v =
-        json_pack("{s:s, s:s, s:o, s:I, s:I, s:I, s:I}", "name", name ? name : d->name, "type",
-                  type, "index", colon ? json_integer(strtoll(colon + 1, NULL, 10)) : json_null(),
-                  "vram_total", (json_int_t)total, "vram_free", (json_int_t)free_bytes,
-                  "torch_vram_total", (json_int_t)(d->host ? total : held), "torch_vram_free",
-                  (json_int_t)(d->host ? free_bytes : 0));
+        json_pack("{s:s, s:s, s:o, s:I, s:I, s:I, s:I}", "name", name ? name : d.name, "type", type,
+                  "index", colon ? json_integer(strtoll(colon + 1, NULL, 10)) : json_null(),
+                  "vram_total", (json_int_t)d.total_bytes, "vram_free", (json_int_t)d.free_bytes,
+                  "torch_vram_total", (json_int_t)(d.host ? d.total_bytes : d.held_bytes),
+                  "torch_vram_free", (json_int_t)(d.host ? d.free_bytes : 0));
     at_free(name);
     return v;
 }
@@ -45,8 +45,7 @@ static at_status system_stats(at_server *s, at_request *rq, at_response *rs)
         "required_templates_version", "0.1.95", "python_version", "none (atelier " AT_VERSION ")",
         "pytorch_version", "none (atelier " AT_VERSION ")", "embedded_python", 0, "argv", argv);
     return at_reply_json(rs, 200,
-                         json_pack("{s:o, s:[o]}", "system", system, "devices",
-                                   device_json(at_engine_env(s->engine)->device)));
+                         json_pack("{s:o, s:[o]}", "system", system, "devices", device_json(s)));
 }
 
 static at_status object_info(at_server *s, at_request *rq, at_response *rs)

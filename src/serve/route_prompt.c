@@ -175,6 +175,10 @@ static at_status submit(at_server *s, at_request *rq, at_response *rs)
     json_t *prompt;
     at_engine *e = s->engine;
 
+    if (atomic_load(&s->draining)) {
+        at_response_header(rs, "Retry-After", "10");
+        return at_reply_status(rs, 503);
+    }
     AT_TRY(at_request_json(rq, &p.body));
     if (!json_is_object(p.body)) AT_TRY(at_fail(AT_EINVAL, "the body is no JSON object"));
     AT_TRY(read_number(s, &p));

@@ -90,10 +90,65 @@ static void say_ready(const at_server *s, int port)
     if (c->ready) c->ready(c->ctx, url);
 }
 
+// What the executor's thread says of the engine.
+typedef struct opening {
+    at_server *server;
+    at_net *net;
+    at_status status; // of the engine's start
+    char why[1024];
+} opening;
+
+static void engine_ready(void *ctx, at_status st, const char *why)
+{
+    opening *o = ctx;
+    o->status = st;
+    snprintf(o->why, sizeof o->why, "%s", why);
+    atomic_store(&o->server->ready, st == AT_OK);
+    if (st == AT_OK) say_ready(o->server, o->net->port);
+    if (st != AT_OK || o->server->config->quick_test) at_net_stop(o->net);
+}
+
+static void drained(void *ctx)
+{
+    at_net_stop(((opening *)ctx)->net);
+}
+
+// This process opens no GPU where another one runs the jobs.
+static at_status open_engines(at_server *s)
+{
+    at_status st = AT_OK;
+    at_engine_config here = s->config->engine;
+    at_runner_config r = {.argv = s->config->engine_argv};
+
+    if (r.argv) here.device = "cpu";
+    if (r.argv) AT_TRY(at_runner_open(&r, &s->runner)); // it opens its device meanwhile
+    AT_TRY(at_engine_open(&here, &s->engine));
+    r.engine = s->engine;
+    if (!r.argv) AT_TRY(at_runner_open(&r, &s->runner));
+out:
+    return st;
+}
+
+static at_status start_executor(at_server *s, opening *o)
+{
+    int preview = s->config->preview_size;
+    at_executor_config c = {.runner = s->runner,
+                            .registry = at_engine_registry(s->engine),
+                            .queue = s->queue,
+                            .hub = s->hub,
+                            .metrics = &s->metrics,
+                            .preview_size = preview ? preview : 512,
+                            .ready = engine_ready,
+                            .drained = drained,
+                            .ctx = o};
+    return at_executor_start(&c, &s->executor);
+}
+
 at_status at_serve(const at_serve_config *config)
 {
     at_status st = AT_OK;
     at_server s = {.config = config, .metrics = {.started = at_now()}};
+    opening o = {.server = &s};
     waker w = {0};
     at_net *net = NULL;
 
@@ -101,23 +156,24 @@ at_status at_serve(const at_serve_config *config)
     at_max_upload_bytes =
         (size_t)llround((config->max_upload_mb > 0 ? config->max_upload_mb : 100) * 1024 * 1024);
     AT_TRY(at_journal_open(wake, &w, &s.journal));
-    AT_TRY(at_engine_open(&config->engine, &s.engine));
+    AT_TRY(open_engines(&s));
     AT_TRY(open_folders(&s));
     if (config->token_file) AT_TRY(at_tokens_load(config->token_file, &s.tokens));
     AT_TRY(at_hub_new(wake, &w, &s.hub));
     AT_TRY(open_queue(&s));
     AT_TRY(at_net_open(&s, &net));
     atomic_store(&w.net, net);
-    AT_TRY(at_executor_start(s.engine, s.queue, s.hub, &s.metrics,
-                             config->preview_size ? config->preview_size : 512, &s.executor));
-    say_ready(&s, net->port);
-    if (!config->quick_test) st = at_net_run(net);
+    o.net = net;
+    AT_TRY(start_executor(&s, &o));
+    st = at_net_run(net);
 out:
     at_executor_stop(s.executor);
+    if (st == AT_OK && o.status != AT_OK) st = at_fail(o.status, "%s", o.why);
     atomic_store(&w.net, NULL);
     at_net_close(net);
     at_hub_free(s.hub);
     at_queue_close(s.queue);
+    at_runner_close(s.runner);
     at_engine_close(s.engine);
     at_journal_close(s.journal);
     at_tokens_free(s.tokens);

@@ -24,6 +24,10 @@ typedef struct at_serve_config {
     const char *hash;               // of the upload's duplicate check; NULL: sha256
     int preview_size;               // 0: 512
     bool multi_user, no_persist;
+    // The program and its arguments that call at_engine_process (runner.h), NULL-terminated: jobs run there, and a
+    // crash ends that process alone. NULL: they run in this process.
+    const char *const *engine_argv;
+    double drain_seconds;    // how long a job that runs may go on after SIGTERM
     bool quick_test;         // end as soon as everything is ready
     const char *const *argv; // shown in /system_stats
     int argc;
@@ -31,7 +35,8 @@ typedef struct at_serve_config {
     void *ctx;
 } at_serve_config;
 
-// Serves until SIGINT or SIGTERM; the job that runs then goes back to the queue.
+// Serves until SIGINT or SIGTERM; a job that does not end in drain_seconds, or before a second signal, goes back to
+// the queue.
 at_status at_serve(const at_serve_config *config);
 
 #endif

@@ -16,13 +16,15 @@
 
 typedef struct at_server {
     const at_serve_config *config;
-    at_engine *engine;
+    at_engine *engine; // checks and lists; runs jobs only where there is no process for them
     at_queue *queue;
     at_hub *hub;
     at_journal *journal;
     at_metrics metrics;
     at_tokens *tokens; // NULL: everybody may do everything
+    at_runner *runner;
     at_executor *executor;
+    atomic_bool ready, draining; // the engine can run jobs; no more are taken
     char *user_dir;
     char *page_dir; // --front-end-root; NULL: the page of the house
 } at_server;

@@ -188,6 +188,10 @@ static void on_node(at_story *s, const at_event *e)
 
     switch (e->kind) {
     case AT_EV_EXECUTING:
+        at_free(s->node);
+        at_free(s->class_type);
+        s->node = at_strdup(e->node);
+        s->class_type = e->class_type ? at_strdup(e->class_type) : NULL;
         set_progress(s, e->node, json_real(0), json_real(1), "running");
         at_hub_set_current(s->hub, s->client, e->node);
         tell_client(s, "executing", about(s, e->node));
@@ -261,9 +265,12 @@ void at_story_fail(at_story *s, const char *type, const char *message)
     at_str_append(&text, message);
     at_str_append(&text, "\n");
     s->failed = true;
+    if (s->node && json_object_get(s->progress, s->node))
+        json_object_set_new(json_object_get(s->progress, s->node), "state", json_string("error"));
     tell(s, "execution_error",
          json_pack("{s:s, s:s, s:s, s:[], s:s, s:s, s:[], s:{}, s:[]}", "prompt_id", s->job,
-                   "node_id", "", "node_type", "", "executed", "exception_message",
+                   "node_id", s->node ? s->node : "", "node_type",
+                   s->class_type ? s->class_type : "", "executed", "exception_message",
                    at_str_text(&text), "exception_type", type, "traceback", "current_inputs",
                    "current_outputs"),
          false);
@@ -296,5 +303,7 @@ void at_story_end(at_story *s)
     json_decref(s->messages);
     at_message_release(s->preview);
     at_message_release(s->plain);
+    at_free(s->node);
+    at_free(s->class_type);
     *s = (at_story){0};
 }

@@ -18,6 +18,7 @@ typedef struct at_story {
     json_t *progress;            // of progress_state: node id to its entry
     json_t *messages;            // of the history's status
     at_message *preview, *plain; // waits for its progress event
+    char *node, *class_type;     // what runs; NULL: nothing yet
     bool failed;                 // an error or an interruption was told
 } at_story;
 
@@ -25,7 +26,7 @@ at_status at_story_begin(at_story *s, at_hub *hub, const char *job, const char *
                          int preview_size);
 void at_story_end(at_story *s);
 void at_story_hear(void *ctx, const at_event *e); // at_sink.emit; ctx is the story
-// An error that no node told: ComfyUI's execution_error with this text.
+// An error that no node told: ComfyUI's execution_error with this text, at the node that ran last.
 void at_story_fail(at_story *s, const char *type, const char *message);
 // The history's "status" member; NULL if out of memory.
 json_t *at_story_status(const at_story *s, bool success);

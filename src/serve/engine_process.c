@@ -1,0 +1,246 @@
+// SPDX-License-Identifier: Apache-2.0
+// engine_process.c - the process that runs a server's jobs; see runner.h for the other side.
+// Idea: the main thread runs jobs as at_engine_run always does; a second thread hears the line (jobs, cancel), a third
+// tells once a second what the device holds. All three write whole messages under one lock.
+// Easy to get wrong: it must not outlive the server (it would write pictures that nobody asks for any more): the line's
+// end is its end, even inside a job. A terminal's Ctrl-C comes here too: the server decides what it means.
+// Owns: what came down the line and has not been run.
+#include <fcntl.h>
+#include <math.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "base/mem.h"
+#include "serve/runner.h"
+#include "serve/wire.h"
+
+typedef struct host {
+    int line;
+    at_engine *engine;
+    pthread_mutex_t out; // of writing to the line
+    at_str message;      // scratch of whoever holds it
+    pthread_mutex_t lock;
+    pthread_cond_t wake;
+    at_str job; // the message; len 0: none
+    bool has_job, forget;
+    atomic_bool cancel;
+} host;
+
+// --- up ----------------------------------------------------------------------------------------------
+static void send_out(host *h)
+{
+    if (at_wire_send(h->line, &h->message) != AT_OK) _exit(0); // the server is gone
+}
+
+static void on_log(void *ctx, at_log_level level, const char *id, const char *text)
+{
+    host *h = ctx;
+    pthread_mutex_lock(&h->out);
+    at_wire_begin(&h->message, AT_WIRE_LOG);
+    at_wire_number(&h->message, level);
+    at_wire_text(&h->message, id);
+    at_wire_text(&h->message, text);
+    send_out(h);
+    pthread_mutex_unlock(&h->out);
+}
+
+static void on_event(void *ctx, const at_event *e)
+{
+    host *h = ctx;
+    pthread_mutex_lock(&h->out);
+    at_wire_begin(&h->message, AT_WIRE_EVENT);
+    at_wire_number(&h->message, e->kind);
+    at_wire_text(&h->message, e->node);
+    at_wire_text(&h->message, e->class_type);
+    at_wire_text(&h->message, e->text);
+    at_wire_number(&h->message, e->value);
+    at_wire_number(&h->message, e->max);
+    at_wire_bytes(&h->message, e->data, e->data ? e->bytes : 0);
+    send_out(h);
+    pthread_mutex_unlock(&h->out);
+}
+
+static double joules(at_device *d)
+{
+    at_device_usage u = {0};
+    return d->ops->usage && d->ops->usage(d, &u) == AT_OK && u.joules > 0 ? u.joules : -1;
+}
+
+static void tell_device(host *h)
+{
+    at_device *d = at_engine_env(h->engine)->device;
+    uint64_t rest = 0, total = 0;
+    at_device_usage u = {0};
+
+    if (d->ops->memory(d, &rest, &total) != AT_OK) rest = total = 0;
+    bool known = d->ops->usage && d->ops->usage(d, &u) == AT_OK;
+    pthread_mutex_lock(&h->out);
+    at_wire_begin(&h->message, AT_WIRE_DEVICE);
+    at_wire_number(&h->message, (double)rest);
+    at_wire_number(&h->message, (double)total);
+    at_wire_number(&h->message, (double)atomic_load(&d->live_bytes));
+    at_wire_number(&h->message, (double)atomic_load(&d->peak_bytes));
+    at_wire_bytes(&h->message, known ? &u : NULL, known ? sizeof u : 0);
+    send_out(h);
+    pthread_mutex_unlock(&h->out);
+}
+
+static void hello(host *h, at_status st)
+{
+    at_device *d = st == AT_OK ? at_engine_env(h->engine)->device : NULL;
+    pthread_mutex_lock(&h->out);
+    at_wire_begin(&h->message, AT_WIRE_HELLO);
+    at_wire_number(&h->message, st);
+    at_wire_text(&h->message, st == AT_OK ? "" : at_error_text());
+    at_wire_text(&h->message, d ? d->name : "");
+    at_wire_text(&h->message, d ? d->description : "");
+    at_wire_number(&h->message, d ? d->host : 0);
+    send_out(h);
+    pthread_mutex_unlock(&h->out);
+}
+
+static void tell_result(host *h, at_status st, const at_job_result *r, double energy)
+{
+    at_device *d = at_engine_env(h->engine)->device;
+    pthread_mutex_lock(&h->out);
+    at_wire_begin(&h->message, AT_WIRE_RESULT);
+    at_wire_number(&h->message, st);
+    at_wire_text(&h->message, st == AT_OK ? "" : at_error_text());
+    at_wire_text(&h->message, r->outputs);
+    at_wire_text(&h->message, r->error);
+    at_wire_text(&h->message, r->node_errors);
+    at_wire_number(&h->message, r->seconds);
+    at_wire_number(&h->message, energy);
+    at_wire_text(&h->message, *d->lost ? d->lost : NULL);
+    send_out(h);
+    pthread_mutex_unlock(&h->out);
+}
+
+// --- down --------------------------------------------------------------------------------------------
+static void *hear(void *ctx)
+{
+    host *h = ctx;
+    at_str m = {0};
+    at_wire_kind kind;
+
+    while (at_wire_receive(h->line, &m) == AT_OK) {
+        (void)at_wire_open(&m, &kind);
+        pthread_mutex_lock(&h->lock);
+        if (kind == AT_WIRE_CANCEL) atomic_store(&h->cancel, true);
+        if (kind == AT_WIRE_FORGET) h->forget = true;
+        if (kind == AT_WIRE_JOB) {
+            at_str_free(&h->job);
+            h->job = m;
+            m = (at_str){0};
+            h->has_job = true;
+            atomic_store(&h->cancel, false); // a cancel that comes behind a job is for it
+        }
+        pthread_cond_signal(&h->wake);
+        pthread_mutex_unlock(&h->lock);
+    }
+    _exit(0); // the server ended: so does whatever runs here
+}
+
+static void *tell(void *ctx)
+{
+    host *h = ctx;
+    for (;;) {
+        nanosleep(&(struct timespec){1, 0}, NULL);
+        tell_device(h);
+    }
+    return NULL;
+}
+
+static void run_job(host *h, const at_str *message)
+{
+    at_wire_kind kind;
+    at_wire_reader r = at_wire_open(message, &kind);
+    at_sink sink = {on_event, h, &h->cancel};
+    at_job_result result = {0};
+    at_job job = {.sink = &sink};
+
+    job.id = job.label = at_wire_take_text(&r);
+    job.text = at_wire_take_text(&r);
+    job.bytes = job.text ? strlen(job.text) : 0;
+    job.target_count = (size_t)at_wire_take_number(&r);
+    const char **targets = at_calloc(job.target_count + 1, sizeof *targets);
+    for (size_t i = 0; targets && i < job.target_count; i++)
+        targets[i] = at_wire_take_text(&r);
+    job.targets = targets;
+    at_device *d = at_engine_env(h->engine)->device;
+    double before = joules(d);
+    at_status st = targets && job.text && !r.failed
+                       ? at_engine_run(h->engine, &job, &result)
+                       : at_fail(AT_ENOMEM, "job %s: no memory", job.id ? job.id : "");
+    double after = joules(d);
+    tell_device(h);
+    tell_result(h, st, &result, before >= 0 && after >= before ? after - before : -1);
+    at_job_result_free(&result);
+    at_free(targets);
+}
+
+static _Noreturn void serve_jobs(host *h)
+{
+    for (;;) {
+        pthread_mutex_lock(&h->lock);
+        while (!h->has_job && !h->forget)
+            pthread_cond_wait(&h->wake, &h->lock);
+        bool forget = h->forget, has_job = h->has_job;
+        at_str job = has_job ? h->job : (at_str){0};
+        if (has_job) h->job = (at_str){0};
+        h->forget = h->has_job = false;
+        pthread_mutex_unlock(&h->lock);
+        if (forget) at_engine_forget(h->engine);
+        if (has_job) run_job(h, &job);
+        at_str_free(&job);
+    }
+}
+
+int at_engine_process_line(void)
+{
+    const char *text = getenv("ATELIER_ENGINE_LINE");
+    return text && *text ? atoi(text) : -1;
+}
+
+// The kernel, when memory runs out, shall take this process and not the one that keeps the queue.
+static void offer_to_the_killer(void)
+{
+    int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
+    if (fd < 0) return;
+    if (write(fd, "500", 3) != 3) at_log(AT_DEBUG, "ENGINE-OOM", "oom_score_adj is not for us");
+    close(fd);
+}
+
+at_status at_engine_process(int line, const at_engine_config *config)
+{
+    host h = {.line = line,
+              .out = PTHREAD_MUTEX_INITIALIZER,
+              .lock = PTHREAD_MUTEX_INITIALIZER,
+              .wake = PTHREAD_COND_INITIALIZER};
+    pthread_t thread;
+
+    prctl(PR_SET_PDEATHSIG, SIGKILL); // beside the line's end: a job that hangs does not read it
+    prctl(PR_SET_NAME, "atelier-engine");
+    signal(SIGINT, SIG_IGN);
+    signal(SIGTERM, SIG_IGN);
+    fcntl(line, F_SETFD, FD_CLOEXEC);
+    unsetenv("ATELIER_ENGINE_LINE"); // nothing that is started from here is one
+    offer_to_the_killer();
+    json_object_seed(0); // before there are threads
+    at_log_set_writer(on_log, &h);
+    at_status st = at_engine_open(config, &h.engine);
+    hello(&h, st);
+    if (st != AT_OK) _exit(0); // the server tells why
+    tell_device(&h);
+    if (pthread_create(&thread, NULL, hear, &h) != 0 ||
+        pthread_create(&thread, NULL, tell, &h) != 0)
+        _exit(1);
+    serve_jobs(&h);
+}
