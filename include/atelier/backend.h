@@ -124,6 +124,9 @@ typedef struct at_norm_args {
 // Group norm of x + add over [batch, pixels, channels] with channels contiguous (NHWC flattened), then act.
 // In place allowed.
 //   add [batch, channels] any float, channels contiguous, stride free (0 over batch broadcasts)
+// One map cut over several devices: group_stats leaves what this part of it says, and group_norm takes what all
+// parts said (`parts`, in place of measuring x):
+//   parts [n, batch, groups, 2] f32 contiguous: mean, sum of squared distances from it; part_pixels[n] >= 0
 typedef struct at_group_norm_args {
     at_view x, out;
     at_view add; // data NULL: absent
@@ -131,6 +134,8 @@ typedef struct at_group_norm_args {
     int groups;
     float eps;
     at_act act;
+    at_view parts; // data NULL: x is the whole map
+    const int64_t *part_pixels;
 } at_group_norm_args;
 
 // Rotary embedding with an optional RMS norm of each head before it.
@@ -210,6 +215,8 @@ typedef struct at_backend {
     at_status (*attention)(void *stream, const at_attention_args *a);
     at_status (*norm)(void *stream, const at_norm_args *a);
     at_status (*group_norm)(void *stream, const at_group_norm_args *a);
+    // x, add and groups as there; out [batch, groups, 2] f32 contiguous. NULL: maps stay whole.
+    at_status (*group_stats)(void *stream, const at_group_norm_args *a);
     at_status (*rope)(void *stream, const at_rope_args *a);
     // n of them (1 to AT_ROPES, one head size and pairing) in one go; NULL: one after the other.
     at_status (*ropes)(void *stream, const at_rope_args *a, int n);

@@ -33,6 +33,7 @@ static const at_backend reference = {
     .attention = at_cpu_ref_attention,
     .norm = at_cpu_ref_norm,
     .group_norm = at_cpu_ref_group_norm,
+    .group_stats = at_cpu_ref_group_stats,
     .rope = at_cpu_ref_rope,
     .conv2d = at_cpu_ref_conv2d,
     .embedding = at_cpu_ref_embedding,
@@ -152,9 +153,9 @@ static const struct {
     {                                                                                              \
 #name, offsetof(at_backend, name)                                                          \
     }
-    SLOT(copy),    SLOT(fill),   SLOT(unary),     SLOT(binary), SLOT(gate_add),
-    SLOT(lincomb), SLOT(linear), SLOT(attention), SLOT(norm),   SLOT(group_norm),
-    SLOT(rope),    SLOT(conv2d), SLOT(embedding), SLOT(geglu),
+    SLOT(copy),        SLOT(fill),   SLOT(unary),     SLOT(binary),    SLOT(gate_add),
+    SLOT(lincomb),     SLOT(linear), SLOT(attention), SLOT(norm),      SLOT(group_norm),
+    SLOT(group_stats), SLOT(rope),   SLOT(conv2d),    SLOT(embedding), SLOT(geglu),
 #undef SLOT
 };
 

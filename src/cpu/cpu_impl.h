@@ -21,6 +21,7 @@ at_status at_cpu_ref_geglu(void *stream, const at_geglu_args *a);
 at_status at_cpu_ref_attention(void *stream, const at_attention_args *a);
 at_status at_cpu_ref_norm(void *stream, const at_norm_args *a);
 at_status at_cpu_ref_group_norm(void *stream, const at_group_norm_args *a);
+at_status at_cpu_ref_group_stats(void *stream, const at_group_norm_args *a);
 at_status at_cpu_ref_rope(void *stream, const at_rope_args *a);
 at_status at_cpu_ref_conv2d(void *stream, const at_conv2d_args *a);
 at_status at_cpu_ref_embedding(void *stream, const at_embedding_args *a);
@@ -48,6 +49,13 @@ static inline int64_t at_cpu_step(const at_view *v, int d)
 {
     return v->shape[d] == 1 ? 0 : v->stride[d];
 }
+
+// --- moments of one group ------------------------------------------------------------------------
+typedef struct at_cpu_spread {
+    double mean, variance;
+} at_cpu_spread;
+// Those of the whole map, from what its parts said (a->parts; not all of them may be empty).
+at_cpu_spread at_cpu_merge_parts(const at_group_norm_args *a, int64_t b, int64_t group);
 
 // --- loops over up to four views that broadcast to the first -------------------------------------
 // Dimensions of 1 are dropped and neighbours that are

@@ -113,7 +113,29 @@ static float added(const at_group_norm_args *a, int64_t b, int64_t c)
     return a->add.data ? at_cpu_get(&a->add, b * at_cpu_step(&a->add, 0) + c) : 0.0f;
 }
 
-static moments group_moments(const group_job *j, int64_t b, int64_t xo, int64_t c0)
+at_cpu_spread at_cpu_merge_parts(const at_group_norm_args *a, int64_t b, int64_t group)
+{
+    const float *parts = a->parts.data;
+    int64_t n = a->parts.shape[0], batch = a->parts.shape[1];
+    double mean = 0, sq = 0, pixels = 0, per = (double)(a->x.shape[a->x.rank - 1] / a->groups);
+
+    for (int64_t i = 0; i < n; i++)
+        pixels += (double)a->part_pixels[i];
+    for (int pass = 0; pass < 2; pass++) {
+        double sum = 0;
+        for (int64_t i = 0; i < n; i++) {
+            const float *s = parts + 2 * ((i * batch + b) * a->groups + group);
+            double count = (double)a->part_pixels[i], d = (double)s[0] - mean;
+            if (count == 0) continue;
+            if (pass == 0) sum += count * d;
+            if (pass == 1) sq += count * per * d * d + (double)s[1];
+        }
+        if (pass == 0) mean = sum / pixels;
+    }
+    return (at_cpu_spread){mean, sq / (pixels * per)};
+}
+
+static at_cpu_spread group_spread(const group_job *j, int64_t b, int64_t xo, int64_t c0)
 {
     double sum = 0, sq = 0, mean = 0, count = (double)(j->pixels * j->per);
 
@@ -128,7 +150,14 @@ static moments group_moments(const group_job *j, int64_t b, int64_t xo, int64_t 
         }
         if (pass == 0) mean = sum / count;
     }
-    return (moments){(float)mean, (float)(1.0 / sqrt(sq / count + (double)j->a->eps))};
+    return (at_cpu_spread){mean, sq / count};
+}
+
+static moments group_moments(const group_job *j, int64_t b, int64_t xo, int64_t c0)
+{
+    at_cpu_spread s =
+        j->a->parts.data ? at_cpu_merge_parts(j->a, b, c0 / j->per) : group_spread(j, b, xo, c0);
+    return (moments){(float)s.mean, (float)(1.0 / sqrt(s.variance + (double)j->a->eps))};
 }
 
 static void group_range(void *ctx, int64_t begin, int64_t end)
@@ -162,5 +191,30 @@ at_status at_cpu_ref_group_norm(void *stream, const at_group_norm_args *a)
     j.channels = j.x.shape[2];
     j.per = j.channels / a->groups;
     at_parallel_for(j.x.shape[0] * a->groups, 1, group_range, &j);
+    return AT_OK;
+}
+
+static void stats_range(void *ctx, int64_t begin, int64_t end)
+{
+    const group_job *j = ctx;
+
+    for (int64_t g = begin; g < end; g++) {
+        int64_t b = g / j->a->groups, c0 = g % j->a->groups * j->per;
+        at_cpu_spread s = group_spread(j, b, b * at_cpu_step(&j->x, 0), c0);
+        float *out = (float *)j->a->out.data + 2 * g;
+        out[0] = (float)s.mean;
+        out[1] = (float)(s.variance * (double)(j->pixels * j->per));
+    }
+}
+
+at_status at_cpu_ref_group_stats(void *stream, const at_group_norm_args *a)
+{
+    group_job j = {.a = a, .x = at_cpu_rank(&a->x, 3)};
+
+    (void)stream;
+    j.pixels = j.x.shape[1];
+    j.channels = j.x.shape[2];
+    j.per = j.channels / a->groups;
+    at_parallel_for(j.x.shape[0] * a->groups, 1, stats_range, &j);
     return AT_OK;
 }

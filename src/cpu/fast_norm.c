@@ -184,7 +184,7 @@ static double added(const at_group_norm_args *a, int64_t b, int64_t c)
 }
 
 // Merge the blocks of one group: total squares = squares within + squares between the block means.
-static moments merge_group(const group_job *j, int64_t b, int64_t c0, int64_t per)
+static at_cpu_spread merge_group(const group_job *j, int64_t b, int64_t c0, int64_t per)
 {
     double mean = 0, sq = 0, total = (double)(j->pixels * per);
 
@@ -203,7 +203,20 @@ static moments merge_group(const group_job *j, int64_t b, int64_t c0, int64_t pe
             sq = 0;
         }
     }
-    return (moments){(float)mean, (float)(1.0 / sqrt(sq / total + (double)j->a->eps))};
+    return (at_cpu_spread){mean, sq / total};
+}
+
+static void tell_range(void *ctx, int64_t begin, int64_t end)
+{
+    const group_job *j = ctx;
+    int64_t groups = j->a->groups, per = j->channels / groups;
+
+    for (int64_t g = begin; g < end; g++) {
+        at_cpu_spread s = merge_group(j, g / groups, g % groups * per, per);
+        float *out = (float *)j->a->out.data + 2 * g;
+        out[0] = (float)s.mean;
+        out[1] = (float)(s.variance * (double)(j->pixels * per));
+    }
 }
 
 static void merge_range(void *ctx, int64_t begin, int64_t end)
@@ -214,13 +227,16 @@ static void merge_range(void *ctx, int64_t begin, int64_t end)
 
     for (int64_t g = begin; g < end; g++) {
         int64_t b = g / a->groups, c0 = g % a->groups * per;
-        moments m = merge_group(j, b, c0, per);
+        at_cpu_spread s =
+            a->parts.data ? at_cpu_merge_parts(a, b, g % a->groups) : merge_group(j, b, c0, per);
+        moments m = {(float)s.mean, (float)(1.0 / sqrt(s.variance + (double)a->eps))};
         for (int64_t c = c0; c < c0 + per; c++) {
             float w = a->weight.v.data ? at_cpu_get(&a->weight.v, c) * a->weight.scale : 1.0f;
-            float s = a->bias.v.data ? at_cpu_get(&a->bias.v, c) * a->bias.scale : 0.0f;
+            float shift = a->bias.v.data ? at_cpu_get(&a->bias.v, c) * a->bias.scale : 0.0f;
             j->mul[b * j->channels + c] = m.rstd * w;
             j->add[b * j->channels + c] =
-                (float)((double)s + (added(a, b, c) - (double)m.mean) * (double)m.rstd * (double)w);
+                (float)((double)shift +
+                        (added(a, b, c) - (double)m.mean) * (double)m.rstd * (double)w);
         }
     }
 }
@@ -246,29 +262,51 @@ static void apply_range(void *ctx, int64_t begin, int64_t end)
     at_free(buf);
 }
 
+// The sizes of the map and memory for its sums. AT_OK with blocks 0: there is nothing to do.
+static at_status group_open(group_job *j, const char *what, float **scratch)
+{
+    int64_t stats;
+
+    *scratch = NULL;
+    j->batch = j->x.shape[0];
+    j->pixels = j->x.shape[1];
+    j->channels = j->x.shape[2];
+    if (!j->batch || !j->pixels || !j->channels) return AT_OK;
+    j->block = 1 + BLOCK_FLOATS / j->channels;
+    j->blocks = (j->pixels + j->block - 1) / j->block;
+    stats = j->batch * j->blocks * j->channels;
+    *scratch = at_alloc((size_t)(2 * (stats + j->batch * j->channels)) * sizeof **scratch);
+    if (!*scratch) return at_fail(AT_ENOMEM, "%s: no memory for %lld sums", what, (long long)stats);
+    j->mean = *scratch;
+    j->squares = *scratch + stats;
+    j->mul = *scratch + 2 * stats;
+    j->add = j->mul + j->batch * j->channels;
+    return AT_OK;
+}
+
 at_status at_cpu_fast_group_norm(const at_cpu_kernels *k, const at_group_norm_args *a)
 {
     group_job j = {.k = k, .a = a, .x = at_cpu_rank(&a->x, 3), .out = at_cpu_rank(&a->out, 3)};
-    int64_t stats;
     float *scratch;
+    at_status st = group_open(&j, "group_norm", &scratch);
 
-    j.batch = j.x.shape[0];
-    j.pixels = j.x.shape[1];
-    j.channels = j.x.shape[2];
-    if (!j.batch || !j.pixels || !j.channels) return AT_OK;
-    j.block = 1 + BLOCK_FLOATS / j.channels;
-    j.blocks = (j.pixels + j.block - 1) / j.block;
-    stats = j.batch * j.blocks * j.channels;
-    scratch = at_alloc((size_t)(2 * (stats + j.batch * j.channels)) * sizeof *scratch);
-    if (!scratch)
-        return at_fail(AT_ENOMEM, "group_norm: no memory for %lld sums", (long long)stats);
-    j.mean = scratch;
-    j.squares = scratch + stats;
-    j.mul = scratch + 2 * stats;
-    j.add = j.mul + j.batch * j.channels;
-    at_parallel_for(j.batch * j.blocks, 2, stats_range, &j);
+    if (st != AT_OK || !j.blocks) return st;
+    if (!a->parts.data) at_parallel_for(j.batch * j.blocks, 2, stats_range, &j);
     at_parallel_for(j.batch * a->groups, 1 + 4096 / (j.blocks + 1), merge_range, &j);
     at_parallel_for(j.batch * j.blocks, 2, apply_range, &j);
     at_free(scratch);
     return at_cpu_oom_status(&j.oom, "group_norm");
+}
+
+at_status at_cpu_fast_group_stats(const at_cpu_kernels *k, const at_group_norm_args *a)
+{
+    group_job j = {.k = k, .a = a, .x = at_cpu_rank(&a->x, 3)};
+    float *scratch;
+    at_status st = group_open(&j, "group_stats", &scratch);
+
+    if (st != AT_OK || !j.blocks) return st;
+    at_parallel_for(j.batch * j.blocks, 2, stats_range, &j);
+    at_parallel_for(j.batch * a->groups, 1 + 4096 / (j.blocks + 1), tell_range, &j);
+    at_free(scratch);
+    return at_cpu_oom_status(&j.oom, "group_stats");
 }

@@ -100,6 +100,7 @@ at_status at_cpu_gemm_conv2d(const at_cpu_kernels *k, const at_conv2d_args *a);
 at_status at_cpu_flash_attention(const at_cpu_kernels *k, const at_attention_args *a);
 at_status at_cpu_fast_norm(const at_cpu_kernels *k, const at_norm_args *a);
 at_status at_cpu_fast_group_norm(const at_cpu_kernels *k, const at_group_norm_args *a);
+at_status at_cpu_fast_group_stats(const at_cpu_kernels *k, const at_group_norm_args *a);
 at_status at_cpu_fast_rope(const at_cpu_kernels *k, const at_rope_args *a);
 at_status at_cpu_fast_copy(const at_cpu_kernels *k, const at_view *src, const at_view *dst);
 at_status at_cpu_fast_unary(const at_cpu_kernels *k, const at_view *x, const at_view *out,

@@ -13,8 +13,8 @@
 //     (Chan, Golub, LeVeque 1979), so that an offset does not hide the variance
 //   - merges run in a fixed order, so results repeat; the counter of finished blocks resets itself
 //   - groups may cut a thread's eight channels anywhere
-// Shapes that vectors do not fit take the plain kernels at the end of this file.
-#include "cuda/dtype.cuh"
+// Shapes that vectors do not fit take the plain kernels of group_plain.cuh.
+#include "cuda/group_plain.cuh"
 #include "cuda/kernels.h"
 
 enum {
@@ -24,26 +24,8 @@ enum {
     MOST_CHUNKS = 264,
     MOST_BATCH = 1024, // of the fast kernels: counters
     LEAST_SETS = 24,   // blocks, for sets of groups to be normed apart
-    MOST_ALONE = 1024, // pixels that one block takes
-    PLAIN_CHUNKS = 64,
-    PLAIN_THREADS = 256
+    MOST_ALONE = 1024  // pixels that one block takes
 };
-
-// One vector per channel added to x before the norm: v + b * stride + c.
-struct gn_add {
-    const void *v;
-    int dtype;
-    int64_t stride, first; // first: of the set's channels
-};
-
-__device__ inline float add_at(const gn_add &a, int64_t b, int c)
-{
-    if (!a.v) return 0.0f;
-    int64_t i = b * a.stride + a.first + c;
-    return a.dtype == AT_F32 ? ((const float *)a.v)[i]
-                             : a.dtype == AT_BF16 ? to_f32(((const bf16 *)a.v)[i])
-                                                  : to_f32(((const f16 *)a.v)[i]);
-}
 
 __device__ inline float warp_sum(float x)
 {
@@ -51,11 +33,6 @@ __device__ inline float warp_sum(float x)
     for (int i = 16; i; i >>= 1)
         x += __shfl_xor_sync(0xffffffffu, x, i);
     return x;
-}
-
-__device__ inline int64_t chunk_begin(int64_t pixels, int chunk, int chunks)
-{
-    return pixels * chunk / chunks;
 }
 
 struct gn_sums_in {
@@ -66,6 +43,7 @@ struct gn_sums_in {
     float eps;
     float2 *partial; // [batch, groups, chunks]: mean, sum of squared distances
     float2 *table;   // [batch, channels]: y = x * a + b; of the two passes
+    float2 *told;    // in place of the table: [batch, groups] mean and squared distances, or NULL
 };
 
 // A block's place: one chunk of one sample's pixels, and each thread's channels and rows of pixels in it.
@@ -168,8 +146,10 @@ __device__ inline void give_partial(const T *x, const gn_sums_in &p, const gn_pl
     __syncthreads();
 }
 
-// All chunks of a slot into shared[group] = (mean, 1 / deviation), when their partials are there.
-__device__ inline void merge_chunks(const gn_sums_in &p, int64_t slot, int chunks, float2 *shared)
+// All chunks of a slot into shared[group] = (mean, 1 / deviation), or (mean, squared distances), when their
+// partials are there.
+__device__ inline void merge_chunks(const gn_sums_in &p, int64_t slot, int chunks, float2 *shared,
+                                    bool distances = false)
 {
     int lane = threadIdx.x & 31, warps = blockDim.x >> 5, per = p.channels / p.groups;
     float count = (float)p.pixels;
@@ -188,19 +168,24 @@ __device__ inline void merge_chunks(const gn_sums_in &p, int64_t slot, int chunk
         q = warp_sum(q);
         m = warp_sum(m);
         float apart = q - s * s / count;
-        float var = (m + (float)per * (apart > 0 ? apart : 0)) / (count * (float)per);
-        if (!lane) shared[g] = make_float2(pivot + s / count, rsqrtf(var + p.eps));
+        float far = m + (float)per * (apart > 0 ? apart : 0);
+        float var = far / (count * (float)per);
+        if (!lane) shared[g] = make_float2(pivot + s / count, distances ? far : rsqrtf(var + p.eps));
     }
     __syncthreads();
 }
 
-// y = x * a + b of one channel.
-__device__ inline float2 affine_of(const gn_sums_in &p, int64_t b, int c, const float2 *stats)
+// y = x * a + b of one channel, from its group's (mean, 1 / deviation).
+__device__ inline float2 affine_from(const gn_sums_in &p, int64_t b, int c, float2 s)
 {
-    float2 s = stats[c / (p.channels / p.groups)];
     float a = p.weight ? s.y * p.weight[c] : s.y;
     float shift = (add_at(p.add, b, c) - s.x) * a;
     return make_float2(a, p.bias ? shift + p.bias[c] : shift);
+}
+
+__device__ inline float2 affine_of(const gn_sums_in &p, int64_t b, int c, const float2 *stats)
+{
+    return affine_from(p, b, c, stats[c / (p.channels / p.groups)]);
 }
 
 static __device__ unsigned gn_finished[MOST_BATCH]; // blocks of a sample that are done; 0 between launches
@@ -221,7 +206,12 @@ template <class T> __global__ void __launch_bounds__(THREADS) gn_fast_sums(const
     __syncthreads();
     if (!last_one) return;
     __threadfence();
-    merge_chunks(p, w.slot, w.chunks, shared);
+    merge_chunks(p, w.slot, w.chunks, shared, p.told != NULL);
+    if (p.told) {
+        for (int g = threadIdx.x; g < p.groups; g += blockDim.x)
+            p.told[w.b * p.groups + g] = shared[g];
+        return;
+    }
     for (int c = threadIdx.x; c < p.channels; c += blockDim.x)
         p.table[w.b * p.channels + c] = affine_of(p, w.b, c, shared);
 }
@@ -475,77 +465,6 @@ template <class T, class O> static cudaError_t gn_fast(cudaStream_t s, const at_
 }
 
 // --- any shape, any stride ---------------------------------------------------------------------
-// Sums of a chunk of pixels for one group, about the group's first element.
-template <class T>
-__global__ void gn_sums(const T *x, int64_t xb, int64_t xp, gn_add add, int64_t pixels, int channels,
-                        int groups, float *partial)
-{
-    __shared__ float shared[33];
-    int chunk = blockIdx.x, g = blockIdx.y, per = channels / groups;
-    int64_t b = blockIdx.z;
-    int64_t first = chunk_begin(pixels, chunk, gridDim.x), last = chunk_begin(pixels, chunk + 1, gridDim.x);
-    const T *base = x + b * xb + (int64_t)g * per;
-    float pivot = to_f32(base[0]) + add_at(add, b, g * per), sum = 0, square = 0;
-    int64_t n = (last - first) * per;
-    for (int64_t i = threadIdx.x; i < n; i += blockDim.x) {
-        int64_t p = i / per, c = i - p * per;
-        float d = to_f32(base[(first + p) * xp + c]) + add_at(add, b, (int)(g * per + c)) - pivot;
-        sum += d;
-        square += d * d;
-    }
-    sum = block_sum(sum, shared);
-    square = block_sum(square, shared);
-    if (threadIdx.x) return;
-    float *to = partial + ((b * groups + g) * gridDim.x + chunk) * 2;
-    to[0] = sum;
-    to[1] = square;
-}
-
-// One thread a group: mean and 1 / deviation into the first two places of the group's partial sums.
-template <class T>
-__global__ void gn_finish(const T *x, int64_t xb, gn_add add, int channels, int groups, int64_t count,
-                          float eps, float *partial, int chunks, int total)
-{
-    int i = blockIdx.x * blockDim.x + threadIdx.x;
-    if (i >= total) return;
-    int b = i / groups, g = i - b * groups, c0 = g * (channels / groups);
-    float pivot = to_f32(x[b * xb + c0]) + add_at(add, b, c0);
-    float *p = partial + (int64_t)i * chunks * 2;
-    double sum = 0, square = 0;
-    for (int c = 0; c < chunks; c++) {
-        sum += p[2 * c];
-        square += p[2 * c + 1];
-    }
-    double mean = sum / (double)count, var = square / (double)count - mean * mean;
-    p[0] = (float)(mean + pivot);
-    p[1] = (float)(1.0 / sqrt((var > 0 ? var : 0) + eps));
-}
-
-template <class T, class O>
-__global__ void gn_apply(const T *x, int64_t xb, int64_t xp, O *out, int64_t ob, int64_t op, gn_add add,
-                         int64_t pixels, int channels, int groups, const float *weight,
-                         const float *bias, const float *partial, int chunks, int act)
-{
-    int64_t b = blockIdx.y, total = pixels * channels;
-    int per = channels / groups;
-    for (int64_t i = blockIdx.x * (int64_t)blockDim.x + threadIdx.x; i < total;
-         i += (int64_t)gridDim.x * blockDim.x) {
-        int64_t p = i / channels;
-        int c = (int)(i - p * channels);
-        const float *s = partial + ((b * groups + c / per) * chunks) * 2;
-        float y = (to_f32(x[b * xb + p * xp + c]) + add_at(add, b, c) - s[0]) * s[1];
-        if (weight) y *= weight[c];
-        if (bias) y += bias[c];
-        out[b * ob + p * op + c] = from_f32<O>(activate(y, act));
-    }
-}
-
-static int gn_plain_chunks(int64_t pixels)
-{
-    int64_t n = pixels / 64;
-    return n < 1 ? 1 : n > PLAIN_CHUNKS ? PLAIN_CHUNKS : (int)n;
-}
-
 template <class T, class O> static cudaError_t gn_plain(cudaStream_t s, const at_k_group_norm_in *a)
 {
     const at_view *x = &a->x, *o = &a->out;
@@ -557,7 +476,7 @@ template <class T, class O> static cudaError_t gn_plain(cudaStream_t s, const at
         (const T *)x->data, x->stride[0], x->stride[1], add, pixels, channels, a->groups, a->partial);
     gn_finish<T><<<(unsigned)((total + 63) / 64), 64, 0, s>>>((const T *)x->data, x->stride[0], add,
                                                              channels, a->groups, pixels * per, a->eps,
-                                                             a->partial, chunks, total);
+                                                             a->partial, chunks, total, NULL);
     unsigned blocks = (unsigned)((pixels * channels + PLAIN_THREADS - 1) / PLAIN_THREADS);
     if (blocks > 8192) blocks = 8192;
     gn_apply<T, O><<<dim3(blocks, (unsigned)b), PLAIN_THREADS, 0, s>>>(
@@ -566,9 +485,118 @@ template <class T, class O> static cudaError_t gn_plain(cudaStream_t s, const at
     return cudaGetLastError();
 }
 
+// --- one map over several devices ----------------------------------------------------------------
+// What each part says of its pixels: parts[(i * batch + b) * groups + g], and how many they are.
+struct gn_parts {
+    const float2 *stats;
+    int n;
+    double pixels[AT_K_GROUP_PARTS];
+};
+
+// One thread a channel: its group's parts into y = x * a + b.
+__global__ void gn_parts_table(gn_sums_in p, gn_parts parts, int64_t batch)
+{
+    int64_t b = blockIdx.y;
+    int c = blockIdx.x * blockDim.x + threadIdx.x, per = p.channels / p.groups;
+    if (c >= p.channels) return;
+    const float2 *from = parts.stats + b * p.groups + c / per;
+    double pixels = 0, mean = 0, far = 0;
+    for (int i = 0; i < parts.n; i++) {
+        double n = parts.pixels[i];
+        float2 s = from[i * batch * p.groups];
+        if (n == 0) continue;
+        double apart = s.x - mean, all = pixels + n;
+        mean += apart * n / all;
+        far += (double)s.y + apart * apart * (double)per * pixels * n / all;
+        pixels = all;
+    }
+    double var = far / (pixels * (double)per);
+    float2 s = make_float2((float)mean, (float)(1.0 / sqrt(var + p.eps)));
+    p.table[b * p.channels + c] = affine_from(p, b, c, s);
+}
+
+template <class T, class O>
+__global__ void gn_table_apply(const T *x, int64_t xb, int64_t xp, O *out, int64_t ob, int64_t op,
+                               int64_t pixels, int channels, const float2 *table, int act)
+{
+    int64_t b = blockIdx.y, total = pixels * channels;
+    for (int64_t i = blockIdx.x * (int64_t)blockDim.x + threadIdx.x; i < total;
+         i += (int64_t)gridDim.x * blockDim.x) {
+        int64_t p = i / channels;
+        int c = (int)(i - p * channels);
+        float2 t = table[b * channels + c];
+        float y = fmaf(to_f32(x[b * xb + p * xp + c]), t.x, t.y);
+        out[b * ob + p * op + c] = from_f32<O>(activate(y, act));
+    }
+}
+
+template <class T> static cudaError_t gn_tell(cudaStream_t s, const at_k_group_norm_in *a)
+{
+    const at_view *x = &a->x;
+    int b = (int)x->shape[0], channels = (int)x->shape[2], total = b * a->groups;
+    float2 *told = (float2 *)a->out.data;
+    if (gn_is_fast(b, channels, a->groups) && gn_aligned(x, sizeof(T))) {
+        gn_sums_in in = sums_in(a);
+        in.told = told;
+        unsigned threads = (unsigned)(in.columns * in.rows + 31) / 32 * 32;
+        dim3 grid((unsigned)gn_fast_chunks(b, x->shape[1], channels), (unsigned)b);
+        gn_fast_sums<T><<<grid, threads, 0, s>>>((const T *)x->data, in);
+        return cudaGetLastError();
+    }
+    int chunks = gn_plain_chunks(x->shape[1]);
+    gn_add add = {a->add.data, a->add.dtype, a->add.shape[0] > 1 ? a->add.stride[0] : 0, 0};
+    gn_sums<T><<<dim3((unsigned)chunks, (unsigned)a->groups, (unsigned)b), PLAIN_THREADS, 0, s>>>(
+        (const T *)x->data, x->stride[0], x->stride[1], add, x->shape[1], channels, a->groups, a->partial);
+    gn_finish<T><<<(unsigned)((total + 63) / 64), 64, 0, s>>>(
+        (const T *)x->data, x->stride[0], add, channels, a->groups, x->shape[1] * (channels / a->groups),
+        a->eps, a->partial, chunks, total, told);
+    return cudaGetLastError();
+}
+
+extern "C" cudaError_t at_k_group_stats(cudaStream_t s, const at_k_group_norm_in *a)
+{
+    if (!a->x.shape[0] || !a->x.shape[1]) return cudaSuccess;
+    AT_FLOATS(a->x.dtype, T, return gn_tell<T>(s, a))
+    return cudaErrorInvalidValue;
+}
+
+template <class T, class O> static cudaError_t gn_of_parts(cudaStream_t s, const at_k_group_norm_in *a)
+{
+    const at_view *x = &a->x, *o = &a->out;
+    unsigned b = (unsigned)x->shape[0];
+    int channels = (int)x->shape[2];
+    bool fast = gn_is_fast(b, channels, a->groups) && gn_aligned(x, sizeof(T)) && gn_aligned(o, sizeof(O));
+    gn_parts parts = {(const float2 *)a->parts.data, (int)a->parts.shape[0], {0}};
+    for (int i = 0; i < parts.n; i++)
+        parts.pixels[i] = (double)a->part_pixels[i];
+    gn_sums_in in = {.pixels = x->shape[1],
+                     .channels = channels,
+                     .groups = a->groups,
+                     .add = {a->add.data, a->add.dtype, a->add.shape[0] > 1 ? a->add.stride[0] : 0, 0},
+                     .weight = a->weight,
+                     .bias = a->bias,
+                     .eps = a->eps,
+                     .table = (float2 *)a->partial};
+    gn_parts_table<<<dim3((unsigned)(channels + 63) / 64, b), 64, 0, s>>>(in, parts, b);
+    if (!fast) {
+        int64_t blocks = (x->shape[1] * channels + PLAIN_THREADS - 1) / PLAIN_THREADS;
+        gn_table_apply<T, O><<<dim3((unsigned)(blocks > 8192 ? 8192 : blocks), b), PLAIN_THREADS, 0, s>>>(
+            (const T *)x->data, x->stride[0], x->stride[1], (O *)o->data, o->stride[0], o->stride[1],
+            x->shape[1], channels, in.table, a->act);
+        return cudaGetLastError();
+    }
+    int columns = channels / VEC, rows = THREADS / columns;
+    unsigned threads = (unsigned)(columns * rows + 31) / 32 * 32;
+    gn_fast_apply<T, O, 2><<<dim3((unsigned)gn_fast_chunks(b, x->shape[1], channels), b), threads, 0, s>>>(
+        (const T *)x->data, x->stride[0], x->stride[1], (O *)o->data, o->stride[0], o->stride[1],
+        x->shape[1], channels, columns, rows, in.table, a->act);
+    return cudaGetLastError();
+}
+
 extern "C" size_t at_k_group_norm_scratch(int64_t batch, int64_t pixels, int64_t channels, int groups)
 {
     int64_t plain = batch * groups * gn_plain_chunks(pixels), fast = 0;
+    if (plain < batch * channels) plain = batch * channels; // the table of gn_of_parts
     if (gn_is_fast(batch, channels, groups))
         fast = batch * (channels + (int64_t)groups * MOST_CHUNKS);
     return sizeof(float2) * (size_t)(fast > plain ? fast : plain);
@@ -577,6 +605,7 @@ extern "C" size_t at_k_group_norm_scratch(int64_t batch, int64_t pixels, int64_t
 template <class T, class O> static cudaError_t group_norm(cudaStream_t s, const at_k_group_norm_in *a)
 {
     if (!a->x.shape[0] || !a->x.shape[1]) return cudaSuccess;
+    if (a->parts.data) return gn_of_parts<T, O>(s, a);
     if (gn_is_fast(a->x.shape[0], a->x.shape[2], a->groups) && gn_aligned(&a->x, sizeof(T)) &&
         gn_aligned(&a->out, sizeof(O)))
         return gn_fast<T, O>(s, a);

@@ -59,9 +59,14 @@ typedef struct at_k_group_norm_in {
     float *partial;
     int groups, act;
     float eps;
+    at_view parts; // as at_group_norm_args has them; at most AT_K_GROUP_PARTS
+    const int64_t *part_pixels;
 } at_k_group_norm_in;
+enum { AT_K_GROUP_PARTS = 256 };
 size_t at_k_group_norm_scratch(int64_t batch, int64_t pixels, int64_t channels, int groups);
 cudaError_t at_k_group_norm(cudaStream_t s, const at_k_group_norm_in *a);
+// out [b, groups, 2] f32: mean and squared distances of x + add.
+cudaError_t at_k_group_stats(cudaStream_t s, const at_k_group_norm_in *a);
 
 // x, out [b, t, h, d]; weight f32 [d] or NULL; cos, sin [t or b * t, d / 2] f32 or NULL.
 typedef struct at_k_rope_in {

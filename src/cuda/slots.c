@@ -79,12 +79,15 @@ out:
     return st;
 }
 
-static at_status slot_group_norm(void *stream, const at_group_norm_args *a)
+static at_status group_norm(at_cuda *g, const at_group_norm_args *a, const char *name,
+                            cudaError_t (*kernel)(cudaStream_t, const at_k_group_norm_in *))
 {
-    at_cuda *g = of(stream);
     at_status st = AT_OK;
     const void *w = NULL, *b = NULL;
     void *own_w = NULL, *own_b = NULL, *partial = NULL;
+    if (a->parts.data && a->parts.shape[0] > AT_K_GROUP_PARTS)
+        AT_TRY(at_fail(AT_EUNSUPPORTED, "%s over %lld parts; %d are the most", name,
+                       (long long)a->parts.shape[0], AT_K_GROUP_PARTS));
     AT_TRY(at_cuda_vector(g, &a->weight, AT_F32, &w, &own_w));
     AT_TRY(at_cuda_vector(g, &a->bias, AT_F32, &b, &own_b));
     AT_TRY(at_cuda_alloc(
@@ -98,13 +101,25 @@ static at_status slot_group_norm(void *stream, const at_group_norm_args *a)
                              .partial = partial,
                              .groups = a->groups,
                              .act = (int)a->act,
-                             .eps = a->eps};
-    AT_TRY(at_cuda_check(g, at_k_group_norm(g->stream, &in), "group_norm"));
+                             .eps = a->eps,
+                             .parts = a->parts,
+                             .part_pixels = a->part_pixels};
+    AT_TRY(at_cuda_check(g, kernel(g->stream, &in), name));
 out:
     at_cuda_free(g, own_w);
     at_cuda_free(g, own_b);
     at_cuda_free(g, partial);
     return st;
+}
+
+static at_status slot_group_norm(void *stream, const at_group_norm_args *a)
+{
+    return group_norm(of(stream), a, "group_norm", at_k_group_norm);
+}
+
+static at_status slot_group_stats(void *stream, const at_group_norm_args *a)
+{
+    return group_norm(of(stream), a, "group_stats", at_k_group_stats);
 }
 
 static at_status slot_ropes(void *stream, const at_rope_args *a, int n)
@@ -173,6 +188,7 @@ const at_backend at_cuda_backend = {
     .norm = slot_norm,
     .adds = true,
     .group_norm = slot_group_norm,
+    .group_stats = slot_group_stats,
     .rope = slot_rope,
     .ropes = slot_ropes,
     .conv2d = at_cuda_conv2d,

@@ -170,7 +170,9 @@ static at_tensor *prologue(at_ops *o, const at_bound *m, void *state, const at_m
     p->terms = in->made->cond;
     p->text = at_patches_count(in->patches) ? NULL : in->made->text;
     p->context = at_cast(o, in->context, at_ops_compute(o));
-    return at_unet_pixels(o, in->x, in->concat);
+    at_tensor *x = at_unet_pixels(o, in->x, in->concat);
+    // Patches are written for whole maps: with them every rank computes all rows.
+    return at_patches_count(in->patches) ? x : at_split_rows(o, x);
 }
 
 static at_tensor *add(at_ops *o, at_tensor *x, const at_tensor *residual)
@@ -228,7 +230,7 @@ static at_tensor *output_block(at_ops *o, const at_bound *m, unet_state *st, int
     h = at_unet_block_forward(o, &w->output[i], AT_UNET_RES, &st->pass, h);
     if (!w->output[i].up.w || !h) return h;
     const at_tensor *next = st->kept ? st->skips[st->kept - 1] : NULL;
-    return at_unet_upsample(o, w->output[i].up, h, next ? next->shape[1] : 2 * h->shape[1],
+    return at_unet_upsample(o, w->output[i].up, h, next ? at_map_rows(next) : 2 * at_map_rows(h),
                             next ? next->shape[2] : 2 * h->shape[2]);
 }
 
@@ -245,7 +247,7 @@ static at_tensor *epilogue(at_ops *o, const at_bound *m, void *state, at_tensor 
     const at_unet_weights *w = m->weights;
     (void)state;
     h = at_group_norm(o, h, w->norm.w, w->norm.b, GROUPS, out_eps, AT_ACT_SILU);
-    h = at_unet_conv(o, h, w->out, 1);
+    h = at_gather_rows(o, at_unet_conv(o, h, w->out, 1));
     return at_cast(o, at_contiguous(o, at_permute(o, h, (int[]){0, 3, 1, 2})), AT_F32);
 }
 

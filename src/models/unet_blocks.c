@@ -216,12 +216,14 @@ static at_tensor *stretch(at_ops *o, const at_tensor *x, int dim, int64_t size)
 at_tensor *at_unet_upsample(at_ops *o, at_lin l, const at_tensor *x, int64_t h, int64_t w)
 {
     if (!x) return NULL;
-    if (h == 2 * x->shape[1] && w == 2 * x->shape[2]) {
+    if (h == 2 * at_map_rows(x) && w == 2 * x->shape[2]) {
         at_conv_spec spec = padded(1);
         spec.upsample2x = true;
         return at_conv2d(o, x, l.w, l.b, &spec);
     }
-    return at_unet_conv(o, stretch(o, stretch(o, x, 1, h), 2, w), l, 1);
+    bool split = x->run.rows != 0; // rows repeat unevenly: a rank's own would need others'
+    at_tensor *all = stretch(o, stretch(o, at_gather_rows(o, x), 1, h), 2, w);
+    return at_unet_conv(o, split ? at_split_rows(o, all) : all, l, 1);
 }
 
 // --- cost --------------------------------------------------------------------------------------

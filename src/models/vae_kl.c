@@ -234,12 +234,8 @@ static at_dtype stream(at_ops *o)
 static at_tensor *conv(at_ops *o, const at_tensor *x, at_lin l, const at_conv_spec *spec,
                        bool to_stream)
 {
-    if (!x) return NULL;
-    int stride = spec->stride ? spec->stride : 1, zoom = spec->upsample2x ? 2 : 1;
-    int64_t kh = l.w->shape[2], kw = l.w->shape[3];
-    int64_t shape[] = {
-        x->shape[0], (x->shape[1] * zoom + spec->pad_top + spec->pad_bottom - kh) / stride + 1,
-        (x->shape[2] * zoom + spec->pad_left + spec->pad_right - kw) / stride + 1, l.w->shape[0]};
+    int64_t shape[4];
+    if (!at_conv2d_shape(o, x, l.w, spec, shape)) return NULL;
     // Pixels, latents and moments have few channels: exact, and no work worth saving.
     at_tensor *in = x->shape[3] <= FEW_CHANNELS ? (at_tensor *)x : at_cast(o, x, at_ops_compute(o));
     // ... and what is no more than pixels or moments stays f32.
@@ -378,13 +374,13 @@ static at_tensor *decode(at_ops *o, const at_bound *v, const at_tensor *z)
                              v->arch->title, (long long)c->z, (long long)z->shape[1]);
     at_scope_begin(o);
     at_conv_spec point_spec = padded(0, NULL), spec = padded(1, NULL);
-    at_tensor *x = to_nhwc(o, z);
+    at_tensor *x = at_split_rows(o, to_nhwc(o, z));
     if (d->quant.w) x = conv(o, x, d->quant, &point_spec, true);
     x = at_ops_keep(o, conv(o, x, d->conv_in, &spec, true));
     x = run_mid(o, &d->mid, x);
     x = run_levels(o, d, (int)c->levels, (int)c->blocks, step_up, x);
     x = run(o, step_out, d, x);
-    at_tensor *out = to_nchw(o, x);
+    at_tensor *out = to_nchw(o, at_gather_rows(o, x));
     at_tensor_release(&x);
     return at_scope_end(o, out);
 }
@@ -400,11 +396,13 @@ static at_tensor *encode(at_ops *o, const at_bound *v, const at_tensor *x)
                              at_store_path(v->store));
     at_scope_begin(o);
     at_conv_spec point_spec = padded(0, NULL), spec = padded(1, NULL);
-    at_tensor *h = at_ops_keep(o, conv(o, to_nhwc(o, x), e->conv_in, &spec, true));
+    at_tensor *h = at_split_rows(o, to_nhwc(o, x));
+    h = at_ops_keep(o, conv(o, h, e->conv_in, &spec, true));
     h = run_levels(o, e, (int)c->down_levels, (int)c->down_blocks, step_down, h);
     h = run_mid(o, &e->mid, h);
     h = run(o, step_out, e, h);
     at_tensor *moments = e->quant.w ? conv(o, h, e->quant, &point_spec, true) : h;
+    moments = at_gather_rows(o, moments);
     at_tensor *out = to_nchw(o, at_narrow(o, moments, 3, 0, c->z));
     at_tensor_release(&h);
     return at_scope_end(o, out);

@@ -195,6 +195,11 @@ typedef struct at_conv_spec {
 at_tensor *at_conv2d(at_ops *o, const at_tensor *x, const at_weight *weight, const at_weight *bias,
                      const at_conv_spec *spec);
 
+// The shape that at_conv2d gives (on several ranks: of this rank's rows), for those who bring the result with
+// at_into. False, and the ops failed, if there is none; false too for NULLs.
+bool at_conv2d_shape(at_ops *o, const at_tensor *x, const at_weight *weight,
+                     const at_conv_spec *spec, int64_t out[4]);
+
 // ids: n host integers, each checked against the table: AT_EINVAL. Result [1, n, dim].
 at_tensor *at_embedding(at_ops *o, const at_weight *table, const int32_t *ids, int64_t n);
 
@@ -214,6 +219,14 @@ at_tensor *at_gather_tokens(at_ops *o, const at_tensor *x, int64_t total);
 at_tensor *at_share_tokens(at_ops *o, const at_tensor *x);
 int at_ops_token_ranks(const at_ops *o); // who share the tokens
 const at_mesh *at_ops_mesh(const at_ops *o);
+// This rank's rows of a map [b, h, w, c] along the mesh's patch axis, and the whole again: identities on one
+// rank. Runs of rows in rank order; what doors make of such a map holds the matching rows, convolutions and
+// group norms look across, attention over split keys reads them all, and a whole map that is added to a
+// split one gives its part.
+at_tensor *at_split_rows(at_ops *o, const at_tensor *x);
+at_tensor *at_gather_rows(at_ops *o, const at_tensor *x);
+int64_t
+at_map_rows(const at_tensor *x); // of the whole map: dimension 1, or what it was before the split
 // Vote at the end of a step: the first failure of any rank, AT_ECANCELLED if one was cancelled.
 at_status at_ops_vote(at_ops *o);
 

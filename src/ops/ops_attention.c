@@ -79,8 +79,11 @@ at_tensor *at_attention(at_ops *o, const at_tensor *q, const at_tensor *k, const
     if (st == AT_OK) st = op_inner_contiguous(o, v, &part);
     if (st == AT_OK) a.v = at_tensor_as_view(part);
     if (st == AT_OK && bias) a.bias = at_tensor_as_view(bias);
-    if (st == AT_OK && o->split.open) {
-        st = op_attention_split(&p, &a);
+    op_like(out, q);
+    if (st == AT_OK && k->run.rows && !q->run.rows) {
+        st = at_fail(AT_EUNSUPPORTED, "a whole q over some rows of a map: gather them first");
+    } else if (st == AT_OK && (k->run.rows || o->split.open)) {
+        st = op_attention_split(&p, &a, &k->run);
     } else if (st == AT_OK) {
         st = op_attention_slot(&p, &a);
     }

@@ -36,21 +36,29 @@ static char *byte_at(const at_tensor *buffer, int64_t element)
     return (char *)at_tensor_data(buffer) + (size_t)element * at_dtype_size(buffer->dtype);
 }
 
-static at_status measure(exchange *x, const op_pass *p, const at_attention_args *a)
+static at_status measure(exchange *x, const op_pass *p, const at_attention_args *a,
+                         const at_row_run *run)
 {
     at_ops *o = p->o;
-    int rank = o->mesh.tokens->rank;
+    bool rows =
+        run->rows != 0; // the tokens are pixels of a map: keys and values are brought together
+    at_comm *patch = o->mesh.axis[AT_AXIS_PATCH];
+    int rank = rows ? patch->rank : o->mesh.tokens->rank;
     int64_t here;
 
     *x = (exchange){.p = p,
-                    .heads = o->mesh.axis[AT_AXIS_ULYSSES],
-                    .ring = o->mesh.axis[AT_AXIS_RING],
+                    .heads = rows ? at_comm_self() : o->mesh.axis[AT_AXIS_ULYSSES],
+                    .ring = rows ? patch : o->mesh.axis[AT_AXIS_RING],
                     .b = a->q.shape[0],
                     .h = a->q.shape[2],
                     .d = a->q.shape[3]};
     if (a->causal || a->bias.data)
         return at_fail(AT_EUNSUPPORTED, "split tokens with a mask: gather them first");
-    op_split_counts(o, x->counts);
+    if (rows) {
+        op_row_counts(o, run, x->counts);
+    } else {
+        op_split_counts(o, x->counts);
+    }
     here = x->counts[rank];
     if (a->q.shape[1] != here || a->k.shape[1] != here)
         return at_fail(AT_EINTERNAL,
@@ -223,7 +231,7 @@ out:
     return st;
 }
 
-at_status op_attention_split(const op_pass *p, at_attention_args *a)
+at_status op_attention_split(const op_pass *p, at_attention_args *a, const at_row_run *run)
 {
     exchange x;
     at_status st = AT_OK;
@@ -232,7 +240,7 @@ at_status op_attention_split(const op_pass *p, at_attention_args *a)
     at_tensor *done = NULL;
 
     AT_TRY(op_has(p, p->o->be->copy != NULL));
-    AT_TRY(measure(&x, p, a));
+    AT_TRY(measure(&x, p, a, run));
     if (x.heads->size > 1) {
         bool same = a->q.dtype == a->k.dtype && a->k.dtype == a->v.dtype;
 

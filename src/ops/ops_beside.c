@@ -24,6 +24,7 @@ static at_tensor *beside_of_parts(at_ops *o, const at_tensor *x, int n, const at
     memcpy(shape, x->shape, sizeof shape);
     shape[dim] = width;
     at_tensor *out = at_empty(o, at_ops_compute(o), x->rank, shape);
+    op_like(out, x);
     for (int i = 0; i < n; at += w[i++]->shape[0]) {
         at_tensor *part = at_narrow(o, out, dim, at, w[i]->shape[0]);
         at_linear(at_into(o, part), x, w[i], NULL, NULL);
@@ -54,6 +55,7 @@ at_tensor *at_linear_beside(at_ops *o, const at_tensor *x, int n, const at_weigh
     memcpy(shape, x->shape, sizeof shape);
     shape[x->rank - 1] = width;
     AT_TRY(op_result(&p, o->compute, x->rank, shape, &out));
+    op_like(out, x);
     at_linear_args a = {.x = op_rows(inner),
                         .x_scale = op_scales(inner),
                         .out = op_rows(out),
@@ -99,6 +101,7 @@ at_tensor *at_geglu_apart(at_ops *o, const at_tensor *x, const at_weight *value,
     memcpy(shape, x->shape, sizeof shape);
     shape[x->rank - 1] = a.w.v.shape[0];
     AT_TRY(op_result(&p, o->compute, x->rank, shape, &out));
+    op_like(out, x);
     a.x = op_rows(inner);
     a.x_scale = op_scales(inner);
     a.out = op_rows(out);

@@ -27,6 +27,7 @@ at_tensor *at_unary(at_ops *o, const at_tensor *x, at_act act)
     if (!op_enter(&p, o, "unary", &o->stats.seconds_other)) return NULL;
     AT_TRY(op_takes(&p, "x", x));
     AT_TRY(op_result(&p, x->dtype, x->rank, x->shape, &out));
+    op_like(out, x);
     from = at_tensor_as_view(x);
     to = at_tensor_as_view(out);
     if (at_tensor_count(x) == 0) goto out;
@@ -70,6 +71,7 @@ at_tensor *at_binary(at_ops *o, at_binary_op op, const at_tensor *a, const at_te
     if (!op_enter(&p, o, "binary", &o->stats.seconds_other)) return NULL;
     AT_TRY(op_takes(&p, "a", a));
     AT_TRY(op_takes(&p, "b", b));
+    AT_TRY(op_row_part(&p, a, &b));
     rank = a->rank > b->rank ? a->rank : b->rank;
     for (int i = 1; i <= rank; i++) { // counted from the right
         int64_t da = i <= a->rank ? a->shape[a->rank - i] : 1;
@@ -85,6 +87,7 @@ at_tensor *at_binary(at_ops *o, at_binary_op op, const at_tensor *a, const at_te
                        at_shape_text(b->dtype, b->rank, b->shape, other)));
     }
     AT_TRY(op_result(&p, a->dtype, rank, shape, &out));
+    op_like(out, a);
     AT_TRY(binary_into(&p, op, va, vb, act_a, out));
 out:
     return op_leave(&p, st, out);
@@ -110,6 +113,7 @@ at_tensor *at_affine(at_ops *o, const at_tensor *x, float mul, float add)
     if (!op_enter(&p, o, "affine", &o->stats.seconds_other)) return NULL;
     AT_TRY(op_takes(&p, "x", x));
     AT_TRY(op_make(o, x->dtype, x->rank, x->shape, &out));
+    op_like(out, x);
     AT_TRY(op_scalar(o, mul, &factor));
     AT_TRY(
         binary_into(&p, AT_MUL, at_tensor_as_view(x), at_tensor_as_view(factor), AT_ACT_NONE, out));
@@ -153,6 +157,7 @@ at_tensor *at_gate_add(at_ops *o, const at_tensor *x, const at_tensor *y, const 
     }
     AT_TRY(op_takes_modulation(&p, "gate", gate, x->shape[0], x->shape[2], &args.gate));
     AT_TRY(op_make(o, x->dtype, 3, x->shape, &out));
+    op_like(out, x);
     if (at_tensor_count(x) == 0) goto out;
     args.x = at_tensor_as_view(x);
     args.y = at_tensor_as_view(y);

@@ -98,6 +98,7 @@ static at_status linear(op_pass *p, const at_tensor *x, at_wview w, at_wview bia
     memcpy(shape, x->shape, sizeof shape);
     shape[x->rank - 1] = w.v.shape[0];
     AT_TRY(op_result(p, o->compute, x->rank, shape, out));
+    op_like(*out, x);
     a.x = op_rows(inner);
     a.x_scale = op_scales(inner);
     a.out = op_rows(*out);
@@ -216,6 +217,8 @@ at_tensor *at_linear_split(at_ops *o, const at_tensor *x, const at_weight *w, co
     memcpy(shape, x->shape, sizeof shape);
     shape[x->rank - 1] = split;
     AT_TRY(op_make(o, o->compute, x->rank, shape, &out));
+    op_like(out, x);
+    op_like(rest, x);
     a.x = op_rows(inner);
     a.x_scale = op_scales(inner);
     a.out = op_rows(out);
@@ -269,6 +272,7 @@ at_tensor *at_geglu(at_ops *o, const at_tensor *x, const at_weight *w, const at_
     memcpy(shape, x->shape, sizeof shape);
     shape[x->rank - 1] = a.w.v.shape[0] / 2;
     AT_TRY(op_result(&p, o->compute, x->rank, shape, &out));
+    op_like(out, x);
     a.x = op_rows(inner);
     a.x_scale = op_scales(inner);
     a.out = op_rows(out);
@@ -350,6 +354,7 @@ static at_tensor *norm_door(at_ops *o, const at_tensor *x, const at_tensor *y,
     } else {
         AT_TRY(op_result(&p, x->dtype, x->rank, x->shape, &out));
     }
+    op_like(out, x);
     a.out = op_rows(out);
     AT_TRY(op_takes_vector(&p, "weight", spec->weight, a.x.shape[2], &a.weight));
     AT_TRY(op_takes_vector(&p, "bias", spec->bias, a.x.shape[2], &a.bias));
@@ -415,6 +420,7 @@ at_tensor *at_add_group_norm(at_ops *o, const at_tensor *x, const at_tensor *add
 {
     at_status st = AT_OK;
     at_group_norm_args a = {.groups = groups, .eps = eps, .act = act};
+    int64_t pixels[OPS_MAX_RANKS];
     at_tensor *out = NULL;
     char text[128];
     op_pass p;
@@ -431,8 +437,10 @@ at_tensor *at_add_group_norm(at_ops *o, const at_tensor *x, const at_tensor *add
     AT_TRY(op_takes_modulation(&p, "add", add, x->shape[0], x->shape[3], &a.add));
     AT_TRY(flatten_pixels(&p, x, &a.x));
     AT_TRY(op_result(&p, x->dtype, 4, x->shape, &out));
+    op_like(out, x);
     AT_TRY(flatten_pixels(&p, out, &a.out));
     AT_TRY(op_has(&p, o->be->group_norm != NULL));
+    if (x->run.rows) AT_TRY(op_group_parts(&p, x, &a, pixels));
     if (at_tensor_count(x) > 0) AT_TRY(o->be->group_norm(o->dev->stream, &a));
 out:
     if (st != AT_OK && weight) st = at_fail_context(st, "%s: ", weight->name);
@@ -440,12 +448,12 @@ out:
 }
 
 // --- convolution -----------------------------------------------------------------------------
-// The result's shape and the numbers of the slot, from checked shapes.
+// The whole result's shape, from checked shapes.
 static at_status conv_shape(const at_tensor *x, const at_weight *w, at_conv2d_args *a,
                             int64_t out[4])
 {
     int64_t zoom = a->upsample2x ? 2 : 1;
-    int64_t h = x->shape[1] * zoom + a->pad_top + a->pad_bottom - w->shape[2];
+    int64_t h = at_map_rows(x) * zoom + a->pad_top + a->pad_bottom - w->shape[2];
     int64_t wd = x->shape[2] * zoom + a->pad_left + a->pad_right - w->shape[3];
     char text[128], weight[256];
 
@@ -482,22 +490,78 @@ out:
     return st;
 }
 
+static at_status conv_slot(const op_pass *p, at_conv2d_args *a, const at_tensor *x, at_tensor *out)
+{
+    at_status st = AT_OK;
+
+    a->x = at_tensor_as_view(x);
+    a->out = at_tensor_as_view(out);
+    AT_TRY(op_has(p, p->o->be->conv2d != NULL));
+    if (at_tensor_count(out) > 0) AT_TRY(p->o->be->conv2d(p->o->dev->stream, a));
+out:
+    return st;
+}
+
+// One rank's rows `shape` of a map of `rows`. What comes out may hold a row more at either end.
+static at_status conv_run(op_pass *p, const at_tensor *x, at_conv2d_args *a, int64_t *shape,
+                          const at_tensor *residual, at_tensor **out)
+{
+    at_status st = AT_OK;
+    int64_t kh = a->w.v.shape[2], rows = shape[1], skip, made;
+    const at_tensor *in, *inner;
+    at_tensor *more;
+
+    shape[1] = op_own_rows(p->o, rows);
+    AT_TRY(op_conv_input(p, x, kh, a, &in, &skip));
+    AT_TRY(op_inner_contiguous(p->o, in, &inner));
+    made = shape[1] ? op_conv_rows(a, in->shape[1], kh) : 0;
+    if (made == shape[1]) {
+        AT_TRY(op_result(p, p->o->compute, 4, shape, out));
+        (*out)->run = (at_row_run){rows, 1};
+        AT_TRY(conv_residual(p, residual, *out, &a->residual));
+        AT_TRY(conv_slot(p, a, inner, *out));
+        goto out;
+    }
+    if (residual) AT_TRY(at_fail(AT_EUNSUPPORTED, "an upsampling layer of some rows that adds"));
+    AT_TRY(op_make(p->o, p->into ? p->into->dtype : p->o->compute, 4,
+                   (int64_t[]){shape[0], made, shape[2], shape[3]}, &more));
+    AT_TRY(conv_slot(p, a, inner, more));
+    AT_TRY(at_tensor_narrow(more, 1, skip, shape[1], &more));
+    AT_TRY(op_own(p->o, more));
+    *out = more;
+    if (p->into) {
+        at_view from = at_tensor_as_view(more), to;
+        AT_TRY(op_result(p, more->dtype, 4, shape, out));
+        to = at_tensor_as_view(*out);
+        AT_TRY(p->o->be->copy(p->o->dev->stream, &from, &to));
+    }
+    (*out)->run = (at_row_run){rows, 1};
+out:
+    return st;
+}
+
+bool at_conv2d_shape(at_ops *o, const at_tensor *x, const at_weight *weight,
+                     const at_conv_spec *spec, int64_t out[4])
+{
+    at_conv2d_args a = op_conv_numbers(spec);
+    at_status st = AT_OK;
+
+    if (!x || !weight) return false;
+    st = x->rank == 4 && weight->rank == 4 ? conv_shape(x, weight, &a, out)
+                                           : at_fail(AT_EINVAL, "conv2d takes maps and kernels");
+    if (st != AT_OK) at_ops_poison(o, st, "%s: conv2d: %s", weight->name, at_error_text());
+    if (st == AT_OK && x->run.rows) out[1] = op_own_rows(o, out[1]);
+    return st == AT_OK;
+}
+
 at_tensor *at_conv2d(at_ops *o, const at_tensor *x, const at_weight *weight, const at_weight *bias,
                      const at_conv_spec *spec)
 {
-    static const at_conv_spec plain = {0};
-    const at_conv_spec *s = spec ? spec : &plain;
-    at_conv2d_args a = {.stride = s->stride ? s->stride : 1,
-                        .pad_top = s->pad_top,
-                        .pad_left = s->pad_left,
-                        .pad_bottom = s->pad_bottom,
-                        .pad_right = s->pad_right,
-                        .upsample2x = s->upsample2x,
-                        .act = s->act};
+    at_conv2d_args a = op_conv_numbers(spec);
+    const at_tensor *residual = spec ? spec->residual : NULL, *inner;
     at_status st = AT_OK;
     int64_t shape[4];
     at_tensor *out = NULL;
-    const at_tensor *inner;
     char text[128], wtext[256];
     op_pass p;
 
@@ -510,15 +574,15 @@ at_tensor *at_conv2d(at_ops *o, const at_tensor *x, const at_weight *weight, con
     }
     AT_TRY(op_takes_vector(&p, "bias", bias, weight->shape[0], &a.bias));
     AT_TRY(conv_shape(x, weight, &a, shape));
-    AT_TRY(op_inner_contiguous(o, x, &inner));
-    AT_TRY(op_result(&p, o->compute, 4, shape, &out));
-    AT_TRY(conv_residual(&p, s->residual, out, &a.residual));
-    a.x = at_tensor_as_view(inner);
-    a.out = at_tensor_as_view(out);
     a.int8 = may_int8(o, &a.w);
-    AT_TRY(op_has(&p, o->be->conv2d != NULL));
-    if (at_tensor_count(out) == 0) goto out;
-    AT_TRY(o->be->conv2d(o->dev->stream, &a));
+    if (x->run.rows) {
+        AT_TRY(conv_run(&p, x, &a, shape, residual, &out));
+    } else {
+        AT_TRY(op_inner_contiguous(o, x, &inner));
+        AT_TRY(op_result(&p, o->compute, 4, shape, &out));
+        AT_TRY(conv_residual(&p, residual, out, &a.residual));
+        AT_TRY(conv_slot(&p, &a, inner, out));
+    }
     int64_t taps = at_weight_elements(weight) / weight->shape[0]; // of one output
     o->stats.flops_conv += 2.0 * (double)at_tensor_count(out) * (double)taps;
 out:

@@ -92,10 +92,12 @@ at_status op_exchange(at_ops *o, at_comm *c, const at_comm_part *send, const at_
 at_status op_sum(at_ops *o, at_comm *c, float *inout, size_t count);
 // Tokens of each rank in its sequence, as at_split_tokens has made it.
 void op_split_counts(const at_ops *o, int64_t *counts);
+// The same for the pixels of a map, rank by rank of the patch axis.
+void op_row_counts(const at_ops *o, const at_row_run *run, int64_t *counts);
 // The slot, with its work counted.
 at_status op_attention_slot(const op_pass *p, at_attention_args *a);
-// The same for this rank's tokens of a sequence that is split.
-at_status op_attention_split(const op_pass *p, at_attention_args *a);
+// The same for this rank's tokens of a sequence that is split: of pixels of a map if `run` is one.
+at_status op_attention_split(const op_pass *p, at_attention_args *a, const at_row_run *run);
 // The layer of x and w is worth fp8, and these ops may.
 bool op_may_fp8(const at_ops *o, const at_view *x, const at_wview *w);
 // The weight is wide enough to be kept in 8 bits, and these ops may.
@@ -106,6 +108,35 @@ at_view op_scales(const at_tensor *x);
 at_view op_part(at_view v, int dim, int64_t start, int64_t length);
 // One f32 on the op device, shape [1].
 at_status op_scalar(at_ops *o, float value, at_tensor **out);
+// --- maps whose rows are shared out (ops_rows.c) ---
+typedef struct op_span {
+    int64_t lo, hi; // rows [lo, hi) of the whole map
+} op_span;
+// `out` holds the same rows as x (NULLs are fine).
+void op_like(at_tensor *out, const at_tensor *x);
+// *x, if it is a whole map where `like` is some rows of one, becomes the same rows.
+at_status op_row_part(const op_pass *p, const at_tensor *like, const at_tensor **x);
+// The label of x under the shape of `out`, a reshape of it. AT_EUNSUPPORTED where rows do not stay rows.
+at_status op_reshaped_run(const at_tensor *x, at_tensor *out);
+// The rows needs[this rank] of the map of which x [b, h, w, c] is this rank's run; needs[i] is what rank i
+// asks for in the same call.
+at_status op_fetch_rows(const op_pass *p, const at_tensor *x, const op_span *needs,
+                        at_tensor **out);
+// This rank's share of a map of `rows`.
+int64_t op_own_rows(const at_ops *o, int64_t rows);
+// A convolution's numbers, without tensors; spec NULL: stride 1 and no padding.
+at_conv2d_args op_conv_numbers(const at_conv_spec *spec);
+// Rows of a convolution's result over a map of `rows`.
+int64_t op_conv_rows(const at_conv2d_args *a, int64_t rows, int64_t kh);
+// What a convolution over the run x reads for its own rows of the result; a's padding becomes what this
+// rank must add to it, and the first *skip rows of what comes out are not of its run.
+at_status op_conv_input(const op_pass *p, const at_tensor *x, int64_t kh, at_conv2d_args *a,
+                        const at_tensor **in, int64_t *skip);
+// Everybody's sums for the group norm of the run x (a->x, a->add and a->groups are set): fills a->parts
+// and pixels[ranks of the patch axis].
+at_status op_group_parts(const op_pass *p, const at_tensor *x, at_group_norm_args *a,
+                         int64_t *pixels);
+
 // First token and token count of rank `rank` when `total` tokens are shared out.
 void op_share(int64_t total, int rank, int size, int64_t *first, int64_t *length);
 

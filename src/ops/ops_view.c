@@ -60,7 +60,8 @@ static at_status convert(const op_pass *p, const at_tensor *x, at_dtype dtype, a
     AT_TRY(op_make(p->o, dtype, x->rank, x->shape, out));
     from = at_tensor_as_view(x);
     to = at_tensor_as_view(*out);
-    AT_TRY(p->o->be->copy(p->o->dev->stream, &from, &to));
+    op_like(*out, x);
+    if (at_view_count(&from)) AT_TRY(p->o->be->copy(p->o->dev->stream, &from, &to));
 out:
     return st;
 }
@@ -229,6 +230,7 @@ at_tensor *at_reshape(at_ops *o, const at_tensor *x, int rank, const int64_t *sh
         AT_TRY(at_tensor_reshape(copy, rank, full, &out));
     }
     AT_TRY(op_own(o, out));
+    AT_TRY(op_reshaped_run(x, out));
 out:
     return op_leave(&p, st, out);
 }
@@ -241,6 +243,7 @@ at_tensor *at_permute(at_ops *o, const at_tensor *x, const int *order)
 
     if (!op_enter(&p, o, "permute", &o->stats.seconds_other)) return NULL;
     AT_TRY(op_takes(&p, "x", x));
+    if (x->run.rows) AT_TRY(at_fail(AT_EUNSUPPORTED, "of some rows of a map: gather them first"));
     AT_TRY(at_tensor_permute(x, order, &out));
     AT_TRY(op_own(o, out));
 out:
@@ -255,8 +258,11 @@ at_tensor *at_narrow(at_ops *o, const at_tensor *x, int dim, int64_t start, int6
 
     if (!op_enter(&p, o, "narrow", &o->stats.seconds_other)) return NULL;
     AT_TRY(op_takes(&p, "x", x));
+    if (x->run.rows && dim == 1)
+        AT_TRY(at_fail(AT_EUNSUPPORTED, "rows of some rows of a map: gather them first"));
     AT_TRY(at_tensor_narrow(x, dim, start, length, &out));
     AT_TRY(op_own(o, out));
+    op_like(out, x);
 out:
     return op_leave(&p, st, out);
 }
@@ -281,6 +287,8 @@ at_tensor *at_concat(at_ops *o, int dim, int n, const at_tensor *const *in)
     memcpy(shape, in[0]->shape, sizeof shape);
     shape[dim] = 0;
     for (int i = 0; i < n; i++) {
+        if (in[i]->run.rows != in[0]->run.rows || (dim == 1 && in[i]->run.rows))
+            AT_TRY(at_fail(AT_EUNSUPPORTED, "part %d holds other rows of a map than part 0", i));
         bool same_rest = in[i]->rank == in[0]->rank;
 
         for (int d = 0; d < in[0]->rank && same_rest; d++) {
@@ -295,6 +303,7 @@ at_tensor *at_concat(at_ops *o, int dim, int n, const at_tensor *const *in)
     }
     AT_TRY(op_has(&p, o->be->copy != NULL));
     AT_TRY(op_make(o, in[0]->dtype, in[0]->rank, shape, &out));
+    op_like(out, in[0]);
     whole = at_tensor_as_view(out);
     for (int i = 0; i < n; i++) {
         at_view from = at_tensor_as_view(in[i]), to = op_part(whole, dim, start, in[i]->shape[dim]);

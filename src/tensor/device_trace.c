@@ -343,6 +343,16 @@ static at_status my_group_norm(void *stream, const at_group_norm_args *a)
                  a->groups, act_text(a->act));
 }
 
+static at_status my_group_stats(void *stream, const at_group_norm_args *a)
+{
+    pass p = enter(stream, "group_stats");
+    at_status st = p.t->slots->group_stats(stream, a);
+    char x[128];
+
+    if (!p.on) return st;
+    return leave(&p, st, 0, VIEWS(&a->x), NULL, "%s in %d", text_of(&a->x, x), a->groups);
+}
+
 static at_status my_rope(void *stream, const at_rope_args *a)
 {
     pass p = enter(stream, "rope");
@@ -422,7 +432,7 @@ static at_status my_to_host(at_device *d, void *dst, const void *src, size_t byt
 }
 
 // A slot that is added to backend.h wants a wrapper above and a line below: then this number changes.
-enum { SLOTS_AND_FIELDS = 20 };
+enum { SLOTS_AND_FIELDS = 21 };
 _Static_assert(sizeof(at_backend) == SLOTS_AND_FIELDS * sizeof(void *),
                "at_backend changed: give its new slot a wrapper here, and count again");
 
@@ -447,6 +457,7 @@ static void wrap(traced *t)
     WRAP(attention);
     WRAP(norm);
     WRAP(group_norm);
+    WRAP(group_stats);
     WRAP(rope);
     WRAP(ropes);
     WRAP(conv2d);

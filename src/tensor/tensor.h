@@ -17,6 +17,12 @@
 
 typedef struct at_storage at_storage;
 
+// One rank's rows of a map that several ranks share (ops/ops_rows.c): the whole has `rows` of them, and each is
+// `unit` entries of dimension 1 (1 for a map [b, h, w, c], w for its pixels [b, h * w, c]). rows 0: a whole.
+typedef struct at_row_run {
+    int64_t rows, unit;
+} at_row_run;
+
 typedef struct at_tensor {
     atomic_int refs;
     at_dtype dtype;
@@ -26,6 +32,7 @@ typedef struct at_tensor {
     at_storage *storage;
     size_t offset;               // bytes into the storage
     struct at_tensor *row_scale; // of fp8 rows (at_tensor_new_rows8): f32 [rows], owned; else NULL
+    at_row_run run;              // a label that ops/ puts on and reads; views begin without one
 } at_tensor;
 
 // New contiguous, uninitialised tensor. Shapes are checked for overflow; a dimension may be 0.

@@ -71,6 +71,7 @@ static void move_args(ck_mirror *m)
         move_view(m, &r->a.group_norm.x);
         move_view(m, &r->a.group_norm.add);
         move_view(m, &r->a.group_norm.out);
+        move_view(m, &r->a.group_norm.parts);
     } else if (strcmp(op, "rope") == 0) {
         at_rope_args *a = &r->a.rope;
         at_view *views[] = {&a->x, &a->out, &a->cos, &a->sin};

@@ -15,8 +15,10 @@ enum {
     IN_PLACE = 32,
     BENCH = 64,
     ADDED = 128,
-    ROWS8 = 256, // into fp8 rows
-    GATED = 512  // x += gate * y first; x and out are halves of one tensor, so that both are judged
+    ROWS8 = 256,  // into fp8 rows
+    PARTS = 1024, // cut over devices
+    GROUP_PARTS = 3,
+    GATED = 512 // x += gate * y first; x and out are halves of one tensor, so that both are judged
 };
 
 typedef struct norm_row {
@@ -263,6 +265,12 @@ static const group_row group_rows[] = {
      AT_ACT_SILU}, // more samples than a GPU has blocks
     {2, 256, 1280, 32, AT_F16, AT_F16, AFFINE, AT_ACT_SILU},
     {1, 2049, 512, 32, AT_BF16, AT_BF16, AFFINE | IN_PLACE, AT_ACT_SILU},
+    {2, 5, 12, 3, AT_F32, AT_F32, AFFINE | ADDED | PARTS},
+    {1, 2, 64, 32, AT_BF16, AT_BF16, AFFINE | PARTS, AT_ACT_SILU}, // one part has no pixels
+    {2, 603, 320, 32, AT_F16, AT_F16, AFFINE | ADDED | PARTS, AT_ACT_SILU},
+    {1, 1400, 64, 32, AT_F32, AT_F32, AFFINE | PARTS, AT_ACT_SILU, CK_OFFSET},
+    {1, 300, 96, 8, AT_F32, AT_BF16, AFFINE | STRIDED | PARTS, AT_ACT_GELU_TANH},
+    {1, 2049, 512, 32, AT_BF16, AT_BF16, AFFINE | IN_PLACE | PARTS, AT_ACT_SILU},
     {1, 65536, 32, 32, AT_F32, AT_F32, AFFINE | BENCH, AT_ACT_SILU},
     {1, 16384, 64, 32, AT_F32, AT_F32, AFFINE | BENCH, AT_ACT_SILU},
     {1, 65536, 128, 32, AT_F32, AT_F32, AFFINE | BENCH, AT_ACT_SILU},
@@ -272,9 +280,10 @@ static const group_row group_rows[] = {
 static const char *group_label(int row, char out[160])
 {
     const group_row *r = &group_rows[row];
-    snprintf(out, 160, "[%lld,%lld,%lld] g%d in%d out%d act%d%s%s fill%d", (long long)r->b,
+    snprintf(out, 160, "[%lld,%lld,%lld] g%d in%d out%d act%d%s%s%s fill%d", (long long)r->b,
              (long long)r->p, (long long)r->c, r->groups, r->in, r->out, (int)r->act,
-             r->flags & STRIDED ? " strided" : "", r->flags & ADDED ? " added" : "", (int)r->fill);
+             r->flags & STRIDED ? " strided" : "", r->flags & ADDED ? " added" : "",
+             r->flags & PARTS ? " parts" : "", (int)r->fill);
     return out;
 }
 
@@ -301,6 +310,11 @@ static void group_build(ck_run *r, int row)
             a->bias.packed = &r->packed2;
         }
     }
+    if (c->flags & PARTS) {
+        a->parts =
+            ck_make(r, AT_F32, CK_SHAPE(GROUP_PARTS, c->b, c->groups, 2), (ck_layout){0}, CK_UNIT);
+        r->t[r->n - 1].also_written = true;
+    }
     a->groups = c->groups;
     a->eps = 1e-6f;
     a->act = c->act;
@@ -308,8 +322,56 @@ static void group_build(ck_run *r, int row)
         (double)(c->b * c->p * c->c) * ((c->in == AT_F32 ? 4 : 2) + (c->out == AT_F32 ? 4 : 2));
 }
 
+// Pixels of part `part` of the three that a row is cut into: a short one, and two that are nearly even.
+static int64_t part_of(int64_t pixels, int part)
+{
+    int64_t cuts[] = {0, pixels / 5, pixels / 5 + (pixels - pixels / 5) / 2, pixels};
+    return cuts[part];
+}
+
+static at_view pixels_of(at_view v, int64_t first, int64_t end)
+{
+    v.data = (char *)v.data + first * v.stride[1] * (int64_t)(v.dtype == AT_F32 ? 4 : 2);
+    v.shape[1] = end - first;
+    return v;
+}
+
+// Cut as several devices would hold it: all parts say what they have, then each is normed.
+static at_status group_of_parts(const at_backend *b, ck_run *r)
+{
+    const at_group_norm_args *whole = &r->a.group_norm;
+    int64_t pixels = whole->x.shape[1], counts[GROUP_PARTS];
+    int64_t stats = whole->x.shape[0] * whole->groups * 2;
+    at_status st = AT_OK;
+
+    if (!b->group_stats) return AT_EUNSUPPORTED;
+    for (int pass = 0; pass < 2; pass++) {
+        for (int i = 0; i < GROUP_PARTS && st == AT_OK; i++) {
+            int64_t first = part_of(pixels, i), end = part_of(pixels, i + 1);
+            at_group_norm_args a = *whole;
+            a.x = pixels_of(whole->x, first, end);
+            counts[i] = end - first;
+            if (pass == 0) {
+                a.parts.data = NULL;
+                a.out = (at_view){.data = (float *)whole->parts.data + i * stats,
+                                  .dtype = AT_F32,
+                                  .rank = 3,
+                                  .shape = {a.x.shape[0], a.groups, 2},
+                                  .stride = {a.groups * 2, 2, 1}};
+                if (end > first) st = b->group_stats(r->stream, &a);
+            } else {
+                a.out = pixels_of(whole->out, first, end);
+                a.part_pixels = counts;
+                if (end > first) st = b->group_norm(r->stream, &a);
+            }
+        }
+    }
+    return st;
+}
+
 static at_status group_call(const at_backend *b, ck_run *r)
 {
+    if (r->a.group_norm.parts.data) return group_of_parts(b, r);
     return b->group_norm(r->stream, &r->a.group_norm);
 }
 

@@ -52,6 +52,7 @@ SLOT(attention, at_attention_args, at_cpu_flash_attention)
 SLOT(conv2d, at_conv2d_args, at_cpu_gemm_conv2d)
 SLOT(norm, at_norm_args, at_cpu_fast_norm)
 SLOT(group_norm, at_group_norm_args, at_cpu_fast_group_norm)
+SLOT(group_stats, at_group_norm_args, at_cpu_fast_group_stats)
 SLOT(rope, at_rope_args, at_cpu_fast_rope)
 SLOT(binary, at_binary_args, at_cpu_fast_binary)
 SLOT(gate_add, at_gate_add_args, at_cpu_fast_gate_add)
@@ -82,5 +83,6 @@ void at_cpu_use_avx2(at_backend *b)
     b->conv2d = conv2d;
     b->norm = norm;
     b->group_norm = group_norm;
+    b->group_stats = group_stats;
     b->rope = rope;
 }
