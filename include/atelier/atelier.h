@@ -57,7 +57,10 @@ typedef struct at_job {
     size_t set_count;
     const char *const *targets; // output nodes to run; none: all
     size_t target_count;
-    const char *id;      // job id for events; NULL: "job"
+    const char *id; // job id for events; NULL: "job"
+    const char
+        *owner; // files are read from and written to folders of this name below input, output
+                // and temp; NULL: these folders themselves
     const at_sink *sink; // may be NULL
 } at_job;
 

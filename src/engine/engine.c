@@ -24,9 +24,7 @@ struct at_engine {
     at_registry *registry;
     at_cache *cache;
     at_stores *stores;
-    at_file_lists files;
-    at_env env;
-    char *input_dir, *output_dir, *temp_dir;
+    at_engine_view base; // of the folders themselves
 };
 
 void at_engine_setup_devices(void)
@@ -141,12 +139,12 @@ static at_status list_tiny_vaes(at_engine *e, void (*each)(void *each_ctx, const
 }
 
 // Files of the input folder that `wanted` takes.
-static at_status list_input(at_engine *e, bool (*wanted)(const char *name),
+static at_status list_input(const char *dir, bool (*wanted)(const char *name),
                             void (*each)(void *each_ctx, const char *name), void *each_ctx)
 {
     at_list l = {0};
-    if (!at_path_is_dir(e->input_dir)) return AT_OK;
-    at_status st = at_list_files(e->input_dir, false, 100000, &l);
+    if (!at_path_is_dir(dir)) return AT_OK;
+    at_status st = at_list_files(dir, false, 100000, &l);
     if (st == AT_EIO) at_log(AT_WARN, "INPUT-LIST", "%s", at_error_text());
     if (st != AT_OK) return st == AT_EIO ? AT_OK : st;
     for (size_t i = 0; i < l.count; i++)
@@ -165,9 +163,11 @@ static bool is_latent(const char *name)
 static at_status list_files(void *ctx, const char *kind,
                             void (*each)(void *each_ctx, const char *name), void *each_ctx)
 {
-    at_engine *e = ctx;
-    if (strcmp(kind, "input") == 0) return list_input(e, is_picture, each, each_ctx);
-    if (strcmp(kind, "input_latents") == 0) return list_input(e, is_latent, each, each_ctx);
+    const at_engine_view *v = ctx;
+    at_engine *e = v->engine;
+    const char *input = v->env.input_dir;
+    if (strcmp(kind, "input") == 0) return list_input(input, is_picture, each, each_ctx);
+    if (strcmp(kind, "input_latents") == 0) return list_input(input, is_latent, each, each_ctx);
     at_status st = at_paths_list(e->paths, kind, each, each_ctx);
     if (st == AT_OK && strcmp(kind, "vae") == 0) st = list_tiny_vaes(e, each, each_ctx);
     if (st == AT_OK && strcmp(kind, "vae") == 0) each(each_ctx, "pixel_space");
@@ -253,19 +253,20 @@ static at_status open_env(at_engine *e, const at_engine_config *c)
     at_status st = at_engine_device(c->device, &d);
     if (st != AT_OK) return st;
     limit_memory(d, c);
-    e->input_dir = working_dir(c->input_dir, c->base_dir, "input");
-    e->output_dir = working_dir(c->output_dir, c->base_dir, "output");
-    e->temp_dir = working_dir(c->temp_dir, c->base_dir, "temp");
-    if (!e->input_dir || !e->output_dir || !e->temp_dir)
-        return at_fail(AT_ENOMEM, "engine: no memory");
-    e->env = (at_env){.device = d,
+    at_engine_view *v = &e->base;
+    v->engine = e;
+    v->dirs[0] = working_dir(c->input_dir, c->base_dir, "input");
+    v->dirs[1] = working_dir(c->output_dir, c->base_dir, "output");
+    v->dirs[2] = working_dir(c->temp_dir, c->base_dir, "temp");
+    if (!v->dirs[0] || !v->dirs[1] || !v->dirs[2]) return at_fail(AT_ENOMEM, "engine: no memory");
+    v->env = (at_env){.device = d,
                       .dtype = c->auto_dtype ? AT_DTYPE_COUNT : (at_dtype)c->dtype,
                       .parts = {wish(c->unet_dtype), wish(c->vae_dtype), wish(c->text_dtype)},
                       .vae_device = c->cpu_vae ? at_device_cpu() : d,
                       .fast_fp8 = c->fast_fp8,
-                      .input_dir = e->input_dir,
-                      .output_dir = e->output_dir,
-                      .temp_dir = e->temp_dir,
+                      .input_dir = v->dirs[0],
+                      .output_dir = v->dirs[1],
+                      .temp_dir = v->dirs[2],
                       .disable_metadata = c->disable_metadata,
                       .previews = c->previews,
                       .engine = e,
@@ -273,7 +274,7 @@ static at_status open_env(at_engine *e, const at_engine_config *c)
                       .list_files = env_list_files,
                       .open_store = env_open_store,
                       .find_tokenizer = env_find_tokenizer};
-    e->files = (at_file_lists){list_files, e};
+    v->files = (at_file_lists){list_files, v};
     return AT_OK;
 }
 
@@ -308,15 +309,13 @@ void at_engine_close(at_engine *e)
     at_registry_free(e->registry);
     at_stores_free(e->stores);
     at_paths_free(e->paths);
-    at_free(e->input_dir);
-    at_free(e->output_dir);
-    at_free(e->temp_dir);
+    at_engine_view_close(&e->base);
     at_free(e);
 }
 
 at_env *at_engine_env(at_engine *e)
 {
-    return &e->env;
+    return &e->base.env;
 }
 const at_registry *at_engine_registry(at_engine *e)
 {
@@ -328,7 +327,44 @@ const at_paths *at_engine_paths(at_engine *e)
 }
 const at_file_lists *at_engine_files(at_engine *e)
 {
-    return &e->files;
+    return &e->base.files;
+}
+
+// --- owners of files ---------------------------------------------------------------------------------
+at_status at_engine_view_open(at_engine *e, const char *owner, at_engine_view *out)
+{
+    at_status st = AT_OK;
+
+    *out = (at_engine_view){.engine = e, .env = e->base.env};
+    for (int i = 0; i < 3; i++) {
+        if (owner)
+            AT_TRY(at_path_join_safe(e->base.dirs[i], owner, &out->dirs[i]));
+        else if (!(out->dirs[i] = at_strdup(e->base.dirs[i])))
+            AT_TRY(at_fail(AT_ENOMEM, "engine: no memory"));
+        if (owner) AT_TRY(at_make_dirs(out->dirs[i]));
+    }
+    out->env.input_dir = out->dirs[0];
+    out->env.output_dir = out->dirs[1];
+    out->env.temp_dir = out->dirs[2];
+    out->files = (at_file_lists){list_files, out};
+out:
+    if (st != AT_OK) at_engine_view_close(out);
+    return st;
+}
+
+void at_engine_view_close(at_engine_view *v)
+{
+    for (int i = 0; i < 3; i++)
+        at_free(v->dirs[i]);
+    *v = (at_engine_view){0};
+}
+
+// Objects that outlive a job remember the engine's one env: the job's folders stand in it while the job runs.
+static void use_dirs(at_engine *e, const at_engine_view *v)
+{
+    e->base.env.input_dir = v->dirs[0];
+    e->base.env.output_dir = v->dirs[1];
+    e->base.env.temp_dir = v->dirs[2];
 }
 
 // --- running -----------------------------------------------------------------------------------------
@@ -354,16 +390,21 @@ at_status at_engine_run(at_engine *e, const at_job *job, at_job_result *out)
     at_graph *graph = NULL;
     at_check_result check = {0};
     json_t *outputs = NULL, *extra = NULL;
+    at_engine_view own = {0};
     double start = at_now();
 
     *out = (at_job_result){0};
-    AT_TRY(at_device_check(e->env.device));
+    AT_TRY(at_device_check(e->base.env.device));
+    if (job->owner) {
+        AT_TRY(at_engine_view_open(e, job->owner, &own));
+        use_dirs(e, &own);
+    }
     if (at_stores_refresh(e->stores)) at_cache_clear(e->cache);
     AT_TRY(at_graph_parse(job->label, job->text, job->bytes, e->registry, &graph));
     for (size_t i = 0; i < job->set_count; i++)
         AT_TRY(at_graph_set(graph, job->sets[i]));
-    AT_TRY(
-        at_check(graph, e->registry, &e->files, job->targets, job->target_count, &e->env, &check));
+    AT_TRY(at_check(graph, e->registry, &e->base.files, job->targets, job->target_count,
+                    &e->base.env, &check));
     if (!check.ok) AT_TRY(report_invalid(&check, out));
     AT_TRY(at_extra_pnginfo(job->label, job->text, job->bytes, &extra));
     AT_TRY(dump(check.node_errors, &out->node_errors));
@@ -373,8 +414,9 @@ at_status at_engine_run(at_engine *e, const at_job *job, at_job_result *out)
                             .cache = e->cache,
                             .sink = job->sink,
                             .job = job->id ? job->id : "job",
+                            .owner = job->owner,
                             .extra_pnginfo = extra,
-                            .engine = &e->env};
+                            .engine = &e->base.env};
     st = at_execute(&args, &outputs);
     if (st == AT_OK)
         st = dump(outputs, &out->outputs);
@@ -382,6 +424,8 @@ at_status at_engine_run(at_engine *e, const at_job *job, at_job_result *out)
         out->outputs = at_json_dump(outputs, 0);
 out:
     out->seconds = at_now() - start;
+    use_dirs(e, &e->base);
+    at_engine_view_close(&own);
     json_decref(outputs);
     json_decref(extra);
     at_check_result_free(&check);
@@ -402,20 +446,26 @@ void at_job_result_free(at_job_result *r)
     *r = (at_job_result){0};
 }
 
-at_status at_engine_object_info(at_engine *e, const char *class_type, char **json)
+at_status at_engine_view_object_info(const at_engine_view *v, const char *class_type, char **json)
 {
+    const at_registry *registry = v->engine->registry;
     json_t *info = NULL;
     if (class_type) {
-        const at_node *n = at_registry_find(e->registry, class_type);
+        const at_node *n = at_registry_find(registry, class_type);
         if (!n)
             return at_fail(AT_ENOTFOUND, "no node is called \"%s\"; `atelier nodes` lists them",
                            class_type);
-        info = json_pack("{s:o}", class_type, at_object_info(n, &e->files));
+        info = json_pack("{s:o}", class_type, at_object_info(n, &v->files));
     } else {
-        info = at_object_info_all(e->registry, &e->files);
+        info = at_object_info_all(registry, &v->files);
     }
     if (!info) return at_fail(AT_ENOMEM, "object_info: no memory");
     *json = at_json_dump(info, 0);
     json_decref(info);
     return *json ? AT_OK : at_fail(AT_ENOMEM, "object_info: no memory");
+}
+
+at_status at_engine_object_info(at_engine *e, const char *class_type, char **json)
+{
+    return at_engine_view_object_info(&e->base, class_type, json);
 }

@@ -21,6 +21,19 @@ const at_registry *at_engine_registry(at_engine *e); // borrowed
 const at_paths *at_engine_paths(at_engine *e);       // borrowed
 const at_file_lists *at_engine_files(at_engine *e);  // borrowed
 
+// The same for one owner of files (at_job's owner): what a check or a list of that owner's request reads. The
+// engine's folders are made where they are missing. Any thread; the view may be used as long as the engine is open.
+typedef struct at_engine_view {
+    at_engine *engine;
+    char *dirs[3]; // input, output, temp
+    at_env env;
+    at_file_lists files;
+} at_engine_view;
+at_status at_engine_view_open(at_engine *e, const char *owner, at_engine_view *out);
+void at_engine_view_close(at_engine_view *v); // a zeroed one is fine
+// As at_engine_object_info, with that owner's files.
+at_status at_engine_view_object_info(const at_engine_view *v, const char *class_type, char **json);
+
 // The folder of this program's own files ("<exe>/.."), for bundled models and vocabularies; at_free.
 char *at_program_root(void);
 

@@ -80,7 +80,9 @@ typedef struct at_execute_args {
     const at_check_result *check;
     at_cache *cache; // may be NULL
     const at_sink *sink;
-    const char *job;       // id for events
+    const char *job; // id for events
+    const char *
+        owner; // whose files the output nodes write; their results are not another's. NULL: nobody's
     json_t *extra_pnginfo; // borrowed, may be NULL
     void *engine;
 } at_execute_args;

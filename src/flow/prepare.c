@@ -75,6 +75,25 @@ out:
     return st;
 }
 
+// What an output node shows names files in its owner's folder: another owner's job must write its own.
+static void keep_owners_apart(at_run *r)
+{
+    at_digest key;
+    at_hash h;
+
+    if (!r->args->owner) return;
+    at_hash_key(&key);
+    for (size_t i = 0; i < r->graph->count; i++) {
+        const at_node *n = r->graph->nodes[i].spec;
+        if (!n || !(n->flags & AT_NODE_OUTPUT)) continue;
+        at_hash_start(&h, key);
+        at_hash_text(&h, r->args->owner);
+        at_hash_u64(&h, r->keys[i].a);
+        at_hash_u64(&h, r->keys[i].b);
+        r->keys[i] = at_hash_end(&h);
+    }
+}
+
 // --- the execution list -------------------------------------------------------------------------
 static size_t count_links(const at_graph *g)
 {
@@ -144,6 +163,7 @@ at_status at_run_prepare(at_run *r, const at_execute_args *args)
     if (!r->keys || !r->changed || !r->never || !r->executed || !r->uis) AT_TRY(no_memory());
     AT_TRY(take_fingerprints(r));
     AT_TRY(at_signatures(r->graph, r->changed, r->never, r->keys));
+    keep_owners_apart(r);
     at_cache_begin(r->cache, r->keys, n);
     AT_TRY(link_nodes(r));
     AT_TRY(at_order_new(r->nodes, n, cached, r, &r->order));
