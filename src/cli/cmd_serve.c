@@ -21,7 +21,8 @@ typedef struct serve_options {
     long port, preview_size, cache_lru;
     bool cache_classic, cache_none, multi_user, no_persist, test_nodes, quiet, quick_test,
         one_process;
-    at_arg_real drain;
+    at_arg_real drain, rate_limit;
+    long queue_limit;
 } serve_options;
 
 #define FLAG(name_, field_, help_)                                                                 \
@@ -71,6 +72,11 @@ static const at_arg serve_args[] = {
      .choices = "md5|sha1|sha256|sha512", .help = "tells equal uploads (default sha256)"},
     {"--verbose", "[LEVEL]", AT_ARG_MAYBE, offsetof(serve_options, verbose), .choices = "DEBUG",
      .help = "DEBUG, INFO, WARNING, ERROR or CRITICAL (default INFO); alone: DEBUG"},
+    {"--rate-limit", "N", AT_ARG_REAL, offsetof(serve_options, rate_limit),
+     .help =
+         "jobs and uploads a minute of one user (without tokens: of one address); default: any"},
+    {"--queue-limit", "N", AT_ARG_INT, offsetof(serve_options, queue_limit), 0, 10000,
+     .help = "jobs of one user that may wait (default: any number)"},
     {"--drain-seconds", "S", AT_ARG_REAL, offsetof(serve_options, drain),
      .help = "after SIGTERM the running job may go on so long (default 5); then it is kept"},
     FLAG("--one-process", one_process, "run jobs inside the server: a crash in a node ends it"),
@@ -173,6 +179,8 @@ static at_status serve(void *options, const at_arg_list *operands)
                          .multi_user = o->multi_user,
                          .no_persist = o->no_persist,
                          .quick_test = o->quick_test,
+                         .rate_limit = o->rate_limit.given ? o->rate_limit.value : 0,
+                         .queue_limit = (size_t)o->queue_limit,
                          .drain_seconds = o->drain.given ? o->drain.value : 5,
                          .ready = ready,
                          .ctx = o};

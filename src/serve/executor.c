@@ -14,8 +14,8 @@
 struct at_executor {
     at_executor_config c;
     pthread_t thread;
-    pthread_mutex_t lock; // of `running` and of raising `cancel`
-    const char *running;  // id; NULL: idle
+    pthread_mutex_t lock;     // of `running` and of raising `cancel`
+    const at_ticket *running; // NULL: idle
     atomic_bool cancel, stop, drain, forget;
 };
 
@@ -54,14 +54,17 @@ static const char *exception_of(at_status st)
 }
 
 static at_status run_engine(at_executor *x, const at_ticket *t, at_story *story, at_job_result *r,
-                            at_run_cost *cost)
+                            at_cost *cost)
 {
     at_status st = AT_OK;
     json_t *targets = NULL;
     const char **list = NULL;
     size_t count = 0;
     at_str text = {0};
-    at_sink sink = {at_story_hear, story, &x->cancel};
+    at_run_cost run = {.joules = -1};
+    at_sink teller = {at_story_hear, story, &x->cancel};
+    at_meter meter = {.registry = x->c.registry, .next = &teller, .cost = cost};
+    at_sink sink = {at_meter_hear, &meter, &x->cancel};
 
     at_str_printf(&text, "{\"prompt\": %s, \"extra_data\": %s}", t->prompt, t->extra_data);
     AT_TRY(at_json_load("targets", t->targets, strlen(t->targets), &targets));
@@ -73,8 +76,12 @@ static at_status run_engine(at_executor *x, const at_ticket *t, at_story *story,
                   .targets = list,
                   .target_count = count,
                   .id = t->id,
+                  .owner = story->user,
                   .sink = &sink};
-    st = at_runner_run(x->c.runner, &job, r, cost);
+    st = at_runner_run(x->c.runner, &job, r, &run);
+    at_meter_end(&meter);
+    cost->seconds = r->seconds;
+    cost->joules = run.joules;
 out:
     if (st != AT_OK && st != AT_ECANCELLED && !story->failed)
         at_story_fail(story, exception_of(st), at_error_text());
@@ -86,13 +93,17 @@ out:
 
 // The result goes to the history; a disk that is full is waited for, the job is not forgotten.
 static void finish(at_executor *x, const at_ticket *t, at_story *story, const char *outputs,
-                   bool success)
+                   bool success, const at_cost *cost)
 {
     json_t *status = at_story_status(story, success);
     char *status_text = status ? at_json_dump(status, 0) : NULL, *meta = meta_of(outputs);
 
-    while (at_queue_finish(x->c.queue, t, success ? "success" : "error", outputs,
-                           status_text ? status_text : "{}", meta ? meta : "{}") != AT_OK) {
+    at_queue_result result = {.status_str = success ? "success" : "error",
+                              .outputs = outputs,
+                              .status = status_text ? status_text : "{}",
+                              .meta = meta ? meta : "{}",
+                              .cost = cost};
+    while (at_queue_finish(x->c.queue, t, &result) != AT_OK) {
         at_log(AT_ERROR, "QUEUE-FINISH", "job %s: %s", t->id, at_error_text());
         if (atomic_load(&x->stop)) break;
         nanosleep(&(struct timespec){1, 0}, NULL);
@@ -116,14 +127,18 @@ static void run_job(at_executor *x, const at_ticket *t)
 {
     at_story story = {0};
     at_job_result r = {0};
-    at_run_cost cost = {0};
+    at_cost cost = {.waited = t->waited, .joules = -1};
+    const char *owner = x->c.separate ? t->user : NULL;
 
-    at_status st = at_story_begin(&story, x->c.hub, t->id, t->client_id, x->c.preview_size);
+    at_status st = at_story_begin(&story, x->c.hub, t->id, owner, t->client_id, x->c.preview_size);
     if (st != AT_OK) { // no memory even for the telling: the row says so
         at_log(AT_ERROR, "JOB-MEMORY", "%s", at_error_text());
-        (void)at_queue_finish(x->c.queue, t, "error", "{}",
-                              "{\"status_str\": \"error\", \"completed\": false, \"messages\": []}",
-                              "{}");
+        at_queue_result lost = {
+            .status_str = "error",
+            .outputs = "{}",
+            .status = "{\"status_str\": \"error\", \"completed\": false, \"messages\": []}",
+            .meta = "{}"};
+        (void)at_queue_finish(x->c.queue, t, &lost);
         return;
     }
     st = run_engine(x, t, &story, &r, &cost);
@@ -132,23 +147,23 @@ static void run_job(at_executor *x, const at_ticket *t)
             at_log(AT_ERROR, "QUEUE-RETURN", "job %s: %s", t->id, at_error_text());
     } else {
         count(x, t, st, r.seconds);
-        finish(x, t, &story, r.outputs ? r.outputs : "{}", st == AT_OK);
+        finish(x, t, &story, r.outputs ? r.outputs : "{}", st == AT_OK, &cost);
         at_log(AT_INFO, "JOB-ENDED", "%s: %s after %.2f s", t->id, at_status_facts(st)->name,
                r.seconds);
         if (t->client_id)
-            at_hub_post(x->c.hub, t->client_id, "executing",
+            at_hub_post(x->c.hub, owner, t->client_id, "executing",
                         json_pack("{s:n, s:s}", "node", "prompt_id", t->id), false);
     }
-    at_hub_set_current(x->c.hub, NULL, NULL);
+    at_hub_set_current(x->c.hub, NULL, NULL, NULL);
     at_job_result_free(&r);
     at_story_end(&story);
 }
 
-static void set_running(at_executor *x, const char *id)
+static void set_running(at_executor *x, const at_ticket *t)
 {
     pthread_mutex_lock(&x->lock);
-    x->running = id;
-    if (id && !atomic_load(&x->stop)) atomic_store(&x->cancel, false);
+    x->running = t;
+    if (t && !atomic_load(&x->stop)) atomic_store(&x->cancel, false);
     pthread_mutex_unlock(&x->lock);
 }
 
@@ -180,7 +195,7 @@ static void *work(void *ctx)
     while (!atomic_load(&x->stop) && !atomic_load(&x->drain)) {
         if (!engine_ready(x, &pause)) continue;
         if (at_queue_take(x->c.queue, &t, 1)) {
-            set_running(x, t.id);
+            set_running(x, &t);
             run_job(x, &t);
             set_running(x, NULL);
             at_ticket_free(&t);
@@ -209,10 +224,11 @@ at_status at_executor_start(const at_executor_config *c, at_executor **out)
     return AT_OK;
 }
 
-bool at_executor_interrupt(at_executor *x, const char *id)
+bool at_executor_interrupt(at_executor *x, const char *user, const char *id)
 {
     pthread_mutex_lock(&x->lock);
-    bool hit = x->running && (!id || strcmp(id, x->running) == 0);
+    bool hit = x->running && (!id || strcmp(id, x->running->id) == 0) &&
+               (!user || strcmp(user, x->running->user) == 0);
     if (hit) {
         atomic_store(&x->cancel, true);
         at_runner_cancel(x->c.runner);

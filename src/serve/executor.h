@@ -19,6 +19,8 @@ typedef struct at_executor_config {
     at_hub *hub;
     at_metrics *metrics;
     int preview_size;
+    bool
+        separate; // each user's files in a folder of their own, and nobody else hears of their jobs
     // Once, on the executor's thread: the engine can run jobs, or why it cannot (nothing runs then).
     void (*ready)(void *ctx, at_status st, const char *why);
     // Once, on its thread: at_executor_drain was called, and the job that ran then has ended.
@@ -32,8 +34,8 @@ at_status at_executor_start(const at_executor_config *c, at_executor **out);
 void at_executor_stop(at_executor *x);
 // Take no more jobs.
 void at_executor_drain(at_executor *x);
-// Interrupt the running job; id: only if it is this one. True if there was something to interrupt.
-bool at_executor_interrupt(at_executor *x, const char *id);
+// Interrupt the running job; id, user: only if it is this one, and this one's (NULL: any). True if there was something to interrupt.
+bool at_executor_interrupt(at_executor *x, const char *user, const char *id);
 // POST /free: done between jobs.
 void at_executor_free_memory(at_executor *x);
 

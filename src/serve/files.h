@@ -10,7 +10,7 @@
 const char *at_annotated_folder(char *name);
 // The path of a file in one of the three folders: 0 and *path (which need not exist), or the status of the
 // refusal. type NULL: output. subfolder may be NULL.
-int at_find_file(const at_server *s, const char *name, const char *type, const char *subfolder,
-                 char **path);
+int at_find_file(const at_server *s, const at_request *rq, const char *name, const char *type,
+                 const char *subfolder, char **path);
 
 #endif

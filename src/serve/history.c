@@ -10,13 +10,14 @@ static at_status full(const at_str *s)
     return s->failed ? at_fail(AT_ENOMEM, "queue: no memory for a list") : AT_OK;
 }
 
-static at_status list_state(at_queue *q, int state, at_str *out)
+static at_status list_state(at_queue *q, int state, const char *user, at_str *out)
 {
     sqlite3_stmt *s = at_sql_use(q, AT_SQL_LIST);
     int code;
     const char *comma = "";
 
     sqlite3_bind_int(s, 1, state);
+    at_sql_text(s, 2, user);
     at_str_append(out, "[");
     for (; (code = sqlite3_step(s)) == SQLITE_ROW; comma = ", ") {
         at_str_append(out, comma);
@@ -28,15 +29,15 @@ static at_status list_state(at_queue *q, int state, at_str *out)
     return st;
 }
 
-at_status at_queue_list(at_queue *q, at_str *out)
+at_status at_queue_list(at_queue *q, const char *user, at_str *out)
 {
     at_status st = AT_OK;
 
     pthread_mutex_lock(&q->lock);
     at_str_append(out, "{\"queue_running\": ");
-    AT_TRY(list_state(q, AT_JOB_RUNNING, out));
+    AT_TRY(list_state(q, AT_JOB_RUNNING, user, out));
     at_str_append(out, ", \"queue_pending\": ");
-    AT_TRY(list_state(q, AT_JOB_PENDING, out));
+    AT_TRY(list_state(q, AT_JOB_PENDING, user, out));
     at_str_append(out, "}");
     st = full(out);
 out:
@@ -55,12 +56,14 @@ bool at_queue_is_running(at_queue *q, const char *id)
     return yes;
 }
 
-// Delete with one statement that takes at most an id; *count goes down by what it deleted.
-static at_status drop(at_queue *q, at_sql which, const char *id, size_t *count, bool tell)
+// Delete with one statement that takes a user and at most an id; *count goes down by what it deleted.
+static at_status drop(at_queue *q, at_sql which, const char *user, const char *id, size_t *count,
+                      bool tell)
 {
     pthread_mutex_lock(&q->lock);
     sqlite3_stmt *s = at_sql_use(q, which);
-    if (id) at_sql_text(s, 1, id);
+    at_sql_text(s, 1, user);
+    if (id) at_sql_text(s, 2, id);
     at_status st = at_sql_run(q, which, "deleting jobs");
     size_t gone = st == AT_OK ? (size_t)sqlite3_changes(q->db) : 0;
     *count -= gone;
@@ -69,21 +72,21 @@ static at_status drop(at_queue *q, at_sql which, const char *id, size_t *count, 
     return st;
 }
 
-at_status at_queue_clear(at_queue *q)
+at_status at_queue_clear(at_queue *q, const char *user)
 {
-    return drop(q, AT_SQL_CLEAR, NULL, &q->pending, true);
+    return drop(q, AT_SQL_CLEAR, user, NULL, &q->pending, true);
 }
-at_status at_queue_delete(at_queue *q, const char *id)
+at_status at_queue_delete(at_queue *q, const char *user, const char *id)
 {
-    return drop(q, AT_SQL_DELETE, id, &q->pending, true);
+    return drop(q, AT_SQL_DELETE, user, id, &q->pending, true);
 }
-at_status at_history_clear(at_queue *q)
+at_status at_history_clear(at_queue *q, const char *user)
 {
-    return drop(q, AT_SQL_HISTORY_CLEAR, NULL, &q->done, false);
+    return drop(q, AT_SQL_HISTORY_CLEAR, user, NULL, &q->done, false);
 }
-at_status at_history_delete(at_queue *q, const char *id)
+at_status at_history_delete(at_queue *q, const char *user, const char *id)
 {
-    return drop(q, AT_SQL_HISTORY_DELETE, id, &q->done, false);
+    return drop(q, AT_SQL_HISTORY_DELETE, user, id, &q->done, false);
 }
 
 // "id": {"prompt": [...], "outputs": {...}, "status": {...}, "meta": {...}}
@@ -116,26 +119,40 @@ static at_status entries(at_queue *q, sqlite3_stmt *s, at_str *out)
     return st;
 }
 
-at_status at_history_list(at_queue *q, int64_t max_items, int64_t offset, at_str *out)
+// How many entries the user's history has.
+static int64_t done_of(at_queue *q, const char *user)
+{
+    if (!user) return (int64_t)q->done;
+    sqlite3_stmt *s = at_sql_use(q, AT_SQL_USER_DONE);
+    at_sql_text(s, 1, user);
+    int64_t n = sqlite3_step(s) == SQLITE_ROW ? sqlite3_column_int64(s, 0) : 0;
+    sqlite3_reset(s);
+    return n;
+}
+
+at_status at_history_list(at_queue *q, const char *user, int64_t max_items, int64_t offset,
+                          at_str *out)
 {
     pthread_mutex_lock(&q->lock);
-    sqlite3_stmt *s = at_sql_use(q, AT_SQL_HISTORY);
     if (offset < 0) {
-        int64_t n = (int64_t)q->done;
+        int64_t n = max_items >= 0 ? done_of(q, user) : 0;
         offset = max_items >= 0 && max_items < n ? n - max_items : 0;
     }
+    sqlite3_stmt *s = at_sql_use(q, AT_SQL_HISTORY);
     sqlite3_bind_int64(s, 1, max_items < 0 ? -1 : max_items);
     sqlite3_bind_int64(s, 2, offset);
+    at_sql_text(s, 3, user);
     at_status st = entries(q, s, out);
     pthread_mutex_unlock(&q->lock);
     return st;
 }
 
-at_status at_history_one(at_queue *q, const char *id, at_str *out)
+at_status at_history_one(at_queue *q, const char *user, const char *id, at_str *out)
 {
     pthread_mutex_lock(&q->lock);
     sqlite3_stmt *s = at_sql_use(q, AT_SQL_HISTORY_ONE);
-    at_sql_text(s, 1, id);
+    at_sql_text(s, 1, user);
+    at_sql_text(s, 2, id);
     at_status st = entries(q, s, out);
     pthread_mutex_unlock(&q->lock);
     return st;

@@ -21,6 +21,7 @@ void at_request_free(at_request *rq)
     for (int i = 0; i < AT_ROUTE_PARAMS; i++)
         at_free(rq->param[i]);
     at_free(rq->body);
+    at_free(rq->user);
     *rq = (at_request){0};
 }
 

@@ -51,6 +51,9 @@ typedef struct at_request {
     char *header[AT_HEADER_COUNT]; // NULL: not sent
     char *body;                    // with a NUL behind it; NULL: none
     size_t bytes;
+    char *user;                   // whose request it is (at_request_identify); NULL: nobody's yet
+    int role;                     // an at_role
+    char peer[48];                // the address it comes from
     char *param[AT_ROUTE_PARAMS]; // what stood at the braces of the route's pattern
 } at_request;
 

@@ -15,7 +15,7 @@ enum { QUIET_BYTES = 4 << 20, CLOSE_BYTES = 32 << 20 }; // waiting for one clien
 size_t at_max_upload_bytes = (size_t)100 << 20;
 
 typedef struct post {
-    char *client;                // NULL: everybody
+    char *user, *client;         // NULL: everybody
     at_message *message, *plain; // plain NULL: the same for all
     struct post *next;
 } post;
@@ -23,7 +23,7 @@ typedef struct post {
 struct at_hub {
     pthread_mutex_t lock; // of posts and of what a client that comes back is told
     post *first, **last;
-    char *current_client, *current_node;
+    char *current_user, *current_client, *current_node;
     void (*wake)(void *ctx);
     void *ctx;
     at_session *sessions; // loop thread
@@ -68,19 +68,21 @@ static at_message *json_message(const char *type, json_t *data)
 }
 
 // --- posting -----------------------------------------------------------------------------------------
-static void put_post(at_hub *h, const char *client, at_message *m, at_message *plain)
+static void put_post(at_hub *h, const char *user, const char *client, at_message *m,
+                     at_message *plain)
 {
     post *p = at_calloc(1, sizeof *p);
-    char *to = client ? at_strdup(client) : NULL;
-    if (!p || !m || (client && !to)) {
+    char *to = client ? at_strdup(client) : NULL, *whose = user ? at_strdup(user) : NULL;
+    if (!p || !m || (client && !to) || (user && !whose)) {
         at_log(AT_WARN, "HUB-MEMORY", "no memory: a message to the clients is left out");
         at_free(p);
         at_free(to);
+        at_free(whose);
         at_message_release(m);
         at_message_release(plain);
         return;
     }
-    *p = (post){to, m, plain, NULL};
+    *p = (post){whose, to, m, plain, NULL};
     pthread_mutex_lock(&h->lock);
     bool first = !h->first;
     *h->last = p;
@@ -89,17 +91,18 @@ static void put_post(at_hub *h, const char *client, at_message *m, at_message *p
     if (first) h->wake(h->ctx);
 }
 
-void at_hub_post(at_hub *h, const char *client, const char *type, json_t *data, bool droppable)
+void at_hub_post(at_hub *h, const char *user, const char *client, const char *type, json_t *data,
+                 bool droppable)
 {
     at_message *m = json_message(type, data);
     if (m) m->droppable = droppable;
-    put_post(h, client, m, NULL);
+    put_post(h, user, client, m, NULL);
 }
 
-void at_hub_post_picture(at_hub *h, const char *client, at_message *with_metadata,
+void at_hub_post_picture(at_hub *h, const char *user, const char *client, at_message *with_metadata,
                          at_message *plain)
 {
-    put_post(h, client, with_metadata, plain);
+    put_post(h, user, client, with_metadata, plain);
 }
 
 static json_t *status_data(size_t remaining, const char *sid)
@@ -112,19 +115,27 @@ static json_t *status_data(size_t remaining, const char *sid)
 
 void at_hub_post_status(at_hub *h, size_t remaining)
 {
-    at_hub_post(h, NULL, "status", status_data(remaining, NULL), false);
+    at_hub_post(h, NULL, NULL, "status", status_data(remaining, NULL), false);
 }
 
-void at_hub_set_current(at_hub *h, const char *client, const char *node)
+static bool same(const char *a, const char *b)
+{
+    return a && b ? strcmp(a, b) == 0 : a == b;
+}
+
+void at_hub_set_current(at_hub *h, const char *user, const char *client, const char *node)
 {
     char *c = client ? at_strdup(client) : NULL, *n = node ? at_strdup(node) : NULL;
+    char *u = user ? at_strdup(user) : NULL;
     pthread_mutex_lock(&h->lock);
-    char *old_c = h->current_client, *old_n = h->current_node;
+    char *old_c = h->current_client, *old_n = h->current_node, *old_u = h->current_user;
+    h->current_user = u;
     h->current_client = c;
     h->current_node = n;
     pthread_mutex_unlock(&h->lock);
     at_free(old_c);
     at_free(old_n);
+    at_free(old_u);
 }
 
 size_t at_hub_sessions(at_hub *h)
@@ -182,29 +193,33 @@ static void session_free(at_session *s)
     for (at_message *m; (m = at_session_next(s));)
         at_message_release(m);
     at_free(s->line);
+    at_free(s->user);
     at_free(s->id);
     at_free(s);
 }
 
-at_session *at_hub_join(at_hub *h, const char *id, void *socket, size_t remaining)
+at_session *at_hub_join(at_hub *h, const char *user, const char *id, void *socket, size_t remaining)
 {
     char made[37];
     at_session *s = at_calloc(1, sizeof *s);
     if (!id || !*id) at_uuid(made, false), id = made;
     if (s) s->id = at_strdup(id);
-    if (!s || !s->id) {
+    if (s && user) s->user = at_strdup(user);
+    if (!s || !s->id || (user && !s->user)) {
+        if (s) at_free(s->id);
         at_free(s);
         return NULL;
     }
     s->socket = socket;
     for (at_session *o = h->sessions; o; o = o->next)
-        if (strcmp(o->id, id) == 0) o->superseded = true;
+        if (strcmp(o->id, id) == 0 && same(o->user, user)) o->superseded = true;
     s->next = h->sessions;
     h->sessions = s;
     atomic_fetch_add(&h->session_count, 1);
     say_json(s, "status", status_data(remaining, s->id));
     pthread_mutex_lock(&h->lock);
-    json_t *node = h->current_client && h->current_node && strcmp(h->current_client, id) == 0
+    json_t *node = h->current_client && h->current_node && strcmp(h->current_client, id) == 0 &&
+                           same(h->current_user, user)
                        ? json_pack("{s:s}", "node", h->current_node)
                        : NULL;
     pthread_mutex_unlock(&h->lock);
@@ -255,11 +270,13 @@ void at_hub_deliver(at_hub *h, void (*ready)(void *ctx, at_session *s), void *ct
         next = p->next;
         for (at_session *s = h->sessions; s; s = s->next) {
             if (s->superseded || (p->client && strcmp(p->client, s->id) != 0)) continue;
+            if (p->user && !same(p->user, s->user)) continue;
             say(s, p->plain && !s->previews_with_metadata ? p->plain : p->message);
         }
         at_message_release(p->message);
         at_message_release(p->plain);
         at_free(p->client);
+        at_free(p->user);
         at_free(p);
     }
     for (at_session *s = h->sessions; s; s = s->next)
@@ -291,6 +308,7 @@ void at_hub_free(at_hub *h)
     while (h->sessions)
         at_hub_leave(h, h->sessions);
     at_hub_deliver(h, nobody, NULL); // frees what was never sent
+    at_free(h->current_user);
     at_free(h->current_client);
     at_free(h->current_node);
     pthread_mutex_destroy(&h->lock);

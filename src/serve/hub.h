@@ -27,6 +27,7 @@ at_message *at_message_retain(at_message *m);
 void at_message_release(at_message *m); // NULL is fine
 
 typedef struct at_session {
+    char *user; // NULL: users are not kept apart
     char *id;
     void *socket;    // the loop thread's handle
     bool superseded; // a newer socket has the same id: nothing is sent here by name any more
@@ -43,20 +44,22 @@ at_status at_hub_new(void (*wake)(void *ctx), void *ctx, at_hub **out);
 void at_hub_free(at_hub *h);
 
 // --- any thread ---------------------------------------------------------------------------------
-// {"type": type, "data": data} to one client, or to all if client is NULL. Takes `data`; a failure is
-// logged, nobody waits for it.
-void at_hub_post(at_hub *h, const char *client, const char *type, json_t *data, bool droppable);
+// {"type": type, "data": data} to one client, or to all if client is NULL; user not NULL: of this user's alone.
+// Takes `data`; a failure is logged, nobody waits for it.
+void at_hub_post(at_hub *h, const char *user, const char *client, const char *type, json_t *data,
+                 bool droppable);
 // A picture for people: in the form with metadata, or the plain one, as each socket asked for.
-void at_hub_post_picture(at_hub *h, const char *client, at_message *with_metadata,
+void at_hub_post_picture(at_hub *h, const char *user, const char *client, at_message *with_metadata,
                          at_message *plain);
 void at_hub_post_status(at_hub *h, size_t remaining);
 // What a client that comes back is told: the node that runs for it. NULL: nothing.
-void at_hub_set_current(at_hub *h, const char *client, const char *node);
+void at_hub_set_current(at_hub *h, const char *user, const char *client, const char *node);
 size_t at_hub_sessions(at_hub *h);
 
 // --- the loop thread ----------------------------------------------------------------------------
 // Joins and is told the status; id NULL or "": one is made.
-at_session *at_hub_join(at_hub *h, const char *id, void *socket, size_t remaining);
+at_session *at_hub_join(at_hub *h, const char *user, const char *id, void *socket,
+                        size_t remaining);
 void at_hub_leave(at_hub *h, at_session *s);
 // A text frame came in: the first may be feature_flags.
 void at_hub_heard(at_hub *h, at_session *s, const char *text, size_t n);

@@ -16,7 +16,8 @@
     " END"
 #define WHERE                                                                                      \
     " FROM jobs WHERE (?1 IS NULL OR instr(?1, ',' || " STATUS                                     \
-    " || ',') > 0) AND (?2 IS NULL OR " WORKFLOW " = ?2) AND (?3 IS NULL OR id = ?3)"
+    " || ',') > 0) AND (?2 IS NULL OR " WORKFLOW " = ?2) AND (?3 IS NULL OR id = ?3)"              \
+    " AND (?6 IS NULL OR user = ?6)"
 
 static at_status prepare(at_queue *q, const char *sql, const at_jobs_filter *f, sqlite3_stmt **out)
 {
@@ -25,6 +26,7 @@ static at_status prepare(at_queue *q, const char *sql, const at_jobs_filter *f, 
     at_sql_text(*out, 1, f->statuses);
     at_sql_text(*out, 2, f->workflow);
     at_sql_text(*out, 3, f->id);
+    at_sql_text(*out, 6, f->user);
     return AT_OK;
 }
 

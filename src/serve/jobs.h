@@ -10,6 +10,7 @@ typedef struct at_jobs_filter {
     const char *statuses; // ",pending,in_progress,"; NULL: all
     const char *workflow; // extra_pnginfo.workflow.id; NULL: any
     const char *id;       // one job; NULL: any
+    const char *user;     // whose; NULL: anybody's
     bool by_duration, ascending;
     int64_t limit, offset; // limit < 0: all
 } at_jobs_filter;

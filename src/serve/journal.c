@@ -17,12 +17,16 @@ typedef struct line {
     char *text; // with its line break
 } line;
 
+typedef struct subscriber {
+    char *client, *user; // client NULL: nobody; user NULL: users are not kept apart
+} subscriber;
+
 struct at_journal {
     pthread_mutex_t lock;
     line lines[LINES]; // a ring
     size_t first, count;
     size_t fresh; // lines at the end that the subscribers have not heard
-    char *subscribers[SUBSCRIBERS];
+    subscriber subscribers[SUBSCRIBERS];
     void (*wake)(void *ctx);
     void *ctx;
 };
@@ -56,7 +60,7 @@ static void keep(void *ctx, at_log_level level, const char *id, const char *text
     if (j->fresh < LINES) j->fresh++;
     bool heard = false;
     for (int i = 0; i < SUBSCRIBERS; i++)
-        heard = heard || j->subscribers[i];
+        heard = heard || j->subscribers[i].client;
     pthread_mutex_unlock(&j->lock);
     if (heard) j->wake(j->ctx);
 }
@@ -75,6 +79,20 @@ at_status at_journal_open(void (*wake)(void *ctx), void *ctx, at_journal **out)
     return AT_OK;
 }
 
+static void unsubscribe(subscriber *s)
+{
+    at_free(s->client);
+    at_free(s->user);
+    *s = (subscriber){0};
+}
+
+static subscriber copy(const char *user, const char *client)
+{
+    subscriber s = {at_strdup(client), user ? at_strdup(user) : NULL};
+    if (user && !s.user) unsubscribe(&s); // no memory: rather nobody than everybody
+    return s;
+}
+
 void at_journal_close(at_journal *j)
 {
     if (!j) return;
@@ -82,7 +100,7 @@ void at_journal_close(at_journal *j)
     for (size_t i = 0; i < LINES; i++)
         at_free(j->lines[i].text);
     for (int i = 0; i < SUBSCRIBERS; i++)
-        at_free(j->subscribers[i]);
+        unsubscribe(&j->subscribers[i]);
     pthread_mutex_destroy(&j->lock);
     at_free(j);
 }
@@ -106,30 +124,28 @@ json_t *at_journal_entries(at_journal *j)
     return all;
 }
 
-void at_journal_subscribe(at_journal *j, const char *client, bool enabled)
+void at_journal_subscribe(at_journal *j, const char *user, const char *client, bool enabled)
 {
     int place = -1;
     pthread_mutex_lock(&j->lock);
     for (int i = 0; i < SUBSCRIBERS; i++) {
-        if (!j->subscribers[i]) {
-            place = i;
-        } else if (strcmp(j->subscribers[i], client) == 0) {
-            at_free(j->subscribers[i]);
-            j->subscribers[i] = NULL;
-            place = i;
-        }
+        subscriber *s = &j->subscribers[i];
+        bool same = s->client && strcmp(s->client, client) == 0 && !s->user == !user &&
+                    (!user || strcmp(s->user, user) == 0);
+        if (same) unsubscribe(s);
+        if (!s->client) place = i;
     }
     if (enabled) {
         if (place < 0) place = 0; // the first one has gone long ago, as a rule
-        at_free(j->subscribers[place]);
-        j->subscribers[place] = at_strdup(client);
+        unsubscribe(&j->subscribers[place]);
+        j->subscribers[place] = copy(user, client);
     }
     pthread_mutex_unlock(&j->lock);
 }
 
 void at_journal_flush(at_journal *j, at_hub *h)
 {
-    char *to[SUBSCRIBERS];
+    subscriber to[SUBSCRIBERS];
     int n = 0;
 
     pthread_mutex_lock(&j->lock);
@@ -137,11 +153,15 @@ void at_journal_flush(at_journal *j, at_hub *h)
     json_t *entries = fresh ? last(j, fresh) : NULL;
     j->fresh = 0;
     for (int i = 0; entries && i < SUBSCRIBERS; i++)
-        if (j->subscribers[i] && (to[n] = at_strdup(j->subscribers[i]))) n++;
+        if (j->subscribers[i].client) {
+            to[n] = copy(j->subscribers[i].user, j->subscribers[i].client);
+            n += to[n].client != NULL;
+        }
     pthread_mutex_unlock(&j->lock);
     for (int i = 0; i < n; i++) { // without our lock: posting may log
-        at_hub_post(h, to[i], "logs", json_pack("{s:O, s:n}", "entries", entries, "size"), true);
-        at_free(to[i]);
+        at_hub_post(h, to[i].user, to[i].client, "logs",
+                    json_pack("{s:O, s:n}", "entries", entries, "size"), true);
+        unsubscribe(&to[i]);
     }
     json_decref(entries);
 }

@@ -14,7 +14,7 @@ at_status at_journal_open(void (*wake)(void *ctx), void *ctx, at_journal **out);
 void at_journal_close(at_journal *j); // the log's usual writer is back; NULL is fine
 
 json_t *at_journal_entries(at_journal *j); // [{"t": iso, "m": text}]; NULL if out of memory
-void at_journal_subscribe(at_journal *j, const char *client, bool enabled);
+void at_journal_subscribe(at_journal *j, const char *user, const char *client, bool enabled);
 void at_journal_flush(at_journal *j, at_hub *h); // the loop thread: new lines to the subscribers
 
 #endif

@@ -91,6 +91,7 @@ at_status at_net_request(struct lws *wsi, at_request *rq)
     AT_TRY(copy_header(wsi, WSI_TOKEN_HTTP_AUTHORIZATION, &rq->header[AT_HEADER_AUTHORIZATION]));
     AT_TRY(copy_header(wsi, WSI_TOKEN_HTTP_COOKIE, &rq->header[AT_HEADER_COOKIE]));
     AT_TRY(copy_custom(wsi, "comfy-user:", &rq->header[AT_HEADER_USER]));
+    (void)lws_get_peer_simple(wsi, rq->peer, sizeof rq->peer);
 out:
     return st;
 }
@@ -187,15 +188,19 @@ static int begins(at_net *n, struct lws *wsi, at_conn *c)
     at_free(coding);
     x->close_after = x->chunked || is_old(wsi);
     status = at_request_refused(n->server, &x->rq);
+    if (!status) status = at_request_identify(n->server, &x->rq);
     if (!status && x->rq.method == AT_HTTP_OPTIONS) status = 200;
     if (!status) x->route = at_route_find(&x->rq, &status);
     if (x->route && (status = at_route_forbidden(n->server, x->route, &x->rq, &x->rs)))
+        x->route = NULL;
+    if (x->route && (status = at_request_limited(n->server, x->route, &x->rq, &x->rs)))
         x->route = NULL;
     if (!x->route) {
         x->close_after = x->close_after || body;
         answer_at_once(x, status,
                        status == 404   ? "404: Not Found"
                        : status == 405 ? "405: Method Not Allowed"
+                       : status == 429 ? "429: Too Many Requests"
                                        : NULL);
         return 0;
     }

@@ -18,7 +18,8 @@ static int may_open(at_net *n, struct lws *wsi)
 
     if (!status && strcmp(rq.path, "/ws") != 0 && strcmp(rq.path, "/api/ws") != 0) status = 404;
     if (!status) status = at_request_refused(n->server, &rq);
-    if (!status && at_request_role(n->server, &rq) < AT_ROLE_VIEW) status = 401;
+    if (!status) status = at_request_identify(n->server, &rq);
+    if (!status && rq.role < AT_ROLE_VIEW) status = 401;
     at_request_free(&rq);
     if (status) (void)lws_return_http_status(wsi, (unsigned)status, NULL);
     return status ? -1 : 0;
@@ -30,8 +31,9 @@ static int joins(at_net *n, struct lws *wsi, at_conn *c)
 
     at_exchange_release(c->x);
     *c = (at_conn){0};
-    if (at_net_request(wsi, &rq) == AT_OK)
-        c->session = at_hub_join(n->server->hub, at_request_query(&rq, "clientId"), wsi,
+    if (at_net_request(wsi, &rq) == AT_OK && at_request_identify(n->server, &rq) == 0)
+        c->session = at_hub_join(n->server->hub, at_request_owner(n->server, &rq),
+                                 at_request_query(&rq, "clientId"), wsi,
                                  at_queue_remaining(n->server->queue));
     at_request_free(&rq);
     if (!c->session) return -1;

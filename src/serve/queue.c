@@ -81,14 +81,32 @@ static char *copy(sqlite3_stmt *s, int at)
     return at_strdup(at_sql_column(s, at));
 }
 
+static at_status begin(at_queue *q, const char *what)
+{
+    at_sql_use(q, AT_SQL_BEGIN);
+    return at_sql_run(q, AT_SQL_BEGIN, what);
+}
+
+// Commits what went well; else all of it is undone and the first message stays.
+static at_status end(at_queue *q, at_status st, const char *what)
+{
+    at_sql_use(q, AT_SQL_COMMIT);
+    if (st == AT_OK) st = at_sql_run(q, AT_SQL_COMMIT, what);
+    if (st != AT_OK && !sqlite3_get_autocommit(q->db)) {
+        at_sql_use(q, AT_SQL_ROLLBACK);
+        sqlite3_step(q->sql[AT_SQL_ROLLBACK]);
+        sqlite3_reset(q->sql[AT_SQL_ROLLBACK]);
+    }
+    return st;
+}
+
 // --- putting -----------------------------------------------------------------------------------------
 static at_status put_row(at_queue *q, const at_queue_entry *e)
 {
     at_status st = AT_OK;
     sqlite3_stmt *s = NULL;
 
-    at_sql_use(q, AT_SQL_BEGIN);
-    AT_TRY(at_sql_run(q, AT_SQL_BEGIN, "accepting a job"));
+    AT_TRY(begin(q, "accepting a job"));
     s = at_sql_use(q, AT_SQL_PUT);
     at_sql_text(s, 1, e->id);
     sqlite3_bind_double(s, 2, e->order);
@@ -97,21 +115,25 @@ static at_status put_row(at_queue *q, const at_queue_entry *e)
     at_sql_text(s, 5, e->prompt);
     at_sql_text(s, 6, e->extra_data);
     at_sql_text(s, 7, e->targets);
+    at_sql_text(s, 8, e->user);
     st = at_sql_run(q, AT_SQL_PUT, "accepting a job");
     if (st == AT_OK && q->counter != q->counter_kept) {
         s = at_sql_use(q, AT_SQL_COUNTER);
         sqlite3_bind_int64(s, 1, q->counter);
         st = at_sql_run(q, AT_SQL_COUNTER, "accepting a job");
     }
-    at_sql_use(q, AT_SQL_COMMIT);
-    if (st == AT_OK) st = at_sql_run(q, AT_SQL_COMMIT, "accepting a job");
-    if (st != AT_OK && !sqlite3_get_autocommit(q->db)) { // keep the first message
-        at_sql_use(q, AT_SQL_ROLLBACK);
-        sqlite3_step(q->sql[AT_SQL_ROLLBACK]);
-        sqlite3_reset(q->sql[AT_SQL_ROLLBACK]);
-    }
+    st = end(q, st, "accepting a job");
 out:
     return st;
+}
+
+static size_t waiting_of(at_queue *q, const char *user)
+{
+    sqlite3_stmt *s = at_sql_use(q, AT_SQL_USER_WAITING);
+    at_sql_text(s, 1, user ? user : "default");
+    size_t n = sqlite3_step(s) == SQLITE_ROW ? (size_t)sqlite3_column_int64(s, 0) : 0;
+    sqlite3_reset(s);
+    return n;
 }
 
 at_status at_queue_put(at_queue *q, const at_queue_entry *e)
@@ -122,6 +144,9 @@ at_status at_queue_put(at_queue *q, const at_queue_entry *e)
     if (q->pending >= q->config.max_pending)
         AT_TRY(at_fail(AT_EUNSUPPORTED, "the queue is full: %zu jobs wait; try again later",
                        q->pending));
+    if (e->most_of_user && waiting_of(q, e->user) >= e->most_of_user)
+        AT_TRY(at_fail(AT_EUNSUPPORTED, "%zu of your jobs wait already; try again later",
+                       e->most_of_user));
     AT_TRY(put_row(q, e));
     q->counter_kept = q->counter;
     q->pending++;
@@ -148,6 +173,7 @@ void at_ticket_free(at_ticket *t)
     at_free(t->prompt);
     at_free(t->extra_data);
     at_free(t->targets);
+    at_free(t->user);
     *t = (at_ticket){0};
 }
 
@@ -164,9 +190,11 @@ static at_status take_row(at_queue *q, at_ticket *t)
                      .extra_data = copy(s, 4),
                      .targets = copy(s, 5),
                      .attempts = sqlite3_column_int(s, 6) + 1,
-                     .waited = (double)sqlite3_column_int64(s, 7) / 1e3};
+                     .waited = (double)sqlite3_column_int64(s, 7) / 1e3,
+                     .user = copy(s, 8)};
     sqlite3_reset(s);
-    if (!t->id || !t->prompt || !t->extra_data || !t->targets)
+    if (t->waited < 0) t->waited = 0; // the clock was set back
+    if (!t->id || !t->user || !t->prompt || !t->extra_data || !t->targets)
         AT_TRY(at_fail(AT_ENOMEM, "queue: no memory for a job"));
     s = at_sql_use(q, AT_SQL_START);
     sqlite3_bind_int64(s, 1, t->row);
@@ -214,43 +242,74 @@ void at_queue_wake(at_queue *q)
 }
 
 // --- finishing ---------------------------------------------------------------------------------------
-static at_status finish_row(at_queue *q, const at_ticket *t, const char *status_str,
-                            const char *outputs, const char *status, const char *meta)
+static at_status finish_row(at_queue *q, const at_ticket *t, const at_queue_result *r)
 {
-    at_status st = AT_OK;
+    char *cost = r->cost ? at_cost_text(r->cost) : NULL;
     sqlite3_stmt *s = at_sql_use(q, AT_SQL_FINISH);
 
     sqlite3_bind_int64(s, 1, t->row);
-    at_sql_text(s, 2, status_str);
-    at_sql_text(s, 3, outputs);
-    at_sql_text(s, 4, status);
-    at_sql_text(s, 5, meta);
+    at_sql_text(s, 2, r->status_str);
+    at_sql_text(s, 3, r->outputs);
+    at_sql_text(s, 4, r->status);
+    at_sql_text(s, 5, r->meta);
     sqlite3_bind_int64(s, 6, q->last_done + 1);
-    AT_TRY(at_sql_run(q, AT_SQL_FINISH, "finishing a job"));
-    q->last_done++;
-    q->done++;
-    s = at_sql_use(
-        q, AT_SQL_FORGET); // an entry that a job with the same id left: the newer one counts
+    at_sql_text(s, 7, cost);
+    at_status st = at_sql_run(q, AT_SQL_FINISH, "finishing a job");
+    at_free(cost);
+    return st;
+}
+
+static at_status add_usage(at_queue *q, const at_ticket *t, const at_queue_result *r)
+{
+    sqlite3_stmt *s = at_sql_use(q, AT_SQL_USAGE);
+    const at_cost *c = r->cost;
+
+    if (!c) return AT_OK;
+    at_sql_text(s, 1, t->user);
+    sqlite3_bind_int(s, 2, strcmp(r->status_str, "success") != 0);
+    sqlite3_bind_double(s, 3, c->waited);
+    sqlite3_bind_double(s, 4, c->seconds);
+    if (c->joules >= 0) sqlite3_bind_double(s, 5, c->joules); // NULL: the driver does not tell
+    for (int i = 0; i < AT_STAGES; i++)
+        sqlite3_bind_double(s, 6 + i, c->stage[i]);
+    return at_sql_run(q, AT_SQL_USAGE, "counting a job");
+}
+
+// An older entry of the same id gives way; the oldest go when there are too many. *gone counts them.
+static at_status forget_rows(at_queue *q, const at_ticket *t, size_t *gone)
+{
+    at_status st = AT_OK;
+    sqlite3_stmt *s = at_sql_use(q, AT_SQL_FORGET);
+
     at_sql_text(s, 1, t->id);
     sqlite3_bind_int64(s, 2, t->row);
     AT_TRY(at_sql_run(q, AT_SQL_FORGET, "finishing a job"));
-    q->done -= (size_t)sqlite3_changes(q->db);
-    if (q->done > q->config.max_history) {
+    *gone = (size_t)sqlite3_changes(q->db);
+    if (q->done + 1 - *gone > q->config.max_history) {
         s = at_sql_use(q, AT_SQL_TRIM);
-        sqlite3_bind_int64(s, 1, (sqlite3_int64)(q->done - q->config.max_history));
+        sqlite3_bind_int64(s, 1, (sqlite3_int64)(q->done + 1 - *gone - q->config.max_history));
         AT_TRY(at_sql_run(q, AT_SQL_TRIM, "shortening the history"));
-        q->done -= (size_t)sqlite3_changes(q->db);
+        *gone += (size_t)sqlite3_changes(q->db);
     }
 out:
     return st;
 }
 
-at_status at_queue_finish(at_queue *q, const at_ticket *t, const char *status_str,
-                          const char *outputs, const char *status, const char *meta)
+at_status at_queue_finish(at_queue *q, const at_ticket *t, const at_queue_result *r)
 {
+    size_t gone = 0;
+
     pthread_mutex_lock(&q->lock);
-    at_status st = finish_row(q, t, status_str, outputs, status, meta);
+    at_status st = begin(q, "finishing a job");
     if (st == AT_OK) {
+        st = finish_row(q, t, r);
+        if (st == AT_OK) st = add_usage(q, t, r);
+        if (st == AT_OK) st = forget_rows(q, t, &gone);
+        st = end(q, st, "finishing a job");
+    }
+    if (st == AT_OK) {
+        q->last_done++;
+        q->done = q->done + 1 - gone;
         q->running--;
         at_queue_changed(q);
     }

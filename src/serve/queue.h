@@ -14,6 +14,7 @@
 
 #include "base/status.h"
 #include "base/str.h"
+#include "serve/cost.h"
 
 typedef struct at_queue at_queue;
 
@@ -36,8 +37,10 @@ typedef struct at_queue_entry {
     const char *number;         // JSON number
     double order;               // the same as a number
     const char *prompt, *extra_data, *targets;
+    const char *user;    // whose it is; NULL: "default"
+    size_t most_of_user; // how many of this user may wait; 0: as many as of all
 } at_queue_entry;
-// AT_EUNSUPPORTED: the queue is full.
+// AT_EUNSUPPORTED: the queue is full, or this user's part of it.
 at_status at_queue_put(at_queue *q, const at_queue_entry *e);
 // The number of the next job that brings none; each call counts up, as every POST /prompt does in ComfyUI.
 int64_t at_queue_count(at_queue *q);
@@ -47,16 +50,20 @@ typedef struct at_ticket {
     int64_t row;
     char *id, *client_id; // client_id NULL: nobody listens
     char *prompt, *extra_data, *targets;
+    char *user;
     int attempts;  // this one counted
     double waited; // seconds since it was accepted
 } at_ticket;
 void at_ticket_free(at_ticket *t);
 // Waits up to `seconds`; false: nothing to do (or a failure, which is logged).
 bool at_queue_take(at_queue *q, at_ticket *out, double seconds);
-// What came of it, as the text of a history entry's members: outputs, status and meta. status_str is
-// "success" or "error". After a failure (a full disk) the job still counts as running: try again.
-at_status at_queue_finish(at_queue *q, const at_ticket *t, const char *status_str,
-                          const char *outputs, const char *status, const char *meta);
+// What came of it. After a failure (a full disk) the job still counts as running: try again.
+typedef struct at_queue_result {
+    const char *status_str;              // "success" or "error"
+    const char *outputs, *status, *meta; // a history entry's members, as JSON text
+    const at_cost *cost;                 // NULL: nothing is known
+} at_queue_result;
+at_status at_queue_finish(at_queue *q, const at_ticket *t, const at_queue_result *r);
 // The server ends while it ran: it waits again, as if it had never been taken.
 at_status at_queue_return(at_queue *q, const at_ticket *t);
 void at_queue_wake(at_queue *q); // ends a wait of at_queue_take
@@ -64,14 +71,17 @@ void at_queue_wake(at_queue *q); // ends a wait of at_queue_take
 size_t at_queue_remaining(at_queue *q);
 void at_queue_counts(at_queue *q, size_t *waiting, size_t *running);
 bool at_queue_is_running(at_queue *q, const char *id);
-at_status at_queue_list(at_queue *q, at_str *out); // the body of GET /queue
-at_status at_queue_clear(at_queue *q);
-at_status at_queue_delete(at_queue *q, const char *id);
+// user: of this one's jobs alone; NULL: of all, here and below.
+at_status at_queue_list(at_queue *q, const char *user, at_str *out); // the body of GET /queue
+at_status at_queue_clear(at_queue *q, const char *user);
+at_status at_queue_delete(at_queue *q, const char *user, const char *id);
 
 // The body of GET /history. max_items < 0: all; offset < 0: the last max_items.
-at_status at_history_list(at_queue *q, int64_t max_items, int64_t offset, at_str *out);
-at_status at_history_one(at_queue *q, const char *id, at_str *out); // "{}" if unknown
-at_status at_history_clear(at_queue *q);
-at_status at_history_delete(at_queue *q, const char *id);
+at_status at_history_list(at_queue *q, const char *user, int64_t max_items, int64_t offset,
+                          at_str *out);
+at_status at_history_one(at_queue *q, const char *user, const char *id,
+                         at_str *out); // "{}" if unknown
+at_status at_history_clear(at_queue *q, const char *user);
+at_status at_history_delete(at_queue *q, const char *user, const char *id);
 
 #endif

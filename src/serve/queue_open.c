@@ -19,53 +19,95 @@ static const char schema[] =
     " number_text TEXT NOT NULL, state INTEGER NOT NULL, client_id TEXT, attempts INTEGER NOT NULL"
     " DEFAULT 0, created_ms INTEGER NOT NULL, started_ms INTEGER, ended_ms INTEGER,"
     " prompt TEXT NOT NULL, extra_data TEXT NOT NULL, targets TEXT NOT NULL,"
-    " status_str TEXT, outputs TEXT, status TEXT, meta TEXT, done INTEGER);"
+    " status_str TEXT, outputs TEXT, status TEXT, meta TEXT, done INTEGER,"
+    " user TEXT NOT NULL DEFAULT 'default', cost TEXT);"
     "CREATE INDEX IF NOT EXISTS jobs_waiting ON jobs(state, number, id);"
     "CREATE INDEX IF NOT EXISTS jobs_done ON jobs(done) WHERE done IS NOT NULL;"
     "CREATE INDEX IF NOT EXISTS jobs_id ON jobs(id);"
-    "CREATE TABLE IF NOT EXISTS counters(name TEXT PRIMARY KEY, value INTEGER NOT NULL);";
+    "CREATE TABLE IF NOT EXISTS counters(name TEXT PRIMARY KEY, value INTEGER NOT NULL);"
+    "CREATE TABLE IF NOT EXISTS usage(day TEXT, user TEXT, jobs INTEGER NOT NULL, failed INTEGER "
+    "NOT NULL,"
+    " waited REAL NOT NULL, seconds REAL NOT NULL, joules REAL," AT_COST_COLUMNS
+    " PRIMARY KEY(day, user)) WITHOUT ROWID;";
+
+// What tables of older versions lack.
+static const char *const additions[][2] = {
+    {"user", "ALTER TABLE jobs ADD COLUMN user TEXT NOT NULL DEFAULT 'default'"},
+    {"cost", "ALTER TABLE jobs ADD COLUMN cost TEXT"},
+};
 
 #define NOW "CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)"
 
+#define OF_USER(n) " AND (?" n " IS NULL OR user = ?" n ")"
 // INDEXED BY: without it the planner takes the index that begins with the state, and reads the whole history.
 static const char *const statements[AT_SQL_COUNT] = {
     [AT_SQL_BEGIN] = "BEGIN IMMEDIATE",
     [AT_SQL_COMMIT] = "COMMIT",
     [AT_SQL_ROLLBACK] = "ROLLBACK",
     [AT_SQL_PUT] = "INSERT INTO jobs(id, number, number_text, state, client_id, created_ms, prompt,"
-                   " extra_data, targets) VALUES(?1, ?2, ?3, 0, ?4, " NOW ", ?5, ?6, ?7)",
+                   " extra_data, targets, user) VALUES(?1, ?2, ?3, 0, ?4, " NOW
+                   ", ?5, ?6, ?7, coalesce(?8, 'default'))",
     [AT_SQL_COUNTER] = "INSERT INTO counters VALUES('number', ?1) ON CONFLICT(name) DO UPDATE SET"
                        " value = excluded.value",
     [AT_SQL_NEXT] = "SELECT row, id, client_id, prompt, extra_data, targets, attempts, " NOW
-                    " - created_ms FROM jobs"
+                    " - created_ms, user FROM jobs"
                     " WHERE state = 0 ORDER BY number, id, row LIMIT 1",
     [AT_SQL_START] =
         "UPDATE jobs SET state = 1, attempts = attempts + 1, started_ms = " NOW " WHERE row = ?1",
     [AT_SQL_RETURN] = "UPDATE jobs SET state = 0, attempts = attempts - 1 WHERE row = ?1",
     [AT_SQL_FINISH] =
         "UPDATE jobs SET state = 2, ended_ms = " NOW ", status_str = ?2, outputs = ?3,"
-        " status = ?4, meta = ?5, done = ?6 WHERE row = ?1",
+        " status = ?4, meta = ?5, done = ?6, cost = ?7 WHERE row = ?1",
     [AT_SQL_FORGET] =
-        "DELETE FROM jobs INDEXED BY jobs_id WHERE id = ?1 AND state = 2 AND row <> ?2",
+        "DELETE FROM jobs INDEXED BY jobs_id WHERE id = ?1 AND state = 2 AND row <> ?2 AND"
+        " user = (SELECT user FROM jobs WHERE row = ?2)",
     [AT_SQL_TRIM] = "DELETE FROM jobs WHERE row IN (SELECT row FROM jobs WHERE done IS NOT NULL"
                     " ORDER BY done LIMIT ?1)",
-    [AT_SQL_LIST] = "SELECT " ITEM " FROM jobs WHERE state = ?1 ORDER BY number, id, row",
-    [AT_SQL_CLEAR] = "DELETE FROM jobs WHERE state = 0",
+    [AT_SQL_LIST] =
+        "SELECT " ITEM " FROM jobs WHERE state = ?1" OF_USER("2") " ORDER BY number, id, row",
+    [AT_SQL_CLEAR] = "DELETE FROM jobs WHERE state = 0" OF_USER("1"),
     [AT_SQL_DELETE] = "DELETE FROM jobs WHERE row = (SELECT row FROM jobs INDEXED BY jobs_id WHERE"
-                      " id = ?1 AND state = 0 ORDER BY number, row LIMIT 1)",
+                      " id = ?2 AND state = 0" OF_USER("1") " ORDER BY number, row LIMIT 1)",
     [AT_SQL_RUNNING] = "SELECT 1 FROM jobs INDEXED BY jobs_id WHERE id = ?1 AND state = 1",
-    [AT_SQL_HISTORY] = "SELECT " ITEM ", outputs, status, meta FROM jobs WHERE done IS NOT NULL"
-                       " ORDER BY done LIMIT ?1 OFFSET ?2",
-    [AT_SQL_HISTORY_ONE] = "SELECT " ITEM ", outputs, status, meta FROM jobs WHERE id = ?1 AND"
-                           " done IS NOT NULL ORDER BY done DESC LIMIT 1",
-    [AT_SQL_HISTORY_CLEAR] = "DELETE FROM jobs WHERE state = 2",
-    [AT_SQL_HISTORY_DELETE] = "DELETE FROM jobs INDEXED BY jobs_id WHERE id = ?1 AND state = 2",
+    [AT_SQL_HISTORY] =
+        "SELECT " ITEM ", outputs, status, meta FROM jobs WHERE done IS NOT NULL" OF_USER(
+            "3") " ORDER BY done LIMIT ?1 OFFSET ?2",
+    [AT_SQL_HISTORY_ONE] = "SELECT " ITEM ", outputs, status, meta FROM jobs WHERE id = ?2 AND"
+                           " done IS NOT NULL" OF_USER("1") " ORDER BY done DESC LIMIT 1",
+    [AT_SQL_HISTORY_CLEAR] = "DELETE FROM jobs WHERE state = 2" OF_USER("1"),
+    [AT_SQL_HISTORY_DELETE] =
+        "DELETE FROM jobs INDEXED BY jobs_id WHERE id = ?2 AND state = 2" OF_USER("1"),
+    [AT_SQL_USER_WAITING] =
+        "SELECT COUNT(*) FROM jobs INDEXED BY jobs_waiting WHERE state = 0 AND user = ?1",
+    [AT_SQL_USER_DONE] = "SELECT COUNT(*) FROM jobs WHERE done IS NOT NULL AND user = ?1",
+    [AT_SQL_USAGE] = AT_COST_UPSERT,
 };
 
 static at_status run(at_queue *q, const char *sql)
 {
     return sqlite3_exec(q->db, sql, NULL, NULL, NULL) == SQLITE_OK ? AT_OK
                                                                    : at_sql_fail(q, "opening it");
+}
+
+static bool has_column(at_queue *q, const char *name)
+{
+    sqlite3_stmt *s = NULL;
+    bool found = false;
+    if (sqlite3_prepare_v2(q->db, "SELECT 1 FROM pragma_table_info('jobs') WHERE name = ?1", -1, &s,
+                           NULL) == SQLITE_OK) {
+        at_sql_text(s, 1, name);
+        found = sqlite3_step(s) == SQLITE_ROW;
+    }
+    sqlite3_finalize(s);
+    return found;
+}
+
+static at_status add_columns(at_queue *q)
+{
+    at_status st = AT_OK;
+    for (size_t i = 0; st == AT_OK && i < sizeof additions / sizeof *additions; i++)
+        if (!has_column(q, additions[i][0])) st = run(q, additions[i][1]);
+    return st;
 }
 
 static int64_t number_of(at_queue *q, const char *sql)
@@ -160,6 +202,7 @@ at_status at_queue_open(const at_queue_config *c, at_queue **out)
     AT_TRY(run(q, "PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=WAL;"
                   "PRAGMA synchronous=NORMAL; PRAGMA auto_vacuum=INCREMENTAL;"));
     AT_TRY(run(q, schema));
+    AT_TRY(add_columns(q));
     for (int i = 0; i < AT_SQL_COUNT; i++)
         if (sqlite3_prepare_v3(q->db, statements[i], -1, SQLITE_PREPARE_PERSISTENT, &q->sql[i],
                                NULL) != SQLITE_OK)

@@ -44,7 +44,9 @@ static void take_and_finish(at_queue *q, const char *id)
     assert_true(at_queue_take(q, &t, 0));
     assert_string_equal(t.id, id);
     assert_true(at_queue_is_running(q, id));
-    assert_int_equal(at_queue_finish(q, &t, "success", "{}", "{\"a\": 1}", "{}"), AT_OK);
+    assert_int_equal(
+        at_queue_finish(q, &t, &(at_queue_result){"success", "{}", "{\"a\": 1}", "{}", NULL}),
+        AT_OK);
     assert_false(at_queue_is_running(q, id));
     at_ticket_free(&t);
 }
@@ -55,7 +57,7 @@ static void assert_history(at_queue *q, int64_t max, int64_t from, const char *i
     json_t *all = NULL;
     const char *id;
     json_t *entry;
-    assert_int_equal(at_history_list(q, max, from, &text), AT_OK);
+    assert_int_equal(at_history_list(q, NULL, max, from, &text), AT_OK);
     assert_int_equal(at_json_load("history", text.data, text.len, &all), AT_OK);
     json_object_foreach(all, id, entry)
     {
@@ -117,13 +119,13 @@ static void a_full_queue_refuses(void **state)
     assert_int_equal(put(q, "a", "1", 1), AT_OK);
     assert_int_equal(put(q, "b", "2", 2), AT_OK);
     assert_int_equal(put(q, "c", "3", 3), AT_EUNSUPPORTED);
-    assert_int_equal(at_queue_delete(q, "nobody"), AT_OK);
-    assert_int_equal(at_queue_delete(q, "a"), AT_OK);
+    assert_int_equal(at_queue_delete(q, NULL, "nobody"), AT_OK);
+    assert_int_equal(at_queue_delete(q, NULL, "a"), AT_OK);
     assert_int_equal(put(q, "c\"", "3", 3), AT_OK);
-    assert_int_equal(at_queue_list(q, &list), AT_OK);
+    assert_int_equal(at_queue_list(q, NULL, &list), AT_OK);
     assert_string_equal(list.data, "{\"queue_running\": [], \"queue_pending\": [[2, \"b\", {}, {}, "
                                    "[\"9\"]], [3, \"c\\\"\", {}, {}, [\"9\"]]]}");
-    assert_int_equal(at_queue_clear(q), AT_OK);
+    assert_int_equal(at_queue_clear(q, NULL), AT_OK);
     assert_int_equal(at_queue_remaining(q), 0);
     at_str_free(&list);
     at_queue_close(q);
@@ -143,12 +145,12 @@ static void the_history_is_bounded_and_paged(void **state)
     assert_history(q, 2, 0, "b c ");
     assert_history(q, 9, 3, "e ");
     assert_history(q, 0, -1, "");
-    assert_int_equal(at_history_delete(q, "c"), AT_OK);
+    assert_int_equal(at_history_delete(q, NULL, "c"), AT_OK);
     assert_history(q, 2, 1, "d e ");
     assert_int_equal(put(q, "d", "1", 1), AT_OK); // the newer entry of an id counts
     take_and_finish(q, "d");
     assert_history(q, -1, -1, "b e d ");
-    assert_int_equal(at_history_clear(q), AT_OK);
+    assert_int_equal(at_history_clear(q, NULL), AT_OK);
     assert_history(q, -1, -1, "");
     at_queue_close(q);
 }

@@ -14,13 +14,14 @@
 #include "image/image.h"
 #include "serve/files.h"
 
-const char *at_server_folder(const at_server *s, const char *type)
+char *at_server_folder(const at_server *s, const at_request *rq, const char *type)
 {
     const at_env *e = at_engine_env(s->engine);
-    if (strcmp(type, "output") == 0) return e->output_dir;
-    if (strcmp(type, "input") == 0) return e->input_dir;
-    if (strcmp(type, "temp") == 0) return e->temp_dir;
-    return NULL;
+    const char *owner = at_request_owner(s, rq), *dir = NULL;
+    if (strcmp(type, "output") == 0) dir = e->output_dir;
+    if (strcmp(type, "input") == 0) dir = e->input_dir;
+    if (strcmp(type, "temp") == 0) dir = e->temp_dir;
+    return !dir ? NULL : owner ? at_path_join(dir, owner) : at_strdup(dir);
 }
 
 // "name.png [output]" names its folder itself.
@@ -39,12 +40,12 @@ const char *at_annotated_folder(char *name)
     return NULL;
 }
 
-int at_find_file(const at_server *s, const char *given, const char *type, const char *subfolder,
-                 char **path)
+int at_find_file(const at_server *s, const at_request *rq, const char *given, const char *type,
+                 const char *subfolder, char **path)
 {
     char *name = at_strdup(given), *dir = NULL;
     const char *own = name ? at_annotated_folder(name) : NULL;
-    const char *root = at_server_folder(s, own ? own : type ? type : "output");
+    char *root = at_server_folder(s, rq, own ? own : type ? type : "output");
     int status = 0;
 
     *path = NULL;
@@ -55,6 +56,7 @@ int at_find_file(const at_server *s, const char *given, const char *type, const 
     else if (at_path_join_safe(dir ? dir : root, at_path_base(name), path) != AT_OK)
         status = 400;
     at_free(name);
+    at_free(root);
     at_free(dir);
     return status;
 }
@@ -154,7 +156,7 @@ static at_status view(at_server *s, at_request *rq, at_response *rs)
     at_status st = AT_OK;
 
     if (!name) return at_reply_status(rs, 404);
-    int status = at_find_file(s, name, at_request_query(rq, "type"),
+    int status = at_find_file(s, rq, name, at_request_query(rq, "type"),
                               at_request_query(rq, "subfolder"), &path);
     struct stat info;
     if (!status && (stat(path, &info) != 0 || !S_ISREG(info.st_mode))) status = 404;
@@ -189,7 +191,7 @@ static int newest_first(const void *a, const void *b)
 static at_status list(at_server *s, at_request *rq, at_response *rs)
 {
     at_status st = AT_OK;
-    const char *dir = at_server_folder(s, rq->param[0]);
+    char *dir = at_server_folder(s, rq, rq->param[0]);
     at_list l = {0};
     dated *files = NULL;
     size_t n = 0;
@@ -214,6 +216,7 @@ static at_status list(at_server *s, at_request *rq, at_response *rs)
     st = at_reply_json(rs, 200, json_incref(all));
 out:
     json_decref(all);
+    at_free(dir);
     at_free(files);
     at_list_free(&l);
     return st;

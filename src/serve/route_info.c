@@ -54,7 +54,10 @@ static at_status object_info(at_server *s, at_request *rq, at_response *rs)
     const char *class_type = rq->param[0];
     if (class_type && !at_registry_find(at_engine_registry(s->engine), class_type))
         return at_reply_json(rs, 200, json_object());
-    at_status st = at_engine_object_info(s->engine, class_type, &json);
+    at_engine_view view;
+    at_status st = at_engine_view_open(s->engine, at_request_owner(s, rq), &view);
+    if (st == AT_OK) st = at_engine_view_object_info(&view, class_type, &json);
+    at_engine_view_close(&view);
     return st == AT_OK ? at_reply_json_text(rs, 200, json) : st;
 }
 

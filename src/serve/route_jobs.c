@@ -193,7 +193,9 @@ static bool whole(const char *text, int64_t *out)
 static at_status list(at_server *s, at_request *rq, at_response *rs)
 {
     at_status st = AT_OK;
-    at_jobs_filter f = {.workflow = at_request_query(rq, "workflow_id"), .limit = -1};
+    at_jobs_filter f = {.workflow = at_request_query(rq, "workflow_id"),
+                        .user = at_request_scope(s, rq),
+                        .limit = -1};
     const char *statuses = at_request_query(rq, "status"), *limit = at_request_query(rq, "limit");
     const char *by = at_request_query(rq, "sort_by"), *order = at_request_query(rq, "sort_order");
     const char *offset = at_request_query(rq, "offset");
@@ -241,7 +243,7 @@ static at_status one(at_server *s, at_request *rq, at_response *rs)
 {
     json_t *job = NULL;
     int64_t total = 0;
-    at_jobs_filter f = {.id = rq->param[0], .limit = 1};
+    at_jobs_filter f = {.id = rq->param[0], .user = at_request_scope(s, rq), .limit = 1};
     at_status st = at_jobs_list(s->queue, &f, take_job, &job, &total);
     if (st != AT_OK) return st;
     if (job) return at_reply_json(rs, 200, job);
@@ -249,17 +251,18 @@ static at_status one(at_server *s, at_request *rq, at_response *rs)
 }
 
 // --- cancelling --------------------------------------------------------------------------------------
-static bool cancel_job(at_server *s, const char *id)
+static bool cancel_job(at_server *s, const char *user, const char *id)
 {
     size_t before = at_queue_remaining(s->queue);
-    if (at_executor_interrupt(s->executor, id)) return true;
-    return at_queue_delete(s->queue, id) == AT_OK && at_queue_remaining(s->queue) < before;
+    if (at_executor_interrupt(s->executor, user, id)) return true;
+    return at_queue_delete(s->queue, user, id) == AT_OK && at_queue_remaining(s->queue) < before;
 }
 
 static at_status cancel(at_server *s, at_request *rq, at_response *rs)
 {
-    return at_reply_json(rs, 200,
-                         json_pack("{s:b}", "cancelled", (int)cancel_job(s, rq->param[0])));
+    return at_reply_json(
+        rs, 200,
+        json_pack("{s:b}", "cancelled", (int)cancel_job(s, at_request_scope(s, rq), rq->param[0])));
 }
 
 static at_status cancel_many(at_server *s, at_request *rq, at_response *rs)
@@ -283,7 +286,8 @@ static at_status cancel_many(at_server *s, at_request *rq, at_response *rs)
             goto out;
         }
     }
-    json_array_foreach(ids, i, id) any = cancel_job(s, json_string_value(id)) || any;
+    json_array_foreach(ids, i, id) any =
+        cancel_job(s, at_request_scope(s, rq), json_string_value(id)) || any;
     st = at_reply_json(rs, 200, json_pack("{s:b}", "cancelled", (int)any));
 out:
     json_decref(body);

@@ -37,7 +37,8 @@ static at_status subscribe(at_server *s, at_request *rq, at_response *rs)
     if (st != AT_OK) return st;
     const char *client = json_string_value(json_object_get(body, "clientId"));
     if (client)
-        at_journal_subscribe(s->journal, client, at_py_truth(json_object_get(body, "enabled")));
+        at_journal_subscribe(s->journal, at_request_owner(s, rq), client,
+                             at_py_truth(json_object_get(body, "enabled")));
     json_decref(body);
     return client ? at_reply_status(rs, 200) : at_fail(AT_EINVAL, "clientId is missing");
 }

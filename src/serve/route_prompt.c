@@ -132,7 +132,7 @@ static at_status full_queue(at_response *rs)
                                    "node_errors"));
 }
 
-static at_status accept_job(at_server *s, submission *p, at_response *rs)
+static at_status accept_job(at_server *s, const at_request *rq, submission *p, at_response *rs)
 {
     at_status st = AT_OK;
     json_t *outputs = json_array();
@@ -150,7 +150,9 @@ static at_status accept_job(at_server *s, submission *p, at_response *rs)
                                                   .order = p->order,
                                                   .prompt = prompt,
                                                   .extra_data = extra,
-                                                  .targets = targets});
+                                                  .targets = targets,
+                                                  .user = rq->user,
+                                                  .most_of_user = s->config->queue_limit});
     if (st == AT_EUNSUPPORTED) {
         st = full_queue(rs);
         goto out;
@@ -174,6 +176,7 @@ static at_status submit(at_server *s, at_request *rq, at_response *rs)
     submission p = {0};
     json_t *prompt;
     at_engine *e = s->engine;
+    at_engine_view view = {0};
 
     if (atomic_load(&s->draining)) {
         at_response_header(rs, "Retry-After", "10");
@@ -196,12 +199,14 @@ static at_status submit(at_server *s, at_request *rq, at_response *rs)
         goto out;
     }
     AT_TRY(st);
-    AT_TRY(at_check(p.graph, at_engine_registry(e), at_engine_files(e), p.targets, p.target_count,
-                    at_engine_env(e), &p.check));
-    st = p.check.ok ? accept_job(s, &p, rs) : refuse(rs, &p.check);
+    AT_TRY(at_engine_view_open(e, at_request_owner(s, rq), &view));
+    AT_TRY(at_check(p.graph, at_engine_registry(e), &view.files, p.targets, p.target_count,
+                    &view.env, &p.check));
+    st = p.check.ok ? accept_job(s, rq, &p, rs) : refuse(rs, &p.check);
 out:
     atomic_fetch_add(st == AT_OK && rs->status == 200 ? &s->metrics.accepted : &s->metrics.refused,
                      1);
+    at_engine_view_close(&view);
     submission_free(&p);
     return st;
 }
@@ -220,24 +225,26 @@ static at_status show_queue(at_server *s, at_request *rq, at_response *rs)
 {
     (void)rq;
     at_str text = {0};
-    at_status st = at_queue_list(s->queue, &text);
+    at_status st = at_queue_list(s->queue, at_request_scope(s, rq), &text);
     return reply_str(rs, st, &text);
 }
 
 // {"clear": true, "delete": [ids]}
 static at_status edit(at_server *s, const at_request *rq, at_response *rs,
-                      at_status (*clear)(at_queue *), at_status (*drop)(at_queue *, const char *))
+                      at_status (*clear)(at_queue *, const char *user),
+                      at_status (*drop)(at_queue *, const char *user, const char *id))
 {
+    const char *user = at_request_scope(s, rq);
     at_status st = AT_OK;
     json_t *body = NULL, *id;
     size_t i;
 
     AT_TRY(at_request_json(rq, &body));
     if (!json_is_object(body)) AT_TRY(at_fail(AT_EINVAL, "the body is no JSON object"));
-    if (at_py_truth(json_object_get(body, "clear"))) AT_TRY(clear(s->queue));
+    if (at_py_truth(json_object_get(body, "clear"))) AT_TRY(clear(s->queue, user));
     json_array_foreach(json_object_get(body, "delete"), i, id)
     {
-        if (at_json_is_text(id)) AT_TRY(drop(s->queue, json_string_value(id)));
+        if (at_json_is_text(id)) AT_TRY(drop(s->queue, user, json_string_value(id)));
     }
     st = at_reply_status(rs, 200);
 out:
@@ -248,8 +255,10 @@ static at_status edit_queue(at_server *s, at_request *rq, at_response *rs)
 {
     return edit(s, rq, rs, at_queue_clear, at_queue_delete);
 }
+// Where users are kept apart the history that is edited is one's own; else it is everybody's.
 static at_status edit_history(at_server *s, at_request *rq, at_response *rs)
 {
+    if (!at_request_scope(s, rq) && rq->role < AT_ROLE_ADMIN) return at_reply_status(rs, 403);
     return edit(s, rq, rs, at_history_clear, at_history_delete);
 }
 
@@ -269,14 +278,14 @@ static at_status show_history(at_server *s, at_request *rq, at_response *rs)
 
     if ((max && !whole(max, &max_items)) || (from && !whole(from, &offset)))
         return at_fail(AT_EINVAL, "max_items and offset are whole numbers");
-    at_status st = at_history_list(s->queue, max_items, offset, &text);
+    at_status st = at_history_list(s->queue, at_request_scope(s, rq), max_items, offset, &text);
     return reply_str(rs, st, &text);
 }
 
 static at_status show_one(at_server *s, at_request *rq, at_response *rs)
 {
     at_str text = {0};
-    at_status st = at_history_one(s->queue, rq->param[0], &text);
+    at_status st = at_history_one(s->queue, at_request_scope(s, rq), rq->param[0], &text);
     return reply_str(rs, st, &text);
 }
 
@@ -286,7 +295,7 @@ static at_status interrupt(at_server *s, at_request *rq, at_response *rs)
     json_t *body = NULL, *id = NULL;
     if (at_request_json(rq, &body) == AT_OK) id = json_object_get(body, "prompt_id");
     const char *one = at_json_is_text(id) ? json_string_value(id) : ""; // no job is called that
-    at_executor_interrupt(s->executor, at_py_truth(id) ? one : NULL);
+    at_executor_interrupt(s->executor, at_request_scope(s, rq), at_py_truth(id) ? one : NULL);
     json_decref(body);
     return at_reply_status(rs, 200);
 }
@@ -305,12 +314,12 @@ static at_status free_memory(at_server *s, at_request *rq, at_response *rs)
 
 const at_route at_routes_prompt[] = {
     {AT_HTTP_GET, "/prompt", remaining, false},
-    {AT_HTTP_POST, "/prompt", submit, false},
+    {AT_HTTP_POST, "/prompt", submit, false, AT_ROLE_NONE, true},
     {AT_HTTP_GET, "/queue", show_queue, false},
     {AT_HTTP_POST, "/queue", edit_queue, false},
     {AT_HTTP_GET, "/history", show_history, true},
     {AT_HTTP_GET, "/history/{}", show_one, false},
-    {AT_HTTP_POST, "/history", edit_history, false, AT_ROLE_ADMIN},
+    {AT_HTTP_POST, "/history", edit_history, false},
     {AT_HTTP_POST, "/interrupt", interrupt, false},
     {AT_HTTP_POST, "/free", free_memory, false, AT_ROLE_ADMIN},
     {0},

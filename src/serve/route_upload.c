@@ -18,7 +18,7 @@ typedef struct upload {
     at_form form;
     const at_form_part *image;
     char *type, *subfolder, *name; // what the answer says
-    char *dir, *path;
+    char *root, *dir, *path;
     bool duplicate;
 } upload;
 
@@ -28,6 +28,7 @@ static void upload_free(upload *u)
     at_free(u->type);
     at_free(u->subfolder);
     at_free(u->name);
+    at_free(u->root);
     at_free(u->dir);
     at_free(u->path);
 }
@@ -90,7 +91,7 @@ static int place(at_server *s, at_request *rq, upload *u)
     if (!u->type) u->type = at_strdup("input");
     if (!u->subfolder) u->subfolder = at_strdup("");
     if (!u->type || !u->subfolder) return 503;
-    const char *root = at_server_folder(s, u->type);
+    char *root = u->root = at_server_folder(s, rq, u->type);
     if (!root || !u->image || !u->image->filename || !*u->image->filename) return 400;
     bool deep = *u->subfolder && strcmp(u->subfolder, ".") != 0;
     if (deep && at_path_join_safe(root, u->subfolder, &u->dir) != AT_OK) return 400;
@@ -141,7 +142,7 @@ out:
 
 // --- the mask ----------------------------------------------------------------------------------------
 // {"filename", "subfolder", "type"} of the picture that is masked: 0 and its path, or a status.
-static int original(const at_server *s, const upload *u, char **path)
+static int original(const at_server *s, const at_request *rq, const upload *u, char **path)
 {
     char *text = at_form_text(&u->form, "original_ref");
     json_t *ref = NULL;
@@ -149,7 +150,7 @@ static int original(const at_server *s, const upload *u, char **path)
 
     if (text && at_json_load("original_ref", text, strlen(text), &ref) == AT_OK) {
         const char *name = json_string_value(json_object_get(ref, "filename"));
-        status = name ? at_find_file(s, name, json_string_value(json_object_get(ref, "type")),
+        status = name ? at_find_file(s, rq, name, json_string_value(json_object_get(ref, "type")),
                                      json_string_value(json_object_get(ref, "subfolder")), path)
                       : 400;
     }
@@ -194,7 +195,7 @@ static at_status upload_mask(at_server *s, at_request *rq, at_response *rs)
     char *from = NULL;
     int status = place(s, rq, &u);
 
-    if (!status && !u.duplicate) status = original(s, &u, &from);
+    if (!status && !u.duplicate) status = original(s, rq, &u, &from);
     if (status) {
         st = at_reply_status(rs, status);
         goto out;
@@ -208,7 +209,7 @@ out:
 }
 
 const at_route at_routes_upload[] = {
-    {AT_HTTP_POST, "/upload/image", upload_image, true},
-    {AT_HTTP_POST, "/upload/mask", upload_mask, true},
+    {AT_HTTP_POST, "/upload/image", upload_image, true, AT_ROLE_NONE, true},
+    {AT_HTTP_POST, "/upload/mask", upload_mask, true, AT_ROLE_NONE, true},
     {0},
 };

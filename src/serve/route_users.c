@@ -56,9 +56,9 @@ static json_t *known_users(const at_server *s)
 
 char *at_user_of(const at_server *s, const at_request *rq)
 {
-    const char *id = rq->header[AT_HEADER_USER];
+    const char *id = rq->user;
     if (!s->config->multi_user) return at_strdup("default");
-    if (!id) id = "default";
+    if (at_server_separates(s)) return at_strdup(id); // a token says so
     json_t *users = known_users(s);
     char *found = json_object_get(users, id) ? at_strdup(id) : NULL;
     json_decref(users);
@@ -89,7 +89,9 @@ int at_user_path(const at_server *s, const at_request *rq, const char *name, cha
 // --- users -------------------------------------------------------------------------------------------
 static at_status list_users(at_server *s, at_request *rq, at_response *rs)
 {
-    (void)rq;
+    if (at_server_separates(s)) // who else there is, is nobody's business
+        return at_reply_json(
+            rs, 200, json_pack("{s:s, s:{s:s}}", "storage", "server", "users", rq->user, rq->user));
     if (s->config->multi_user)
         return at_reply_json(rs, 200,
                              json_pack("{s:s, s:o}", "storage", "server", "users", known_users(s)));
@@ -124,6 +126,11 @@ static at_status add_user(at_server *s, at_request *rq, at_response *rs)
     char *id = NULL, *path = at_path_join(s->user_dir, "users.json");
     const char *key;
 
+    if (at_server_separates(s)) {
+        st = at_reply_json(rs, 400,
+                           json_pack("{s:s}", "error", "Users are made in the token file."));
+        goto out;
+    }
     AT_TRY(at_request_json(rq, &body));
     const char *name = json_string_value(json_object_get(body, "username"));
     if (!s->config->multi_user || !name || !name[strspn(name, " \t\r\n")] || strlen(name) > 200)

@@ -15,9 +15,9 @@
 #include "serve/server.h"
 
 static const at_route *const families[] = {
-    at_routes_prompt, at_routes_jobs,     at_routes_logs,  at_routes_metrics,
-    at_routes_info,   at_routes_models,   at_routes_files, at_routes_upload,
-    at_routes_users,  at_routes_userdata, at_routes_page,
+    at_routes_prompt, at_routes_jobs,  at_routes_logs,     at_routes_metrics,
+    at_routes_usage,  at_routes_info,  at_routes_models,   at_routes_files,
+    at_routes_upload, at_routes_users, at_routes_userdata, at_routes_page,
 };
 
 // --- matching ----------------------------------------------------------------------------------------
@@ -173,13 +173,57 @@ int at_request_refused(const at_server *s, const at_request *rq)
     return 403;
 }
 
-at_role at_request_role(const at_server *s, const at_request *rq)
+bool at_server_separates(const at_server *s)
 {
-    if (!s->tokens) return AT_ROLE_ADMIN;
-    char *token = at_token_of(rq->header[AT_HEADER_AUTHORIZATION], rq->header[AT_HEADER_COOKIE]);
-    at_role role = at_tokens_role(s->tokens, token);
-    at_free(token);
-    return role;
+    return s->tokens && s->config->multi_user;
+}
+
+const char *at_request_owner(const at_server *s, const at_request *rq)
+{
+    return at_server_separates(s) ? rq->user : NULL;
+}
+
+// Those who may do all see all, unless they ask for one user.
+const char *at_request_scope(const at_server *s, const at_request *rq)
+{
+    if (!at_server_separates(s)) return NULL;
+    return rq->role == AT_ROLE_ADMIN && !rq->header[AT_HEADER_USER] ? NULL : rq->user;
+}
+
+int at_request_identify(const at_server *s, at_request *rq)
+{
+    const char *named = s->config->multi_user ? rq->header[AT_HEADER_USER] : NULL, *user = NULL;
+
+    rq->role = AT_ROLE_ADMIN;
+    if (s->tokens) {
+        char *token =
+            at_token_of(rq->header[AT_HEADER_AUTHORIZATION], rq->header[AT_HEADER_COOKIE]);
+        rq->role = at_tokens_find(s->tokens, token, &user);
+        at_free(token);
+        if (rq->role == AT_ROLE_NONE) return 0; // who that is does not matter
+        if (named && strcmp(named, user) != 0) {
+            if (rq->role != AT_ROLE_ADMIN || !at_tokens_knows(s->tokens, named)) return 403;
+            user = named;
+        }
+    } else if (named) {
+        user = named;
+    }
+    rq->user = at_strdup(user ? user : "default");
+    return rq->user ? 0 : 503;
+}
+
+int at_request_limited(at_server *s, const at_route *r, const at_request *rq, at_response *rs)
+{
+    char seconds[16];
+    bool known = s->tokens || s->config->multi_user; // else an address is all that there is
+
+    if (!s->limits || !r->limited) return 0;
+    int wait = at_limits_take(s->limits, known ? rq->user : rq->peer, at_now());
+    if (!wait) return 0;
+    snprintf(seconds, sizeof seconds, "%d", wait);
+    at_response_header(rs, "Retry-After", seconds);
+    atomic_fetch_add(&s->metrics.refused, 1);
+    return 429;
 }
 
 // "/?token=X" from a browser: the token moves into a cookie, and out of the address.
@@ -187,7 +231,7 @@ static bool takes_token(const at_server *s, const at_request *rq, at_response *r
 {
     const char *token = at_request_query(rq, "token");
     if (!token || strcmp(rq->path, "/") != 0 || rq->method != AT_HTTP_GET ||
-        strpbrk(token, ";, \"\\\r\n") || at_tokens_role(s->tokens, token) == AT_ROLE_NONE)
+        strpbrk(token, ";, \"\\\r\n") || at_tokens_find(s->tokens, token, NULL) == AT_ROLE_NONE)
         return false;
     char *cookie = at_strprintf(AT_TOKEN_COOKIE "=%s; Path=/; HttpOnly; SameSite=Strict%s", token,
                                 s->config->tls_key ? "; Secure" : "");
@@ -203,9 +247,8 @@ int at_route_forbidden(const at_server *s, const at_route *r, const at_request *
     if (!s->tokens || strcmp(r->pattern, "/health") == 0) return 0;
     if (takes_token(s, rq, rs)) return 303;
     at_role wanted = r->role ? r->role : rq->method == AT_HTTP_GET ? AT_ROLE_VIEW : AT_ROLE_SUBMIT;
-    at_role role = at_request_role(s, rq);
-    if (role >= wanted) return 0;
-    if (role != AT_ROLE_NONE) return 403;
+    if ((at_role)rq->role >= wanted) return 0;
+    if (rq->role != AT_ROLE_NONE) return 403;
     at_response_header(rs, "WWW-Authenticate", "Bearer realm=\"atelier\"");
     return 401;
 }

@@ -37,8 +37,7 @@ at_status at_runner_open(const at_runner_config *c,
 void at_runner_close(at_runner *r);        // NULL is fine
 // Waits until the engine has opened its device; its failure. Again after a crash: starts it anew.
 at_status at_runner_ready(at_runner *r);
-// As at_engine_run, for the folder (or NULL) that job's files go to. The cancel flag of job->sink is not read:
-// at_runner_cancel.
+// As at_engine_run. Whoever raises the cancel flag of job->sink also calls at_runner_cancel.
 at_status at_runner_run(at_runner *r, const at_job *job, at_job_result *out, at_run_cost *cost);
 void at_runner_cancel(at_runner *r);
 void at_runner_forget(at_runner *r);

@@ -137,6 +137,7 @@ static at_status start_executor(at_server *s, opening *o)
                             .queue = s->queue,
                             .hub = s->hub,
                             .metrics = &s->metrics,
+                            .separate = at_server_separates(s),
                             .preview_size = preview ? preview : 512,
                             .ready = engine_ready,
                             .drained = drained,
@@ -159,6 +160,7 @@ at_status at_serve(const at_serve_config *config)
     AT_TRY(open_engines(&s));
     AT_TRY(open_folders(&s));
     if (config->token_file) AT_TRY(at_tokens_load(config->token_file, &s.tokens));
+    if (config->rate_limit > 0) AT_TRY(at_limits_new(config->rate_limit, &s.limits));
     AT_TRY(at_hub_new(wake, &w, &s.hub));
     AT_TRY(open_queue(&s));
     AT_TRY(at_net_open(&s, &net));
@@ -177,6 +179,7 @@ out:
     at_engine_close(s.engine);
     at_journal_close(s.journal);
     at_tokens_free(s.tokens);
+    at_limits_free(s.limits);
     at_free(s.user_dir);
     at_free(s.page_dir);
     return st;

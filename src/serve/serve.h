@@ -24,6 +24,8 @@ typedef struct at_serve_config {
     const char *hash;               // of the upload's duplicate check; NULL: sha256
     int preview_size;               // 0: 512
     bool multi_user, no_persist;
+    double rate_limit;  // submissions a minute of one user; 0: any number
+    size_t queue_limit; // jobs of one user that wait; 0: any number
     // The program and its arguments that call at_engine_process (runner.h), NULL-terminated: jobs run there, and a
     // crash ends that process alone. NULL: they run in this process.
     const char *const *engine_argv;

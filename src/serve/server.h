@@ -9,6 +9,7 @@
 #include "serve/http.h"
 #include "serve/hub.h"
 #include "serve/journal.h"
+#include "serve/limits.h"
 #include "serve/metrics.h"
 #include "serve/queue.h"
 #include "serve/serve.h"
@@ -22,6 +23,7 @@ typedef struct at_server {
     at_journal *journal;
     at_metrics metrics;
     at_tokens *tokens; // NULL: everybody may do everything
+    at_limits *limits; // NULL: none
     at_runner *runner;
     at_executor *executor;
     atomic_bool ready, draining; // the engine can run jobs; no more are taken
@@ -29,8 +31,8 @@ typedef struct at_server {
     char *page_dir; // --front-end-root; NULL: the page of the house
 } at_server;
 
-// "input", "output" or "temp" as a folder; NULL for anything else.
-const char *at_server_folder(const at_server *s, const char *type);
+// "input", "output" or "temp" as this request's folder (at_free); NULL for anything else, or if out of memory.
+char *at_server_folder(const at_server *s, const at_request *rq, const char *type);
 
 // --- routes -------------------------------------------------------------------------------------
 typedef at_status at_route_fn(at_server *s, at_request *rq, at_response *rs);
@@ -40,6 +42,7 @@ typedef struct at_route {
     at_route_fn *run;
     bool slow;    // reads disks or turns pictures: a worker runs it
     at_role role; // who may; AT_ROLE_NONE: view for a GET, submit for the rest
+    bool limited; // counts against --rate-limit
 } at_route;
 
 // The route for this request with rq->param filled; NULL and *status (404, 405) if there is none.
@@ -48,8 +51,17 @@ const at_route *at_route_find(at_request *rq, int *status);
 void at_route_answer(at_server *s, const at_route *r, at_request *rq, at_response *rs);
 // Is this request allowed to be here at all (Host, Origin)? Else the status of the refusal.
 int at_request_refused(const at_server *s, const at_request *rq);
-// What the request's token allows; AT_ROLE_ADMIN where no tokens are asked for.
-at_role at_request_role(const at_server *s, const at_request *rq);
+// Fills user and role: of the request's token; where no tokens are asked for, what the header comfy-user says of
+// itself, and everything is allowed. 0, or 403: the token is of another user than the header names.
+int at_request_identify(const at_server *s, at_request *rq);
+// Users see their own jobs and files alone: tokens say who they are, and --multi-user keeps them apart.
+bool at_server_separates(const at_server *s);
+// The user whose jobs this request may see and touch; NULL: everybody's.
+const char *at_request_scope(const at_server *s, const at_request *rq);
+// The folder below input, output and temp that this request's files live in; NULL: these folders themselves.
+const char *at_request_owner(const at_server *s, const at_request *rq);
+// 0, or 429 with the answer begun in rs: this user has submitted too much. The loop thread.
+int at_request_limited(at_server *s, const at_route *r, const at_request *rq, at_response *rs);
 // 0, or 401 or 403 with the answer begun in rs.
 int at_route_forbidden(const at_server *s, const at_route *r, const at_request *rq,
                        at_response *rs);
@@ -57,8 +69,8 @@ int at_route_forbidden(const at_server *s, const at_route *r, const at_request *
 void at_response_dress(const at_server *s, const at_request *rq, at_response *rs);
 
 extern const at_route at_routes_prompt[], at_routes_jobs[], at_routes_logs[], at_routes_metrics[],
-    at_routes_info[], at_routes_models[], at_routes_files[], at_routes_upload[], at_routes_users[],
-    at_routes_userdata[],
+    at_routes_usage[], at_routes_info[], at_routes_models[], at_routes_files[], at_routes_upload[],
+    at_routes_users[], at_routes_userdata[],
     at_routes_page[]; // each ends with pattern NULL
 
 #endif

@@ -37,7 +37,7 @@ static void tell(at_story *s, const char *type, json_t *data, bool always)
     json_object_set_new(data, "timestamp", json_integer(now_ms()));
     json_array_append_new(s->messages, json_pack("[s, O]", type, data));
     if (s->client || always)
-        at_hub_post(s->hub, s->client, type, data, false);
+        at_hub_post(s->hub, s->user, s->client, type, data, false);
     else
         json_decref(data);
 }
@@ -45,14 +45,14 @@ static void tell(at_story *s, const char *type, json_t *data, bool always)
 static void tell_client(at_story *s, const char *type, json_t *data)
 {
     if (s->client)
-        at_hub_post(s->hub, s->client, type, data, false);
+        at_hub_post(s->hub, s->user, s->client, type, data, false);
     else
         json_decref(data);
 }
 
 static void tell_progress_state(at_story *s)
 {
-    at_hub_post(s->hub, s->client, "progress_state",
+    at_hub_post(s->hub, s->user, s->client, "progress_state",
                 json_pack("{s:s, s:O}", "prompt_id", s->job, "nodes", s->progress), false);
 }
 
@@ -168,7 +168,7 @@ out:
 static void send_picture(at_story *s)
 {
     if (s->preview && s->plain) {
-        at_hub_post_picture(s->hub, s->client, s->preview, s->plain);
+        at_hub_post_picture(s->hub, s->user, s->client, s->preview, s->plain);
     } else {
         at_message_release(s->preview);
         at_message_release(s->plain);
@@ -193,14 +193,14 @@ static void on_node(at_story *s, const at_event *e)
         s->node = at_strdup(e->node);
         s->class_type = e->class_type ? at_strdup(e->class_type) : NULL;
         set_progress(s, e->node, json_real(0), json_real(1), "running");
-        at_hub_set_current(s->hub, s->client, e->node);
+        at_hub_set_current(s->hub, s->user, s->client, e->node);
         tell_client(s, "executing", about(s, e->node));
         break;
     case AT_EV_PREVIEW: keep_picture(s, e); break;
     case AT_EV_PROGRESS:
         set_progress(s, e->node, whole_or_real(e->value), whole_or_real(e->max), "running");
         send_picture(s);
-        at_hub_post(s->hub, s->client, "progress",
+        at_hub_post(s->hub, s->user, s->client, "progress",
                     json_pack("{s:o, s:o, s:s, s:s}", "value", whole_or_real(e->value), "max",
                               whole_or_real(e->max), "prompt_id", s->job, "node", e->node),
                     true);
@@ -283,10 +283,11 @@ json_t *at_story_status(const at_story *s, bool success)
                      (int)success, "messages", s->messages);
 }
 
-at_status at_story_begin(at_story *s, at_hub *hub, const char *job, const char *client,
-                         int preview_size)
+at_status at_story_begin(at_story *s, at_hub *hub, const char *job, const char *user,
+                         const char *client, int preview_size)
 {
     *s = (at_story){.hub = hub,
+                    .user = user,
                     .job = job,
                     .client = client,
                     .preview_size = preview_size,

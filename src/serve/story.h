@@ -14,6 +14,7 @@
 typedef struct at_story {
     at_hub *hub;
     const char *job, *client; // borrowed; client NULL: nobody submitted this by name
+    const char *user;         // borrowed; NULL: users are not kept apart
     int preview_size;
     json_t *progress;            // of progress_state: node id to its entry
     json_t *messages;            // of the history's status
@@ -22,8 +23,8 @@ typedef struct at_story {
     bool failed;                 // an error or an interruption was told
 } at_story;
 
-at_status at_story_begin(at_story *s, at_hub *hub, const char *job, const char *client,
-                         int preview_size);
+at_status at_story_begin(at_story *s, at_hub *hub, const char *job, const char *user,
+                         const char *client, int preview_size);
 void at_story_end(at_story *s);
 void at_story_hear(void *ctx, const at_event *e); // at_sink.emit; ctx is the story
 // An error that no node told: ComfyUI's execution_error with this text, at the node that ran last.

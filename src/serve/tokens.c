@@ -16,6 +16,7 @@ enum { MAX_FILE = 1 << 20 };
 
 typedef struct row {
     at_role role;
+    char name[64];
     unsigned char hash[SHA256_DIGEST_LENGTH];
 } row;
 
@@ -45,6 +46,13 @@ static bool read_hash(const char *hex, unsigned char *out)
     return true;
 }
 
+// A folder may be called so.
+static bool is_name(const char *name)
+{
+    return *name != '-' && strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+                                        "0123456789-_") == strlen(name);
+}
+
 static at_status read_line(at_tokens *t, const char *path, int number, const char *text)
 {
     char role[16] = "", name[64] = "", hex[80] = "", more[2] = "";
@@ -53,11 +61,14 @@ static at_status read_line(at_tokens *t, const char *path, int number, const cha
     int n = sscanf(text, " %15s %63s %79s %1s", role, name, hex, more);
     if (n <= 0 || role[0] == '#') return AT_OK; // an empty line, a comment
     r.role = role_of(role);
-    if (n != 3 || r.role == AT_ROLE_NONE || !read_hash(hex, r.hash))
-        return at_fail(AT_EFORMAT,
-                       "%s line %d: \"ROLE NAME SHA256\" is wanted, with view, submit or admin; "
-                       "`printf %%s TOKEN | sha256sum` prints the last",
-                       path, number);
+    if (n != 3 || r.role == AT_ROLE_NONE || !read_hash(hex, r.hash) || !is_name(name))
+        return at_fail(
+            AT_EFORMAT,
+            "%s line %d: \"ROLE NAME SHA256\" is wanted, with view, submit or admin, a "
+            "name of letters, digits, - and _; `printf %%s TOKEN | sha256sum` prints the "
+            "last",
+            path, number);
+    memcpy(r.name, name, sizeof r.name);
     row *grown = at_realloc(t->rows, (t->count + 1) * sizeof *grown);
     if (!grown) return at_fail(AT_ENOMEM, "%s: no memory", path);
     t->rows = grown;
@@ -98,15 +109,24 @@ void at_tokens_free(at_tokens *t)
 }
 
 // Every row is compared in full: how long it takes tells nothing.
-at_role at_tokens_role(const at_tokens *t, const char *token)
+at_role at_tokens_find(const at_tokens *t, const char *token, const char **user)
 {
     unsigned char hash[SHA256_DIGEST_LENGTH];
     at_role role = AT_ROLE_NONE;
     if (!token || !SHA256((const unsigned char *)token, strlen(token), hash)) return role;
     for (size_t i = 0; i < t->count; i++)
-        if (CRYPTO_memcmp(hash, t->rows[i].hash, sizeof hash) == 0 && t->rows[i].role > role)
+        if (CRYPTO_memcmp(hash, t->rows[i].hash, sizeof hash) == 0 && t->rows[i].role > role) {
             role = t->rows[i].role;
+            if (user) *user = t->rows[i].name;
+        }
     return role;
+}
+
+bool at_tokens_knows(const at_tokens *t, const char *user)
+{
+    for (size_t i = 0; i < t->count; i++)
+        if (strcmp(t->rows[i].name, user) == 0) return true;
+    return false;
 }
 
 char *at_token_of(const char *authorization, const char *cookies)
