@@ -16,7 +16,7 @@ typedef struct serve_options {
     at_common_options common;
     at_arg_list allowed_hosts;
     const char *listen, *cors, *user_dir, *front_end_root, *tls_key, *tls_cert, *hash, *preview;
-    const char *verbose, *token_file;
+    const char *verbose, *token_file, *log_format;
     at_arg_real max_upload;
     long port, preview_size, cache_lru;
     bool cache_classic, cache_none, multi_user, no_persist, test_nodes, quiet, quick_test,
@@ -77,6 +77,8 @@ static const at_arg serve_args[] = {
          "jobs and uploads a minute of one user (without tokens: of one address); default: any"},
     {"--queue-limit", "N", AT_ARG_INT, offsetof(serve_options, queue_limit), 0, 10000,
      .help = "jobs of one user that may wait (default: any number)"},
+    {"--log-format", "FORM", AT_ARG_CHOICE, offsetof(serve_options, log_format),
+     .choices = "text|json", .help = "of the lines on standard error (default text)"},
     {"--drain-seconds", "S", AT_ARG_REAL, offsetof(serve_options, drain),
      .help = "after SIGTERM the running job may go on so long (default 5); then it is kept"},
     FLAG("--one-process", one_process, "run jobs inside the server: a crash in a node ends it"),
@@ -133,12 +135,6 @@ static void ready(void *ctx, const char *url)
     }
 }
 
-static bool beyond_loopback(const char *listen)
-{
-    return listen && strncmp(listen, "127.", 4) != 0 && strcmp(listen, "localhost") != 0 &&
-           strcmp(listen, "::1") != 0;
-}
-
 // This program as it was started, for the engine's process: at_free both. NULL: /proc does not tell.
 static const char **own_arguments(char **text)
 {
@@ -179,6 +175,7 @@ static at_status serve(void *options, const at_arg_list *operands)
                          .multi_user = o->multi_user,
                          .no_persist = o->no_persist,
                          .quick_test = o->quick_test,
+                         .json_log = o->log_format && *o->log_format == 'j',
                          .rate_limit = o->rate_limit.given ? o->rate_limit.value : 0,
                          .queue_limit = (size_t)o->queue_limit,
                          .drain_seconds = o->drain.given ? o->drain.value : 5,
@@ -200,11 +197,6 @@ static at_status serve(void *options, const at_arg_list *operands)
     if (o->preview && strcmp(o->preview, "taesd") == 0)
         fprintf(stderr,
                 "atelier: --preview-method taesd: shown as latent2rgb, taesd is not built\n");
-    if (beyond_loopback(o->listen) && !o->token_file)
-        fprintf(stderr,
-                "atelier: WARNING: --listen %s: anybody who reaches this address can run jobs, "
-                "read pictures and fill the disk; --token-file keeps them out\n",
-                o->listen);
     char *text = NULL;
     const char **program = o->one_process ? NULL : own_arguments(&text);
     c.engine_argv = program;

@@ -148,8 +148,8 @@ static void run_job(at_executor *x, const at_ticket *t)
     } else {
         count(x, t, st, r.seconds);
         finish(x, t, &story, r.outputs ? r.outputs : "{}", st == AT_OK, &cost);
-        at_log(AT_INFO, "JOB-ENDED", "%s: %s after %.2f s", t->id, at_status_facts(st)->name,
-               r.seconds);
+        at_log(AT_INFO, "JOB-ENDED", "%s of %s: %s after %.2f s, waited %.2f s", t->id, t->user,
+               at_status_facts(st)->name, r.seconds, t->waited);
         if (t->client_id)
             at_hub_post(x->c.hub, owner, t->client_id, "executing",
                         json_pack("{s:n, s:s}", "node", "prompt_id", t->id), false);

@@ -22,6 +22,7 @@ typedef struct subscriber {
 } subscriber;
 
 struct at_journal {
+    bool json;
     pthread_mutex_t lock;
     line lines[LINES]; // a ring
     size_t first, count;
@@ -40,13 +41,49 @@ static void stamp(char out[32])
     snprintf(out + n, 32 - n, ".%06ld", now.tv_nsec / 1000);
 }
 
+static const char *const levels[] = {"debug", "info", "warning", "error"};
+
+// What came from outside stays inside its line: a line break is followed by blanks, other control characters and
+// what is no UTF-8 become '?'.
+static char *tame(const char *text)
+{
+    at_str s = {0};
+    bool valid = at_utf8_valid(text, strlen(text));
+    at_str_append(&s, "");
+    for (; *text; text++) {
+        unsigned char c = (unsigned char)*text;
+        if (c == '\n')
+            at_str_append(&s, "\n    ");
+        else
+            at_str_append_n(
+                &s, (c < 32 && c != '\t') || c == 127 || (!valid && c > 127) ? "?" : text, 1);
+    }
+    return at_str_take(&s);
+}
+
+static void write_json(const char *time, at_log_level level, const char *id, const char *text)
+{
+    at_str s = {0};
+    json_t *row = json_pack("{s:s, s:s, s:s, s:s}", "time", time, "level", levels[level], "id", id,
+                             "text", text);
+    if (row) at_json_append(&s, row, AT_JSON_COMPACT);
+    json_decref(row);
+    fprintf(stderr, "%s\n", s.failed ? "{\"id\":\"LOG-MEMORY\"}" : at_str_text(&s));
+    at_str_free(&s);
+}
+
 static void keep(void *ctx, at_log_level level, const char *id, const char *text)
 {
-    static const char *const names[] = {"debug", "info", "warning", "error"};
     at_journal *j = ctx;
-    char *whole = at_strprintf("%s: %s: %s\n", names[level], id, text);
+    char *tamed = tame(text), time[32];
+    char *whole = tamed ? at_strprintf("%s: %s: %s\n", levels[level], id, tamed) : NULL;
 
-    fprintf(stderr, "%s: %s: %s\n", names[level], id, text);
+    stamp(time);
+    if (j->json && tamed)
+        write_json(time, level, id, tamed);
+    else if (tamed)
+        fprintf(stderr, "%s: %s: %s\n", levels[level], id, tamed);
+    at_free(tamed);
     if (!whole) return;
     pthread_mutex_lock(&j->lock);
     if (j->count == LINES) {
@@ -55,7 +92,7 @@ static void keep(void *ctx, at_log_level level, const char *id, const char *text
         j->count--;
     }
     line *l = &j->lines[(j->first + j->count++) % LINES];
-    stamp(l->time);
+    memcpy(l->time, time, sizeof time);
     l->text = whole;
     if (j->fresh < LINES) j->fresh++;
     bool heard = false;
@@ -65,13 +102,14 @@ static void keep(void *ctx, at_log_level level, const char *id, const char *text
     if (heard) j->wake(j->ctx);
 }
 
-at_status at_journal_open(void (*wake)(void *ctx), void *ctx, at_journal **out)
+at_status at_journal_open(bool json, void (*wake)(void *ctx), void *ctx, at_journal **out)
 {
     at_journal *j = at_calloc(1, sizeof *j);
     if (!j || pthread_mutex_init(&j->lock, NULL) != 0) {
         at_free(j);
         return at_fail(AT_ENOMEM, "server: no memory");
     }
+    j->json = json;
     j->wake = wake;
     j->ctx = ctx;
     at_log_set_writer(keep, j);

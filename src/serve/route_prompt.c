@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/log.h"
 #include "base/mem.h"
 #include "flow/python.h"
 #include "serve/server.h"
@@ -158,6 +159,7 @@ static at_status accept_job(at_server *s, const at_request *rq, submission *p, a
         goto out;
     }
     AT_TRY(st);
+    at_log(AT_DEBUG, "JOB-ACCEPTED", "%s of %s at %s", p->id, rq->user, rq->peer);
     st = at_reply_json(rs, 200,
                        json_pack("{s:s, s:O, s:O}", "prompt_id", p->id, "number", p->number,
                                  "node_errors", p->check.node_errors));

@@ -137,8 +137,7 @@ static bool is_allowed_name(const at_serve_config *c, const char *host)
     return is_loopback(host) || is_address(host);
 }
 
-// Do we listen for this machine alone?
-static bool listens_inside(const at_serve_config *c)
+bool at_listens_inside(const at_serve_config *c)
 {
     const char *list = c->listen ? c->listen : "127.0.0.1";
     while (*list) {
@@ -156,7 +155,7 @@ int at_request_refused(const at_server *s, const at_request *rq)
     char host[256], origin[256], host_port[8], origin_port[8];
     if (!rq->header[AT_HEADER_HOST]) return 0; // no browser
     split_host(rq->header[AT_HEADER_HOST], host, host_port);
-    if (listens_inside(s->config) && !is_allowed_name(s->config, host)) {
+    if (at_listens_inside(s->config) && !is_allowed_name(s->config, host)) {
         at_log(AT_WARN, "HTTP-HOST",
                "a request for host %s is refused; --allowed-host %s would let it in", host, host);
         return 403;
@@ -220,6 +219,7 @@ int at_request_limited(at_server *s, const at_route *r, const at_request *rq, at
     if (!s->limits || !r->limited) return 0;
     int wait = at_limits_take(s->limits, known ? rq->user : rq->peer, at_now());
     if (!wait) return 0;
+    at_log(AT_INFO, "HTTP-LIMITED", "%s for %s at %s: %d s", rq->path, rq->user, rq->peer, wait);
     snprintf(seconds, sizeof seconds, "%d", wait);
     at_response_header(rs, "Retry-After", seconds);
     atomic_fetch_add(&s->metrics.refused, 1);
@@ -248,6 +248,8 @@ int at_route_forbidden(const at_server *s, const at_route *r, const at_request *
     if (takes_token(s, rq, rs)) return 303;
     at_role wanted = r->role ? r->role : rq->method == AT_HTTP_GET ? AT_ROLE_VIEW : AT_ROLE_SUBMIT;
     if ((at_role)rq->role >= wanted) return 0;
+    at_log(AT_INFO, "HTTP-DENIED", "%s for %s at %s", rq->path,
+           rq->user ? rq->user : "nobody we know", rq->peer);
     if (rq->role != AT_ROLE_NONE) return 403;
     at_response_header(rs, "WWW-Authenticate", "Bearer realm=\"atelier\"");
     return 401;

@@ -66,6 +66,15 @@ out:
     return st;
 }
 
+static void warn_if_open(const at_serve_config *c)
+{
+    if (c->token_file || at_listens_inside(c)) return;
+    at_log(AT_WARN, "LISTEN-OPEN",
+           "--listen %s: anybody who reaches this address can run jobs, read pictures and fill the "
+           "disk; --token-file keeps them out",
+           c->listen);
+}
+
 static at_status open_queue(at_server *s)
 {
     char *path = s->config->no_persist ? NULL : at_path_join(s->user_dir, "atelier.db");
@@ -156,7 +165,8 @@ at_status at_serve(const at_serve_config *config)
     json_object_seed(0); // before there are threads
     at_max_upload_bytes =
         (size_t)llround((config->max_upload_mb > 0 ? config->max_upload_mb : 100) * 1024 * 1024);
-    AT_TRY(at_journal_open(wake, &w, &s.journal));
+    AT_TRY(at_journal_open(config->json_log, wake, &w, &s.journal));
+    warn_if_open(config);
     AT_TRY(open_engines(&s));
     AT_TRY(open_folders(&s));
     if (config->token_file) AT_TRY(at_tokens_load(config->token_file, &s.tokens));

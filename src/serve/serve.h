@@ -30,6 +30,7 @@ typedef struct at_serve_config {
     // crash ends that process alone. NULL: they run in this process.
     const char *const *engine_argv;
     double drain_seconds;    // how long a job that runs may go on after SIGTERM
+    bool json_log;           // lines on standard error are JSON
     bool quick_test;         // end as soon as everything is ready
     const char *const *argv; // shown in /system_stats
     int argc;

@@ -49,6 +49,7 @@ typedef struct at_route {
 const at_route *at_route_find(at_request *rq, int *status);
 // Run it; a failure becomes an answer.
 void at_route_answer(at_server *s, const at_route *r, at_request *rq, at_response *rs);
+bool at_listens_inside(const at_serve_config *c); // for this machine alone?
 // Is this request allowed to be here at all (Host, Origin)? Else the status of the refusal.
 int at_request_refused(const at_server *s, const at_request *rq);
 // Fills user and role: of the request's token; where no tokens are asked for, what the header comfy-user says of
