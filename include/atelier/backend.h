@@ -17,7 +17,7 @@
 #include "base/status.h"
 
 // Exact equality is asked at load: a plug-in built against another header is refused.
-#define AT_BACKEND_ABI 3
+#define AT_BACKEND_ABI 4
 
 // A place where a backend may keep its own form of a weight (packed panels, dequantised bytes). Lives
 // as long as the weight. Publish with compare-exchange: the loser frees its copy and takes the winner's.
@@ -91,6 +91,19 @@ typedef struct at_geglu_args {
     bool int8, fp8, w8;
 } at_geglu_args;
 
+// Rotary embedding with an optional RMS norm of each head before it.
+//   x, out  [b, t, h, d] d contiguous; in place allowed     weight [d] or absent
+//   cos, sin [t, d/2] f32 contiguous (the first dimension may be [b*t] when angles differ per batch)
+// pairs: false = neighbours (0,1)(2,3) as in FLUX; true = halves (i, i + d/2).
+typedef struct at_rope_args {
+    at_view x, out;
+    at_wview weight;
+    float eps;
+    at_view cos, sin; // data NULL: norm only
+    bool halves;
+} at_rope_args;
+#define AT_ROPES 4 // q and k of two streams
+
 // Scaled dot product attention. q [b, tq, h, d], k and v [b, tk, h, d], out [b, tq, h, d]; d contiguous,
 // all other strides free (q, k, v may be read in place from one qkv buffer). bias: [1 or b, h, tq, tk]
 // f32 with any strides (T5's rows are windows on one line), added to scale * q.k, -inf masks; a row that
@@ -98,11 +111,15 @@ typedef struct at_geglu_args {
 // are bf16 or all f16, probabilities may be rounded to that format before they meet v.
 // fp8 is leave again: where it is faster, q, k, v, probabilities and out may be rounded to e4m3, each times a power
 // of two of the backend's choice; values beyond its range (at least +-112) saturate.
+// turns (at_backend.turns): first rope of these n_turns, each in place and a run of tokens of q or of k, in their order,
+// all tokens of both; what q and k hold afterwards is open.
 typedef struct at_attention_args {
     at_view q, k, v, out;
     at_view bias; // data NULL: absent
     float scale;
     bool causal, fp8;
+    const at_rope_args *turns;
+    int n_turns;
 } at_attention_args;
 
 // Normalise the last dimension; then y = y * weight + bias; then y = y * (1 + mod_scale) + mod_shift.
@@ -137,19 +154,6 @@ typedef struct at_group_norm_args {
     at_view parts; // data NULL: x is the whole map
     const int64_t *part_pixels;
 } at_group_norm_args;
-
-// Rotary embedding with an optional RMS norm of each head before it.
-//   x, out  [b, t, h, d] d contiguous; in place allowed     weight [d] or absent
-//   cos, sin [t, d/2] f32 contiguous (the first dimension may be [b*t] when angles differ per batch)
-// pairs: false = neighbours (0,1)(2,3) as in FLUX; true = halves (i, i + d/2).
-typedef struct at_rope_args {
-    at_view x, out;
-    at_wview weight;
-    float eps;
-    at_view cos, sin; // data NULL: norm only
-    bool halves;
-} at_rope_args;
-#define AT_ROPES 4 // q and k of two streams
 
 // 2D convolution, NHWC in and out, weight [cout, cin, kh, kw] as stored (torch).
 //   x [b, h, w, cin], out [b, oh, ow, cout], residual like out or absent; channels contiguous
@@ -210,6 +214,7 @@ typedef struct at_backend {
     bool splits; // linear knows split and out2; for others ops/ makes two steps of it
     bool joins;  // linear knows more, geglu knows gate
     bool adds;   // norm knows y and gate
+    bool turns;  // attention knows turns
     // True where a linear with w [n, k] gains from x in fp8 rows, which norm then writes. NULL: never.
     bool (*fp8_rows)(void *stream, int64_t n, int64_t k);
     at_status (*attention)(void *stream, const at_attention_args *a);

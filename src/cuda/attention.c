@@ -17,6 +17,7 @@
 
 #include "base/mem.h"
 #include "cuda/cuda.h"
+#include "cuda/ropes.h"
 
 typedef struct problem {
     int64_t b, h, tq, tk, d;
@@ -127,16 +128,13 @@ static at_status by_cudnn(at_cuda *g, const at_attention_args *a, bool *done)
     return AT_OK;
 }
 
-at_status at_cuda_attention(void *stream, const at_attention_args *a)
+// What stands where it is to be read.
+static at_status in_place(at_cuda *g, const at_attention_args *a)
 {
-    at_cuda *g = stream;
     at_status st = AT_OK;
     bool done = false;
     at_k_attention_in in = {a->q, a->k, a->v, a->out, a->bias, a->scale, a->causal};
 
-    if (at_cuda_count(&a->out) == 0) return AT_OK;
-    cudaSetDevice(g->ordinal);
-    if (a->k.shape[1] == 0) return at_cuda_check(g, at_k_fill(g->stream, &a->out, 0), "attention");
     AT_TRY(at_cuda_attention_fp8(g, a, &done));
     if (done) goto out;
     if (suits(g, a) && !(small(a) && at_k_flash_suits(&in))) AT_TRY(by_cudnn(g, a, &done));
@@ -150,6 +148,26 @@ at_status at_cuda_attention(void *stream, const at_attention_args *a)
     AT_TRY(at_cuda_attention_matmul(g, a, &done));
     if (done) at_cuda_served("cublasLt and own softmax");
     if (!done) AT_TRY(at_cuda_check(g, at_k_attention(g->stream, &in), "attention"));
+out:
+    return st;
+}
+
+at_status at_cuda_attention(void *stream, const at_attention_args *a)
+{
+    at_cuda *g = stream;
+    at_status st = AT_OK;
+    at_attention_args turned = *a;
+    bool done = false;
+
+    if (at_cuda_count(&a->out) == 0) return AT_OK;
+    cudaSetDevice(g->ordinal);
+    if (a->k.shape[1] == 0) return at_cuda_check(g, at_k_fill(g->stream, &a->out, 0), "attention");
+    if (!a->n_turns) return in_place(g, a);
+    AT_TRY(at_cuda_attention_fp8(g, a, &done));
+    if (done) goto out;
+    turned.n_turns = 0;
+    AT_TRY(at_cuda_ropes(g, a->turns, a->n_turns));
+    AT_TRY(in_place(g, &turned));
 out:
     return st;
 }

@@ -4,7 +4,8 @@
 // stands for it (scores times three scales, softmax as maximum, difference, exponential, sum and quotient,
 // probabilities scaled to e4m3, values, three scales) and runs it as one kernel. q, k and v become e4m3
 // with one constant factor, the result comes back from e4m3 (heads8.cu). At 4608 x 24 x 128 (H200, cuDNN
-// 9.19): 283 us and 49 us of both passes, against 413 us in bf16; at 1280 tokens the passes eat the gain.
+// 9.19): 283 us and 49 us of both passes, against 413 us in bf16; at 1280 tokens the passes eat the gain. Where
+// q and k are to be rotated first, that and the pass before are one (ropes.c).
 // Easy to get wrong: the pattern is matched as a whole. k is described turned ([b, h, d, t]), the
 // probabilities are a virtual e4m3 tensor, the rows' statistics (maximum + log of the sum) and both amax
 // outputs must be there, and the scales are tensors on the device, the softmax's scale a value on the host.
@@ -15,6 +16,7 @@
 #include "base/mem.h"
 #include "cuda/cuda.h"
 #include "cuda/heads8.h"
+#include "cuda/ropes.h"
 
 #define FACTOR      2.0f
 #define PROBABILITY 256.0f // what one becomes
@@ -238,6 +240,7 @@ at_status at_cuda_attention_fp8(at_cuda *g, const at_attention_args *a, bool *do
     plan *chosen = NULL;
     problem p;
     size_t q_bytes = (size_t)at_cuda_count(&a->q), k_bytes = (size_t)at_cuda_count(&a->k);
+    bool turned = false;
 
     *done = false;
     if (!suits(g, a)) return AT_OK;
@@ -251,8 +254,13 @@ at_status at_cuda_attention_fp8(at_cuda *g, const at_attention_args *a, bool *do
     if (!chosen || !chosen->p.plan) goto out;
     for (int i = 0; i < 4; i++)
         AT_TRY(at_cuda_alloc(g, i == 1 || i == 2 ? k_bytes : q_bytes, &heads[i]));
-    AT_TRY(at_cuda_check(g, at_k_heads8(g->stream, &a->q, &a->k, &a->v, FACTOR, heads),
-                         "attention in fp8"));
+    if (a->n_turns) {
+        AT_TRY(at_cuda_turned_heads8(g, a, FACTOR, heads, &turned));
+        if (!turned) goto out;
+    } else {
+        AT_TRY(at_cuda_check(g, at_k_heads8(g->stream, &a->q, &a->k, &a->v, FACTOR, heads),
+                             "attention in fp8"));
+    }
     float scale = a->scale, *s = chosen->scales;
     void *addresses[UIDS] = {heads[0], heads[1], heads[2], heads[3], &scale, s,    s + 1,
                              s + 2,    s + 3,    s + 4,    s + 5,    s + 6,  s + 7};
@@ -262,7 +270,7 @@ at_status at_cuda_attention_fp8(at_cuda *g, const at_attention_args *a, bool *do
     }
     AT_TRY(at_cuda_check(g, at_k_heads8_floats(g->stream, heads[3], 1 / FACTOR, &a->out),
                          "attention in fp8"));
-    at_cuda_served("cudnn sdpa fp8 between own casts");
+    at_cuda_served(turned ? "cudnn sdpa fp8 behind own ropes" : "cudnn sdpa fp8 between own casts");
     *done = true;
 out:
     for (int i = 0; i < 4; i++)

@@ -68,15 +68,16 @@ cudaError_t at_k_group_norm(cudaStream_t s, const at_k_group_norm_in *a);
 // out [b, groups, 2] f32: mean and squared distances of x + add.
 cudaError_t at_k_group_stats(cudaStream_t s, const at_k_group_norm_in *a);
 
-// x, out [b, t, h, d]; weight f32 [d] or NULL; cos, sin [t or b * t, d / 2] f32 or NULL.
+// x, out [b, t, h, d]; weight f32 [d] or NULL; cos, sin [t or b * t, d / 2] f32 or NULL. Where x lies in pieces of
+// eight and d is eight times a power of two, out may be e4m3 of value * factor, saturating.
 typedef struct at_k_rope_in {
     at_view x, out;
     const float *weight, *cosines, *sines;
-    float eps;
+    float eps, factor;
     bool halves, per_batch;
 } at_k_rope_in;
 // n of them in one launch, of the same d and pairing.
-#define AT_K_ROPES 4
+#define AT_K_ROPES 5
 cudaError_t at_k_rope(cudaStream_t s, const at_k_rope_in *a, int n);
 
 // The reference attention: f32 sums, one pass over the keys, any head size up to 512.

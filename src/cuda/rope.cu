@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// rope.cu - RMS norm of each head and rotation, for up to four tensors in one launch (q and k of a
-// picture's stream and of its text's).
+// rope.cu - RMS norm of each head and rotation, for up to five tensors in one launch (q and k of a picture's stream and
+// of its text's, and v where all become e4m3).
 // Idea: a block owns one token of one tensor. A thread owns the same eight channels of several heads,
 // so angles and weights are read once and serve them all; the heads' pieces are asked for together,
 // a head's sum is taken across its lanes. Where that is all of a token (16-bit q and k of Flux), a block
@@ -20,7 +20,7 @@ struct rope_one {
     unsigned first;       // its first block
     unsigned tokens, all; // of a sample, of all
     int dx, dout, heads;
-    float eps;
+    float eps, factor; // of e4m3
     bool per_batch;
 };
 
@@ -87,6 +87,29 @@ __device__ inline void turn_heads(const rope_args &a, const rope_one &o,
         }
 }
 
+// Pieces to where they go; e4m3 as value * factor, saturating.
+__device__ inline void put_heads(const rope_one &o, int64_t at, int64_t step, unsigned have,
+                                 const float (&v)[ROPE_EACH][PIECE])
+{
+    if (o.dout != AT_F8E4M3) {
+        store_pieces<ROPE_EACH>(o.out, o.dout, at, step, have, v);
+        return;
+    }
+#pragma unroll
+    for (int e = 0; e < ROPE_EACH; e++) {
+        union {
+            uint2 all;
+            __nv_fp8x2_storage_t two[PIECE / 2];
+        } u;
+#pragma unroll
+        for (int k = 0; k < PIECE / 2; k++)
+            u.two[k] = __nv_cvt_float2_to_fp8x2(
+                make_float2(v[e][2 * k] * o.factor, v[e][2 * k + 1] * o.factor), __NV_SATFINITE,
+                __NV_E4M3);
+        if (have >> e & 1) *(uint2 *)((uint8_t *)o.out + at + e * step) = u.all;
+    }
+}
+
 __global__ void __launch_bounds__(ROPE_THREADS) rope_kernel(const rope_args a)
 {
     const rope_one &o = rope_mine(a);
@@ -107,7 +130,7 @@ __global__ void __launch_bounds__(ROPE_THREADS) rope_kernel(const rope_args a)
         float v[ROPE_EACH][PIECE];
         load_pieces<ROPE_EACH>(o.x, o.dx, from + head * o.xs[2], slots * o.xs[2], from, have, v);
         turn_heads(a, o, v, c, s, w);
-        store_pieces<ROPE_EACH>(o.out, o.dout, to + head * o.os[2], slots * o.os[2], have, v);
+        put_heads(o, to + head * o.os[2], slots * o.os[2], have, v);
     }
 }
 
@@ -166,8 +189,7 @@ __global__ void __launch_bounds__(ROPE_THREADS, 5) rope_tokens_kernel(const rope
             load<float, PIECE / 2>((const float *)(place + ROPE_EACH + 1), s);
         }
         turn_heads(a, o, v, c, s, w);
-        store_pieces<ROPE_EACH>(o.out, o.dout, b * o.os[0] + t * o.os[1] + of_out, slots * o.os[2],
-                                have, v);
+        put_heads(o, b * o.os[0] + t * o.os[1] + of_out, slots * o.os[2], have, v);
     }
 }
 
@@ -230,6 +252,7 @@ static rope_one take(const at_k_rope_in *in)
     o.dout = in->out.dtype;
     o.heads = (int)in->x.shape[2];
     o.eps = in->eps;
+    o.factor = in->factor;
     o.per_batch = in->per_batch;
     return o;
 }
@@ -242,6 +265,14 @@ static bool fits_pieces(const rope_one *o)
     for (int i = 0; i < 3; i++)
         ok = ok && o->xs[i] % PIECE == 0 && o->os[i] % PIECE == 0;
     return ok;
+}
+
+static bool has_e4m3(const rope_args *a)
+{
+    bool has = false;
+    for (int i = 0; i < a->n; i++)
+        has = has || a->one[i].dout == AT_F8E4M3;
+    return has;
 }
 
 enum { RESIDENT = 132 * 5 }; // blocks on an H200
@@ -270,7 +301,7 @@ extern "C" cudaError_t at_k_rope(cudaStream_t s, const at_k_rope_in *in, int n)
             one_turn && wide && o->dx != AT_F32 && o->heads * a.lanes <= ROPE_THREADS * ROPE_EACH;
     }
     if (!tokens) return cudaSuccess;
-    if (tokens > 0x7fffffff) return cudaErrorInvalidValue;
+    if (tokens > 0x7fffffff || (!wide && has_e4m3(&a))) return cudaErrorInvalidValue;
     // as many blocks as are resident on a large chip
     a.each = one_turn ? (unsigned)((tokens + RESIDENT - 1) / RESIDENT) : 1;
     unsigned blocks = 0;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // slots.c - the remaining slots of backend.h: each makes its weights resident and launches one kernel.
 #include "cuda/cuda.h"
+#include "cuda/ropes.h"
 #include "cuda/rows8.h"
 
 static at_cuda *of(void *stream)
@@ -122,38 +123,9 @@ static at_status slot_group_stats(void *stream, const at_group_norm_args *a)
     return group_norm(of(stream), a, "group_stats", at_k_group_stats);
 }
 
-static at_status slot_ropes(void *stream, const at_rope_args *a, int n)
-{
-    at_cuda *g = of(stream);
-    at_status st = AT_OK;
-    at_k_rope_in in[AT_K_ROPES];
-    void *own[AT_K_ROPES] = {0};
-
-    if (n > AT_K_ROPES)
-        return at_fail(AT_EINTERNAL, "%s: %d tensors to rotate, %d are the most", g->dev.name, n,
-                       AT_K_ROPES);
-    for (int i = 0; i < n; i++) {
-        const void *w = NULL;
-        AT_TRY(at_cuda_vector(g, &a[i].weight, AT_F32, &w, &own[i]));
-        in[i] = (at_k_rope_in){.x = a[i].x,
-                               .out = a[i].out,
-                               .weight = w,
-                               .cosines = a[i].cos.data,
-                               .sines = a[i].sin.data,
-                               .eps = a[i].eps,
-                               .halves = a[i].halves,
-                               .per_batch = a[i].cos.data && a[i].cos.shape[0] != a[i].x.shape[1]};
-    }
-    AT_TRY(at_cuda_check(g, at_k_rope(g->stream, in, n), "rope"));
-out:
-    for (int i = 0; i < n; i++)
-        at_cuda_free(g, own[i]);
-    return st;
-}
-
 static at_status slot_rope(void *stream, const at_rope_args *a)
 {
-    return slot_ropes(stream, a, 1);
+    return at_cuda_ropes(stream, a, 1);
 }
 
 static at_status slot_embedding(void *stream, const at_embedding_args *a)
@@ -187,10 +159,11 @@ const at_backend at_cuda_backend = {
     .attention = at_cuda_attention,
     .norm = slot_norm,
     .adds = true,
+    .turns = true,
     .group_norm = slot_group_norm,
     .group_stats = slot_group_stats,
     .rope = slot_rope,
-    .ropes = slot_ropes,
+    .ropes = at_cuda_ropes,
     .conv2d = at_cuda_conv2d,
     .embedding = slot_embedding,
     .kernel_name = at_cuda_kernel_name,

@@ -183,6 +183,10 @@ typedef struct at_rope_job {
     const at_rope_table *table;
 } at_rope_job;
 void at_rope_all(at_ops *o, int n, const at_rope_job *jobs, float eps, bool halves);
+// at_rope_all, then at_attention without bias. The jobs are runs of tokens of q, then of k, all of them, in their order;
+// what q and k hold afterwards is open: a device may rotate on the way into another format.
+at_tensor *at_attention_turned(at_ops *o, int n, const at_rope_job *jobs, float eps, bool halves,
+                               const at_tensor *q, const at_tensor *k, const at_tensor *v);
 
 typedef struct at_conv_spec {
     int stride; // 0 means 1

@@ -51,10 +51,19 @@ out:
     return st;
 }
 
-at_tensor *at_attention(at_ops *o, const at_tensor *q, const at_tensor *k, const at_tensor *v,
-                        const at_tensor *bias, float scale, bool causal)
+// What stands before the slot: jobs NULL for none.
+typedef struct before {
+    const at_rope_job *jobs;
+    int n;
+    float eps;
+    bool halves;
+} before;
+
+static at_tensor *attention(at_ops *o, const at_tensor *q, const at_tensor *k, const at_tensor *v,
+                            const at_tensor *bias, float scale, bool causal, const before *turn)
 {
     at_attention_args a = {.scale = scale, .causal = causal};
+    at_rope_args turns[AT_ROPES];
     at_status st = AT_OK;
     at_tensor *out = NULL;
     const at_tensor *part;
@@ -62,6 +71,9 @@ at_tensor *at_attention(at_ops *o, const at_tensor *q, const at_tensor *k, const
 
     if (!op_enter(&p, o, "attention", &o->stats.seconds_attention)) return NULL;
     AT_TRY(check(&p, q, k, v, bias));
+    if (turn)
+        AT_TRY(op_rope_jobs(&p, turn->n, turn->jobs, turn->eps, turn->halves, turns, &a.n_turns));
+    a.turns = turns;
     AT_TRY(op_result(&p, o->compute, 3,
                      (int64_t[]){q->shape[0], q->shape[1], q->shape[2] * q->shape[3]}, &out));
     a.fp8 = o->fp8;
@@ -90,4 +102,29 @@ at_tensor *at_attention(at_ops *o, const at_tensor *q, const at_tensor *k, const
     at_scope_end(o, NULL);
 out:
     return op_leave(&p, st, out);
+}
+
+at_tensor *at_attention(at_ops *o, const at_tensor *q, const at_tensor *k, const at_tensor *v,
+                        const at_tensor *bias, float scale, bool causal)
+{
+    return attention(o, q, k, v, bias, scale, causal, NULL);
+}
+
+static bool inner_contiguous(const at_tensor *t)
+{
+    return t && t->rank == 4 && (t->shape[3] == 1 || t->stride[3] == 1);
+}
+
+at_tensor *at_attention_turned(at_ops *o, int n, const at_rope_job *jobs, float eps, bool halves,
+                               const at_tensor *q, const at_tensor *k, const at_tensor *v)
+{
+    const before turn = {jobs, n, eps, halves};
+    at_tensor *into = o->into; // the attention's, not the turns'
+
+    if (o->be->turns && o->fp8 && o->comm->size == 1 && inner_contiguous(q) && inner_contiguous(k))
+        return attention(o, q, k, v, NULL, 0, false, &turn);
+    o->into = NULL;
+    at_rope_all(o, n, jobs, eps, halves);
+    o->into = into;
+    return attention(o, q, k, v, NULL, 0, false, NULL);
 }

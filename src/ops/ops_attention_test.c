@@ -107,6 +107,73 @@ static void no_tokens_give_no_rows(void **state)
     bench_close(&b);
 }
 
+// --- turns -----------------------------------------------------------------------------------------
+static int g_turns; // that reached the slot
+
+// The CPU's attention as a device that rotates on the way.
+static at_status turning_attention(void *stream, const at_attention_args *a)
+{
+    at_status st = AT_OK;
+    at_attention_args rest = *a;
+
+    g_turns = a->n_turns;
+    for (int i = 0; i < a->n_turns && st == AT_OK; i++)
+        st = at_cpu_backend()->rope(stream, &a->turns[i]);
+    rest.n_turns = 0;
+    return st == AT_OK ? at_cpu_backend()->attention(stream, &rest) : st;
+}
+
+// q and k of one buffer turned and attended over, the result into part of a wider one.
+static void attend_turned(at_ops *o, const float *values, bool at_once, float out[40])
+{
+    at_tensor *qkv = at_from_host(o, AT_F32, SHAPE(1, 5, 24), values), *q, *k, *v, *wide, *into;
+    float ids[5] = {0, 1, 2, 3, 4};
+    at_rope_table table = at_rope_make(o, 5, 1, (int[]){8}, ids, 100.0);
+
+    q = at_reshape(o, at_narrow(o, qkv, 2, 0, 8), SHAPE(1, 5, 1, 8));
+    k = at_reshape(o, at_narrow(o, qkv, 2, 8, 8), SHAPE(1, 5, 1, 8));
+    v = at_reshape(o, at_narrow(o, qkv, 2, 16, 8), SHAPE(1, 5, 1, 8));
+    wide = at_zeros(o, AT_F32, SHAPE(1, 5, 12));
+    into = at_narrow(o, wide, 2, 2, 8);
+    at_rope_job jobs[] = {{q, NULL, &table}, {k, NULL, &table}};
+    if (at_once) {
+        at_attention_turned(at_into(o, into), 2, jobs, 1e-6f, false, q, k, v);
+    } else {
+        at_rope_all(o, 2, jobs, 1e-6f, false);
+        at_attention(at_into(o, into), q, k, v, NULL, 0, false);
+    }
+    assert_int_equal(at_ops_status(o), AT_OK);
+    float *got = values_of(into);
+    memcpy(out, got, 40 * sizeof *out);
+    at_free(got);
+}
+
+static void turns_before_attention_are_the_same_on_any_device(void **state)
+{
+    bench b = bench_open();
+    at_backend turning = *at_cpu_backend();
+    float values[120], want[40], got[40];
+    at_ops *o = NULL;
+    at_ops_config config = {.compute = AT_F32, .fp8 = true};
+
+    (void)state;
+    for (int i = 0; i < 120; i++)
+        values[i] = 2 * at_mt_f32(&b.rng) - 1;
+    attend_turned(b.o, values, false, want);
+    attend_turned(b.o, values, true, got);
+    assert_memory_equal(got, want, sizeof want);
+    turning.turns = true;
+    turning.attention = turning_attention;
+    at_device_set_cpu_backend(&turning, "turning");
+    assert_int_equal(at_ops_new(&config, &o), AT_OK);
+    attend_turned(o, values, true, got);
+    assert_int_equal(g_turns, 2);
+    assert_memory_equal(got, want, sizeof want);
+    at_ops_free(o);
+    at_device_set_cpu_backend(at_cpu_backend(), at_cpu_describe());
+    bench_close(&b);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -114,6 +181,7 @@ int main(void)
         cmocka_unit_test(parts_of_one_qkv_are_read_in_place),
         cmocka_unit_test(refusals_name_all_shapes),
         cmocka_unit_test(no_tokens_give_no_rows),
+        cmocka_unit_test(turns_before_attention_are_the_same_on_any_device),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -104,6 +104,9 @@ bool op_may_fp8(const at_ops *o, const at_view *x, const at_wview *w);
 bool op_may_w8(const at_ops *o, const at_wview *w);
 // The scales of x where it is fp8 rows, else an absent view.
 at_view op_scales(const at_tensor *x);
+// The jobs of at_rope_all as a slot sees them (AT_ROPES at most), without empty ones.
+at_status op_rope_jobs(const op_pass *p, int n, const at_rope_job *jobs, float eps, bool halves,
+                       at_rope_args *a, int *many);
 // A view narrowed along one dimension.
 at_view op_part(at_view v, int dim, int64_t start, int64_t length);
 // One f32 on the op device, shape [1].

@@ -71,31 +71,40 @@ out:
     return op_leave(&p, st, out);
 }
 
-void at_rope_all(at_ops *o, int n, const at_rope_job *jobs, float eps, bool halves)
+at_status op_rope_jobs(const op_pass *p, int n, const at_rope_job *jobs, float eps, bool halves,
+                       at_rope_args *a, int *many)
 {
     at_status st = AT_OK;
-    at_rope_args a[AT_ROPES];
-    at_tensor *first = NULL;
-    int many = 0;
     char text[128];
-    op_pass p;
 
-    if (!op_enter(&p, o, "rope", &o->stats.seconds_other)) return;
+    *many = 0;
     if (n < 1 || n > AT_ROPES)
         AT_TRY(at_fail(AT_EINVAL, "of %d tensors; 1 to %d are possible", n, AT_ROPES));
     for (int i = 0; i < n; i++) {
-        at_rope_args *one = &a[many];
+        at_rope_args *one = &a[*many];
         at_tensor *x = jobs[i].x;
 
         *one = (at_rope_args){.eps = eps, .halves = halves};
-        AT_TRY(rope_args(&p, x, jobs[i].weight, jobs[i].table, one));
+        AT_TRY(rope_args(p, x, jobs[i].weight, jobs[i].table, one));
         if (x->shape[3] != jobs[0].x->shape[3] || (x->shape[3] > 1 && x->stride[3] != 1))
             AT_TRY(at_fail(AT_EINVAL, "x %s: one head size and contiguous heads are wanted",
                            shape_of(x, text)));
         one->x = one->out = at_tensor_as_view(x);
-        if (at_tensor_count(x) > 0) many++;
-        if (!first) first = x;
+        if (at_tensor_count(x) > 0) ++*many;
     }
+out:
+    return st;
+}
+
+void at_rope_all(at_ops *o, int n, const at_rope_job *jobs, float eps, bool halves)
+{
+    at_status st = AT_OK;
+    at_rope_args a[AT_ROPES];
+    int many = 0;
+    op_pass p;
+
+    if (!op_enter(&p, o, "rope", &o->stats.seconds_other)) return;
+    AT_TRY(op_rope_jobs(&p, n, jobs, eps, halves, a, &many));
     AT_TRY(op_has(&p, o->be->rope != NULL));
     if (many > 1 && o->be->ropes) {
         AT_TRY(o->be->ropes(o->dev->stream, a, many));
@@ -104,5 +113,5 @@ void at_rope_all(at_ops *o, int n, const at_rope_job *jobs, float eps, bool halv
             AT_TRY(o->be->rope(o->dev->stream, &a[i]));
     }
 out:
-    op_leave(&p, st, first);
+    op_leave(&p, st, st == AT_OK ? jobs[0].x : NULL);
 }

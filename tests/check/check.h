@@ -69,6 +69,7 @@ typedef struct ck_run {
             double value;
         } simple;
     } a;
+    at_rope_args turns[AT_ROPES]; // of attention
     double *truth, *mag; // one per output element, row-major
     double flops, bytes; // what bench divides by time
     uint64_t seed;

@@ -15,7 +15,8 @@ enum {
     STRIDED = 32,
     BENCH = 64,
     BIAS_LINE = 128, // a bias by distance: every row is a window on one line of its head
-    FP8 = 256        // with leave to round to e4m3
+    FP8 = 256,       // with leave to round to e4m3
+    TURNED = 512     // q and k are normalised and rotated first, in two runs of tokens
 };
 
 typedef struct attention_row {
@@ -101,6 +102,9 @@ static const attention_row rows[] = {
     // in e4m3, where a backend does it at all
     {1, 2048, 2051, 1, 128, AT_BF16, AT_BF16, FP8 | FUSED_QKV},
     {1, 2050, 2048, 1, 128, AT_F16, AT_F16, FP8, CK_WIDE},
+    {1, 2048, 2048, 1, 128, AT_BF16, AT_BF16, FP8 | FUSED_QKV | TURNED},
+    {1, 2051, 2051, 1, 128, AT_F16, AT_F16, FP8 | FUSED_QKV | TURNED},
+    {2, 50, 50, 3, 64, AT_BF16, AT_BF16, FP8 | FUSED_QKV | TURNED}, // too short to be worth it
     // Stable Diffusion at 512x512, two images
     {2, 4096, 4096, 8, 40, AT_F32, AT_F32, BENCH},
     {2, 1024, 1024, 8, 80, AT_F32, AT_F32, BENCH},
@@ -133,6 +137,7 @@ static const attention_row rows[] = {
     {2, 4096, 77, 8, 40, AT_F16, AT_F16, BENCH},
     {1, 4608, 4608, 24, 128, AT_BF16, AT_BF16, BENCH | FUSED_QKV},
     {1, 4608, 4608, 24, 128, AT_BF16, AT_BF16, BENCH | FUSED_QKV | FP8},
+    {1, 4608, 4608, 24, 128, AT_BF16, AT_BF16, BENCH | FUSED_QKV | FP8 | TURNED},
     {1, 4609, 4609, 24, 128, AT_BF16, AT_BF16, BENCH | FUSED_QKV},
     {1, 256, 256, 8, 64, AT_F32, AT_F32, BENCH | FUSED_QKV | BIAS},
 };
@@ -140,12 +145,12 @@ static const attention_row rows[] = {
 static const char *label(int row, char out[160])
 {
     const attention_row *r = &rows[row];
-    snprintf(out, 160, "b%lld q%lld k%lld h%lld d%lld %s%s%s%s%s%s%s fill%d", (long long)r->b,
+    snprintf(out, 160, "b%lld q%lld k%lld h%lld d%lld %s%s%s%s%s%s%s%s fill%d", (long long)r->b,
              (long long)r->tq, (long long)r->tk, (long long)r->h, (long long)r->d,
              ck_dtype_name(r->in), r->flags & CAUSAL ? " causal" : "",
              r->flags & BIAS ? " bias" : "", r->flags & MASK ? " mask" : "",
              r->flags & BIAS_LINE ? " line" : "", r->flags & FP8 ? " fp8" : "",
-             r->flags & FUSED_QKV ? " qkv" : "", (int)r->fill);
+             r->flags & FUSED_QKV ? " qkv" : "", r->flags & TURNED ? " turned" : "", (int)r->fill);
     return out;
 }
 
@@ -177,6 +182,28 @@ static void build_fused(ck_run *r, const attention_row *c)
     a->v.shape[1] = c->tk;
 }
 
+// Text's q and k, then the picture's: a run of the first tokens and one of the rest.
+static void build_turns(ck_run *r, const attention_row *c)
+{
+    at_attention_args *a = &r->a.attention;
+    int64_t text = c->tq / 9 + 1;
+
+    r->t[r->n - 1].also_written = true; // q and k may be turned in place
+    for (int i = 0; i < AT_ROPES; i++) {
+        at_rope_args *turn = &r->turns[i];
+        int64_t first = i < 2 ? 0 : text, n = i < 2 ? text : c->tq - text;
+        at_view x = i % 2 ? a->k : a->q;
+
+        x.data = (char *)x.data + (size_t)(first * x.stride[1]) * ck_size(x.dtype);
+        x.shape[1] = n;
+        *turn = (at_rope_args){.x = x, .out = x, .eps = 1e-6f};
+        turn->weight = ck_weight(r, AT_BF16, CK_SHAPE(c->d), CK_UNIT, 1);
+        turn->cos = ck_make(r, AT_F32, CK_SHAPE(n, c->d / 2), (ck_layout){0}, CK_UNIT);
+        turn->sin = i % 2 ? r->turns[i - 1].cos : turn->cos;
+    }
+    a->n_turns = AT_ROPES;
+}
+
 static void build(ck_run *r, int row)
 {
     const attention_row *c = &rows[row];
@@ -186,6 +213,7 @@ static void build(ck_run *r, int row)
     a->out = ck_make(r, c->out, CK_SHAPE(c->b, c->tq, c->h, c->d), l, CK_UNIT);
     if (c->flags & FUSED_QKV) {
         build_fused(r, c);
+        if (c->flags & TURNED) build_turns(r, c);
     } else {
         a->q = ck_make(r, c->in, CK_SHAPE(c->b, c->tq, c->h, c->d), l, c->fill);
         a->k = ck_make(r, c->in, CK_SHAPE(c->b, c->tk, c->h, c->d), l, CK_UNIT);
@@ -213,7 +241,15 @@ static void build(ck_run *r, int row)
 
 static at_status call(const at_backend *b, ck_run *r)
 {
-    return b->attention(r->stream, &r->a.attention);
+    at_attention_args a = r->a.attention;
+    at_status st = AT_OK;
+
+    a.turns = r->turns;
+    if (b->turns) return b->attention(r->stream, &a);
+    for (int i = 0; i < a.n_turns && st == AT_OK; i++) // one after the other, as ops/ does it
+        st = b->rope(r->stream, &r->turns[i]);
+    a.n_turns = 0;
+    return st == AT_OK ? b->attention(r->stream, &a) : st;
 }
 
 static double at4(const at_view *v, int64_t i, int64_t j, int64_t k, int64_t l)
@@ -231,6 +267,37 @@ static double *values(const at_view *v)
     for (int64_t i = 0; out && i < n; i++)
         out[i] = at4(v, i / d / t / h, i / d % t, i / d / t % h, i % d);
     return out;
+}
+
+// A head's channels x, normalised and rotated by row `row` of a turn's tables.
+static void turn_head(const at_rope_args *a, int64_t row, double *x, int64_t d)
+{
+    double squares = 0, rstd;
+
+    for (int64_t c = 0; c < d; c++)
+        squares += x[c] * x[c] / (double)d;
+    rstd = 1 / sqrt(squares + (double)a->eps);
+    for (int64_t c = 0; c < d; c += 2) {
+        double u = x[c] * rstd * ck_value(&a->weight.v, c);
+        double v = x[c + 1] * rstd * ck_value(&a->weight.v, c + 1);
+        double cs = ck_value(&a->cos, row * d / 2 + c / 2);
+        double sn = ck_value(&a->sin, row * d / 2 + c / 2);
+        x[c] = u * cs - v * sn;
+        x[c + 1] = v * cs + u * sn;
+    }
+}
+
+// q (odd 0) or k (odd 1) of values() after the turns.
+static void turn_values(const ck_run *r, int odd, double *x)
+{
+    const at_attention_args *a = &r->a.attention;
+    int64_t t = a->q.shape[1], d = a->q.shape[3], text = r->turns[0].x.shape[1];
+
+    for (int64_t i = 0; a->n_turns && x && i < a->q.shape[0] * a->q.shape[2] * t; i++) {
+        int64_t token = i % t;
+        const at_rope_args *turn = &r->turns[(token < text ? 0 : 2) + odd];
+        turn_head(turn, token < text ? token : token - text, x + i * d, d);
+    }
 }
 
 // Of the scores of a row, the largest: sum of absolute products, and of squared ones.
@@ -285,6 +352,8 @@ static void truth(ck_run *r)
     double *s = malloc((size_t)tk * sizeof *s);
     double *q = values(&a->q), *k = values(&a->k), *v = values(&a->v);
 
+    turn_values(r, 0, q);
+    turn_values(r, 1, k);
     for (int64_t row = 0; s && q && k && v && row < a->q.shape[0] * tq * heads; row++) {
         int64_t h = row % heads, i = row / heads % tq, b = row / heads / tq, head = b * heads + h;
         sizes of = scores(a, q + (head * tq + i) * d, k + head * tk * d, b, h, i, s);

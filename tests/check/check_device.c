@@ -43,6 +43,13 @@ static void move_view(const ck_mirror *m, at_view *v)
     if (v->data) v->data = moved(m, v->data);
 }
 
+static void move_rope(const ck_mirror *m, at_rope_args *a)
+{
+    at_view *views[] = {&a->x, &a->out, &a->cos, &a->sin};
+    for (int i = 0; i < 4; i++)
+        move_view(m, views[i]);
+}
+
 // Every view that is no weight.
 static void move_args(ck_mirror *m)
 {
@@ -61,6 +68,8 @@ static void move_args(ck_mirror *m)
         at_view *views[] = {&a->q, &a->k, &a->v, &a->out, &a->bias};
         for (int i = 0; i < 5; i++)
             move_view(m, views[i]);
+        for (int i = 0; i < a->n_turns; i++)
+            move_rope(m, &r->turns[i]);
     } else if (strcmp(op, "norm") == 0) {
         at_norm_args *a = &r->a.norm;
         at_view *views[] = {&a->x,         &a->out, &a->mod_scale, &a->mod_shift,
@@ -73,17 +82,10 @@ static void move_args(ck_mirror *m)
         move_view(m, &r->a.group_norm.out);
         move_view(m, &r->a.group_norm.parts);
     } else if (strcmp(op, "rope") == 0) {
-        at_rope_args *a = &r->a.rope;
-        at_view *views[] = {&a->x, &a->out, &a->cos, &a->sin};
-        for (int i = 0; i < 4; i++)
-            move_view(m, views[i]);
+        move_rope(m, &r->a.rope);
     } else if (strcmp(op, "ropes") == 0) {
-        for (int i = 0; i < AT_ROPES; i++) {
-            at_rope_args *a = &r->a.ropes[i];
-            at_view *views[] = {&a->x, &a->out, &a->cos, &a->sin};
-            for (int k = 0; k < 4; k++)
-                move_view(m, views[k]);
-        }
+        for (int i = 0; i < AT_ROPES; i++)
+            move_rope(m, &r->a.ropes[i]);
     } else if (strcmp(op, "conv2d") == 0) {
         at_conv2d_args *a = &r->a.conv2d;
         at_view *views[] = {&a->x, &a->out, &a->residual};
