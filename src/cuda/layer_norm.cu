@@ -6,11 +6,12 @@
 // two passes over registers, the mean, then the squared distances, so that an offset does not hide
 // the variance. A gated residual may be added to the row first (x += gate * y), which saves reading x
 // once more, and the result may be e4m3 with a scale a row. What is too long or lies at odd addresses
-// goes through memory three times.
+// goes through memory three times; gated sums of Flux's width have a kernel of their own (norm_gated.cu).
 // Easy to get wrong: sums of one row may still be read when those of the next are written, so two
 // places take turns: between two uses of one lies a barrier of the other.
 #include "cuda/async.cuh"
 #include "cuda/kernels.h"
+#include "cuda/norm_gated.h"
 #include "cuda/pieces.cuh"
 #include "cuda/rows8.h"
 
@@ -379,6 +380,7 @@ extern "C" cudaError_t at_k_norm(cudaStream_t s, const at_k_norm_in *in)
     int64_t rows = in->x.shape[0] * in->x.shape[1];
     if (!rows || !in->x.shape[2]) return cudaSuccess;
     if (rows > 0x7fffffff) return cudaErrorInvalidValue;
+    if (at_k_norm_gated_suits(in)) return at_k_norm_gated(s, in);
     norm_args a = norm_args_of(in);
     if (a.y ? norm_in_pieces<true>(s, a) : norm_in_pieces<false>(s, a)) return cudaGetLastError();
     if (a.y) { // one after the other
