@@ -62,6 +62,9 @@ typedef struct at_job {
         *owner; // files are read from and written to folders of this name below input, output
                 // and temp; NULL: these folders themselves
     const at_sink *sink; // may be NULL
+    // A file that remembers what this job has written: if the job is run again after a crash, its files keep their
+    // names. NULL: nothing is remembered. Whoever gives it removes it in the end.
+    const char *claims;
 } at_job;
 
 typedef struct at_job_result {

@@ -281,6 +281,41 @@ static void sync_folder(const char *path)
     at_free(dir);
 }
 
+static _Thread_local struct {
+    at_atomic_fn *fn;
+    void *ctx;
+} g_watch;
+
+void at_atomic_watch(at_atomic_fn *fn, void *ctx)
+{
+    g_watch.fn = fn;
+    g_watch.ctx = ctx;
+}
+
+static at_file_mark mark_of(const struct stat *s)
+{
+    return (at_file_mark){.inode = (uint64_t)s->st_ino,
+                          .written_ns = (uint64_t)s->st_mtim.tv_sec * 1000000000u +
+                                        (uint64_t)s->st_mtim.tv_nsec,
+                          .bytes = (uint64_t)s->st_size};
+}
+
+bool at_file_mark_of(const char *path, at_file_mark *out)
+{
+    struct stat s;
+    if (stat(path, &s) != 0) return false;
+    *out = mark_of(&s);
+    return true;
+}
+
+static void tell_watcher(const at_atomic_file *f)
+{
+    struct stat s;
+    if (!g_watch.fn || fstat(f->fd, &s) != 0) return;
+    at_file_mark m = mark_of(&s);
+    g_watch.fn(g_watch.ctx, f->path, &m);
+}
+
 at_status at_atomic_commit(at_atomic_file **file)
 {
     at_status st = AT_OK;
@@ -289,6 +324,7 @@ at_status at_atomic_commit(at_atomic_file **file)
 
     *file = NULL;
     if (at_io_fault_now() || fsync(f->fd) != 0) AT_TRY(fail_errno(f->path, "sync"));
+    tell_watcher(f);
     closed = close(f->fd);
     f->fd = -1;
     if (closed != 0) AT_TRY(fail_errno(f->path, "close"));

@@ -31,7 +31,14 @@ typedef struct at_atomic_file at_atomic_file;
 at_status at_atomic_open(const char *path, at_atomic_file **out);
 at_status at_atomic_write(at_atomic_file *f, const void *bytes, size_t n);
 at_status at_atomic_commit(at_atomic_file **f); // frees f, also on failure
-void at_atomic_abort(at_atomic_file **f);       // removes the temporary; NULL is fine
+// Called on this thread by each at_atomic_commit, just before the file gets its name; fn NULL: no more.
+typedef struct at_file_mark {
+    uint64_t inode, written_ns, bytes; // an inode alone is used again for the next file
+} at_file_mark;
+bool at_file_mark_of(const char *path, at_file_mark *out); // false: there is no such file
+typedef void at_atomic_fn(void *ctx, const char *path, const at_file_mark *mark);
+void at_atomic_watch(at_atomic_fn *fn, void *ctx);
+void at_atomic_abort(at_atomic_file **f); // removes the temporary; NULL is fine
 
 // dir + "/" + name with name proven to stay below dir: no absolute paths, no ".." parts, no NUL.
 // Result is the caller's (at_free). AT_EINVAL names the offending path.

@@ -12,6 +12,7 @@
 #include "base/mem.h"
 #include "base/str.h"
 #include "cpu/cpu.h"
+#include "engine/claims.h"
 #include "engine/extra.h"
 #include "engine/plugins.h"
 #include "engine/stores.h"
@@ -24,6 +25,7 @@ struct at_engine {
     at_registry *registry;
     at_cache *cache;
     at_stores *stores;
+    at_claims *claims;   // of the job that runs; NULL: none are kept
     at_engine_view base; // of the folders themselves
 };
 
@@ -86,6 +88,11 @@ static at_status env_list_files(at_env *env, const char *kind,
                                 void (*each)(void *ctx, const char *name), void *ctx)
 {
     return at_paths_list(((at_engine *)env->engine)->paths, kind, each, ctx);
+}
+static char *env_claim_file(at_env *env, const char *node, const char *path)
+{
+    at_claims *c = ((at_engine *)env->engine)->claims;
+    return c ? at_claims_next(c, node, path) : at_strdup(path);
 }
 static at_status env_open_store(at_env *env, const char *path, at_store **out)
 {
@@ -273,6 +280,7 @@ static at_status open_env(at_engine *e, const at_engine_config *c)
                       .find_file = env_find_file,
                       .list_files = env_list_files,
                       .open_store = env_open_store,
+                      .claim_file = env_claim_file,
                       .find_tokenizer = env_find_tokenizer};
     v->files = (at_file_lists){list_files, v};
     return AT_OK;
@@ -399,6 +407,7 @@ at_status at_engine_run(at_engine *e, const at_job *job, at_job_result *out)
         AT_TRY(at_engine_view_open(e, job->owner, &own));
         use_dirs(e, &own);
     }
+    if (job->claims) AT_TRY(at_claims_open(job->claims, &e->claims));
     if (at_stores_refresh(e->stores)) at_cache_clear(e->cache);
     AT_TRY(at_graph_parse(job->label, job->text, job->bytes, e->registry, &graph));
     for (size_t i = 0; i < job->set_count; i++)
@@ -425,6 +434,8 @@ at_status at_engine_run(at_engine *e, const at_job *job, at_job_result *out)
 out:
     out->seconds = at_now() - start;
     use_dirs(e, &e->base);
+    at_claims_close(e->claims);
+    e->claims = NULL;
     at_engine_view_close(&own);
     json_decref(outputs);
     json_decref(extra);

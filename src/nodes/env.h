@@ -41,6 +41,9 @@ struct at_env {
                             void *ctx);
     // A mapped store, shared by every caller as long as someone holds it (I: a file is mapped once).
     at_status (*open_store)(at_env *e, const char *path, at_store **out);
+    // The path of this node's next output file: `path`, or what it was called when this job ran before and did not come to
+    // its end. The caller's; NULL if out of memory. NULL slot: nobody remembers.
+    char *(*claim_file)(at_env *e, const char *node, const char *path);
     // A vocabulary for an encoder of `kind` that lies in the file at model_path.
     at_status (*find_tokenizer)(at_env *e, at_tokenizer_kind kind, const char *model_path,
                                 at_tokenizer **out);

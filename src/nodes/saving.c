@@ -43,12 +43,28 @@ at_status at_saver_open(at_saver *s, at_node_ctx *c, const char *node, bool temp
     at_status st = AT_OK;
     const at_env *e = at_env_of(c);
 
-    *s = (at_saver){.node = node, .type = temp ? "temp" : "output", .images = json_array()};
+    *s = (at_saver){
+        .node = node, .type = temp ? "temp" : "output", .images = json_array(), .ctx = c};
     if (!s->images) AT_TRY(no_memory(s));
     AT_TRY(at_save_path_next(temp ? e->temp_dir : e->output_dir, prefix, width, height, &s->where));
     if (!e->disable_metadata) AT_TRY(add_texts(s, prompt, extra_pnginfo));
 out:
     return st;
+}
+
+// A job that ran before and was cut off writes its file again under the name that it had then.
+static at_status claim(const at_saver *s, char **name, char **path)
+{
+    at_env *e = at_env_of(s->ctx);
+    char *given = e->claim_file ? e->claim_file(e, at_node_id(s->ctx), *path) : NULL;
+
+    if (!e->claim_file) return AT_OK;
+    at_free(*path);
+    *path = given;
+    if (!given) return no_memory(s);
+    at_free(*name);
+    *name = at_strdup(at_path_base(given));
+    return *name ? AT_OK : no_memory(s);
 }
 
 at_status at_saver_name(const at_saver *s, int64_t index, const char *extension, char **name,
@@ -65,7 +81,7 @@ at_status at_saver_name(const at_saver *s, int64_t index, const char *extension,
                   extension);
     *name = at_str_take(&text);
     *path = *name ? at_path_join(s->where.folder, *name) : NULL;
-    return *path ? AT_OK : no_memory(s);
+    return *path ? claim(s, name, path) : no_memory(s);
 }
 
 at_status at_saver_add(at_saver *s, const char *name)

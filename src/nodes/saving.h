@@ -20,6 +20,7 @@ typedef struct at_saver {
         text[AT_SAVER_TEXTS]; // "prompt", then one per key of extra_pnginfo; none if disabled
     size_t text_count;
     json_t *extra, *images;
+    at_node_ctx *ctx;
 } at_saver;
 
 // Names for `prefix` in the output folder, or (temp) in the temporary one. prompt and extra_pnginfo

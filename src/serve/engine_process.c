@@ -168,6 +168,7 @@ static void run_job(host *h, const at_str *message)
 
     job.id = job.label = at_wire_take_text(&r);
     job.owner = at_wire_take_text(&r);
+    job.claims = at_wire_take_text(&r);
     job.text = at_wire_take_text(&r);
     job.bytes = job.text ? strlen(job.text) : 0;
     job.target_count = (size_t)at_wire_take_number(&r);

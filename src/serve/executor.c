@@ -5,6 +5,7 @@
 #include <pthread.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "base/file.h"
 #include "base/log.h"
@@ -53,6 +54,12 @@ static const char *exception_of(at_status st)
     return st == AT_ENOMEM ? "MemoryError" : st == AT_EWORKFLOW ? "ValueError" : "RuntimeError";
 }
 
+// A file named by the job's row, which no other job ever has.
+static char *claims_of(const at_executor *x, const at_ticket *t)
+{
+    return x->c.claims_dir ? at_strprintf("%s/%lld", x->c.claims_dir, (long long)t->row) : NULL;
+}
+
 static at_status run_engine(at_executor *x, const at_ticket *t, at_story *story, at_job_result *r,
                             at_cost *cost)
 {
@@ -61,6 +68,7 @@ static at_status run_engine(at_executor *x, const at_ticket *t, at_story *story,
     const char **list = NULL;
     size_t count = 0;
     at_str text = {0};
+    char *claims = claims_of(x, t);
     at_run_cost run = {.joules = -1};
     at_sink teller = {at_story_hear, story, &x->cancel};
     at_meter meter = {.registry = x->c.registry, .next = &teller, .cost = cost};
@@ -77,6 +85,7 @@ static at_status run_engine(at_executor *x, const at_ticket *t, at_story *story,
                   .target_count = count,
                   .id = t->id,
                   .owner = story->user,
+                  .claims = claims,
                   .sink = &sink};
     st = at_runner_run(x->c.runner, &job, r, &run);
     at_meter_end(&meter);
@@ -86,9 +95,18 @@ out:
     if (st != AT_OK && st != AT_ECANCELLED && !story->failed)
         at_story_fail(story, exception_of(st), at_error_text());
     at_str_free(&text);
+    at_free(claims);
     at_free(list);
     json_decref(targets);
     return st;
+}
+
+// The job has ended for good: what it wrote need not be found again.
+static void forget_claims(at_executor *x, const at_ticket *t)
+{
+    char *path = claims_of(x, t);
+    if (path) unlink(path);
+    at_free(path);
 }
 
 // The result goes to the history; a disk that is full is waited for, the job is not forgotten.
@@ -108,6 +126,7 @@ static void finish(at_executor *x, const at_ticket *t, at_story *story, const ch
         if (atomic_load(&x->stop)) break;
         nanosleep(&(struct timespec){1, 0}, NULL);
     }
+    if (!atomic_load(&x->stop)) forget_claims(x, t);
     json_decref(status);
     at_free(status_text);
     at_free(meta);

@@ -18,6 +18,8 @@ typedef struct at_executor_config {
     at_queue *queue;
     at_hub *hub;
     at_metrics *metrics;
+    const char
+        *claims_dir; // what running jobs have written (engine/claims.h); NULL: nobody remembers
     int preview_size;
     bool
         separate; // each user's files in a folder of their own, and nobody else hears of their jobs

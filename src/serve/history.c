@@ -56,6 +56,21 @@ bool at_queue_is_running(at_queue *q, const char *id)
     return yes;
 }
 
+bool at_queue_keeps(at_queue *q, int64_t row)
+{
+    sqlite3_stmt *s = NULL;
+    bool yes = true; // rather too long than too short
+    pthread_mutex_lock(&q->lock);
+    if (sqlite3_prepare_v2(q->db, "SELECT 1 FROM jobs WHERE row = ?1 AND state <> 2", -1, &s,
+                           NULL) == SQLITE_OK) {
+        sqlite3_bind_int64(s, 1, row);
+        yes = sqlite3_step(s) != SQLITE_DONE;
+    }
+    sqlite3_finalize(s);
+    pthread_mutex_unlock(&q->lock);
+    return yes;
+}
+
 // Delete with one statement that takes a user and at most an id; *count goes down by what it deleted.
 static at_status drop(at_queue *q, at_sql which, const char *user, const char *id, size_t *count,
                       bool tell)

@@ -65,7 +65,7 @@ static void write_json(const char *time, at_log_level level, const char *id, con
 {
     at_str s = {0};
     json_t *row = json_pack("{s:s, s:s, s:s, s:s}", "time", time, "level", levels[level], "id", id,
-                             "text", text);
+                            "text", text);
     if (row) at_json_append(&s, row, AT_JSON_COMPACT);
     json_decref(row);
     fprintf(stderr, "%s\n", s.failed ? "{\"id\":\"LOG-MEMORY\"}" : at_str_text(&s));

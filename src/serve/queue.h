@@ -70,6 +70,7 @@ void at_queue_wake(at_queue *q); // ends a wait of at_queue_take
 
 size_t at_queue_remaining(at_queue *q);
 void at_queue_counts(at_queue *q, size_t *waiting, size_t *running);
+bool at_queue_keeps(at_queue *q, int64_t row); // does this job wait or run?
 bool at_queue_is_running(at_queue *q, const char *id);
 // user: of this one's jobs alone; NULL: of all, here and below.
 at_status at_queue_list(at_queue *q, const char *user, at_str *out); // the body of GET /queue

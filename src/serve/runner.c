@@ -237,6 +237,7 @@ static at_status send_job(at_runner *r, const at_job *job)
     at_wire_begin(&r->out, AT_WIRE_JOB);
     at_wire_text(&r->out, job->id);
     at_wire_text(&r->out, job->owner);
+    at_wire_text(&r->out, job->claims);
     at_wire_text(&r->out, job->text);
     at_wire_number(&r->out, (double)job->target_count);
     for (size_t i = 0; i < job->target_count; i++)

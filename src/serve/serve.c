@@ -6,11 +6,13 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/file.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "engine/claims.h"
 #include "serve/net.h"
 
 static void queue_changed(void *ctx, size_t remaining)
@@ -85,6 +87,24 @@ static at_status open_queue(at_server *s)
     return st;
 }
 
+// What jobs had written that have ended since: a crash came between the end and the removal.
+static at_status open_claims(at_server *s)
+{
+    at_list l = {0};
+    if (s->config->no_persist) return AT_OK;
+    s->claims_dir = at_path_join(s->user_dir, "claims");
+    if (!s->claims_dir) return at_fail(AT_ENOMEM, "server: no memory");
+    at_status st =
+        at_path_is_dir(s->claims_dir) ? at_list_files(s->claims_dir, false, 100000, &l) : AT_OK;
+    for (size_t i = 0; st == AT_OK && i < l.count; i++) {
+        char *path = at_path_join(s->claims_dir, l.items[i]);
+        if (path && !at_queue_keeps(s->queue, strtoll(l.items[i], NULL, 10))) at_claims_sweep(path);
+        at_free(path);
+    }
+    at_list_free(&l);
+    return st;
+}
+
 static void say_ready(const at_server *s, int port)
 {
     const at_serve_config *c = s->config;
@@ -146,6 +166,7 @@ static at_status start_executor(at_server *s, opening *o)
                             .queue = s->queue,
                             .hub = s->hub,
                             .metrics = &s->metrics,
+                            .claims_dir = s->claims_dir,
                             .separate = at_server_separates(s),
                             .preview_size = preview ? preview : 512,
                             .ready = engine_ready,
@@ -173,6 +194,7 @@ at_status at_serve(const at_serve_config *config)
     if (config->rate_limit > 0) AT_TRY(at_limits_new(config->rate_limit, &s.limits));
     AT_TRY(at_hub_new(wake, &w, &s.hub));
     AT_TRY(open_queue(&s));
+    AT_TRY(open_claims(&s));
     AT_TRY(at_net_open(&s, &net));
     atomic_store(&w.net, net);
     o.net = net;
@@ -191,6 +213,7 @@ out:
     at_tokens_free(s.tokens);
     at_limits_free(s.limits);
     at_free(s.user_dir);
+    at_free(s.claims_dir);
     at_free(s.page_dir);
     return st;
 }

@@ -27,8 +27,8 @@ typedef struct at_server {
     at_runner *runner;
     at_executor *executor;
     atomic_bool ready, draining; // the engine can run jobs; no more are taken
-    char *user_dir;
-    char *page_dir; // --front-end-root; NULL: the page of the house
+    char *user_dir, *claims_dir; // claims_dir NULL: nothing outlives the process
+    char *page_dir;              // --front-end-root; NULL: the page of the house
 } at_server;
 
 // "input", "output" or "temp" as this request's folder (at_free); NULL for anything else, or if out of memory.

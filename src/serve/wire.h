@@ -18,7 +18,7 @@ typedef enum at_wire_kind {
     AT_WIRE_LOG,    // up: level, id, text
     AT_WIRE_EVENT,  // up: an at_event without its job
     AT_WIRE_RESULT, // up: status, text, outputs, error, node_errors, seconds, joules, lost
-    AT_WIRE_JOB,    // down: id, owner, text, count of targets, each
+    AT_WIRE_JOB,    // down: id, owner, claims, text, count of targets, each
     AT_WIRE_CANCEL, // down
     AT_WIRE_FORGET  // down
 } at_wire_kind;

@@ -10,7 +10,7 @@ import tempfile
 import time
 import unittest
 
-from kit import Server, Socket, is_end, picture, sleeper
+from kit import Server, Socket, is_end, node, picture, sleeper
 
 ROUNDS = int(os.environ.get("ATELIER_CRASH_ROUNDS", "12"))
 
@@ -75,7 +75,9 @@ class Persist(unittest.TestCase):
         for i in range(ROUNDS):
             s = self.start()
             for k in range(4):
-                answer = s.submit(sleeper(random.choice([0, 0.01, 0.03]), i * 10 + k))
+                prompt = sleeper(random.choice([0, 0.01, 0.03]), i * 10 + k)
+                prompt["5"] = node("SaveImage", images=["1", 0], filename_prefix="job%d_" % len(jobs))
+                answer = s.submit(prompt)
                 self.assertEqual(answer.status, 200)
                 jobs.append(answer.json()["prompt_id"])
             time.sleep(random.random() * 0.08)
@@ -87,6 +89,11 @@ class Persist(unittest.TestCase):
             status = history[job]["status"]
             if status["status_str"] != "success":
                 self.assertIn("not tried again", json.dumps(status))
+        # A job's picture is there once, however often it was begun.
+        pictures = sorted(os.listdir(os.path.join(self.dir, "output")))
+        wanted = ["job%d__00001_.png" % i for i, job in enumerate(jobs) if history[job]["status"]["status_str"] == "success"]
+        self.assertEqual(sorted(set(wanted) - set(pictures)), [])
+        self.assertEqual([n for n in pictures if not n.endswith("__00001_.png")], [])
         numbers = [history[j]["prompt"][0] for j in jobs]
         self.assertEqual(numbers, sorted(set(numbers)))
 
@@ -102,6 +109,49 @@ class Persist(unittest.TestCase):
                     with open(os.path.join(self.dir, "output", name), "rb") as f:
                         data = f.read()
                     self.assertEqual(data[-8:-4], b"IEND", name)
+
+    def test_a_job_that_was_cut_off_writes_its_pictures_once(self):
+        prompt = {"1": node("EmptyImage", width=64, height=64, batch_size=3, color=7),
+                  "2": node("SaveImage", images=["1", 0], filename_prefix="once"),
+                  "3": node("TestSleep", value=["1", 0], seconds=30),
+                  "4": node("SaveImage", images=["3", 0], filename_prefix="late")}
+        names = ["once_%05d_.png" % i for i in (1, 2, 3)]
+        s = self.start("--drain-seconds", "0")
+        other = self.start_picture(s, "once", 99)  # once_00001_ is another job's
+        names = ["once_%05d_.png" % i for i in (2, 3, 4)]
+        job = s.submit(prompt).json()["prompt_id"]
+        end = time.monotonic() + 30
+        while not all(map(self.saved, names)) and time.monotonic() < end:
+            time.sleep(0.01)
+        self.end(signal.SIGKILL)
+        self.assertEqual(len(os.listdir(os.path.join(self.dir, "user", "claims"))), 1)
+        os.remove(os.path.join(self.dir, "output", names[1]))  # what is gone is written again under a new name
+        with open(os.path.join(self.dir, "output", names[1] + ".new"), "wb") as f:
+            f.write(b"somebody else's")
+        os.rename(f.name, os.path.join(self.dir, "output", names[1]))
+        s = self.start("--drain-seconds", "0")
+        end = time.monotonic() + 30
+        while not self.saved("once_00006_.png") and time.monotonic() < end:
+            time.sleep(0.01)
+        s.post("/interrupt")
+        while not s.history(job) and time.monotonic() < end:
+            s.post("/interrupt")
+        shown = [i["filename"] for i in s.history(job)["outputs"]["2"]["images"]]
+        self.assertEqual(shown, [names[0], "once_00006_.png", names[2]])
+        self.assertEqual(sorted(n for n in os.listdir(os.path.join(self.dir, "output")) if n.startswith("once")),
+                         ["once_00001_.png"] + names + ["once_00006_.png"])
+        with open(os.path.join(self.dir, "output", names[1]), "rb") as f:
+            self.assertEqual(f.read(), b"somebody else's")
+        self.assertEqual(os.listdir(os.path.join(self.dir, "user", "claims")), [])
+        self.assertEqual(s.history(other)["outputs"]["2"]["images"][0]["filename"], "once_00001_.png")
+
+    def saved(self, name):
+        return os.path.exists(os.path.join(self.dir, "output", name))
+
+    def start_picture(self, s, prefix, color):
+        job = s.submit(picture(color, prefix)).json()["prompt_id"]
+        s.wait(job)
+        return job
 
     def test_a_job_that_ends_the_server_twice_is_reported(self):
         s = self.start()
