@@ -43,6 +43,10 @@ ldd "$build/bin/atelier" "$build/tests/check_ops" "$build/lib/libat_cuda.so" | a
 for program in "$kit"/bin/*; do patchelf --set-rpath '$ORIGIN/../lib' "$program"; done
 for lib in "$kit"/lib/*.so*; do patchelf --set-rpath '$ORIGIN' "$lib"; done
 strip --strip-unneeded "$kit"/bin/* "$kit"/lib/*
+# The plug-in finds much of what it calls in the program: that nothing is missing shows when it is loaded.
+case $("$kit/bin/check_ops" --device cuda:0 --plugin "$kit/lib/libat_cuda.so" --op fill 2>&1) in
+*"undefined symbol"*) echo "kit.sh: the plug-in does not fit the program" >&2; exit 1 ;;
+esac
 
 "$source/tools/vocab/get_clip_vocab.sh" "$kit/share/atelier/tokenizers/clip" || true
 if [ -n "$comfyui" ]; then
