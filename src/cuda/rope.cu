@@ -1,16 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 // rope.cu - RMS norm of each head and rotation, for up to five tensors in one launch (q and k of a picture's stream and
 // of its text's, and v where all become e4m3).
-// Idea: a block owns one token of one tensor. A thread owns the same eight channels of several heads,
-// so angles and weights are read once and serve them all; the heads' pieces are asked for together,
-// a head's sum is taken across its lanes. Where that is all of a token (16-bit q and k of Flux), a block
-// owns several tokens, and those to come are on their way while it turns this one. Pairs are neighbours here; halves and odd sizes go through
-// the plain kernel.
+// Idea: tokens whose heads fit into a warp (Flux) go through rope_rows.cu. Elsewhere a block owns one token of one
+// tensor. A thread owns the same eight channels of several heads, so angles and weights are read once and serve them
+// all; the heads' pieces are asked for together, a head's sum is taken across its lanes. Where that is all of a token
+// in 16 bits, a block owns several tokens, and those to come are on their way while it turns this one. Pairs are
+// neighbours here; halves and odd sizes go through the plain kernel.
 // Easy to get wrong: in place is usual (q and k inside a fused qkv), so a piece is written only by
 // the thread that read it.
 #include "cuda/async.cuh"
 #include "cuda/kernels.h"
 #include "cuda/pieces.cuh"
+#include "cuda/rope_rows.h"
 
 struct rope_one {
     const void *x;
@@ -281,7 +282,10 @@ extern "C" cudaError_t at_k_rope(cudaStream_t s, const at_k_rope_in *in, int n)
 {
     rope_args a = {};
     int64_t tokens = 0;
+    bool done = false;
     if (n < 1 || n > AT_K_ROPES) return cudaErrorInvalidValue;
+    cudaError_t e = at_k_rope_rows(s, in, n, &done);
+    if (e != cudaSuccess || done) return e;
     a.dim = (int)in[0].x.shape[3];
     a.lanes = a.dim / PIECE;
     a.halves = in[0].halves;
