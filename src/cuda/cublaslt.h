@@ -33,6 +33,12 @@ enum {
     LT_PREF_ALIGN_C = 7,
     LT_PREF_ALIGN_D = 8
 };
+enum { // of an algorithm
+    LT_ALGO_TILE = 1,
+    LT_ALGO_CUSTOM = 5,
+    LT_ALGO_CLUSTER = 8
+};
+enum { LT_TILE_128X160 = 29, LT_CLUSTER_1X1 = 2, LT_CLUSTER_2X1 = 3 };
 enum { LT_REDUCTION_COMPUTE_TYPE = 2 }; // a mask: partial sums are added up in f32
 enum { LT_EPILOGUE_DEFAULT = 1, LT_EPILOGUE_BIAS = 4, LT_EPILOGUE_GELU = 32 };
 
@@ -60,6 +66,9 @@ typedef struct at_cublaslt {
     int (*MatmulPreferenceSetAttribute)(void *pref, int attr, const void *buf, size_t bytes);
     int (*MatmulAlgoGetHeuristic)(void *handle, void *desc, void *a, void *b, void *c, void *d,
                                   void *pref, int wanted, at_lt_choice *out, int *count);
+    int (*MatmulAlgoConfigSetAttribute)(at_lt_algo *algo, int attr, const void *buf, size_t bytes);
+    int (*MatmulAlgoCheck)(void *handle, void *desc, void *a, void *b, void *c, void *d,
+                           const at_lt_algo *algo, at_lt_choice *out);
     int (*Matmul)(void *handle, void *desc, const void *alpha, const void *a, void *la,
                   const void *b, void *lb, const void *beta, const void *c, void *lc, void *d,
                   void *ld, const at_lt_algo *algo, void *workspace, size_t bytes,

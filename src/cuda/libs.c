@@ -79,6 +79,8 @@ const at_cublaslt *at_cublaslt_open(void)
         LT(MatmulPreferenceDestroy),
         LT(MatmulPreferenceSetAttribute),
         LT(MatmulAlgoGetHeuristic),
+        LT(MatmulAlgoConfigSetAttribute),
+        LT(MatmulAlgoCheck),
         LT(Matmul),
         LT(GetVersion),
     };

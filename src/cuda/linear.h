@@ -30,7 +30,16 @@ typedef struct at_cuda_problem {
     int32_t align_x, align_o, align_r, align_b;
 } at_cuda_problem;
 
-enum { AT_CUDA_CANDIDATES = 8 };
+enum {
+    AT_CUDA_PROPOSALS = 8, // of the library
+    AT_CUDA_OWN = 3,       // that it does not propose
+    AT_CUDA_CANDIDATES = AT_CUDA_PROPOSALS + AT_CUDA_OWN
+};
+// Its runs are timed at the chip's power limit in a model.
+static inline bool at_cuda_large(const at_cuda_problem *p)
+{
+    return 2.0 * (double)(p->m * p->batch) * (double)p->n * (double)p->k > 1e11;
+}
 // Run candidate `algo` of a problem into `d` (the output or scratch laid out like it); 0 is success.
 typedef int at_cuda_try(void *self, const at_lt_algo *algo, void *d);
 
