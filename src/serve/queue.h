@@ -76,6 +76,9 @@ bool at_queue_is_running(at_queue *q, const char *id);
 at_status at_queue_list(at_queue *q, const char *user, at_str *out); // the body of GET /queue
 at_status at_queue_clear(at_queue *q, const char *user);
 at_status at_queue_delete(at_queue *q, const char *user, const char *id);
+// The waiting job `id` shall run right before the waiting job `before`; NULL: last of all. Numbers change. A user's
+// jobs change places among themselves. AT_ENOTFOUND: one of the two does not wait (for this user).
+at_status at_queue_move(at_queue *q, const char *user, const char *id, const char *before);
 
 // The body of GET /history. max_items < 0: all; offset < 0: the last max_items.
 at_status at_history_list(at_queue *q, const char *user, int64_t max_items, int64_t offset,

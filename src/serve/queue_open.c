@@ -68,6 +68,10 @@ static const char *const statements[AT_SQL_COUNT] = {
     [AT_SQL_CLEAR] = "DELETE FROM jobs WHERE state = 0" OF_USER("1"),
     [AT_SQL_DELETE] = "DELETE FROM jobs WHERE row = (SELECT row FROM jobs INDEXED BY jobs_id WHERE"
                       " id = ?2 AND state = 0" OF_USER("1") " ORDER BY number, row LIMIT 1)",
+    [AT_SQL_PLACES] =
+        "SELECT row, number, ?1 IS NULL OR user = ?1, id = ?2, id = ?3 FROM jobs WHERE state = 0"
+        " ORDER BY number, id, row",
+    [AT_SQL_NUMBER] = "UPDATE jobs SET number = ?2, number_text = ?3 WHERE row = ?1 AND state = 0",
     [AT_SQL_RUNNING] = "SELECT 1 FROM jobs INDEXED BY jobs_id WHERE id = ?1 AND state = 1",
     [AT_SQL_HISTORY] =
         "SELECT " ITEM ", outputs, status, meta FROM jobs WHERE done IS NOT NULL" OF_USER(

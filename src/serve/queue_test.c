@@ -131,6 +131,82 @@ static void a_full_queue_refuses(void **state)
     at_queue_close(q);
 }
 
+static void assert_waiting(at_queue *q, const char *ids)
+{
+    at_str text = {0}, got = {0};
+    json_t *all = NULL, *job;
+    size_t i;
+    assert_int_equal(at_queue_list(q, NULL, &text), AT_OK);
+    assert_int_equal(at_json_load("queue", text.data, text.len, &all), AT_OK);
+    json_array_foreach(json_object_get(all, "queue_pending"), i, job)
+        at_str_printf(&got, "%s ", json_string_value(json_array_get(job, 1)));
+    assert_string_equal(at_str_text(&got), ids);
+    json_decref(all);
+    at_str_free(&text);
+    at_str_free(&got);
+}
+
+static void a_waiting_job_moves(void **state)
+{
+    (void)state;
+    at_queue *q = open_queue(0, 0);
+    static const char *const ids[] = {"a", "b", "c", "d"};
+    for (int i = 0; i < 4; i++)
+        assert_int_equal(put(q, ids[i], "5", 5), AT_OK); // equal numbers: no room between them
+    assert_int_equal(at_queue_move(q, NULL, "d", "b"), AT_OK);
+    assert_waiting(q, "a d b c ");
+    assert_int_equal(at_queue_move(q, NULL, "c", "a"), AT_OK);
+    assert_waiting(q, "c a d b ");
+    assert_int_equal(at_queue_move(q, NULL, "c", NULL), AT_OK);
+    assert_waiting(q, "a d b c ");
+    assert_int_equal(at_queue_move(q, NULL, "b", "b"), AT_OK);
+    assert_int_equal(at_queue_move(q, NULL, "d", "b"), AT_OK);
+    assert_waiting(q, "a d b c ");
+    assert_int_equal(put(q, "e", "6", 6), AT_OK); // who comes later stays behind
+    assert_waiting(q, "a d b c e ");
+    for (int i = 0; i < 200; i++) { // halved far beyond a double's digits
+        assert_int_equal(at_queue_move(q, NULL, i % 2 ? "a" : "d", i % 2 ? "d" : "a"), AT_OK);
+        assert_waiting(q, i % 2 ? "a d b c e " : "d a b c e ");
+        assert_int_equal(at_queue_move(q, NULL, "c", "b"), AT_OK);
+        assert_int_equal(at_queue_move(q, NULL, "b", "c"), AT_OK);
+    }
+    assert_int_equal(put(q, "f", "6", 6), AT_OK);
+    assert_waiting(q, "a d b c e f ");
+    assert_int_equal(at_queue_move(q, NULL, "nobody", "a"), AT_ENOTFOUND);
+    assert_int_equal(at_queue_move(q, NULL, "a", "nobody"), AT_ENOTFOUND);
+    take_and_finish(q, "a");
+    assert_int_equal(at_queue_move(q, NULL, "a", NULL), AT_ENOTFOUND);
+    at_queue_close(q);
+}
+
+static void a_user_moves_only_own_jobs(void **state)
+{
+    (void)state;
+    at_queue *q = open_queue(0, 0);
+    static const char *const jobs[][2] = {{"a", "ann"}, {"x", "bob"}, {"b", "ann"}, {"c", "ann"}};
+    for (int i = 0; i < 4; i++)
+        assert_int_equal(at_queue_put(q, &(at_queue_entry){.id = jobs[i][0],
+                                                           .user = jobs[i][1],
+                                                           .number = "7",
+                                                           .order = 7 + i / 2,
+                                                           .prompt = "{}",
+                                                           .extra_data = "{}",
+                                                           .targets = "[]"}),
+                         AT_OK);
+    assert_waiting(q, "a x b c ");
+    assert_int_equal(at_queue_move(q, "ann", "c", "a"), AT_OK);
+    assert_waiting(q, "c x a b "); // x waits no longer than before
+    assert_int_equal(at_queue_move(q, "ann", "c", NULL), AT_OK);
+    assert_waiting(q, "a x b c ");
+    assert_int_equal(at_queue_move(q, "ann", "a", "b"), AT_OK);
+    assert_waiting(q, "a x b c ");
+    assert_int_equal(at_queue_move(q, "ann", "x", "a"), AT_ENOTFOUND);
+    assert_int_equal(at_queue_move(q, "ann", "a", "x"), AT_ENOTFOUND);
+    assert_int_equal(at_queue_move(q, NULL, "x", "a"), AT_OK);
+    assert_waiting(q, "x a b c ");
+    at_queue_close(q);
+}
+
 static void the_history_is_bounded_and_paged(void **state)
 {
     (void)state;
@@ -161,6 +237,8 @@ int main(void)
         cmocka_unit_test(lower_numbers_run_first),
         cmocka_unit_test(a_returned_job_is_taken_again),
         cmocka_unit_test(a_full_queue_refuses),
+        cmocka_unit_test(a_waiting_job_moves),
+        cmocka_unit_test(a_user_moves_only_own_jobs),
         cmocka_unit_test(the_history_is_bounded_and_paged),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

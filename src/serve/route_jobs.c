@@ -294,6 +294,27 @@ out:
     return st;
 }
 
+// Ours, not ComfyUI's: {"before": ID} or {"before": null} for the end of the queue.
+static at_status move(at_server *s, at_request *rq, at_response *rs)
+{
+    json_t *body = NULL, *before = NULL;
+    at_status st = at_request_json(rq, &body);
+
+    if (st == AT_OK) before = json_object_get(body, "before");
+    if (!before || (!json_is_null(before) && !at_json_is_text(before))) {
+        st = wrong(rs, "before: the id of a waiting job or null is wanted");
+    } else {
+        st = at_queue_move(s->queue, at_request_scope(s, rq), rq->param[0], json_string_value(before));
+        if (st == AT_OK)
+            st = at_reply_json(rs, 200, json_pack("{s:b}", "moved", 1));
+        else if (st == AT_ENOTFOUND || st == AT_EINVAL)
+            st = at_reply_json(rs, st == AT_ENOTFOUND ? 404 : 409,
+                               json_pack("{s:s}", "error", at_error_text()));
+    }
+    json_decref(body);
+    return st;
+}
+
 static at_status nothing(at_server *s, at_request *rq, at_response *rs)
 {
     (void)s, (void)rq;
@@ -309,6 +330,7 @@ const at_route at_routes_jobs[] = {
     {AT_HTTP_GET, "/jobs", list, true},
     {AT_HTTP_POST, "/jobs/cancel", cancel_many, false},
     {AT_HTTP_POST, "/jobs/{}/cancel", cancel, false},
+    {AT_HTTP_POST, "/jobs/{}/move", move, false},
     {AT_HTTP_GET, "/jobs/{}", one, true},
     {AT_HTTP_GET, "/global_subgraphs", nothing, false}, // none are brought along
     {AT_HTTP_GET, "/global_subgraphs/{}", null, false},

@@ -54,6 +54,20 @@ static at_status any(at_server *s, at_request *rq, at_response *rs)
     return at_reply_bytes(rs, "text/css", at_strdup(""), 0);
 }
 
+// A workflow of the editor, or of the API, as the API's; the page loads dropped files with it.
+static at_status convert(at_server *s, at_request *rq, at_response *rs)
+{
+    at_graph *g = NULL;
+    at_status st = at_graph_parse("the workflow", rq->body ? rq->body : "", rq->bytes,
+                                  at_engine_registry(s->engine), &g);
+    if (st == AT_OK)
+        st = at_reply_json(rs, 200, json_copy((json_t *)at_graph_json(g)));
+    else if (st != AT_ENOMEM)
+        st = at_reply_json(rs, 400, json_pack("{s:{s:s}}", "error", "message", at_error_text()));
+    at_graph_free(g);
+    return st;
+}
+
 // The frontend asks for its package of templates, which is not ours to give: the list is empty, unless the folder
 // of --front-end-root has one.
 static at_status templates(at_server *s, at_request *rq, at_response *rs)
@@ -67,6 +81,7 @@ static at_status templates(at_server *s, at_request *rq, at_response *rs)
 const at_route at_routes_page[] = {
     {AT_HTTP_GET, "/", root, true},
     {AT_HTTP_GET, "/atelier/{}", own, false}, // the page of the house, also beside another frontend
+    {AT_HTTP_POST, "/atelier/convert", convert, true},
     {AT_HTTP_GET, "/templates/{}", templates, true},
     {AT_HTTP_GET, "/{*}", any, true},
     {0},

@@ -66,6 +66,44 @@ class Routes(Case):
         body, kind = form(*parts)
         return self.server.post(route, body, Content_Type=kind)
 
+    def test_a_waiting_job_moves(self):
+        first = self.server.submit(sleeper(60, 3)).json()["prompt_id"]
+        ids = [self.server.submit(picture(n)).json()["prompt_id"] for n in range(3)]
+        waiting = lambda: [j[1] for j in self.server.get("/api/queue").json()["queue_pending"]]
+        while waiting() != ids:
+            time.sleep(0.02)
+        move = lambda which, before: self.server.post("/api/jobs/%s/move" % which, {"before": before})
+        answer = move(ids[2], ids[0])
+        self.assertEqual((answer.status, answer.json()), (200, {"moved": True}))
+        self.assertEqual(waiting(), [ids[2], ids[0], ids[1]])
+        self.assertEqual(move(ids[2], None).status, 200)
+        self.assertEqual(waiting(), ids)
+        self.assertEqual(move(first, None).status, 404)  # it runs
+        self.assertEqual(move(ids[0], "nobody").status, 404)
+        for body in ({}, {"before": 3}, [], b"{"):
+            self.assertEqual(self.server.post("/jobs/%s/move" % ids[0], body).status, 400)
+        self.server.post("/queue", {"clear": True})
+        self.server.post("/interrupt", {"prompt_id": first})
+        self.server.idle()
+
+    def test_a_drawing_becomes_a_prompt(self):
+        drawing = {"nodes": [{"id": 1, "type": "EmptyImage", "mode": 0, "inputs": [],
+                              "outputs": [{"name": "IMAGE", "type": "IMAGE", "links": [5]}],
+                              "widgets_values": [64, 32, 1, 255]},
+                             {"id": 2, "type": "PreviewImage", "mode": 0,
+                              "inputs": [{"name": "images", "type": "IMAGE", "link": 5}], "outputs": []}],
+                   "links": [[5, 1, 0, 2, 0, "IMAGE"]], "version": 0.4}
+        answer = self.server.post("/api/atelier/convert", drawing)
+        self.assertEqual(answer.status, 200)
+        graph = answer.json()
+        self.assertEqual(graph["1"]["inputs"], {"width": 64, "height": 32, "batch_size": 1, "color": 255})
+        self.assertEqual(graph["2"]["inputs"], {"images": ["1", 0]})
+        self.assertEqual(self.server.post("/atelier/convert", graph).json(), graph)  # a prompt stays one
+        for body in (b"", b"{", b"[]"):
+            answer = self.server.post("/atelier/convert", body)
+            self.assertEqual(answer.status, 400)
+            self.assertTrue(answer.json()["error"]["message"])
+
     def test_everything_exists_below_api_too(self):
         for path in ("/prompt", "/queue", "/history", "/system_stats", "/features", "/models", "/users", "/settings"):
             a, b = self.server.get(path), self.server.get("/api" + path)
