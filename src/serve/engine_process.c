@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <math.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,6 +17,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/file.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "serve/runner.h"
@@ -73,6 +75,41 @@ static double joules(at_device *d)
     return d->ops->usage && d->ops->usage(d, &u) == AT_OK && u.joules > 0 ? u.joules : -1;
 }
 
+// What no driver counts for the CPU: how much of its time this process took since it was last asked here.
+// The first call, and one that comes too soon, say what the last one said.
+static bool cpu_usage(at_device_usage *u, uint64_t rest, uint64_t total)
+{
+    static struct {
+        double at, spent, busy;
+    } last;
+    struct timespec spent;
+    cpu_set_t set;
+
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &spent);
+    double now = at_now(), seconds = (double)spent.tv_sec + (double)spent.tv_nsec / 1e9;
+    int cores = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
+    if (now - last.at > 0.2) {
+        last.busy = last.at > 0 ? (seconds - last.spent) / ((now - last.at) * cores) : 0;
+        last.at = now;
+        last.spent = seconds;
+    }
+    *u = (at_device_usage){.busy = last.busy > 1 ? 1 : last.busy,
+                           .memory_busy = -1,
+                           .watts = -1,
+                           .limit_watts = -1,
+                           .celsius = -1,
+                           .used_bytes = total - rest,
+                           .total_bytes = total};
+    return true;
+}
+
+// Under h->out.
+static bool usage_of(at_device *d, at_device_usage *u, uint64_t rest, uint64_t total)
+{
+    if (d->ops->usage) return d->ops->usage(d, u) == AT_OK;
+    return d->host && cpu_usage(u, rest, total);
+}
+
 static void tell_device(host *h)
 {
     at_device *d = at_engine_env(h->engine)->device;
@@ -80,8 +117,8 @@ static void tell_device(host *h)
     at_device_usage u = {0};
 
     if (d->ops->memory(d, &rest, &total) != AT_OK) rest = total = 0;
-    bool known = d->ops->usage && d->ops->usage(d, &u) == AT_OK;
     pthread_mutex_lock(&h->out);
+    bool known = usage_of(d, &u, rest, total);
     at_wire_begin(&h->message, AT_WIRE_DEVICE);
     at_wire_number(&h->message, (double)rest);
     at_wire_number(&h->message, (double)total);

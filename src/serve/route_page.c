@@ -54,6 +54,29 @@ static at_status any(at_server *s, at_request *rq, at_response *rs)
     return at_reply_bytes(rs, "text/css", at_strdup(""), 0);
 }
 
+static json_t *known(double v, bool is)
+{
+    return is && v >= 0 ? json_real(v) : json_null();
+}
+
+// What each device is and does, for people: numbers of this moment, null where nobody knows.
+static at_status devices(at_server *s, at_request *rq, at_response *rs)
+{
+    (void)rq;
+    at_device_state d;
+
+    at_runner_device(s->runner, &d);
+    json_t *one =
+        json_pack("{s:s, s:s, s:b, s:I, s:I, s:I, s:I, s:o, s:o, s:o, s:o}", "name", d.name,
+                  "description", d.description, "host", (int)d.host, "total",
+                  (json_int_t)d.total_bytes, "free", (json_int_t)d.free_bytes, "held",
+                  (json_int_t)d.held_bytes, "peak", (json_int_t)d.peak_bytes, "busy",
+                  known(d.usage.busy, d.usage_known), "watts", known(d.usage.watts, d.usage_known),
+                  "limit_watts", known(d.usage.limit_watts, d.usage_known), "celsius",
+                  known(d.usage.celsius, d.usage_known));
+    return at_reply_json(rs, 200, json_pack("{s:[o]}", "devices", one));
+}
+
 // A workflow of the editor, or of the API, as the API's; the page loads dropped files with it.
 static at_status convert(at_server *s, at_request *rq, at_response *rs)
 {
@@ -80,6 +103,7 @@ static at_status templates(at_server *s, at_request *rq, at_response *rs)
 
 const at_route at_routes_page[] = {
     {AT_HTTP_GET, "/", root, true},
+    {AT_HTTP_GET, "/atelier/devices", devices, false},
     {AT_HTTP_GET, "/atelier/{}", own, false}, // the page of the house, also beside another frontend
     {AT_HTTP_POST, "/atelier/convert", convert, true},
     {AT_HTTP_GET, "/templates/{}", templates, true},

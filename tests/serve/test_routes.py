@@ -86,6 +86,12 @@ class Routes(Case):
         self.server.post("/interrupt", {"prompt_id": first})
         self.server.idle()
 
+    def test_devices(self):
+        d, = self.server.get("/api/atelier/devices").json()["devices"]
+        self.assertEqual((d["name"], d["host"], d["watts"], d["celsius"]), ("cpu", True, None, None))
+        self.assertGreater(d["total"], d["free"])
+        self.assertTrue(0 <= d["busy"] <= 1)
+
     def test_a_drawing_becomes_a_prompt(self):
         drawing = {"nodes": [{"id": 1, "type": "EmptyImage", "mode": 0, "inputs": [],
                               "outputs": [{"name": "IMAGE", "type": "IMAGE", "links": [5]}],
