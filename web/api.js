@@ -1,25 +1,43 @@
 // SPDX-License-Identifier: Apache-2.0
 // api.js - the server's routes as functions, and its socket, which comes back when it breaks.
+// Easy to get wrong: a seed may have 20 digits, and a JavaScript number holds 15: long whole numbers are read as text,
+// which the server takes where it wants a number.
 
 export const clientId = sessionStorage.atelier ??= crypto.randomUUID?.() ?? Array.from(
   crypto.getRandomValues(new Uint8Array(16)), (b) => b.toString(16).padStart(2, "0")).join("");
 
-async function call(path, body) {
-  const answer = await fetch("/api" + path, body === undefined ? {} : { method: "POST", body: JSON.stringify(body) });
+export const readJson = (text) =>
+  JSON.parse(text.replace(/"(?:[^"\\]|\\.)*"|-?\d{16,}(?![\d.eE])/g, (m) => (m[0] === '"' ? m : `"${m}"`)));
+
+async function call(path, body, plain) {
+  const answer = await fetch("/api" + path, body === undefined ? {} : { method: "POST", body: plain ? body : JSON.stringify(body) });
   const text = await answer.text();
   let value = null;
-  try { value = text ? JSON.parse(text) : null; } catch { /* not JSON: the status says it */ }
-  if (!answer.ok) throw Object.assign(new Error(value?.error?.message ?? `the server answers ${answer.status}`), { value });
+  try { value = text ? readJson(text) : null; } catch { /* not JSON: the status says it */ }
+  if (!answer.ok) {
+    const says = value?.error?.message ?? value?.error;
+    throw Object.assign(new Error(typeof says === "string" ? says : `the server answers ${answer.status}`), { value });
+  }
   return value;
 }
 
 export const objectInfo = () => call("/object_info");
-export const systemStats = () => call("/system_stats");
-export const queue = () => call("/queue");
-export const history = (n) => call(`/history?max_items=${n}`);
-export const submit = (prompt, more) => call("/prompt", { prompt, client_id: clientId, ...more });
+export const devices = () => call("/atelier/devices");
+export const queue = (most) => call(`/queue?max_items=${most}`);
+export const history = (most, offset = -1) => call(`/history?max_items=${most}&offset=${offset}`);
+export const submit = (prompt) => call("/prompt", { prompt, client_id: clientId, extra_data: { preview_method: "auto" } });
 export const interrupt = (id) => call("/interrupt", { prompt_id: id });
 export const remove = (id) => call("/queue", { delete: [id] });
+export const clear = () => call("/queue", { clear: true });
+export const move = (id, before) => call(`/jobs/${encodeURIComponent(id)}/move`, { before });
+export const forget = (id) => call("/history", { delete: [id] });
+export const convert = (text) => call("/atelier/convert", text, true);
+
+export function upload(file) {
+  const form = new FormData();
+  form.set("image", file);
+  return call("/upload/image", form, true);
+}
 
 export function viewUrl(file, preview) {
   const query = new URLSearchParams({ filename: file.filename, subfolder: file.subfolder ?? "", type: file.type ?? "output" });

@@ -10,7 +10,7 @@ static at_status full(const at_str *s)
     return s->failed ? at_fail(AT_ENOMEM, "queue: no memory for a list") : AT_OK;
 }
 
-static at_status list_state(at_queue *q, int state, const char *user, at_str *out)
+static at_status list_state(at_queue *q, int state, const char *user, int64_t most, at_str *out)
 {
     sqlite3_stmt *s = at_sql_use(q, AT_SQL_LIST);
     int code;
@@ -18,6 +18,7 @@ static at_status list_state(at_queue *q, int state, const char *user, at_str *ou
 
     sqlite3_bind_int(s, 1, state);
     at_sql_text(s, 2, user);
+    sqlite3_bind_int64(s, 3, most);
     at_str_append(out, "[");
     for (; (code = sqlite3_step(s)) == SQLITE_ROW; comma = ", ") {
         at_str_append(out, comma);
@@ -29,15 +30,27 @@ static at_status list_state(at_queue *q, int state, const char *user, at_str *ou
     return st;
 }
 
-at_status at_queue_list(at_queue *q, const char *user, at_str *out)
+// How many wait of this user's, or (NULL) at all.
+static size_t waiting_of(at_queue *q, const char *user)
+{
+    if (!user) return q->pending;
+    sqlite3_stmt *s = at_sql_use(q, AT_SQL_USER_WAITING);
+    at_sql_text(s, 1, user);
+    size_t n = sqlite3_step(s) == SQLITE_ROW ? (size_t)sqlite3_column_int64(s, 0) : 0;
+    sqlite3_reset(s);
+    return n;
+}
+
+at_status at_queue_list(at_queue *q, const char *user, int64_t max_waiting, at_str *out)
 {
     at_status st = AT_OK;
 
     pthread_mutex_lock(&q->lock);
     at_str_append(out, "{\"queue_running\": ");
-    AT_TRY(list_state(q, AT_JOB_RUNNING, user, out));
+    AT_TRY(list_state(q, AT_JOB_RUNNING, user, -1, out));
     at_str_append(out, ", \"queue_pending\": ");
-    AT_TRY(list_state(q, AT_JOB_PENDING, user, out));
+    AT_TRY(list_state(q, AT_JOB_PENDING, user, max_waiting, out));
+    if (max_waiting >= 0) at_str_printf(out, ", \"pending_total\": %zu", waiting_of(q, user));
     at_str_append(out, "}");
     st = full(out);
 out:

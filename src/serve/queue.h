@@ -73,7 +73,8 @@ void at_queue_counts(at_queue *q, size_t *waiting, size_t *running);
 bool at_queue_keeps(at_queue *q, int64_t row); // does this job wait or run?
 bool at_queue_is_running(at_queue *q, const char *id);
 // user: of this one's jobs alone; NULL: of all, here and below.
-at_status at_queue_list(at_queue *q, const char *user, at_str *out); // the body of GET /queue
+// The body of GET /queue; max_waiting < 0: all that wait, else so many, and how many there are ("pending_total").
+at_status at_queue_list(at_queue *q, const char *user, int64_t max_waiting, at_str *out);
 at_status at_queue_clear(at_queue *q, const char *user);
 at_status at_queue_delete(at_queue *q, const char *user, const char *id);
 // The waiting job `id` shall run right before the waiting job `before`; NULL: last of all. Numbers change. A user's

@@ -63,8 +63,8 @@ static const char *const statements[AT_SQL_COUNT] = {
         " user = (SELECT user FROM jobs WHERE row = ?2)",
     [AT_SQL_TRIM] = "DELETE FROM jobs WHERE row IN (SELECT row FROM jobs WHERE done IS NOT NULL"
                     " ORDER BY done LIMIT ?1)",
-    [AT_SQL_LIST] =
-        "SELECT " ITEM " FROM jobs WHERE state = ?1" OF_USER("2") " ORDER BY number, id, row",
+    [AT_SQL_LIST] = "SELECT " ITEM
+                    " FROM jobs WHERE state = ?1" OF_USER("2") " ORDER BY number, id, row LIMIT ?3",
     [AT_SQL_CLEAR] = "DELETE FROM jobs WHERE state = 0" OF_USER("1"),
     [AT_SQL_DELETE] = "DELETE FROM jobs WHERE row = (SELECT row FROM jobs INDEXED BY jobs_id WHERE"
                       " id = ?2 AND state = 0" OF_USER("1") " ORDER BY number, row LIMIT 1)",

@@ -122,7 +122,7 @@ static void a_full_queue_refuses(void **state)
     assert_int_equal(at_queue_delete(q, NULL, "nobody"), AT_OK);
     assert_int_equal(at_queue_delete(q, NULL, "a"), AT_OK);
     assert_int_equal(put(q, "c\"", "3", 3), AT_OK);
-    assert_int_equal(at_queue_list(q, NULL, &list), AT_OK);
+    assert_int_equal(at_queue_list(q, NULL, -1, &list), AT_OK);
     assert_string_equal(list.data, "{\"queue_running\": [], \"queue_pending\": [[2, \"b\", {}, {}, "
                                    "[\"9\"]], [3, \"c\\\"\", {}, {}, [\"9\"]]]}");
     assert_int_equal(at_queue_clear(q, NULL), AT_OK);
@@ -136,7 +136,7 @@ static void assert_waiting(at_queue *q, const char *ids)
     at_str text = {0}, got = {0};
     json_t *all = NULL, *job;
     size_t i;
-    assert_int_equal(at_queue_list(q, NULL, &text), AT_OK);
+    assert_int_equal(at_queue_list(q, NULL, -1, &text), AT_OK);
     assert_int_equal(at_json_load("queue", text.data, text.len, &all), AT_OK);
     json_array_foreach(json_object_get(all, "queue_pending"), i, job)
         at_str_printf(&got, "%s ", json_string_value(json_array_get(job, 1)));

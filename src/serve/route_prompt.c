@@ -225,9 +225,11 @@ static at_status reply_str(at_response *rs, at_status st, at_str *text)
 
 static at_status show_queue(at_server *s, at_request *rq, at_response *rs)
 {
-    (void)rq;
     at_str text = {0};
-    at_status st = at_queue_list(s->queue, at_request_scope(s, rq), &text);
+    const char *max =
+        at_request_query(rq, "max_items"); // ours: a page need not read ten thousand jobs
+    int64_t most = max ? strtoll(max, NULL, 10) : -1;
+    at_status st = at_queue_list(s->queue, at_request_scope(s, rq), most, &text);
     return reply_str(rs, st, &text);
 }
 

@@ -78,6 +78,9 @@ class Routes(Case):
         self.assertEqual(waiting(), [ids[2], ids[0], ids[1]])
         self.assertEqual(move(ids[2], None).status, 200)
         self.assertEqual(waiting(), ids)
+        short = self.server.get("/queue?max_items=2").json()
+        self.assertEqual(([j[1] for j in short["queue_pending"]], short["pending_total"]), (ids[:2], 3))
+        self.assertNotIn("pending_total", self.server.get("/queue").json())
         self.assertEqual(move(first, None).status, 404)  # it runs
         self.assertEqual(move(ids[0], "nobody").status, 404)
         for body in ({}, {"before": 3}, [], b"{"):
