@@ -47,6 +47,7 @@ test:
 	@tools/setup/install.sh test
 	@cmake --preset $(PRESET) >/dev/null
 	@$(MAKE) --no-print-directory vocabulary
+	@tools/setup/get_axe.sh build/share/axe.min.js
 	@$(call quietly,ninja -C $(BUILD) --quiet)
 	@tools/test/run.sh $(BUILD)
 

@@ -18,6 +18,14 @@ typedef struct at_engine at_engine;
 // Where weights stay on a GPU: until their room is wanted; at most in half of it; not at all.
 typedef enum at_vram { AT_VRAM_NORMAL = 0, AT_VRAM_LOW, AT_VRAM_NONE } at_vram;
 
+// What a sampler shows after each step (AT_EV_PREVIEW): nothing, the latent's colours, what a tiny autoencoder of
+// models/vae_approx makes of it.
+typedef enum at_previews {
+    AT_PREVIEWS_NONE = 0,
+    AT_PREVIEWS_LATENT2RGB,
+    AT_PREVIEWS_TAESD
+} at_previews;
+
 // A zeroed config is fine: every field has a default.
 typedef struct at_engine_config {
     const char *base_dir;           // a ComfyUI folder: models/, input/, output/, temp/ below it
@@ -42,8 +50,8 @@ typedef struct at_engine_config {
     // Results kept between jobs. 0: those of the last job (ComfyUI's default); > 0: this many nodes' results, the
     // last used; < 0: none.
     long cache_results;
-    bool previews;   // samplers emit AT_EV_PREVIEW after each step
-    bool test_nodes; // also the nodes of ComfyUI's own test suite
+    at_previews previews; // a job's extra_data.preview_method goes before
+    bool test_nodes;      // also the nodes of ComfyUI's own test suite
 } at_engine_config;
 
 at_status at_engine_open(const at_engine_config *config, at_engine **out);

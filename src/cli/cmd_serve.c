@@ -9,6 +9,7 @@
 #include "base/mem.h"
 #include "base/str.h"
 #include "cli/commands.h"
+#include "engine/extra.h"
 #include "serve/runner.h"
 #include "serve/serve.h"
 
@@ -61,7 +62,8 @@ static const at_arg serve_args[] = {
      .help = "serve this page, such as ComfyUI's own frontend"},
     {"--preview-method", "HOW", AT_ARG_CHOICE, offsetof(serve_options, preview),
      .choices = "none|auto|latent2rgb|taesd",
-     .help = "what a sampler shows after each step (default none; taesd is shown as latent2rgb)"},
+     .help = "what a sampler shows after each step (default none; auto: latent2rgb; taesd: by its "
+             "decoder in models/vae_approx)"},
     {"--preview-size", "N", AT_ARG_INT, offsetof(serve_options, preview_size), 16, 4096,
      .help = "longest side of a preview (default 512)"},
     FLAG("--cache-classic", cache_classic, "keep the results of the last job (the default)"),
@@ -191,12 +193,10 @@ static at_status serve(void *options, const at_arg_list *operands)
     if (st != AT_OK) return st;
     c.engine.cache_results = o->cache_none ? -1 : o->cache_lru;
     c.engine.test_nodes = o->test_nodes;
-    c.engine.previews = o->preview && strcmp(o->preview, "none") != 0;
+    if (o->preview)
+        (void)at_previews_parse(o->preview, &c.engine.previews); // args.c knows the words
     if (at_engine_process_line() >= 0)
         return at_engine_process(at_engine_process_line(), &c.engine);
-    if (o->preview && strcmp(o->preview, "taesd") == 0)
-        fprintf(stderr,
-                "atelier: --preview-method taesd: shown as latent2rgb, taesd is not built\n");
     char *text = NULL;
     const char **program = o->one_process ? NULL : own_arguments(&text);
     c.engine_argv = program;

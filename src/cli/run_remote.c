@@ -26,7 +26,8 @@ static at_status make_submission(const at_job *job, json_t **out)
     AT_TRY(at_graph_parse(job->label, job->text, job->bytes, r, &g));
     for (size_t i = 0; i < job->set_count; i++)
         AT_TRY(at_graph_set(g, job->sets[i]));
-    AT_TRY(at_extra_pnginfo(job->label, job->text, job->bytes, &extra));
+    at_previews unread = AT_PREVIEWS_NONE;
+    AT_TRY(at_extra_read(job->label, job->text, job->bytes, &extra, &unread));
     *out = json_pack("{s:O}", "prompt", at_graph_json(g));
     if (extra && *out)
         json_object_set_new(*out, "extra_data", json_pack("{s:O}", "extra_pnginfo", extra));

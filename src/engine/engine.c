@@ -25,8 +25,9 @@ struct at_engine {
     at_registry *registry;
     at_cache *cache;
     at_stores *stores;
-    at_claims *claims;   // of the job that runs; NULL: none are kept
-    at_engine_view base; // of the folders themselves
+    at_claims *claims;    // of the job that runs; NULL: none are kept
+    at_engine_view base;  // of the folders themselves
+    at_previews previews; // where a job does not say
 };
 
 void at_engine_setup_devices(void)
@@ -283,6 +284,7 @@ static at_status open_env(at_engine *e, const at_engine_config *c)
                       .claim_file = env_claim_file,
                       .find_tokenizer = env_find_tokenizer};
     v->files = (at_file_lists){list_files, v};
+    e->previews = c->previews;
     return AT_OK;
 }
 
@@ -415,7 +417,8 @@ at_status at_engine_run(at_engine *e, const at_job *job, at_job_result *out)
     AT_TRY(at_check(graph, e->registry, &e->base.files, job->targets, job->target_count,
                     &e->base.env, &check));
     if (!check.ok) AT_TRY(report_invalid(&check, out));
-    AT_TRY(at_extra_pnginfo(job->label, job->text, job->bytes, &extra));
+    e->base.env.previews = e->previews;
+    AT_TRY(at_extra_read(job->label, job->text, job->bytes, &extra, &e->base.env.previews));
     AT_TRY(dump(check.node_errors, &out->node_errors));
     at_execute_args args = {.registry = e->registry,
                             .graph = graph,

@@ -5,11 +5,31 @@
 // Owns nothing: the result is the caller's reference.
 #include "engine/extra.h"
 
+#include <string.h>
+
 #include "json/json.h"
 
-at_status at_extra_pnginfo(const char *label, const char *text, size_t n, json_t **out)
+bool at_previews_parse(const char *word, at_previews *out)
 {
-    json_t *whole = NULL, *extra = NULL;
+    static const struct {
+        const char *word;
+        at_previews previews;
+    } words[] = {{"none", AT_PREVIEWS_NONE},
+                 {"auto", AT_PREVIEWS_LATENT2RGB}, // as ComfyUI's
+                 {"latent2rgb", AT_PREVIEWS_LATENT2RGB},
+                 {"taesd", AT_PREVIEWS_TAESD}};
+    for (size_t i = 0; i < sizeof words / sizeof *words; i++)
+        if (strcmp(word, words[i].word) == 0) {
+            *out = words[i].previews;
+            return true;
+        }
+    return false;
+}
+
+at_status at_extra_read(const char *label, const char *text, size_t n, json_t **out,
+                        at_previews *previews)
+{
+    json_t *whole = NULL, *data = NULL, *extra = NULL;
     at_status st = at_json_load(label, text, n, &whole);
 
     *out = NULL;
@@ -22,8 +42,11 @@ at_status at_extra_pnginfo(const char *label, const char *text, size_t n, json_t
             st = at_fail(AT_ENOMEM, "%s: no memory for the workflow in the picture", label);
         }
     } else {
-        extra = json_object_get(json_object_get(whole, "extra_data"), "extra_pnginfo");
+        data = json_object_get(whole, "extra_data");
+        extra = json_object_get(data, "extra_pnginfo");
         if (json_is_object(extra)) *out = json_incref(extra);
+        const char *word = json_string_value(json_object_get(data, "preview_method"));
+        if (word) (void)at_previews_parse(word, previews);
     }
     json_decref(whole);
     return st;

@@ -222,6 +222,7 @@ const at_latent_format at_latent_flux = {
     .shift = 0.1159f,
     .rgb = latent_rgb,
     .rgb_bias = latent_rgb_bias,
+    .tiny = "taef1",
 };
 
 const at_arch at_arch_flux1_dev = {

@@ -60,6 +60,7 @@ typedef struct at_latent_format {
     const float *mean, *std;
     const float *rgb;      // [channels][3] for previews, NULL if none
     const float *rgb_bias; // [3] or NULL
+    const char *tiny;      // its tiny autoencoder ("taesd"), for previews; NULL if none
 } at_latent_format;
 
 // --- denoisers ---------------------------------------------------------------------------------

@@ -200,21 +200,27 @@ static const float rgb_playground[] = {0.3920f, 0.4054f, 0.4549f,  -0.2634f, -0.
 static const float mean_playground[] = {-1.6574f, 1.886f, -1.383f, 2.5155f};
 static const float std_playground[] = {8.4927f, 5.9022f, 6.5498f, 5.2299f};
 
-static const at_latent_format latent_sd15 = {
-    .name = "sd15", .channels = 4, .downscale = 8, .scale = 0.18215f, .rgb = rgb_sd15};
+static const at_latent_format latent_sd15 = {.name = "sd15",
+                                             .channels = 4,
+                                             .downscale = 8,
+                                             .scale = 0.18215f,
+                                             .rgb = rgb_sd15,
+                                             .tiny = "taesd"};
 static const at_latent_format latent_xl = {.name = "sdxl",
                                            .channels = 4,
                                            .downscale = 8,
                                            .scale = 0.13025f,
                                            .rgb = rgb_xl,
-                                           .rgb_bias = rgb_bias_xl};
+                                           .rgb_bias = rgb_bias_xl,
+                                           .tiny = "taesdxl"};
 static const at_latent_format latent_playground = {.name = "playground 2.5",
                                                    .channels = 4,
                                                    .downscale = 8,
                                                    .scale = 0.5f,
                                                    .mean = mean_playground,
                                                    .std = std_playground,
-                                                   .rgb = rgb_playground};
+                                                   .rgb = rgb_playground,
+                                                   .tiny = "taesdxl"};
 
 // --- rows --------------------------------------------------------------------------------------
 #define SIZE(name_, field)                                                                         \

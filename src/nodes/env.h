@@ -5,6 +5,7 @@
 #ifndef AT_NODES_ENV_H
 #define AT_NODES_ENV_H
 
+#include "atelier/atelier.h"
 #include "atelier/node.h"
 #include "models/models.h"
 #include "ops/ops.h"
@@ -30,8 +31,8 @@ struct at_env {
                // multiply in int8; AT_F8E4M3: the same, those of denoisers in fp8
     const char *input_dir, *output_dir, *temp_dir;
     bool disable_metadata;
-    bool previews; // samplers show what they have after each step
-    void *engine;  // for the slots below
+    at_previews previews; // what samplers show after each step; of the job that runs
+    void *engine;         // for the slots below
 
     // The path of `name` in the folders of `kind` ("vae", "text_encoders" ...). *path is the caller's.
     // AT_ENOTFOUND lists where it looked.

@@ -44,7 +44,7 @@ static at_status fit_channels(const at_obj_latent *l, const at_latent_format *f,
 
 typedef struct progress {
     at_node_ctx *node;
-    const at_latent_format *format;
+    at_previewer preview;
     at_ops *o;
     at_tensor *denoised; // the newest x0 estimate, one reference
 } progress;
@@ -55,7 +55,7 @@ static void on_step(void *ctx, int step, int total, const at_tensor *denoised, c
     (void)x;
     at_tensor_release(&p->denoised);
     if (denoised) p->denoised = at_tensor_retain(denoised);
-    at_latent_preview(p->node, p->format, denoised);
+    at_previewer_show(&p->preview, denoised);
     at_node_progress(p->node, step + 1, total);
 }
 
@@ -196,8 +196,7 @@ at_status at_sample_run(at_node_ctx *c, const at_sample_job *job, at_object **ou
                         at_object **denoised)
 {
     at_status st = AT_OK;
-    work k = {
-        .node = c, .job = job, .p = {.node = c, .format = at_model_latent(job->model->model)}};
+    work k = {.node = c, .job = job, .p = {.node = c}};
     at_tensor *samples = NULL;
 
     AT_TRY(at_env_ops_denoiser(c, job->model->model, &k.o));
@@ -211,10 +210,12 @@ at_status at_sample_run(at_node_ctx *c, const at_sample_job *job, at_object **ou
         goto out;
     }
     k.samples = samples;
+    at_previewer_open(c, at_model_latent(job->model->model), &k.p.preview);
     if (job->latent->noise_mask) AT_TRY(fit_mask(job->latent->noise_mask, samples, &k.mask));
     AT_TRY(solve(&k, out, denoised));
 out:
     at_guide_close(k.guide);
+    at_previewer_close(&k.p.preview);
     at_tensor_release(&k.p.denoised);
     at_tensor_release(&k.mask);
     at_tensor_release(&samples);

@@ -9,7 +9,7 @@ import struct
 import unittest
 
 from browser import CHROMIUM, Browser
-from kit import Case, Socket, is_end, sleeper
+from kit import Case, Socket, is_end, node, sleeper
 
 HOUSE = os.path.join(os.environ["ATELIER_SOURCE"], "examples/house.json")
 READY = "document.querySelector('#state').textContent === 'ready'"
@@ -29,26 +29,74 @@ class Files(Case):
         self.assertEqual(self.server.get("/atelier/none.js").status, 404)
 
 
-class Previews(Case):
-    flags = ("--preview-method", "auto", "--models", os.path.join(os.environ["ATELIER_SOURCE"], "models"))
+def tiny_decoder(channels, colour, width=8):
+    """A decoder of ComfyUI's taef1 layout whose every picture has one colour: all weights are 0 but the last bias."""
+    convs = {1: (width, channels, True), 7: (width, width, False), 12: (width, width, False), 17: (width, width, False), 19: (3, width, True)}
+    for block in (3, 4, 5, 8, 9, 10, 13, 14, 15, 18):
+        convs.update({"%d.conv.%d" % (block, k): (width, width, True) for k in (0, 2, 4)})
+    header, data = {}, b""
+    for key, (out, inward, bias) in convs.items():
+        for name, shape in (("weight", [out, inward, 3, 3]), ("bias", [out]))[:2 if bias else 1]:
+            values = list(colour) if (key, name) == (19, "bias") else [0.0] * (out * (inward * 9 if name == "weight" else 1))
+            header["%s.%s" % (key, name)] = {"dtype": "F32", "shape": shape, "data_offsets": [len(data), len(data) + 4 * len(values)]}
+            data += struct.pack("<%df" % len(values), *values)
+    text = json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + data
 
-    def test_a_sampler_shows_every_step(self):
-        with open(HOUSE) as f:
+
+class Previews(Case):
+    flags = ("--preview-method", "auto", "--preview-size", "256", "--models", os.path.join(os.environ["ATELIER_SOURCE"], "models"))
+
+    @classmethod
+    def prepare(cls):
+        os.makedirs(os.path.join(cls.dir, "models/vae_approx"))
+
+    def setUp(self):
+        self.socket = Socket(self.server, "looks", first={"type": "feature_flags", "data": {"supports_preview_metadata": True}})
+        self.addCleanup(self.socket.close)
+
+    def frames(self, **more):
+        """What a run of three steps shows: after each step, between its progress_state and its progress."""
+        with open(HOUSE, encoding="utf-8") as f:
             prompt = json.load(f)
-        prompt["7"]["inputs"]["steps"] = 3
-        s = Socket(self.server, "looks", first={"type": "feature_flags", "data": {"supports_preview_metadata": True}})
-        job = self.server.submit(prompt, client_id="looks").json()["prompt_id"]
-        seen = s.until(is_end(job))
-        frames = [i for i, m in enumerate(seen) if isinstance(m, bytes)]
-        self.assertEqual(len(frames), 3)
-        for i in frames:  # between its progress_state and its progress
-            self.assertEqual((seen[i - 1]["type"], seen[i + 1]["type"]), ("progress_state", "progress"))
-            kind, n = struct.unpack(">II", seen[i][:8])
-            meta, picture = json.loads(seen[i][8:8 + n]), seen[i][8 + n:]
-            self.assertEqual((kind, meta["node_id"], meta["image_type"]), (4, "7", "image/jpeg"))
-            at = picture.index(b"\xff\xc0")  # the frame's head: both sides are --preview-size
-            self.assertEqual(struct.unpack(">HH", picture[at + 5:at + 9]), (512, 512))
-        s.close()
+        prompt["7"]["inputs"].update(steps=3, seed=len(json.dumps(more)))  # a run of its own, not a kept result
+        job = self.server.submit(prompt, client_id="looks", **more).json()["prompt_id"]
+        seen = self.socket.until(is_end(job))
+        pictures = []
+        for i, m in enumerate(seen):
+            if isinstance(m, bytes):
+                self.assertEqual((seen[i - 1]["type"], seen[i + 1]["type"]), ("progress_state", "progress"))
+                kind, n = struct.unpack(">II", m[:8])
+                meta, picture = json.loads(m[8:8 + n]), m[8 + n:]
+                self.assertEqual((kind, meta["node_id"], meta["image_type"]), (4, "7", "image/jpeg"))
+                at = picture.index(b"\xff\xc0")  # the frame's head: both sides are --preview-size
+                self.assertEqual(struct.unpack(">HH", picture[at + 5:at + 9]), (256, 256))
+                pictures.append(picture)
+        return pictures
+
+    def test_every_step_is_shown_as_the_job_wants_it(self):
+        self.assertEqual(len(set(self.frames())), 3)
+        self.assertEqual(self.frames(extra_data={"preview_method": "none"}), [])
+        self.assertEqual(len(self.frames(extra_data={"preview_method": "default"})), 3)
+        self.assertEqual(len(self.frames(extra_data={"preview_method": "latent2rgb"})), 3)
+
+    def test_a_tiny_autoencoder_shows_them_where_its_file_is(self):
+        taesd = {"extra_data": {"preview_method": "taesd"}}
+        file = self.path("models/vae_approx/taef1_decoder.safetensors")
+        self.assertEqual(len(set(self.frames(**taesd))), 3)  # not here yet: latent2rgb, and a word in the log
+        with open(self.path("server.log"), encoding="utf-8") as f:
+            self.assertIn("PREVIEW-TAESD", f.read())
+        with open(file, "wb") as f:
+            f.write(tiny_decoder(16, (1.0, 0.602, 0.0)))
+        taesd["extra_data"]["again"] = 1
+        shown = set(self.frames(**taesd))
+        self.assertEqual(len(shown), 1)
+        plain = {"1": node("EmptyImage", width=256, height=256, batch_size=1, color=0xff9900),
+                 "2": node("SaveImage", images=["1", 0], filename_prefix="plain")}
+        entry = self.server.wait(self.server.submit(plain).json()["prompt_id"])
+        name = entry["outputs"]["2"]["images"][0]["filename"]
+        self.assertEqual(self.server.get("/view?preview=jpeg%3B95&filename=" + name).body, shown.pop())
+        os.remove(file)
 
 
 # As a person does it: the page hears of the change.

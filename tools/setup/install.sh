@@ -13,6 +13,12 @@ build_packages="gcc g++ make cmake ninja-build pkg-config git ca-certificates
 dist_packages="patchelf zstd"
 test_packages="libcmocka-dev clang libclang-rt-14-dev clang-tidy clang-format cppcheck python3"
 
+# A browser for the page's test, where Debian gives one (100 MB): ATELIER_BROWSER=0 leaves it out, and the test is skipped.
+browser_packages=""
+if [ "$want" = test ] && [ "${ATELIER_BROWSER:-1}" != 0 ]; then
+    command -v chromium >/dev/null || command -v google-chrome >/dev/null || browser_packages=chromium
+fi
+
 packages=$build_packages
 [ "$want" = test ] && packages="$packages $test_packages"
 [ "$want" = dist ] && packages="$packages $dist_packages"
@@ -40,4 +46,13 @@ if [ -n "$missing" ]; then
         exit 1
     fi
     rm -f "$log"
+fi
+
+# Optional: without it one test is skipped, and says so.
+if [ -n "$browser_packages" ] && apt-cache show $browser_packages >/dev/null 2>&1; then
+    as_root=""
+    [ "$(id -u)" -eq 0 ] || as_root=sudo
+    echo "setup: installing $browser_packages for the page's test"
+    DEBIAN_FRONTEND=noninteractive $as_root apt-get install -y -qq --no-install-recommends $browser_packages >/dev/null 2>&1 ||
+        echo "setup: no $browser_packages here; the page's test in a browser will be skipped"
 fi
