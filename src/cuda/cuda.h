@@ -82,6 +82,9 @@ at_status at_cuda_elapsed(at_device *d, int from, int to, double *seconds);
 void at_cuda_served(const char *kernel);
 const char *at_cuda_kernel_name(const char *slot);
 
+// --- wire.c: of at_device_ops ---------------------------------------------------------------------
+extern const at_wire_ops at_cuda_wire_ops;
+
 // --- facts.c: of at_device_ops --------------------------------------------------------------------
 void at_cuda_facts(at_device *d, at_device_fact_fn *each, void *ctx);
 at_status at_cuda_usage(at_device *d, at_device_usage *out);

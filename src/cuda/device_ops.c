@@ -75,4 +75,5 @@ const at_device_ops at_cuda_device_ops = {
     .elapsed = at_cuda_elapsed,
     .facts = at_cuda_facts,
     .usage = at_cuda_usage,
+    .wire = &at_cuda_wire_ops,
 };

@@ -18,6 +18,8 @@ static at_cuda *of(at_device *d)
 at_status at_cuda_record_begin(at_device *d)
 {
     at_cuda *g = of(d);
+    if (at_cuda_weights_stream(g))
+        return at_fail(AT_EUNSUPPORTED, "%s: weights stream: nothing stays where it is", d->name);
     cudaSetDevice(g->ordinal);
     at_status st = at_cuda_check(g, cudaStreamBeginCapture(g->stream, cudaStreamCaptureModeRelaxed),
                                  "beginning a recording");

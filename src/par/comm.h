@@ -20,6 +20,7 @@
 #include "base/status.h"
 
 typedef struct at_comm at_comm;
+typedef struct at_device at_device;
 
 typedef struct at_comm_part {
     void *data;
@@ -61,6 +62,9 @@ struct at_comm {
 at_comm *at_comm_self(void);
 // `size` comms over shared memory, one for each thread of this process; out[size].
 at_status at_comm_threads(int size, at_comm **out);
+// The same for ranks whose devices have a wire (on_device); devices[size], no device twice. out[i] is
+// devices[i]'s; all are NULL after a failure. AT_EUNSUPPORTED: these devices have none.
+at_status at_comm_peer(int size, at_device *const *devices, at_comm **out);
 void at_comm_free(at_comm *c); // NULL and the self comm are fine
 
 #endif

@@ -11,6 +11,7 @@
 #include "atelier/backend.h"
 #include "atelier/types.h"
 #include "base/status.h"
+#include "tensor/wire.h"
 
 typedef struct at_device at_device;
 
@@ -63,6 +64,7 @@ typedef struct at_device_ops {
     // any thread. NULL: nothing is known.
     void (*facts)(at_device *d, at_device_fact_fn *each, void *ctx);
     at_status (*usage)(at_device *d, at_device_usage *out);
+    const at_wire_ops *wire; // to others of its kind; NULL: there is none
 } at_device_ops;
 
 struct at_device {

@@ -135,6 +135,44 @@ const char *cudaGetErrorString(cudaError_t e)
     return e == cudaErrorIllegalAddress ? "an illegal memory access was encountered" : "an error";
 }
 
+// --- several GPUs: one memory, as with peer access ----------------------------------------------
+cudaError_t cudaDeviceCanAccessPeer(int *can, int device, int peer)
+{
+    *can = device != peer;
+    return cudaSuccess;
+}
+cudaError_t cudaDeviceEnablePeerAccess(int peer, unsigned flags)
+{
+    (void)peer;
+    (void)flags;
+    return cudaErrorPeerAccessAlreadyEnabled;
+}
+cudaError_t cudaMemset(void *p, int value, size_t n)
+{
+    memset(p, value, n);
+    return cudaSuccess;
+}
+cudaError_t cudaMemsetAsync(void *p, int value, size_t n, cudaStream_t s)
+{
+    (void)s;
+    memset(p, value, n);
+    return cudaSuccess;
+}
+cudaError_t cudaFreeHost(void *p)
+{
+    at_free(p);
+    return cudaSuccess;
+}
+cudaError_t cudaMemcpy2DAsync(void *dst, size_t up, const void *src, size_t down, size_t width,
+                              size_t rows, enum cudaMemcpyKind kind, cudaStream_t s)
+{
+    (void)kind;
+    (void)s;
+    for (size_t i = 0; i < rows; i++)
+        memcpy((char *)dst + i * up, (const char *)src + i * down, width);
+    return cudaSuccess;
+}
+
 // --- kernels: bf16 and f32 bytes as they are, filters turned -----------------------------------------
 cudaError_t at_k_copy(cudaStream_t s, const at_view *src, const at_view *dst)
 {

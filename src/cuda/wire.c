@@ -1,0 +1,380 @@
+// SPDX-License-Identifier: Apache-2.0
+// wire.c - at_wire_ops between the GPUs of one process.
+// Idea: where every GPU reaches every other's memory one kernel stores straight into it (wire.cu). Elsewhere, or
+// with AT_OFF=stores, the same flags stand around plain copies, which the driver takes through the host if it
+// must; flags lie in the memory of who reads them, or in the host's.
+// Easy to get wrong: a kernel's code comes to a GPU with its first launch, which may wait for the other GPUs:
+// open() launches each once. Scratch for sums grows while nothing is recorded.
+// Ownership: see tensor/wire.h; flags, counters and scratch belong to the wire.
+#include "cuda/wire.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/mem.h"
+#include "base/str.h"
+#include "cuda/cuda.h"
+
+struct at_wire {
+    int n;
+    bool direct; // stores reach every peer's memory
+    at_cuda *gpu[AT_WIRE_RANKS];
+    at_k_wire_flags *flags[AT_WIRE_RANKS]; // of one rank: one for each peer
+    at_k_wire_own *own[AT_WIRE_RANKS];
+    float *scratch[AT_WIRE_RANKS];
+    size_t scratch_bytes[AT_WIRE_RANKS];
+    uint32_t *host; // pinned, mapped: the cut word, then the flags of those without peer access
+    bool cut;
+};
+
+static const size_t flags_bytes = AT_WIRE_RANKS * sizeof(at_k_wire_flags);
+
+// --- opening -----------------------------------------------------------------------------------
+// Every GPU may read and write this one's memory, as far as the machine can.
+static at_status reach(at_wire *w, int rank)
+{
+    at_status st = AT_OK;
+    at_cuda *g = w->gpu[rank];
+
+    AT_TRY(at_cuda_check(g, cudaSetDevice(g->ordinal), "choosing it"));
+    for (int i = 0; i < w->n; i++) {
+        int can = 0;
+        cudaError_t e;
+
+        if (i == rank) continue;
+        AT_TRY(at_cuda_check(g, cudaDeviceCanAccessPeer(&can, g->ordinal, w->gpu[i]->ordinal),
+                             "asking for peer access"));
+        e = can ? cudaDeviceEnablePeerAccess(w->gpu[i]->ordinal, 0) : cudaSuccess;
+        if (e == cudaErrorPeerAccessAlreadyEnabled) {
+            (void)cudaGetLastError();
+            e = cudaSuccess;
+        }
+        AT_TRY(at_cuda_check(g, e, "peer access"));
+        w->direct = w->direct && can;
+    }
+out:
+    return st;
+}
+
+// Flags where their reader is nearest to them, zeroed like the counters.
+static at_status make_end(at_wire *w, int rank)
+{
+    at_status st = AT_OK;
+    at_cuda *g = w->gpu[rank];
+    void *own = NULL, *flags = NULL;
+
+    AT_TRY(at_cuda_check(g, cudaSetDevice(g->ordinal), "choosing it"));
+    AT_TRY(at_cuda_check(g, cudaMalloc(&own, sizeof *w->own[0]), "counters of a wire"));
+    w->own[rank] = own;
+    AT_TRY(at_cuda_check(g, cudaMemset(own, 0, sizeof *w->own[0]), "counters of a wire"));
+    if (w->direct) {
+        AT_TRY(at_cuda_check(g, cudaMalloc(&flags, flags_bytes), "flags of a wire"));
+        w->flags[rank] = flags;
+        AT_TRY(at_cuda_check(g, cudaMemset(flags, 0, flags_bytes), "flags of a wire"));
+    } else {
+        w->flags[rank] = (at_k_wire_flags *)((char *)w->host + flags_bytes * (size_t)(rank + 1));
+    }
+    for (int unit = 1; unit <= 16; unit *= unit == 4 ? 4 : 2) { // 1, 2, 4, 16
+        at_k_wire nothing = {.unit = unit, .own = own, .cut = w->host};
+
+        AT_TRY(at_cuda_check(g, at_k_wire_push(g->stream, &nothing, false, true), "a wire"));
+    }
+    at_k_wire nobody = {.own = own, .cut = w->host};
+    AT_TRY(at_cuda_check(g, at_k_wire_sum(g->stream, &nobody, &(at_k_wire_sum_in){0}), "a wire"));
+    AT_TRY(at_cuda_check(g, at_k_wire_add(g->stream, &(at_k_wire_sum_in){0}, NULL), "a wire"));
+    AT_TRY(at_cuda_check(g, cudaStreamSynchronize(g->stream), "a wire"));
+out:
+    return st;
+}
+
+static void wire_free(at_wire *w)
+{
+    if (!w) return;
+    for (int i = 0; i < w->n; i++) {
+        (void)cudaSetDevice(w->gpu[i]->ordinal);
+        (void)cudaFree(w->own[i]);
+        if (w->direct) (void)cudaFree(w->flags[i]);
+        at_cuda_free(w->gpu[i], w->scratch[i]);
+    }
+    if (w->host) (void)cudaFreeHost(w->host);
+    at_free(w);
+}
+
+static at_status wire_open(at_device *const *devices, int n, at_wire **out)
+{
+    at_status st = AT_OK;
+    at_wire *w = NULL;
+    size_t bytes = flags_bytes * (AT_WIRE_RANKS + 1);
+
+    *out = NULL;
+    if (n < 1 || n > AT_WIRE_RANKS)
+        return at_fail(AT_EUNSUPPORTED, "%d GPUs on one picture; %d are the most", n,
+                       AT_WIRE_RANKS);
+    w = at_calloc(1, sizeof *w);
+    if (!w) return at_fail(AT_ENOMEM, "no memory for a wire between %d GPUs", n);
+    w->direct = !at_has_word(getenv("AT_OFF"), "stores");
+    for (int i = 0; i < n; i++) {
+        w->gpu[w->n++] = (at_cuda *)devices[i];
+        AT_TRY(at_cuda_open(w->gpu[i]));
+        for (int k = 0; k < i; k++)
+            if (w->gpu[k] == w->gpu[i])
+                AT_TRY(at_fail(AT_EINVAL, "%s is rank %d and rank %d of one picture",
+                               devices[i]->name, k, i));
+    }
+    AT_TRY(at_cuda_check(
+        w->gpu[0],
+        cudaHostAlloc((void **)&w->host, bytes, cudaHostAllocPortable | cudaHostAllocMapped),
+        "pinned memory for a wire"));
+    memset(w->host, 0, bytes);
+    for (int i = 0; i < n; i++)
+        AT_TRY(reach(w, i));
+    for (int i = 0; i < n; i++)
+        AT_TRY(make_end(w, i));
+    *out = w;
+    w = NULL;
+out:
+    wire_free(w);
+    return st;
+}
+
+// --- parts -------------------------------------------------------------------------------------
+// Merges what lies dense behind each other; dimension 0 is the innermost, in bytes. False: too many dimensions.
+static bool fold(const at_view *from, const at_view *to, at_k_wire_copy *c)
+{
+    int64_t size = (int64_t)at_cuda_size(from->dtype);
+    int top = 0;
+
+    *c = (at_k_wire_copy){.from = from->data, .to = to->data, .n = {1, 1, 1, 1}};
+    c->n[0] = (uint32_t)size;
+    c->step_from[0] = c->step_to[0] = 1;
+    for (int d = from->rank - 1; d >= 0; d--) {
+        int64_t sf = from->stride[d] * size, st = to->stride[d] * size, n = from->shape[d];
+
+        if (n == 1) continue;
+        if (sf == c->step_from[top] * c->n[top] && st == c->step_to[top] * c->n[top]) {
+            c->n[top] *= (uint32_t)n;
+            continue;
+        }
+        if (++top == AT_K_WIRE_DIMS) return false;
+        c->n[top] = (uint32_t)n;
+        c->step_from[top] = sf;
+        c->step_to[top] = st;
+    }
+    return true;
+}
+
+// The widest word that all of them are made of.
+static int common_unit(const at_k_wire *k)
+{
+    uint64_t bits = 16;
+
+    for (int i = 0; i < k->copies; i++) {
+        const at_k_wire_copy *c = &k->copy[i];
+
+        bits |= (uintptr_t)c->from | (uintptr_t)c->to | c->n[0];
+        for (int d = 1; d < AT_K_WIRE_DIMS; d++)
+            bits |= (uint64_t)c->step_from[d] | (uint64_t)c->step_to[d];
+    }
+    return bits & 1 ? 1 : bits & 3 ? 2 : bits & 15 ? 4 : 16;
+}
+
+static void in_words(at_k_wire *k)
+{
+    k->unit = common_unit(k);
+    for (int i = 0; i < k->copies; i++) {
+        at_k_wire_copy *c = &k->copy[i];
+
+        c->n[0] /= (uint32_t)k->unit;
+        for (int d = 1; d < AT_K_WIRE_DIMS; d++) {
+            c->step_from[d] /= k->unit;
+            c->step_to[d] /= k->unit;
+        }
+    }
+}
+
+static void add_peer(const at_wire *w, int rank, int other, at_k_wire *k)
+{
+    k->peer[k->peers++] = (at_k_wire_peer){
+        .rank = other, .here = &w->flags[rank][other], .there = &w->flags[other][rank]};
+}
+
+static at_status wanted(const at_wire *w, int rank, const at_wire_part *parts, int n, at_k_wire *k)
+{
+    *k = (at_k_wire){.own = w->own[rank], .cut = w->host};
+    if (n > AT_WIRE_RANKS)
+        return at_fail(AT_EINTERNAL, "%s: %d parts in one push", w->gpu[rank]->dev.name, n);
+    for (int i = 0; i < n; i++) {
+        const at_view *from = &parts[i].from;
+        int64_t count = from->data ? at_cuda_count(from) : 0;
+
+        if (parts[i].rank != rank && (count || parts[i].comes)) add_peer(w, rank, parts[i].rank, k);
+        if (!count || from->data == parts[i].to.data) continue;
+        if (count * (int64_t)at_cuda_size(from->dtype) > INT32_MAX ||
+            !fold(from, &parts[i].to, &k->copy[k->copies++]))
+            return at_fail(AT_EUNSUPPORTED, "%s: a part for rank %d is too large or too scattered",
+                           w->gpu[rank]->dev.name, parts[i].rank);
+    }
+    in_words(k);
+    return AT_OK;
+}
+
+// --- pushing -----------------------------------------------------------------------------------
+// Rows of dense bytes by the copy engines, one call for the two innermost dimensions.
+static at_status copy_rows(at_cuda *g, const at_k_wire_copy *c, int unit)
+{
+    at_status st = AT_OK;
+    size_t width = (size_t)c->n[0] * (size_t)unit, u = (size_t)unit;
+
+    for (uint32_t b = 0; b < c->n[3]; b++)
+        for (uint32_t a = 0; a < c->n[2]; a++) {
+            const char *from = c->from + (c->step_from[2] * a + c->step_from[3] * b) * unit;
+            char *to = c->to + (c->step_to[2] * a + c->step_to[3] * b) * unit;
+
+            if (c->n[1] == 1)
+                AT_TRY(at_cuda_check(
+                    g, cudaMemcpyAsync(to, from, width, cudaMemcpyDefault, g->stream), "a push"));
+            else
+                AT_TRY(at_cuda_check(g,
+                                     cudaMemcpy2DAsync(to, (size_t)c->step_to[1] * u, from,
+                                                       (size_t)c->step_from[1] * u, width, c->n[1],
+                                                       cudaMemcpyDefault, g->stream),
+                                     "a push"));
+        }
+out:
+    return st;
+}
+
+static at_status wire_push(at_wire *w, int rank, const at_wire_part *parts, int n)
+{
+    at_status st = AT_OK;
+    at_cuda *g = w->gpu[rank];
+    at_k_wire k;
+
+    AT_TRY(wanted(w, rank, parts, n, &k));
+    if (!k.peers && !k.copies) goto out;
+    (void)cudaSetDevice(g->ordinal);
+    if (w->direct) {
+        AT_TRY(at_cuda_check(g, at_k_wire_push(g->stream, &k, true, true), "a push"));
+        goto out;
+    }
+    at_k_wire flags = k;
+    flags.copies = 0;
+    AT_TRY(at_cuda_check(g, at_k_wire_push(g->stream, &flags, true, false), "a push"));
+    for (int i = 0; i < k.copies; i++)
+        AT_TRY(copy_rows(g, &k.copy[i], k.unit));
+    AT_TRY(at_cuda_check(g, at_k_wire_push(g->stream, &flags, false, true), "a push"));
+out:
+    return st;
+}
+
+// --- sums --------------------------------------------------------------------------------------
+static at_status wire_ready_sum(at_wire *w, int rank, int n, size_t count)
+{
+    at_status st = AT_OK;
+    at_cuda *g = w->gpu[rank];
+    size_t bytes = (size_t)n * count * sizeof(float);
+    void *fresh = NULL;
+
+    if (w->direct || w->scratch_bytes[rank] >= bytes) return AT_OK;
+    if (g->recording)
+        return at_fail(AT_EDEVICE, "%s: a sum inside a recording that was never done before",
+                       g->dev.name);
+    AT_TRY(at_cuda_alloc(g, bytes, &fresh));
+    at_cuda_free(g, w->scratch[rank]);
+    w->scratch[rank] = fresh;
+    w->scratch_bytes[rank] = bytes;
+out:
+    return st;
+}
+
+static at_view floats(void *data, size_t count)
+{
+    return at_cuda_view(data, AT_F32, 1, (int64_t[]){(int64_t)count});
+}
+
+// Everybody's numbers to everybody, then each adds by itself.
+static at_status sum_by_copies(at_wire *w, int rank, const int *ranks, float *const *inout, int n,
+                               size_t count)
+{
+    at_status st = AT_OK;
+    at_cuda *g = w->gpu[rank];
+    at_wire_part parts[AT_WIRE_RANKS];
+    at_k_wire_sum_in in = {.n = n, .count = count};
+    int me = 0;
+
+    while (me < n && ranks[me] != rank)
+        me++;
+    for (int i = 0; i < n; i++) {
+        parts[i] = (at_wire_part){.rank = ranks[i],
+                                  .from = floats(inout[me], count),
+                                  .to = floats(w->scratch[ranks[i]] + count * (size_t)me, count),
+                                  .comes = true};
+        in.inout[i] = w->scratch[rank] + count * (size_t)i;
+    }
+    AT_TRY(wire_push(w, rank, parts, n));
+    AT_TRY(at_cuda_check(g, at_k_wire_add(g->stream, &in, inout[me]), "a sum"));
+out:
+    return st;
+}
+
+static at_status wire_sum(at_wire *w, int rank, const int *ranks, float *const *inout, int n,
+                          size_t count)
+{
+    at_cuda *g = w->gpu[rank];
+    at_k_wire k = {.own = w->own[rank], .cut = w->host};
+    at_k_wire_sum_in in = {.n = n};
+
+    if (n > AT_WIRE_RANKS) return at_fail(AT_EINTERNAL, "%s: %d numbers to add", g->dev.name, n);
+    (void)cudaSetDevice(g->ordinal);
+    if (!w->direct) return sum_by_copies(w, rank, ranks, inout, n, count);
+    for (int i = 0; i < n; i++) {
+        in.inout[i] = inout[i];
+        if (ranks[i] != rank) {
+            add_peer(w, rank, ranks[i], &k);
+            continue;
+        }
+        in.first = count / (size_t)n * (size_t)i;
+        in.count = i == n - 1 ? count - in.first : count / (size_t)n;
+    }
+    return at_cuda_check(g, at_k_wire_sum(g->stream, &k, &in), "a sum");
+}
+
+// --- failures ----------------------------------------------------------------------------------
+static void wire_cut(at_wire *w)
+{
+    __atomic_store_n(w->host, 1, __ATOMIC_RELEASE);
+}
+
+static at_status wire_renew(at_wire *w, int rank)
+{
+    at_status st = AT_OK;
+    at_cuda *g = w->gpu[rank];
+
+    AT_TRY(at_cuda_check(g, cudaSetDevice(g->ordinal), "choosing it"));
+    AT_TRY(at_cuda_check(g, cudaMemsetAsync(w->own[rank], 0, sizeof *w->own[0], g->stream),
+                         "mending a wire"));
+    if (w->direct)
+        AT_TRY(at_cuda_check(g, cudaMemsetAsync(w->flags[rank], 0, flags_bytes, g->stream),
+                             "mending a wire"));
+    else
+        memset(w->flags[rank], 0, flags_bytes);
+    AT_TRY(at_cuda_check(g, cudaStreamSynchronize(g->stream), "mending a wire"));
+out:
+    return st;
+}
+
+static void wire_mend(at_wire *w)
+{
+    __atomic_store_n(w->host, 0, __ATOMIC_RELEASE);
+}
+
+const at_wire_ops at_cuda_wire_ops = {
+    .open = wire_open,
+    .push = wire_push,
+    .ready_sum = wire_ready_sum,
+    .sum = wire_sum,
+    .cut = wire_cut,
+    .renew = wire_renew,
+    .mend = wire_mend,
+    .free = wire_free,
+};

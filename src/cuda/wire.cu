@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: Apache-2.0
+// wire.cu - pushes between GPUs: flags, and stores into the peer's memory.
+// Idea: one launch does a whole exchange. Every block waits until the peers may be written to, all of them
+// copy strided words straight to where they belong (over NVLink a store is as fast as a copy engine and needs no
+// packing before it), the last block to end tells the peers and waits for theirs. See wire.h.
+// Easy to get wrong: data must be with the peer before the flag says so: all blocks' stores, a fence of the
+// whole system by each block, the count of blocks, a release store. What peers wrote is read by later kernels
+// alone. A peer's memory must not be read through L1.
+#include "cuda/wire.h"
+
+namespace
+{
+
+enum { THREADS = 512, BLOCKS = 132, SPINS = 256, AT_ONCE = 4 };
+
+__device__ void tell(uint32_t *flag, uint32_t value)
+{
+    asm volatile("st.release.sys.global.u32 [%0], %1;" ::"l"(flag), "r"(value) : "memory");
+}
+
+__device__ uint32_t hear(const uint32_t *flag)
+{
+    uint32_t value;
+    asm volatile("ld.acquire.sys.global.u32 %0, [%1];" : "=r"(value) : "l"(flag) : "memory");
+    return value;
+}
+
+// Until the peer's count is `round`; false: the wire is cut.
+__device__ bool wait_for(const uint32_t *flag, uint32_t round, const volatile uint32_t *cut)
+{
+    for (unsigned i = 1; (int32_t)(hear(flag) - round) < 0; i++)
+        if (i % SPINS == 0 && *cut) return false;
+    return true;
+}
+
+// All threads of the block: false if the wire is cut. `first`: this block speaks for the rank.
+__device__ bool begin(const at_k_wire &w, bool first)
+{
+    bool well = true;
+    if (threadIdx.x < w.peers) {
+        const at_k_wire_peer &p = w.peer[threadIdx.x];
+        uint32_t round = w.own->round[p.rank] + 1;
+        if (first) tell(&p.there->ready, round);
+        well = wait_for(&p.here->ready, round, w.cut);
+    }
+    return __syncthreads_and(well);
+}
+
+// By one block, behind all others' work. The rounds go up here, where nobody reads them any more.
+__device__ void end(const at_k_wire &w)
+{
+    if (threadIdx.x < w.peers) {
+        const at_k_wire_peer &p = w.peer[threadIdx.x];
+        uint32_t round = w.own->round[p.rank] + 1;
+        tell(&p.there->done, round);
+        wait_for(&p.here->done, round, w.cut);
+        w.own->round[p.rank] = round;
+    }
+}
+
+// True in the block that is last to come here, when all others' stores have arrived everywhere.
+__device__ bool last_block(at_k_wire_own *own)
+{
+    __shared__ bool last;
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        __threadfence_system();
+        last = atomicAdd(&own->blocks, 1) == gridDim.x - 1;
+        if (last) {
+            own->blocks = 0;
+            __threadfence_system();
+        }
+    }
+    __syncthreads();
+    return last;
+}
+
+template <class T> __device__ void copy(const at_k_wire_copy &c)
+{
+    const T *from = reinterpret_cast<const T *>(c.from);
+    T *to = reinterpret_cast<T *>(c.to);
+    uint32_t total = c.n[0] * c.n[1] * c.n[2] * c.n[3], step = gridDim.x * THREADS;
+    for (uint32_t i = blockIdx.x * THREADS + threadIdx.x; i < total; i += step * AT_ONCE) {
+        T x[AT_ONCE];
+        int64_t put[AT_ONCE];
+#pragma unroll
+        for (int e = 0; e < AT_ONCE; e++) {
+            uint32_t at = i + e * step, rest = at / c.n[0], a = at - rest * c.n[0];
+            uint32_t up = rest / c.n[1], b = rest - up * c.n[1];
+            uint32_t d = up / c.n[2], m = up - d * c.n[2];
+            put[e] = a * c.step_to[0] + b * c.step_to[1] + m * c.step_to[2] + d * c.step_to[3];
+            if (at < total)
+                x[e] = from[a * c.step_from[0] + b * c.step_from[1] + m * c.step_from[2] +
+                            d * c.step_from[3]];
+        }
+#pragma unroll
+        for (int e = 0; e < AT_ONCE; e++)
+            if (i + e * step < total) to[put[e]] = x[e];
+    }
+}
+
+template <class T>
+__global__ void __launch_bounds__(THREADS)
+    push_kernel(const __grid_constant__ at_k_wire w, bool waits, bool ends)
+{
+    bool well = !waits || begin(w, blockIdx.x == 0);
+    for (int i = 0; i < w.copies && well; i++)
+        copy<T>(w.copy[i]);
+    if (ends && last_block(w.own)) end(w);
+}
+
+__global__ void __launch_bounds__(THREADS)
+    sum_kernel(const __grid_constant__ at_k_wire w, const __grid_constant__ at_k_wire_sum_in a)
+{
+    bool well = begin(w, blockIdx.x == 0);
+    for (size_t i = blockIdx.x * (size_t)THREADS + threadIdx.x; i < a.count && well;
+         i += (size_t)gridDim.x * THREADS) {
+        float sum = 0;
+        for (int k = 0; k < a.n; k++)
+            sum += __ldcv(a.inout[k] + a.first + i);
+        for (int k = 0; k < a.n; k++)
+            a.inout[k][a.first + i] = sum;
+    }
+    if (last_block(w.own)) end(w);
+}
+
+__global__ void add_kernel(const __grid_constant__ at_k_wire_sum_in a, float *into)
+{
+    for (size_t i = blockIdx.x * (size_t)THREADS + threadIdx.x; i < a.count;
+         i += (size_t)gridDim.x * THREADS) {
+        float sum = 0;
+        for (int k = 0; k < a.n; k++)
+            sum += a.inout[k][i];
+        into[i] = sum;
+    }
+}
+
+unsigned blocks_for(size_t words)
+{
+    size_t blocks = (words + THREADS * AT_ONCE - 1) / (THREADS * AT_ONCE);
+    return (unsigned)(blocks < 1 ? 1 : blocks > BLOCKS ? BLOCKS : blocks);
+}
+
+} // namespace
+
+extern "C" cudaError_t at_k_wire_push(cudaStream_t s, const at_k_wire *w, bool begin, bool end)
+{
+    size_t words = 0;
+    for (int i = 0; i < w->copies; i++) {
+        const uint32_t *n = w->copy[i].n;
+        words += (size_t)n[0] * n[1] * n[2] * n[3];
+    }
+    unsigned blocks = blocks_for(words);
+    if (w->unit == 16)
+        push_kernel<uint4><<<blocks, THREADS, 0, s>>>(*w, begin, end);
+    else if (w->unit == 4)
+        push_kernel<uint32_t><<<blocks, THREADS, 0, s>>>(*w, begin, end);
+    else if (w->unit == 2)
+        push_kernel<uint16_t><<<blocks, THREADS, 0, s>>>(*w, begin, end);
+    else
+        push_kernel<uint8_t><<<blocks, THREADS, 0, s>>>(*w, begin, end);
+    return cudaGetLastError();
+}
+
+extern "C" cudaError_t at_k_wire_sum(cudaStream_t s, const at_k_wire *w, const at_k_wire_sum_in *a)
+{
+    sum_kernel<<<blocks_for(a->count), THREADS, 0, s>>>(*w, *a);
+    return cudaGetLastError();
+}
+
+extern "C" cudaError_t at_k_wire_add(cudaStream_t s, const at_k_wire_sum_in *from, float *into)
+{
+    add_kernel<<<blocks_for(from->count), THREADS, 0, s>>>(*from, into);
+    return cudaGetLastError();
+}

@@ -1,0 +1,290 @@
+// SPDX-License-Identifier: Apache-2.0
+// comm_peer.c - ranks whose devices push to each other: data over a wire, words over threads.
+// Idea: a wire (tensor/wire.h) needs to know where bytes go; the ranks tell each other by the comm of threads
+// beneath, which also votes, splits and breaks. A recorded exchange asks nobody any more.
+// Easy to get wrong: a queued push waits on the device for the other rank's. Whoever asks the driver for memory
+// meanwhile may wait for that device with the driver's lock in hand, and the other rank can queue nothing. So
+// the hosts meet before they queue, and again when all have queued.
+// After an abort, what is queued runs through without waiting; the next vote drains the devices and makes the
+// wire as new, before anybody goes on.
+// Owns: the wire belongs to the family and goes with its last comm.
+#include "par/comm.h"
+
+#include <stdatomic.h>
+#include <string.h>
+
+#include "base/mem.h"
+#include "tensor/device.h"
+
+typedef struct family {
+    atomic_int refs; // comms
+    const at_wire_ops *ops;
+    at_wire *wire;
+    atomic_bool cut;
+} family;
+
+typedef struct peer_comm {
+    at_comm base;
+    family *f;
+    at_comm *control;
+    at_device *device;
+    int here;                // this rank's end of the wire
+    int ends[AT_WIRE_RANKS]; // of the ranks of this comm
+} peer_comm;
+
+static peer_comm *of(at_comm *c)
+{
+    return (peer_comm *)c;
+}
+
+static void peer_abort(at_comm *c, int code)
+{
+    peer_comm *p = of(c);
+
+    p->control->ops->abort(p->control, code);
+    atomic_store(&p->f->cut, true);
+    p->f->ops->cut(p->f->wire);
+}
+
+// A failure of this rank's own: nobody must wait for what it did not queue.
+static at_status gives_up(at_comm *c, at_status st)
+{
+    if (st != AT_OK) peer_abort(c, (int)st);
+    return st;
+}
+
+// All ranks have come here; fails once any has given up.
+static at_status meet(peer_comm *p)
+{
+    char mine = 0, all[AT_WIRE_RANKS];
+
+    return p->control->ops->tell(p->control, &mine, all, 1);
+}
+
+// --- data --------------------------------------------------------------------------------------
+static at_view bytes_of(void *data, size_t bytes)
+{
+    return (at_view){
+        .data = data, .dtype = AT_U8, .rank = 1, .shape = {(int64_t)bytes}, .stride = {1}};
+}
+
+// Where rank j expects my bytes: table[j * size + me].
+static at_status parts_of(const peer_comm *p, const at_comm_part *send, const at_comm_part *recv,
+                          const at_comm_part *table, at_wire_part *parts)
+{
+    int n = p->base.size, me = p->base.rank;
+
+    for (int i = 0; i < n; i++) {
+        int other = (me + 1 + i) % n; // everybody begins with another one; the own part comes last
+        const at_comm_part *to = &table[other * n + me];
+
+        if (send[other].bytes != to->bytes)
+            return at_fail(AT_EINTERNAL, "rank %d sends %zu bytes where rank %d expects %zu", me,
+                           send[other].bytes, other, to->bytes);
+        parts[i] = (at_wire_part){.rank = p->ends[other],
+                                  .to = bytes_of(to->data, to->bytes),
+                                  .comes = other != me && recv[other].bytes > 0};
+        if (to->bytes) parts[i].from = bytes_of(send[other].data, to->bytes);
+    }
+    return AT_OK;
+}
+
+static at_status peer_exchange(at_comm *c, const at_comm_part *send, const at_comm_part *recv)
+{
+    at_status st = AT_OK;
+    peer_comm *p = of(c);
+    at_comm_part table[AT_WIRE_RANKS * AT_WIRE_RANKS];
+    at_wire_part parts[AT_WIRE_RANKS];
+
+    AT_TRY(p->control->ops->tell(p->control, recv, table, (size_t)c->size * sizeof *recv));
+    AT_TRY(gives_up(c, parts_of(p, send, recv, table, parts)));
+    AT_TRY(gives_up(c, p->f->ops->push(p->f->wire, p->here, parts, c->size)));
+    AT_TRY(meet(p));
+out:
+    return st;
+}
+
+static at_status peer_all_gather(at_comm *c, const void *send, void *recv, size_t bytes)
+{
+    at_comm_part from[AT_WIRE_RANKS], to[AT_WIRE_RANKS];
+
+    for (int i = 0; i < c->size; i++) {
+        from[i] = (at_comm_part){(void *)(uintptr_t)send, bytes};
+        to[i] = (at_comm_part){(char *)recv + (size_t)i * bytes, bytes};
+    }
+    return peer_exchange(c, from, to);
+}
+
+static at_status peer_all_to_all(at_comm *c, const void *send, void *recv, size_t bytes)
+{
+    at_comm_part from[AT_WIRE_RANKS], to[AT_WIRE_RANKS];
+
+    for (int i = 0; i < c->size; i++) {
+        from[i] = (at_comm_part){(char *)(uintptr_t)send + (size_t)i * bytes, bytes};
+        to[i] = (at_comm_part){(char *)recv + (size_t)i * bytes, bytes};
+    }
+    return peer_exchange(c, from, to);
+}
+
+static at_status peer_all_reduce_sum(at_comm *c, float *inout, size_t count)
+{
+    at_status st = AT_OK;
+    peer_comm *p = of(c);
+    const at_wire_ops *ops = p->f->ops;
+    float *all[AT_WIRE_RANKS];
+
+    AT_TRY(gives_up(c, ops->ready_sum(p->f->wire, p->here, c->size, count)));
+    AT_TRY(p->control->ops->tell(p->control, &inout, all, sizeof inout));
+    AT_TRY(gives_up(c, ops->sum(p->f->wire, p->here, p->ends, all, c->size, count)));
+    AT_TRY(meet(p));
+out:
+    return st;
+}
+
+// --- words -------------------------------------------------------------------------------------
+// A ballot that cannot fail on threads.
+static int ballot(peer_comm *p, int mine)
+{
+    int result = mine;
+
+    (void)p->control->ops->vote(p->control, mine, &result);
+    return result;
+}
+
+// Everybody is here and nobody leaves before the last ballot, so that `cut` is the same for all.
+static at_status peer_vote(at_comm *c, int mine, int *result)
+{
+    peer_comm *p = of(c);
+    at_status st = AT_OK;
+
+    AT_TRY(p->control->ops->vote(p->control, mine, result));
+    if (!atomic_load(&p->f->cut)) {
+        (void)ballot(p, 0);
+        goto out;
+    }
+    st = p->device->ops->synchronize(p->device); // what was queued runs through
+    (void)ballot(p, 0);
+    if (st == AT_OK) st = p->f->ops->renew(p->f->wire, p->here);
+    st = (at_status)ballot(p, (int)st);
+    if (c->rank == 0 && st == AT_OK) {
+        p->f->ops->mend(p->f->wire);
+        atomic_store(&p->f->cut, false);
+    }
+    (void)ballot(p, 0);
+    if (st != AT_OK && *result == AT_OK) *result = (int)st; // a device is lost: the wire stays cut
+    st = AT_OK;
+out:
+    return st;
+}
+
+static at_status peer_tell(at_comm *c, const void *send, void *recv, size_t bytes)
+{
+    return of(c)->control->ops->tell(of(c)->control, send, recv, bytes);
+}
+
+static void peer_free(at_comm *c)
+{
+    peer_comm *p = of(c);
+    family *f = p->f;
+
+    at_comm_free(p->control);
+    at_free(p);
+    if (atomic_fetch_sub(&f->refs, 1) != 1) return;
+    f->ops->free(f->wire);
+    at_free(f);
+}
+
+static at_status peer_split(at_comm *c, int colour, at_comm **out);
+
+static const at_comm_ops peer_ops = {
+    .all_gather = peer_all_gather,
+    .all_to_all = peer_all_to_all,
+    .exchange = peer_exchange,
+    .all_reduce_sum = peer_all_reduce_sum,
+    .vote = peer_vote,
+    .tell = peer_tell,
+    .split = peer_split,
+    .abort = peer_abort,
+    .free = peer_free,
+};
+
+// --- making ------------------------------------------------------------------------------------
+// Takes `control`.
+static peer_comm *comm_new(family *f, at_comm *control, at_device *device, int here)
+{
+    peer_comm *p = at_calloc(1, sizeof *p);
+
+    if (!p) {
+        at_comm_free(control);
+        return NULL;
+    }
+    p->base = (at_comm){
+        .ops = &peer_ops, .rank = control->rank, .size = control->size, .on_device = true};
+    p->f = f;
+    p->control = control;
+    p->device = device;
+    p->here = here;
+    atomic_fetch_add(&f->refs, 1);
+    return p;
+}
+
+static at_status peer_split(at_comm *c, int colour, at_comm **out)
+{
+    at_status st = AT_OK;
+    peer_comm *p = of(c), *part = NULL;
+    at_comm *control = NULL;
+
+    *out = NULL;
+    AT_TRY(p->control->ops->split(p->control, colour, &control));
+    part = comm_new(p->f, control, p->device, p->here);
+    if (!part) AT_TRY(gives_up(c, at_fail(AT_ENOMEM, "comm: no memory for a part")));
+    AT_TRY(control->ops->tell(control, &p->here, part->ends, sizeof p->here));
+    *out = &part->base;
+    part = NULL;
+out:
+    if (part) peer_free(&part->base);
+    return st;
+}
+
+at_status at_comm_peer(int size, at_device *const *devices, at_comm **out)
+{
+    at_status st = AT_OK;
+    at_comm *control[AT_WIRE_RANKS] = {NULL};
+    family *f = NULL;
+
+    for (int i = 0; i < size; i++)
+        out[i] = NULL;
+    if (size < 1 || size > AT_WIRE_RANKS)
+        return at_fail(AT_EUNSUPPORTED, "%d devices on one picture; 1 to %d are possible", size,
+                       AT_WIRE_RANKS);
+    for (int i = 0; i < size; i++)
+        if (!devices[i]->ops->wire || devices[i]->ops->wire != devices[0]->ops->wire)
+            return at_fail(AT_EUNSUPPORTED, "%s and %s cannot push to each other", devices[0]->name,
+                           devices[i]->name);
+    AT_TRY(at_comm_threads(size, control));
+    f = at_calloc(1, sizeof *f);
+    if (!f) AT_TRY(at_fail(AT_ENOMEM, "comm: no memory for %d ranks", size));
+    atomic_init(&f->refs, 1);
+    f->ops = devices[0]->ops->wire;
+    AT_TRY(f->ops->open(devices, size, &f->wire));
+    for (int i = 0; i < size; i++) {
+        peer_comm *p = comm_new(f, control[i], devices[i], i);
+
+        control[i] = NULL;
+        if (!p) AT_TRY(at_fail(AT_ENOMEM, "comm: no memory for %d ranks", size));
+        out[i] = &p->base;
+        for (int k = 0; k < size; k++)
+            p->ends[k] = k;
+    }
+out:
+    for (int i = 0; i < size; i++) {
+        at_comm_free(control[i]);
+        if (st != AT_OK) at_comm_free(out[i]);
+        if (st != AT_OK) out[i] = NULL;
+    }
+    if (f && atomic_fetch_sub(&f->refs, 1) == 1) {
+        if (f->wire) f->ops->free(f->wire);
+        at_free(f);
+    }
+    return st;
+}

@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: Apache-2.0
+// fake_wire.c - wire.cu's kernels, played by the thread that launches them: the same flags and words.
+// What it cannot show is what a GPU does with the order of stores. Owns nothing.
+#include <sched.h>
+#include <string.h>
+
+#include "cuda/wire.h"
+
+static int cut(const at_k_wire *w)
+{
+    return __atomic_load_n((const uint32_t *)w->cut, __ATOMIC_ACQUIRE) != 0;
+}
+
+static int wait_for(const uint32_t *flag, uint32_t round, const at_k_wire *w)
+{
+    while ((int32_t)(__atomic_load_n(flag, __ATOMIC_ACQUIRE) - round) < 0) {
+        if (cut(w)) return 0;
+        sched_yield();
+    }
+    return 1;
+}
+
+static int begin_all(const at_k_wire *w)
+{
+    int well = 1;
+
+    for (int i = 0; i < w->peers; i++)
+        __atomic_store_n(&w->peer[i].there->ready, w->own->round[w->peer[i].rank] + 1,
+                         __ATOMIC_RELEASE);
+    for (int i = 0; i < w->peers; i++)
+        well &= wait_for(&w->peer[i].here->ready, w->own->round[w->peer[i].rank] + 1, w);
+    return well;
+}
+
+static void end_all(const at_k_wire *w)
+{
+    for (int i = 0; i < w->peers; i++)
+        __atomic_store_n(&w->peer[i].there->done, w->own->round[w->peer[i].rank] + 1,
+                         __ATOMIC_RELEASE);
+    for (int i = 0; i < w->peers; i++) {
+        wait_for(&w->peer[i].here->done, w->own->round[w->peer[i].rank] + 1, w);
+        w->own->round[w->peer[i].rank]++;
+    }
+}
+
+static void copy(const at_k_wire_copy *c, int unit)
+{
+    for (uint32_t i = 0; i < c->n[0] * c->n[1] * c->n[2] * c->n[3]; i++) {
+        uint32_t at[AT_K_WIRE_DIMS], rest = i;
+        int64_t from = 0, to = 0;
+
+        for (int d = 0; d < AT_K_WIRE_DIMS; d++) {
+            at[d] = rest % c->n[d];
+            rest /= c->n[d];
+            from += at[d] * c->step_from[d];
+            to += at[d] * c->step_to[d];
+        }
+        memcpy(c->to + to * unit, c->from + from * unit, (size_t)unit);
+    }
+}
+
+cudaError_t at_k_wire_push(cudaStream_t s, const at_k_wire *w, bool begin, bool end)
+{
+    int well = !begin || begin_all(w);
+
+    (void)s;
+    for (int i = 0; i < w->copies && well; i++)
+        copy(&w->copy[i], w->unit);
+    if (end) end_all(w);
+    return cudaSuccess;
+}
+
+cudaError_t at_k_wire_sum(cudaStream_t s, const at_k_wire *w, const at_k_wire_sum_in *a)
+{
+    int well = begin_all(w);
+
+    (void)s;
+    for (size_t i = a->first; i < a->first + a->count && well; i++) {
+        float sum = 0;
+
+        for (int k = 0; k < a->n; k++)
+            sum += a->inout[k][i];
+        for (int k = 0; k < a->n; k++)
+            a->inout[k][i] = sum;
+    }
+    end_all(w);
+    return cudaSuccess;
+}
+
+cudaError_t at_k_wire_add(cudaStream_t s, const at_k_wire_sum_in *from, float *into)
+{
+    (void)s;
+    for (size_t i = 0; i < from->count; i++) {
+        float sum = 0;
+
+        for (int k = 0; k < from->n; k++)
+            sum += from->inout[k][i];
+        into[i] = sum;
+    }
+    return cudaSuccess;
+}
