@@ -12,13 +12,14 @@
 #include "models/denoiser.h"
 #include "tensor/device_trace.h"
 
-enum { MAX_REFS = 4, MAX_ENTRIES = 4, MAX_ROWS = 256 };
+enum { MAX_REFS = 4, MAX_ENTRIES = 4, MAX_ROWS = 256 }; // entries: of one device
 
 // Zeroed before it is filled: compared as bytes.
 typedef struct key {
     at_device *device;
     int64_t x[4], context[3], concat[4], refs[MAX_REFS][4];
     int compute, leave, context_dtype, concat_dtype, n_refs, ref_method, no_guidance;
+    int rank, degrees[AT_AXES]; // of those who meet inside the forward
 } key;
 
 typedef struct entry {
@@ -45,7 +46,6 @@ typedef struct entry {
 struct at_sessions {
     struct at_sessions *next, *before; // of all models
     entry *entries;
-    int count;
 };
 
 static pthread_mutex_t g_lock = PTHREAD_MUTEX_INITIALIZER; // over everything but busy entries
@@ -84,33 +84,31 @@ static void entry_free(entry *e)
     at_free(e);
 }
 
-// Unlinks and frees idle entries on `d` (NULL: on any device), at most `most`. Locked.
-static int drop_idle(at_sessions *s, at_device *d, int most)
+// Unlinks and frees idle entries on `d` (NULL: on any device). Locked.
+static int drop_idle(at_sessions *s, at_device *d)
 {
     int n = 0;
-    for (entry **at = &s->entries; *at && n < most;) {
+    for (entry **at = &s->entries; *at;) {
         entry *e = *at;
         if (e->busy || (d && e->k.device != d)) {
             at = &e->next;
             continue;
         }
         *at = e->next;
-        s->count--;
         n++;
         entry_free(e);
     }
     return n;
 }
 
-static void drop_oldest(at_sessions *s)
+static void drop_oldest(at_sessions *s, const at_device *d)
 {
     entry *oldest = NULL;
     for (entry *e = s->entries; e; e = e->next)
-        if (!e->busy && (!oldest || e->used < oldest->used)) oldest = e;
+        if (!e->busy && e->k.device == d && (!oldest || e->used < oldest->used)) oldest = e;
     for (entry **at = &s->entries; *at && oldest; at = &(*at)->next)
         if (*at == oldest) {
             *at = oldest->next;
-            s->count--;
             entry_free(oldest);
             return;
         }
@@ -126,6 +124,14 @@ static at_sessions *sessions_of(at_bound *m)
     return m->sessions = g_all = s;
 }
 
+static int count_of(const at_sessions *s, const at_device *d)
+{
+    int n = 0;
+    for (const entry *e = s->entries; e; e = e->next)
+        n += e->k.device == d;
+    return n;
+}
+
 // The entry of this shape for this thread, or NULL: somebody else is at it, or there is no memory.
 static entry *enter(at_bound *m, const key *k)
 {
@@ -137,13 +143,12 @@ static entry *enter(at_bound *m, const key *k)
     if (e && e->busy) {
         e = NULL;
     } else if (s && !e) {
-        if (s->count >= MAX_ENTRIES) drop_oldest(s);
+        if (count_of(s, k->device) >= MAX_ENTRIES) drop_oldest(s, k->device);
         e = at_calloc(1, sizeof *e);
         if (e) {
             e->k = *k;
             e->next = s->entries;
             s->entries = e;
-            s->count++;
         }
     }
     if (e) {
@@ -185,7 +190,7 @@ int at_sessions_reclaim(at_device *d)
     int n = 0;
     pthread_mutex_lock(&g_lock);
     for (at_sessions *s = g_all; s; s = s->next)
-        n += drop_idle(s, d, MAX_ENTRIES);
+        n += drop_idle(s, d);
     pthread_mutex_unlock(&g_lock);
     return n;
 }
@@ -193,7 +198,7 @@ int at_sessions_reclaim(at_device *d)
 void at_sessions_drop(at_bound *m)
 {
     pthread_mutex_lock(&g_lock);
-    if (m->sessions) drop_idle(m->sessions, NULL, MAX_ENTRIES);
+    if (m->sessions) drop_idle(m->sessions, NULL);
     pthread_mutex_unlock(&g_lock);
 }
 
@@ -207,8 +212,14 @@ static void shape_into(int64_t *to, const at_tensor *t, int rank)
 // False: nothing is kept for such an evaluation.
 static bool key_of(at_ops *o, const at_model_in *in, key *k)
 {
+    const at_mesh *mesh = at_ops_mesh(o);
+
     memset(k, 0, sizeof *k);
-    if (at_ops_comm(o)->size > 1 || in->x->rank != 4 || in->n_refs > MAX_REFS) return false;
+    if (in->x->rank != 4 || in->n_refs > MAX_REFS) return false;
+    if (at_ops_meets(o)) {
+        k->rank = mesh->world->rank;
+        memcpy(k->degrees, mesh->degrees.of, sizeof k->degrees);
+    }
     if (in->concat && in->concat->rank != 4) return false;
     k->device = at_ops_device(o);
     k->compute = (int)at_ops_compute(o);
@@ -316,6 +327,10 @@ static void make_text(at_ops *o, const at_bound *m, const at_model_in *in, entry
 }
 
 // --- recordings --------------------------------------------------------------------------------
+// Ranks that meet inside a forward do the same thing with it: what all of them can do. The same bits come of
+// each way, but only replays are queued without asking the others.
+enum { EVALUATE, RECORD, REPLAY };
+
 static bool may_record(at_ops *o, const at_model_in *in, const entry *e)
 {
     if (!e || e->broken || !at_ops_device(o)->ops->record_begin) return false;
@@ -362,12 +377,14 @@ static at_status record(at_ops *o, const at_bound *m, entry *e, const at_model_i
     own.made = &made;
     at_ops_stats_get(o, &before);
     d->reclaim = at_sessions_reclaim;
-    at_status st = d->ops->record_begin(d);
-    if (st != AT_OK) return st;
+    at_status st = d->ops->record_begin(d), end = AT_OK;
+    bool begun = st == AT_OK, all = at_ops_agree(o, begun);
+    if (!begun) return st;
     at_scope_begin(o);
-    e->out = at_ops_keep(o, at_denoiser_run(o, m, &own));
+    if (all) e->out = at_ops_keep(o, at_denoiser_run(o, m, &own));
     at_scope_end(o, NULL);
-    st = d->ops->record_end(d, &e->recording);
+    end = d->ops->record_end(d, &e->recording);
+    st = all ? end : at_fail(AT_EUNSUPPORTED, "another rank cannot record");
     e->moved = atomic_load(&d->moved);
     at_ops_stats_get(o, &after);
     at_ops_stats_set(o, &before); // nothing was done yet
@@ -390,12 +407,14 @@ static bool recorded(at_ops *o, const at_bound *m, entry *e, const at_model_in *
     fill_inputs(o, e, in, cond);
     if (at_ops_status(o) != AT_OK) return false;
     at_status st = record(o, m, e, in);
+    if (!at_ops_agree(o, st == AT_OK) && st == AT_OK)
+        st = at_fail(AT_EUNSUPPORTED, "another rank could not record");
     if (st == AT_OK) return true;
     if (st != AT_ECANCELLED) {
         at_log(AT_DEBUG, "RECORD", "%s: not recorded, every step is queued anew: %s",
                m->arch->title, at_error_text());
         e->broken = true;
-        at_ops_clear(o);
+        if (!at_ops_meets(o)) at_ops_clear(o); // others have heard of it: this step has failed
     }
     drop_recording(e);
     return false;
@@ -415,11 +434,12 @@ static at_tensor *replay(at_ops *o, const at_bound *m, entry *e, const at_model_
 
     fill_inputs(o, e, in, cond);
     if (at_ops_status(o) != AT_OK) return NULL;
-    if (stale(e)) return at_denoiser_run(o, m, in); // these copies took the room
+    if (!at_ops_agree(o, !stale(e))) return at_denoiser_run(o, m, in); // these copies took the room
     at_device_span span = at_device_span_begin(d);
     at_status st = d->ops->replay(d, e->recording);
     at_device_span_end(&span, "replay", "recorded forward");
     if (st != AT_OK) return at_ops_poison(o, st, "%s", at_error_text());
+    (void)at_ops_agree(o, 1); // all have queued theirs: see par/comm_peer.c
     at_ops_stats_add(o, &e->work);
     return at_unary(at_into(o, out), e->out, AT_ACT_NONE);
 }
@@ -443,9 +463,12 @@ at_tensor *at_session_forward(at_ops *o, at_bound *m, const at_model_in *in)
         drop_recording(e);
         e->calls = 0;
     }
+    int way = !may_record(o, in, e) || e->calls == 0 ? EVALUATE : e->recording ? REPLAY : RECORD;
+    way = at_ops_agree(o, way);
+    if (e && way == RECORD) drop_recording(e); // the others have none
     if (at_ops_status(o) != AT_OK)
         out = NULL;
-    else if (may_record(o, in, e) && e->calls > 0 && recorded(o, m, e, in, cond))
+    else if (way != EVALUATE && recorded(o, m, e, in, cond))
         out = replay(o, m, e, &own, cond);
     else if (at_ops_status(o) == AT_OK)
         out = at_denoiser_run(o, m, &own);

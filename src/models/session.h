@@ -7,7 +7,7 @@
 // Easy to get wrong:
 //   - a recording reads addresses, not tensors: its inputs are copied into tensors of the session
 //   - patches and ControlNets act by host code, so forwards with them are not recorded
-//   - several ranks meet inside a forward: they keep nothing here
+//   - ranks that meet inside a forward evaluate, record or replay it together: all do what each of them can
 // Ownership: sessions belong to an at_bound and die with it. An entry is used by one thread at a
 // time; a second thread at the same shape works without one.
 #ifndef AT_MODELS_SESSION_H

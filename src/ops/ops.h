@@ -231,6 +231,10 @@ at_tensor *at_split_rows(at_ops *o, const at_tensor *x);
 at_tensor *at_gather_rows(at_ops *o, const at_tensor *x);
 int64_t
 at_map_rows(const at_tensor *x); // of the whole map: dimension 1, or what it was before the split
+bool at_ops_meets(const at_ops *o); // a forward has exchanges with other ranks in it
+// The smallest number (0 or more) of the ranks that meet in this one's forward, for the host's decisions; with
+// none, `mine`. 0 after a failure.
+int at_ops_agree(at_ops *o, int mine);
 // Vote at the end of a step: the first failure of any rank, AT_ECANCELLED if one was cancelled.
 at_status at_ops_vote(at_ops *o);
 
