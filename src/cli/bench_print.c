@@ -177,11 +177,14 @@ static void print_steps(const at_bench_options *b, const at_bench_report *r)
 
 void at_bench_print(const at_bench_options *b, const at_bench_report *r, bool kernels)
 {
-    char peak[16], device_peak[16];
+    char peak[16], device_peak[16], degrees[96];
     at_human_bytes((double)r->peak_bytes, peak);
     at_human_bytes((double)r->device_peak_bytes, device_peak);
     printf("%s (%s)\n", b->shape->name, b->shape->title);
     printf("  device     %s, %s\n", b->device->name, b->device->description);
+    if (b->ranks > 1)
+        printf("  ranks      %d by %s, relative difference from one rank %.2e\n", b->ranks,
+               at_degrees_text(&b->degrees, degrees), r->difference);
     printf("  run        %d x %d, batch %d", b->width, b->height, b->batch);
     if (tokens_of(b)) printf(", %d text tokens", tokens_of(b));
     printf(", weights %s, compute %s%s\n", at_dtype_name(b->storage), at_dtype_name(b->compute),
@@ -258,6 +261,7 @@ at_status at_bench_print_json(const at_bench_options *b, const at_bench_report *
     json_t *blocks = json_array();
     for (size_t i = 0; i < r->block_count; i++)
         json_array_append_new(blocks, json_real(r->blocks[i] * 1e3));
+    char degrees[96];
     const at_load *l = &r->load;
     json_t *load = json_pack("{s:i, s:f, s:f, s:f, s:f, s:f, s:i}", "samples", l->samples, "mhz",
                              l->mean_mhz, "least_mhz", l->least_mhz, "max_mhz", l->max_mhz, "watts",
@@ -265,6 +269,7 @@ at_status at_bench_print_json(const at_bench_options *b, const at_bench_report *
     json_t *o = json_pack(
         "{s:s, s:s, s:s, s:s, s:s, s:b, s:b, s:o, s:i, s:i, s:i, s:i, s:i, s:f, s:f, s:f, "
         "s:f, s:f, s:f, "
+        "s:i, s:s, s:f, "
         "s:f, s:f,"
         " s:f, s:f, s:f, s:f, s:I, s:I, s:o, s:o, s:o, s:o}",
         "arch", b->shape->name, "device", b->device->name, "chip", b->device->description,
@@ -272,14 +277,15 @@ at_status at_bench_print_json(const at_bench_options *b, const at_bench_report *
         "fp8", b->fp8, "load", load, "width", b->width, "height", b->height, "batch", b->batch,
         "text_tokens", tokens_of(b), "steps", b->steps, "step_ms", r->step * 1e3, "wall_step_ms",
         r->wall_step * 1e3, "first_step_ms", r->first_step * 1e3, "second_step_ms",
-        r->second_step * 1e3, "floor_ms", products_of(r) * 1e3, "linear_gflop",
-        w->flops_linear / 1e9, "linear_ms", w->seconds_linear * 1e3, "attention_gflop",
-        w->flops_attention / 1e9, "attention_ms", w->seconds_attention * 1e3, "conv_gflop",
-        w->flops_conv / 1e9, "conv_ms", w->seconds_conv * 1e3, "other_ms", w->seconds_other * 1e3,
-        "peak_bytes", (json_int_t)r->peak_bytes, "device_peak_bytes",
-        (json_int_t)r->device_peak_bytes, "ceilings", ceilings_json(&r->ceilings), "ops",
-        ops_json(&r->ops, kernels), "first_ops", ops_json(&r->first_ops, kernels), "block_ms",
-        blocks);
+        r->second_step * 1e3, "ranks", b->ranks > 1 ? b->ranks : 1, "parallel",
+        at_degrees_text(&b->degrees, degrees), "difference", r->difference, "floor_ms",
+        products_of(r) * 1e3, "linear_gflop", w->flops_linear / 1e9, "linear_ms",
+        w->seconds_linear * 1e3, "attention_gflop", w->flops_attention / 1e9, "attention_ms",
+        w->seconds_attention * 1e3, "conv_gflop", w->flops_conv / 1e9, "conv_ms",
+        w->seconds_conv * 1e3, "other_ms", w->seconds_other * 1e3, "peak_bytes",
+        (json_int_t)r->peak_bytes, "device_peak_bytes", (json_int_t)r->device_peak_bytes,
+        "ceilings", ceilings_json(&r->ceilings), "ops", ops_json(&r->ops, kernels), "first_ops",
+        ops_json(&r->first_ops, kernels), "block_ms", blocks);
     return put(o);
 }
 

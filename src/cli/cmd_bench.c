@@ -9,7 +9,7 @@
 #include "engine/engine.h"
 
 typedef struct bench_options {
-    const char *arch, *device, *dtype, *weights, *trace;
+    const char *arch, *device, *devices, *parallel, *dtype, *weights, *trace;
     long width, height, size, batch, steps, tokens, doubles, singles, threads;
     bool json, kernels, first, ceilings;
 } bench_options;
@@ -37,6 +37,10 @@ static const at_arg bench_args[] = {
      .help = "single blocks; default: the true count"},
     {"--device", "NAME", AT_ARG_TEXT, offsetof(bench_options, device),
      .help = "auto (the first GPU, else the CPU), cpu, cuda or cuda:1"},
+    {"--devices", "LIST", AT_ARG_TEXT, offsetof(bench_options, devices),
+     .help = "several that share the work: cuda:0,cuda:1; or cuda for all; or cpu,cpu"},
+    {"--parallel", "PLAN", AT_ARG_TEXT, offsetof(bench_options, parallel),
+     .help = "how they do: ulysses=2 (default: as many as there are), cfg=2, cfg=2,ulysses=2"},
     {"--dtype", "TYPE", AT_ARG_CHOICE, offsetof(bench_options, dtype),
      .choices = "auto|f32|bf16|fp16|int8|fp8",
      .help = "compute type (int8, fp8: auto, with wide layers rounded where that is faster)"},
@@ -82,6 +86,46 @@ static at_status pick_types(const bench_options *o, at_bench_options *b)
     return AT_OK;
 }
 
+static at_status add_device(const char *name, size_t n, at_bench_options *b)
+{
+    char text[32];
+
+    snprintf(text, sizeof text, "%.*s", (int)(n < 31 ? n : 31), name);
+    for (int i = 0; i < at_device_count(); i++) {
+        at_device *d = at_device_at(i);
+        bool all = strcmp(text, "cuda") == 0 && !d->host;
+
+        if (!all && strcmp(text, d->name) != 0) continue;
+        if (b->ranks == AT_BENCH_RANKS)
+            return at_fail(AT_EUSAGE, "--devices: more than %d", AT_BENCH_RANKS);
+        b->devices[b->ranks++] = d;
+        if (!all) return AT_OK;
+    }
+    return b->ranks ? AT_OK : at_fail(AT_EUSAGE, "--devices: there is no %s", text);
+}
+
+// The devices of --devices and how they share the work.
+static at_status pick_ranks(const bench_options *o, at_bench_options *b)
+{
+    at_status st = AT_OK;
+
+    if (!o->devices) return o->parallel ? at_fail(AT_EUSAGE, "--parallel needs --devices") : AT_OK;
+    for (const char *at = o->devices; *at;) {
+        size_t n = strcspn(at, ",");
+
+        AT_TRY(add_device(at, n, b));
+        at += n + (at[n] == ',');
+    }
+    b->degrees.of[AT_AXIS_ULYSSES] = b->ranks;
+    if (o->parallel) AT_TRY(at_degrees_parse(o->parallel, &b->degrees));
+    if (at_degrees_ranks(&b->degrees) != b->ranks)
+        AT_TRY(at_fail(AT_EUSAGE, "--parallel %s is for %d devices, and --devices has %d",
+                       o->parallel, at_degrees_ranks(&b->degrees), b->ranks));
+    b->device = b->devices[0];
+out:
+    return st;
+}
+
 static at_status bench(void *options, const at_arg_list *operands)
 {
     (void)operands;
@@ -108,7 +152,8 @@ static at_status bench(void *options, const at_arg_list *operands)
                        "sdxl-refiner, clip-l, t5-xxl, flux-vae, flux-vae-encode, sd-vae and "
                        "sd-vae-encode",
                        o->arch));
-    AT_TRY(at_engine_device(o->device, &b.device));
+    AT_TRY(pick_ranks(o, &b));
+    if (!b.ranks) AT_TRY(at_engine_device(o->device, &b.device));
     if (o->ceilings) return at_ceilings_print(b.device, o->json);
     AT_TRY(pick_types(o, &b));
     AT_TRY(at_bench_run(&b, &report));

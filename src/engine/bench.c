@@ -11,120 +11,11 @@
 
 #include "base/file.h"
 #include "base/mem.h"
+#include "engine/bench_ranks.h"
 #include "engine/trace_file.h"
-#include "sample/noise.h"
 #include "tensor/device_trace.h"
 
-enum { MAX_STEPS = 1000, RUN = 28, MAX_BATCH = 64 };
-
-// What one step needs; exactly one of model, encoder, vae is set.
-typedef struct subject {
-    at_model *model;
-    at_encoder *encoder;
-    at_vae *vae;
-    bool encode;
-    at_tensor *x, *context, *pooled;
-    int32_t *ids;
-    int64_t tokens, batch;
-} subject;
-
-static at_tensor *random_tensor(at_ops *o, uint64_t seed, int rank, const int64_t *shape)
-{
-    int64_t n = 1;
-    for (int i = 0; i < rank; i++)
-        n *= shape[i];
-    float *values = at_alloc((size_t)n * sizeof *values);
-    if (!values)
-        return at_ops_poison(o, AT_ENOMEM, "bench: no memory for %lld inputs", (long long)n);
-    at_randn(seed, values, n);
-    at_tensor *t = at_from_host(o, AT_F32, rank, shape, values);
-    at_free(values);
-    return t;
-}
-
-static at_status prepare_denoiser(const at_bench_options *b, at_ops *o, at_store *s, subject *u)
-{
-    int64_t n = b->batch, h = b->height / 8, w = b->width / 8;
-    int64_t tokens = b->text_tokens ? b->text_tokens : b->shape->text_tokens;
-    at_status st = at_model_load(s, b->shape->name, &u->model);
-    if (st != AT_OK) return st;
-    int64_t width = at_model_text_width(u->model), vector = at_model_vector_width(u->model);
-    u->x = random_tensor(o, 1, 4, (int64_t[]){n, at_model_latent(u->model)->channels, h, w});
-    u->context = random_tensor(o, 2, 3, (int64_t[]){n, tokens, width});
-    if (vector) u->pooled = random_tensor(o, 3, 2, (int64_t[]){n, vector});
-    return AT_OK;
-}
-
-static at_status prepare_encoder(const at_bench_options *b, at_store *s, subject *u)
-{
-    at_found found[4];
-    if (!at_detect(s, found, 4)) return at_fail(AT_EINTERNAL, "bench: encoder not detected");
-    at_status st = at_encoder_load(s, &found[0], &u->encoder);
-    if (st != AT_OK) return st;
-    u->tokens = at_encoder_max_tokens(u->encoder) ? at_encoder_max_tokens(u->encoder)
-                : b->text_tokens                  ? b->text_tokens
-                                                  : b->shape->text_tokens;
-    u->ids = at_calloc((size_t)(u->tokens * b->batch), sizeof *u->ids);
-    if (!u->ids) return at_fail(AT_ENOMEM, "bench: no memory");
-    for (int64_t i = 0; i < u->tokens * b->batch; i++)
-        u->ids[i] = (int32_t)(17 * i % 30000);
-    return AT_OK;
-}
-
-static at_status prepare(const at_bench_options *b, at_ops *o, at_store *s, subject *u)
-{
-    at_status st = AT_OK;
-    int64_t n = b->batch, h = b->height / 8, w = b->width / 8;
-    u->batch = n;
-    u->encode = b->shape->work == AT_BENCH_ENCODE;
-    switch (b->shape->part) {
-    case AT_PART_DENOISER: st = prepare_denoiser(b, o, s, u); break;
-    case AT_PART_TEXT: st = prepare_encoder(b, s, u); break;
-    case AT_PART_VAE:
-        st = at_vae_load(s, b->shape->name, &u->vae);
-        if (st != AT_OK) return st;
-        u->x = u->encode ? random_tensor(o, 1, 4, (int64_t[]){n, 3, h * 8, w * 8})
-                         : random_tensor(o, 1, 4, (int64_t[]){n, at_vae_channels(u->vae), h, w});
-        break;
-    default:
-        return at_fail(AT_EUNSUPPORTED, "bench: %s is no denoiser, text encoder or VAE",
-                       b->shape->name);
-    }
-    return st == AT_OK ? at_ops_status(o) : st;
-}
-
-// Step i of a run whose steps are known, as a sampler's are.
-static at_status step(at_ops *o, subject *u, int i)
-{
-    float steps[RUN], timestep[MAX_BATCH], guidance[MAX_BATCH];
-    at_scope_begin(o);
-    if (u->model) {
-        for (int k = 0; k < RUN; k++)
-            steps[k] = 1.0f - (float)k / RUN;
-        for (int64_t k = 0; k < u->batch; k++) {
-            timestep[k] = steps[i % RUN];
-            guidance[k] = 3.5f;
-        }
-        at_model_in in = {.x = u->x,
-                          .timestep = timestep,
-                          .steps = steps,
-                          .n_steps = RUN,
-                          .key = 1,
-                          .context = u->context,
-                          .pooled = u->pooled,
-                          .guidance = guidance};
-        at_model_forward(o, u->model, &in);
-    } else if (u->vae && u->encode) {
-        at_vae_encode_raw(o, u->vae, u->x);
-    } else if (u->vae) {
-        at_vae_decode_raw(o, u->vae, u->x);
-    } else {
-        at_encode_in in = {.ids = u->ids, .batch = u->batch, .tokens = u->tokens, .eos = -1};
-        at_encoder_forward(o, u->encoder, &in);
-    }
-    at_scope_end(o, NULL);
-    return at_ops_status(o);
-}
+enum { MAX_STEPS = 1000 };
 
 static int by_value(const void *a, const void *b)
 {
@@ -143,17 +34,18 @@ static at_status caught_up(const at_bench_options *b)
 }
 
 // One step that has ended, by the host's clock.
-static at_status one_step(const at_bench_options *b, at_ops *o, subject *u, int i, double *seconds)
+static at_status one_step(const at_bench_options *b, at_ops *o, at_bench_subject *u, int i,
+                          double *seconds)
 {
     double start = at_now();
-    at_status st = step(o, u, i);
+    at_status st = at_bench_step(o, u, i);
     if (st == AT_OK) st = caught_up(b);
     *seconds = at_now() - start;
     return st;
 }
 
 // n steps behind each other, the host one ahead; times between the device's marks.
-static at_status steps_by_marks(const at_bench_options *b, at_ops *o, subject *u, int n,
+static at_status steps_by_marks(const at_bench_options *b, at_ops *o, at_bench_subject *u, int n,
                                 double *times)
 {
     at_status st = AT_OK;
@@ -161,7 +53,7 @@ static at_status steps_by_marks(const at_bench_options *b, at_ops *o, subject *u
 
     AT_TRY(d->ops->mark(d, 0, false));
     for (int i = 0; i < n; i++) {
-        AT_TRY(step(o, u, i + 3));
+        AT_TRY(at_bench_step(o, u, i + 3));
         AT_TRY(d->ops->mark(d, i + 1, false));
         if (d->ops->throttle) AT_TRY(d->ops->throttle(d));
     }
@@ -172,7 +64,8 @@ out:
     return st;
 }
 
-static at_status timed_steps(const at_bench_options *b, at_ops *o, subject *u, at_bench_report *r)
+static at_status timed_steps(const at_bench_options *b, at_ops *o, at_bench_subject *u,
+                             at_bench_report *r)
 {
     at_status st = AT_OK;
     double times[MAX_STEPS], third;
@@ -224,7 +117,7 @@ static void per_step(at_trace_sum *rows, size_t n, int steps)
 }
 
 // A few more steps (or the first) with ops of their own: these see the wrapped slots.
-static at_status trace(const at_bench_options *b, const at_ops_config *config, subject *u,
+static at_status trace(const at_bench_options *b, const at_ops_config *config, at_bench_subject *u,
                        bool first, const at_ceilings *c, at_bench_ops *r)
 {
     int steps = b->device->host || first ? 1 : 3;
@@ -235,7 +128,7 @@ static at_status trace(const at_bench_options *b, const at_ops_config *config, s
     st = at_ops_new(config, &o);
     for (int i = 0; i < steps && st == AT_OK; i++) {
         double began = at_trace_begin();
-        st = step(o, u, first ? 0 : i + 1);
+        st = at_bench_step(o, u, first ? 0 : i + 1);
         if (st == AT_OK) st = caught_up(b);
         r->wall = at_now() - began;
         at_trace_end(began, "step", "step %d", i + 1);
@@ -254,9 +147,9 @@ static at_status trace(const at_bench_options *b, const at_ops_config *config, s
 
 static at_status check(const at_bench_options *b)
 {
-    if (b->batch < 1 || b->batch > MAX_BATCH)
+    if (b->batch < 1 || b->batch > AT_BENCH_BATCH)
         return at_fail(AT_EINVAL, "bench: a batch of %d; 1 to %d are possible", b->batch,
-                       MAX_BATCH);
+                       AT_BENCH_BATCH);
     if (b->compute == AT_F16 && b->device->host)
         return at_fail(AT_EUNSUPPORTED, "bench: the CPU does not compute in f16; take bf16 or f32");
     return AT_OK;
@@ -267,7 +160,8 @@ at_status at_bench_run(const at_bench_options *b, at_bench_report *out)
     at_status st = AT_OK;
     at_ops *o = NULL;
     at_store *s = NULL;
-    subject u = {0};
+    at_bench_subject u = {0};
+    at_bench_team *team = NULL;
     at_ops_config config = {
         .device = b->device, .compute = b->compute, .int8 = b->int8, .fp8 = b->fp8};
 
@@ -278,10 +172,15 @@ at_status at_bench_run(const at_bench_options *b, at_bench_report *out)
     at_mem_reset_peak();
     at_device_reset_peak(b->device);
     double start = at_now();
-    AT_TRY(at_ops_new(&config, &o));
     AT_TRY(at_store_new(b->shape->name, &s));
     AT_TRY(b->shape->fill(s, b->storage, b->doubles, b->singles));
-    AT_TRY(prepare(b, o, s, &u));
+    if (b->ranks > 1) {
+        AT_TRY(at_bench_team_start(b, &config, s, &u, &team));
+        config.mesh = at_bench_team_mesh(team);
+        u.team = team;
+    }
+    AT_TRY(at_ops_new(&config, &o));
+    AT_TRY(at_bench_prepare(b, o, s, &u));
     out->load_seconds = at_now() - start;
     if (b->first) AT_TRY(trace(b, &config, &u, true, &out->ceilings, &out->first_ops));
     AT_TRY(timed_steps(b, o, &u, out));
@@ -292,7 +191,9 @@ at_status at_bench_run(const at_bench_options *b, at_bench_report *out)
     out->device_peak_bytes = atomic_load(&b->device->peak_bytes);
     if (b->by_op || (b->trace && !b->first) || b->device->ops->mark)
         AT_TRY(trace(b, &config, &u, false, &out->ceilings, &out->ops));
+    if (team) AT_TRY(at_bench_team_compare(team, o, &out->difference));
 out:
+    at_bench_team_end(team);
     at_ops_free(o);
     at_model_release(&u.model);
     at_encoder_release(&u.encoder);

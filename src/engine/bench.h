@@ -11,6 +11,7 @@
 #include "engine/ceilings.h"
 #include "engine/trace_table.h"
 #include "models/models.h"
+#include "par/mesh.h"
 
 typedef enum at_bench_work { AT_BENCH_FORWARD, AT_BENCH_ENCODE } at_bench_work; // encode: of a VAE
 
@@ -27,6 +28,8 @@ extern const at_bench_shape at_bench_shapes[];
 extern const size_t at_bench_shape_count;
 const at_bench_shape *at_bench_shape_find(const char *name); // NULL if unknown
 
+enum { AT_BENCH_RANKS = 16 };
+
 typedef struct at_bench_options {
     const at_bench_shape *shape;
     at_device *device;
@@ -39,9 +42,12 @@ typedef struct at_bench_options {
     bool by_op;        // also a run op by op (a device with marks always has one)
     bool first;        // and the first step, by the host's clock: where start-up goes
     const char *trace; // NULL, or the file that gets the first of these runs
+    int ranks;         // 1 (or 0), or so many devices that share the work by `degrees`
+    at_device *devices[AT_BENCH_RANKS]; // the first is `device`
+    at_degrees degrees;
 } at_bench_options;
 
-enum { AT_BENCH_KERNELS = 200 };
+enum { AT_BENCH_KERNELS = 200, AT_BENCH_BATCH = 64 };
 
 // Ops of one step, taken apart in a run of its own; steps 0: it was not.
 typedef struct at_bench_ops {
@@ -64,6 +70,7 @@ typedef struct at_bench_report {
     size_t peak_bytes, device_peak_bytes; // of host memory and of the device's, at the highest
     at_bench_ops ops;                     // of a later step, on the device's clock
     at_bench_ops first_ops;               // of the first, on the host's
+    double difference; // of several ranks' result from one rank's, relative; 0: not asked
 } at_bench_report;
 
 at_status at_bench_run(const at_bench_options *options, at_bench_report *out);

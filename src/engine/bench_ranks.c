@@ -1,0 +1,204 @@
+// SPDX-License-Identifier: Apache-2.0
+// bench_ranks.c - see bench_ranks.h.
+// Easy to get wrong: after a vote that failed the others have gone, and nobody may be waited for.
+#include "engine/bench_ranks.h"
+
+#include <math.h>
+#include <pthread.h>
+
+#include "base/mem.h"
+
+enum { STOP = -1 };
+
+typedef struct member {
+    at_bench_team *team;
+    pthread_t thread;
+    bool started;
+    int rank;
+} member;
+
+struct at_bench_team {
+    at_bench_options options;
+    at_ops_config like;
+    at_store *store;
+    at_bench_subject *first;
+    at_comm *comm[AT_BENCH_RANKS];
+    member members[AT_BENCH_RANKS];
+    at_mesh mesh; // of rank 0
+    bool over;    // the others have been told, or have gone
+};
+
+// What rank 0 wants next; STOP also where it can not be heard any more.
+static int announced(at_comm *c, int mine)
+{
+    int all[AT_BENCH_RANKS];
+
+    return c->ops->tell(c, &mine, all, sizeof mine) == AT_OK ? all[0] : STOP;
+}
+
+static at_status rank_step(at_ops *o, at_bench_subject *u, int i)
+{
+    at_status st = at_bench_forward(o, u, i, NULL, 0);
+
+    if (st != AT_OK) at_ops_poison(o, st, "%s", at_error_text());
+    return at_ops_vote(o);
+}
+
+at_status at_bench_step(at_ops *o, at_bench_subject *u, int i)
+{
+    at_bench_team *t = u->team;
+    at_status st;
+
+    if (!t) return at_bench_forward(o, u, i, NULL, 0);
+    if (t->over || announced(t->comm[0], i) != i)
+        return at_fail(AT_EINTERNAL, "bench: the other ranks have gone");
+    st = rank_step(o, u, i);
+    if (st != AT_OK) t->over = true;
+    return st;
+}
+
+// --- the others --------------------------------------------------------------------------------
+static void follow(member *m, at_mesh *mesh)
+{
+    at_bench_team *t = m->team;
+    at_comm *c = t->comm[m->rank];
+    at_bench_subject u = {0};
+    at_ops_config config = t->like;
+    at_ops *o = NULL;
+    at_status st = AT_OK;
+    int i = announced(c, 0);
+
+    config.device = t->options.devices[m->rank];
+    config.mesh = mesh;
+    if (i != STOP) {
+        u.model = t->first->model;
+        u.vae = t->first->vae;
+        st = at_ops_new(&config, &o);
+        if (st == AT_OK) st = at_bench_prepare(&t->options, o, t->store, &u);
+        if (st != AT_OK && o) at_ops_poison(o, st, "%s", at_error_text());
+        if (!o) c->ops->abort(c, (int)st);
+    }
+    for (; i != STOP && o; i = announced(c, 0))
+        if (rank_step(o, &u, i) != AT_OK) break;
+    at_ops_free(o);
+    at_free(u.ids);
+}
+
+static void *member_main(void *arg)
+{
+    member *m = arg;
+    at_comm *c = m->team->comm[m->rank];
+    at_mesh mesh = {0};
+
+    if (at_mesh_open(c, &m->team->options.degrees, &mesh) == AT_OK)
+        follow(m, &mesh);
+    else
+        c->ops->abort(c, AT_EINTERNAL);
+    at_mesh_close(&mesh);
+    return NULL;
+}
+
+// --- making ------------------------------------------------------------------------------------
+static at_status open_comms(at_bench_team *t)
+{
+    const at_bench_options *b = &t->options;
+    at_status st = AT_OK;
+
+    if (b->devices[0]->ops->wire)
+        AT_TRY(at_comm_peer(b->ranks, b->devices, t->comm));
+    else
+        AT_TRY(at_comm_threads(b->ranks, t->comm));
+out:
+    return st;
+}
+
+at_status at_bench_team_start(const at_bench_options *b, const at_ops_config *like, at_store *s,
+                              at_bench_subject *first, at_bench_team **out)
+{
+    at_status st = AT_OK;
+    at_bench_team *t = at_calloc(1, sizeof *t);
+    int cfg = b->degrees.of[AT_AXIS_CFG];
+
+    *out = NULL;
+    if (!t) return at_fail(AT_ENOMEM, "bench: no memory for %d ranks", b->ranks);
+    t->options = *b;
+    t->like = *like;
+    t->store = s;
+    t->first = first;
+    if (cfg > 1 && b->batch % cfg)
+        AT_TRY(
+            at_fail(AT_EINVAL, "bench: a batch of %d on %d ranks; give a multiple", b->batch, cfg));
+    if (b->shape->part == AT_PART_TEXT)
+        AT_TRY(at_fail(AT_EUNSUPPORTED, "bench: text encoders run on one rank"));
+    AT_TRY(open_comms(t));
+    for (int i = 1; i < b->ranks; i++) {
+        t->members[i] = (member){.team = t, .rank = i};
+        if (pthread_create(&t->members[i].thread, NULL, member_main, &t->members[i]) != 0)
+            AT_TRY(at_fail(AT_ENOMEM, "bench: no thread for rank %d", i));
+        t->members[i].started = true;
+    }
+    AT_TRY(at_mesh_open(t->comm[0], &t->options.degrees, &t->mesh));
+    *out = t;
+    t = NULL;
+out:
+    if (t && t->comm[0]) t->comm[0]->ops->abort(t->comm[0], AT_ECANCELLED);
+    at_bench_team_end(t);
+    return st;
+}
+
+const at_mesh *at_bench_team_mesh(const at_bench_team *t)
+{
+    return &t->mesh;
+}
+
+void at_bench_team_end(at_bench_team *t)
+{
+    if (!t) return;
+    if (!t->over && t->comm[0]) (void)announced(t->comm[0], STOP);
+    for (int i = 1; i < t->options.ranks; i++)
+        if (t->members[i].started) pthread_join(t->members[i].thread, NULL);
+    at_mesh_close(&t->mesh);
+    for (int i = 0; i < t->options.ranks; i++)
+        at_comm_free(t->comm[i]);
+    at_free(t);
+}
+
+// --- the same as one rank? -----------------------------------------------------------------------
+static double distance(const float *a, const float *b, size_t n)
+{
+    double sum = 0, all = 0;
+
+    for (size_t i = 0; i < n; i++) {
+        sum += ((double)a[i] - b[i]) * ((double)a[i] - b[i]);
+        all += (double)b[i] * b[i];
+    }
+    return all > 0 ? sqrt(sum / all) : sqrt(sum);
+}
+
+at_status at_bench_team_compare(at_bench_team *t, at_ops *o, double *difference)
+{
+    at_status st = AT_OK;
+    at_bench_subject *u = t->first;
+    at_ops_config alone = t->like;
+    at_ops *one = NULL;
+    size_t n = (size_t)at_tensor_count(u->x) * (u->vae ? 64 : 1); // at most so many values
+    float *several = at_calloc(n, sizeof *several), *single = at_calloc(n, sizeof *single);
+
+    *difference = 0;
+    if (!u->model || t->over) goto out;
+    if (!several || !single) AT_TRY(at_fail(AT_ENOMEM, "bench: no memory to compare"));
+    if (announced(t->comm[0], 0) != 0) AT_TRY(at_fail(AT_EINTERNAL, "bench: the ranks have gone"));
+    st = at_bench_forward(o, u, 0, several, n * sizeof *several);
+    if (st != AT_OK) at_ops_poison(o, st, "%s", at_error_text());
+    st = at_ops_vote(o);
+    t->over = st != AT_OK;
+    AT_TRY(st);
+    AT_TRY(at_ops_new(&alone, &one));
+    AT_TRY(at_bench_forward(one, u, 0, single, n * sizeof *single));
+    *difference = distance(several, single, n);
+out:
+    at_ops_free(one);
+    at_free(several);
+    at_free(single);
+    return st;
+}
