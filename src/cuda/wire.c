@@ -138,6 +138,19 @@ out:
 }
 
 // --- parts -------------------------------------------------------------------------------------
+static void swap_dims(at_k_wire_copy *c, int a, int b)
+{
+    uint32_t n = c->n[a];
+    int64_t from = c->step_from[a], to = c->step_to[a];
+
+    c->n[a] = c->n[b];
+    c->step_from[a] = c->step_from[b];
+    c->step_to[a] = c->step_to[b];
+    c->n[b] = n;
+    c->step_from[b] = from;
+    c->step_to[b] = to;
+}
+
 // Merges what lies dense behind each other; dimension 0 is the innermost, in bytes. False: too many dimensions.
 static bool fold(const at_view *from, const at_view *to, at_k_wire_copy *c)
 {
@@ -160,6 +173,9 @@ static bool fold(const at_view *from, const at_view *to, at_k_wire_copy *c)
         c->step_from[top] = sf;
         c->step_to[top] = st;
     }
+    // The longest dimension next to the innermost: a copy engine takes two at once.
+    for (int d = 2; d <= top; d++)
+        if (c->n[d] > c->n[1]) swap_dims(c, 1, d);
     return true;
 }
 

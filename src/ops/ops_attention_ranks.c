@@ -102,6 +102,35 @@ static bool evenly_apart(const at_view *v)
            memcmp(v[1].stride, v[2].stride, sizeof *v->stride * 4) == 0;
 }
 
+// Heads [first, first + n) of all three as one, [b, t, 3, n, d]; and as they travel.
+static at_view together(const at_view *v, int64_t first, int64_t n)
+{
+    at_view one = op_part(v[0], 2, first, n);
+
+    one.rank = 5;
+    one.shape[4] = one.shape[3];
+    one.stride[4] = one.stride[3];
+    one.shape[3] = n;
+    one.stride[3] = one.stride[2];
+    one.shape[2] = PARTS;
+    one.stride[2] = ((char *)v[1].data - (char *)v[0].data) / (int64_t)at_dtype_size(v->dtype);
+    return one;
+}
+
+static at_view together_there(const exchange *x, void *block, at_dtype dtype, int64_t t, int64_t n)
+{
+    at_view one = travelling(x, block, dtype, t, n, 0, PARTS);
+
+    one.rank = 5;
+    one.shape[4] = x->d;
+    one.stride[4] = 1;
+    one.shape[3] = n;
+    one.stride[3] = x->d;
+    one.shape[2] = PARTS;
+    one.stride[2] = n * x->d;
+    return one;
+}
+
 // Heads [first, first + n) of v[0 .. parts) into a block.
 static at_status pack(const exchange *x, const at_view *v, int parts, int64_t first, int64_t n,
                       void *block)
@@ -109,22 +138,8 @@ static at_status pack(const exchange *x, const at_view *v, int parts, int64_t fi
     at_status st = AT_OK;
     int64_t t = v->shape[1];
 
-    if (parts == PARTS && evenly_apart(v)) {
-        at_view from = op_part(v[0], 2, first, n), to;
-        int64_t step = ((char *)v[1].data - (char *)v[0].data) / (int64_t)at_dtype_size(v->dtype);
-
-        to = travelling(x, block, v->dtype, t, n, 0, parts);
-        from.rank = to.rank = 5;
-        from.shape[4] = to.shape[4] = x->d;
-        from.stride[4] = to.stride[4] = 1;
-        from.shape[3] = to.shape[3] = n;
-        from.stride[3] = v->stride[2];
-        to.stride[3] = x->d;
-        from.shape[2] = to.shape[2] = parts;
-        from.stride[2] = step;
-        to.stride[2] = n * x->d;
-        return copy_view(x->p, from, to);
-    }
+    if (parts == PARTS && evenly_apart(v))
+        return copy_view(x->p, together(v, first, n), together_there(x, block, v->dtype, t, n));
     for (int i = 0; i < parts; i++)
         AT_TRY(copy_view(x->p, op_part(v[i], 2, first, n),
                          travelling(x, block, v->dtype, t, n, i, parts)));
@@ -162,6 +177,49 @@ static at_status heads_in(const exchange *x, const at_view *v, int parts, at_vie
         out[i] = travelling(x, at_tensor_data(arrived), v->dtype, x->all, x->own_heads, i, parts);
 out:
     return st;
+}
+
+// The same where the carrier takes strided parts: nothing is packed.
+static at_status heads_in_place(const exchange *x, const at_view *v, at_view *out)
+{
+    at_status st = AT_OK;
+    int n = x->heads->size;
+    at_view send[OPS_MAX_RANKS], recv[OPS_MAX_RANKS];
+    int64_t row = token(x, x->own_heads, PARTS), at = 0;
+    at_tensor *arrived;
+
+    AT_TRY(op_make(x->p->o, v->dtype, 1, (int64_t[]){x->all * row}, &arrived));
+    for (int i = 0; i < n; i++) {
+        int64_t first, heads;
+
+        op_share(x->h, i, n, &first, &heads);
+        send[i] = together(v, first, heads);
+        recv[i] = together_there(x, byte_at(arrived, at * row), v->dtype, x->mine[i], x->own_heads);
+        at += x->mine[i];
+    }
+    AT_TRY(op_scatter(x->p->o, x->heads, send, recv));
+    for (int i = 0; i < PARTS; i++)
+        out[i] = travelling(x, at_tensor_data(arrived), v->dtype, x->all, x->own_heads, i, PARTS);
+out:
+    return st;
+}
+
+static at_status heads_out_place(const exchange *x, const at_tensor *done, at_view out)
+{
+    int n = x->heads->size;
+    at_view send[OPS_MAX_RANKS], recv[OPS_MAX_RANKS];
+    int64_t row = token(x, x->own_heads, 1), at = 0;
+
+    for (int i = 0; i < n; i++) {
+        int64_t first, heads;
+
+        op_share(x->h, i, n, &first, &heads);
+        send[i] =
+            travelling(x, byte_at(done, at * row), done->dtype, x->mine[i], x->own_heads, 0, 1);
+        recv[i] = op_part(out, 2, first, heads);
+        at += x->mine[i];
+    }
+    return op_scatter(x->p->o, x->heads, send, recv);
 }
 
 // A result over the group's tokens of this rank's heads, as travelling() has it with one part -> this rank's
@@ -241,10 +299,14 @@ at_status op_attention_split(const op_pass *p, at_attention_args *a, const at_ro
 
     AT_TRY(op_has(p, p->o->be->copy != NULL));
     AT_TRY(measure(&x, p, a, run));
+    bool in_place = x.heads->ops->scatter != NULL;
     if (x.heads->size > 1) {
         bool same = a->q.dtype == a->k.dtype && a->k.dtype == a->v.dtype;
 
-        if (same) AT_TRY(heads_in(&x, qkv, PARTS, qkv));
+        if (same && in_place && evenly_apart(qkv))
+            AT_TRY(heads_in_place(&x, qkv, qkv));
+        else if (same)
+            AT_TRY(heads_in(&x, qkv, PARTS, qkv));
         for (int i = 0; i < PARTS && !same; i++)
             AT_TRY(heads_in(&x, qkv + i, 1, qkv + i));
         AT_TRY(
@@ -256,7 +318,7 @@ at_status op_attention_split(const op_pass *p, at_attention_args *a, const at_ro
     whole.k = qkv[1];
     whole.v = qkv[2];
     AT_TRY(op_attention_slot(p, &whole));
-    if (done) AT_TRY(heads_out(&x, done, a->out));
+    if (done) AT_TRY(in_place ? heads_out_place(&x, done, a->out) : heads_out(&x, done, a->out));
 out:
     return st;
 }

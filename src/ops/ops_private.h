@@ -89,6 +89,8 @@ at_status op_takes_modulation(const op_pass *p, const char *what, const at_tenso
 // A failure there is another rank's.
 at_status op_all_gather(at_ops *o, at_comm *c, const void *send, void *recv, size_t bytes);
 at_status op_exchange(at_ops *o, at_comm *c, const at_comm_part *send, const at_comm_part *recv);
+at_status op_scatter(at_ops *o, at_comm *c, const at_view *send,
+                     const at_view *recv); // where c has it
 at_status op_sum(at_ops *o, at_comm *c, float *inout, size_t count);
 // Tokens of each rank in its sequence, as at_split_tokens has made it.
 void op_split_counts(const at_ops *o, int64_t *counts);

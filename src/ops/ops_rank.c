@@ -43,6 +43,12 @@ at_status op_exchange(at_ops *o, at_comm *c, const at_comm_part *send, const at_
     return st == AT_OK ? heard(o, c->ops->exchange(c, send, recv)) : st;
 }
 
+at_status op_scatter(at_ops *o, at_comm *c, const at_view *send, const at_view *recv)
+{
+    at_status st = ready(o, c);
+    return st == AT_OK ? heard(o, c->ops->scatter(c, send, recv)) : st;
+}
+
 at_status op_sum(at_ops *o, at_comm *c, float *inout, size_t count)
 {
     at_status st = ready(o, c);

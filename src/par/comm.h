@@ -2,7 +2,7 @@
 // comm.h - what the ranks of one picture say to each other.
 // Idea: one vtable, several carriers (threads in plain memory; GPU peer copies and NCCL behind the same
 // slots). A rank is one thread with its own at_ops; all ranks call the same sequence.
-// Two planes. Data: all_gather, all_to_all, exchange, all_reduce_sum. On a carrier with `on_device` they
+// Two planes. Data: all_gather, all_to_all, exchange, scatter, all_reduce_sum. On a carrier with `on_device` they
 // take device addresses and are queued on the stream of this rank's device: the call returns at once; behind
 // it in the stream the sent buffers may be changed and the received ones hold their bytes; nothing of it
 // waits for the host, so it can be recorded (every size is known on the host and the same in each replay).
@@ -17,6 +17,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "atelier/types.h"
 #include "base/status.h"
 
 typedef struct at_comm at_comm;
@@ -35,6 +36,9 @@ typedef struct at_comm_ops {
     // The uneven one: send[i] goes to rank i, recv[j] comes from rank j (size of them each, its own
     // among them). What i sends to j has the bytes that j expects of i. Halos, rings, shares.
     at_status (*exchange)(at_comm *c, const at_comm_part *send, const at_comm_part *recv);
+    // exchange of strided parts: send[i], which goes to rank i, has the shape and dtype of what that rank
+    // expects; data NULL: nothing goes. The innermost dimension is contiguous. NULL: pack and exchange.
+    at_status (*scatter)(at_comm *c, const at_view *send, const at_view *recv);
     at_status (*all_reduce_sum)(at_comm *c, float *inout, size_t count);
     // The largest code any rank brings: errors and cancel are voted, no rank leaves a loop alone.
     // Never fails on a healthy carrier, also after an abort, which it ends (for the whole family: vote on

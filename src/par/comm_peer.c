@@ -15,6 +15,7 @@
 
 #include "base/mem.h"
 #include "tensor/device.h"
+#include "tensor/dtype.h"
 
 typedef struct family {
     atomic_int refs; // comms
@@ -68,32 +69,41 @@ static at_view bytes_of(void *data, size_t bytes)
         .data = data, .dtype = AT_U8, .rank = 1, .shape = {(int64_t)bytes}, .stride = {1}};
 }
 
-// Where rank j expects my bytes: table[j * size + me].
-static at_status parts_of(const peer_comm *p, const at_comm_part *send, const at_comm_part *recv,
-                          const at_comm_part *table, at_wire_part *parts)
+static size_t view_bytes(const at_view *v)
+{
+    size_t n = v->data ? at_dtype_size(v->dtype) : 0;
+
+    for (int i = 0; i < v->rank; i++)
+        n *= (size_t)v->shape[i];
+    return n;
+}
+
+// Where rank j expects what I send: table[j * size + me].
+static at_status parts_of(const peer_comm *p, const at_view *send, const at_view *recv,
+                          const at_view *table, at_wire_part *parts)
 {
     int n = p->base.size, me = p->base.rank;
 
     for (int i = 0; i < n; i++) {
         int other = (me + 1 + i) % n; // everybody begins with another one; the own part comes last
-        const at_comm_part *to = &table[other * n + me];
+        const at_view *from = &send[other], *to = &table[other * n + me];
 
-        if (send[other].bytes != to->bytes)
+        if (view_bytes(from) != view_bytes(to))
             return at_fail(AT_EINTERNAL, "rank %d sends %zu bytes where rank %d expects %zu", me,
-                           send[other].bytes, other, to->bytes);
+                           view_bytes(from), other, view_bytes(to));
         parts[i] = (at_wire_part){.rank = p->ends[other],
-                                  .to = bytes_of(to->data, to->bytes),
-                                  .comes = other != me && recv[other].bytes > 0};
-        if (to->bytes) parts[i].from = bytes_of(send[other].data, to->bytes);
+                                  .to = *to,
+                                  .comes = other != me && view_bytes(&recv[other]) > 0};
+        if (view_bytes(to)) parts[i].from = *from;
     }
     return AT_OK;
 }
 
-static at_status peer_exchange(at_comm *c, const at_comm_part *send, const at_comm_part *recv)
+static at_status peer_scatter(at_comm *c, const at_view *send, const at_view *recv)
 {
     at_status st = AT_OK;
     peer_comm *p = of(c);
-    at_comm_part table[AT_WIRE_RANKS * AT_WIRE_RANKS];
+    at_view table[AT_WIRE_RANKS * AT_WIRE_RANKS];
     at_wire_part parts[AT_WIRE_RANKS];
 
     AT_TRY(p->control->ops->tell(p->control, recv, table, (size_t)c->size * sizeof *recv));
@@ -102,6 +112,17 @@ static at_status peer_exchange(at_comm *c, const at_comm_part *send, const at_co
     AT_TRY(meet(p));
 out:
     return st;
+}
+
+static at_status peer_exchange(at_comm *c, const at_comm_part *send, const at_comm_part *recv)
+{
+    at_view from[AT_WIRE_RANKS], to[AT_WIRE_RANKS];
+
+    for (int i = 0; i < c->size; i++) {
+        from[i] = bytes_of(send[i].data, send[i].bytes);
+        to[i] = bytes_of(recv[i].data, recv[i].bytes);
+    }
+    return peer_scatter(c, from, to);
 }
 
 static at_status peer_all_gather(at_comm *c, const void *send, void *recv, size_t bytes)
@@ -200,6 +221,7 @@ static const at_comm_ops peer_ops = {
     .all_gather = peer_all_gather,
     .all_to_all = peer_all_to_all,
     .exchange = peer_exchange,
+    .scatter = peer_scatter,
     .all_reduce_sum = peer_all_reduce_sum,
     .vote = peer_vote,
     .tell = peer_tell,

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "tensor/dtype.h"
 
 enum { MAX_RANKS = 256 };
 
@@ -41,6 +42,7 @@ typedef struct group {
     unsigned mended; // as far as this group has heard
     const void *send[MAX_RANKS];
     const at_comm_part *parts[MAX_RANKS];
+    const at_view *views[MAX_RANKS];
     float *sums[MAX_RANKS];
 } group;
 
@@ -162,6 +164,67 @@ out:
     return st;
 }
 
+// Run by run of the innermost dimension.
+static void copy_strided(const at_view *from, const at_view *to, size_t size)
+{
+    int inner = from->rank - 1;
+    size_t run = (size_t)from->shape[inner] * size;
+    int64_t runs = 1;
+
+    for (int d = 0; d < inner; d++)
+        runs *= from->shape[d];
+    for (int64_t i = 0; i < runs; i++) {
+        int64_t rest = i, src = 0, dst = 0;
+
+        for (int d = inner - 1; d >= 0; d--) {
+            int64_t at = rest % from->shape[d];
+
+            rest /= from->shape[d];
+            src += at * from->stride[d];
+            dst += at * to->stride[d];
+        }
+        memcpy((char *)to->data + dst * (int64_t)size,
+               (const char *)from->data + src * (int64_t)size, run);
+    }
+}
+
+static bool empty(const at_view *v)
+{
+    bool nothing = !v->data || v->rank < 1;
+
+    for (int i = 0; i < v->rank; i++)
+        nothing = nothing || v->shape[i] == 0;
+    return nothing;
+}
+
+static bool alike(const at_view *a, const at_view *b)
+{
+    if (empty(a) || empty(b)) return empty(a) == empty(b);
+    return a->dtype == b->dtype && a->rank == b->rank &&
+           memcmp(a->shape, b->shape, (size_t)a->rank * sizeof *a->shape) == 0;
+}
+
+static at_status threads_scatter(at_comm *c, const at_view *send, const at_view *recv)
+{
+    group *g = group_of(c);
+    at_status st = AT_OK;
+
+    g->views[c->rank] = send;
+    AT_TRY(meet(g));
+    for (int i = 0; i < c->size; i++) {
+        const at_view *from = &g->views[i][c->rank], *to = &recv[i];
+
+        if (!alike(from, to))
+            st = at_fail(AT_EINTERNAL, "rank %d sends another shape than rank %d expects", i,
+                         c->rank);
+        else if (!empty(to) && to->data != from->data)
+            copy_strided(from, to, at_dtype_size(to->dtype));
+    }
+    part(g);
+out:
+    return st;
+}
+
 // Rank r sums the r-th slice of everybody, in rank order, and writes it to everybody: the same bits
 // on all ranks, and no memory beside the operands.
 static at_status threads_all_reduce_sum(at_comm *c, float *inout, size_t count)
@@ -256,6 +319,7 @@ static const at_comm_ops threads_ops = {
     .all_gather = threads_all_gather,
     .all_to_all = threads_all_to_all,
     .exchange = threads_exchange,
+    .scatter = threads_scatter,
     .all_reduce_sum = threads_all_reduce_sum,
     .vote = threads_vote,
     .tell = threads_all_gather,
