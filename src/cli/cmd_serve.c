@@ -20,7 +20,7 @@ typedef struct serve_options {
     const char *verbose, *token_file, *log_format;
     at_arg_real max_upload;
     long port, preview_size, cache_lru;
-    bool cache_classic, cache_none, multi_user, no_persist, test_nodes, quiet, quick_test,
+    bool cache_classic, cache_none, compress, multi_user, no_persist, test_nodes, quiet, quick_test,
         one_process;
     at_arg_real drain, rate_limit;
     long queue_limit;
@@ -56,6 +56,7 @@ static const at_arg serve_args[] = {
      .help = "of a request's body (default 100)"},
     {"--user-directory", "DIR", AT_ARG_TEXT, offsetof(serve_options, user_dir),
      .help = "settings, workflows, queue and history (default ./user)"},
+    FLAG("--enable-compress-response-body", compress, "answer in gzip to those who take it"),
     FLAG("--no-persist", no_persist, "forget queue and history when the server ends"),
     FLAG("--multi-user", multi_user, "a folder and settings for each user"),
     {"--front-end-root", "DIR", AT_ARG_TEXT, offsetof(serve_options, front_end_root),
@@ -96,7 +97,6 @@ static const at_arg serve_args[] = {
     IGNORED("--disable-api-nodes", NULL, "there are no paid nodes here"),
     IGNORED("--comfy-api-base", "URL", "there are no paid nodes here"),
     IGNORED("--front-end-version", "VERSION", "no frontend is downloaded; see --front-end-root"),
-    IGNORED("--enable-compress-response-body", NULL, "answers are sent as they are"),
     IGNORED("--database-url", "URL", "queue and history lie below --user-directory"),
     IGNORED("--log-stdout", NULL, "messages go to standard error"),
     IGNORED("--directml", "[N]", "there is no such device here; see `atelier devices`"),
@@ -174,6 +174,7 @@ static at_status serve(void *options, const at_arg_list *operands)
                          .tls_cert = o->tls_cert,
                          .hash = o->hash,
                          .preview_size = (int)o->preview_size,
+                         .compress = o->compress,
                          .multi_user = o->multi_user,
                          .no_persist = o->no_persist,
                          .quick_test = o->quick_test,
@@ -195,9 +196,15 @@ static at_status serve(void *options, const at_arg_list *operands)
     c.engine.test_nodes = o->test_nodes;
     if (o->preview)
         (void)at_previews_parse(o->preview, &c.engine.previews); // args.c knows the words
-    if (at_engine_process_line() >= 0)
-        return at_engine_process(at_engine_process_line(), &c.engine);
-    char *text = NULL;
+    char *text = NULL, *temp = NULL; // as in ComfyUI: the folder that is emptied is one of its own
+    if (c.engine.temp_dir && !(temp = at_path_join(c.engine.temp_dir, "temp")))
+        return at_fail(AT_ENOMEM, "serve: no memory");
+    if (temp) c.engine.temp_dir = temp;
+    if (at_engine_process_line() >= 0) {
+        st = at_engine_process(at_engine_process_line(), &c.engine);
+        at_free(temp);
+        return st;
+    }
     const char **program = o->one_process ? NULL : own_arguments(&text);
     c.engine_argv = program;
     st = program || o->one_process
@@ -205,6 +212,7 @@ static at_status serve(void *options, const at_arg_list *operands)
              : at_fail(AT_EIO, "/proc/self/cmdline cannot be read; --one-process does without");
     at_free(program);
     at_free(text);
+    at_free(temp);
     return st;
 }
 

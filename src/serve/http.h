@@ -33,6 +33,7 @@ typedef enum at_header {
     AT_HEADER_USER, // "comfy-user"
     AT_HEADER_AUTHORIZATION,
     AT_HEADER_COOKIE,
+    AT_HEADER_ACCEPT_ENCODING,
     AT_HEADER_COUNT
 } at_header;
 

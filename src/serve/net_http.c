@@ -90,6 +90,8 @@ at_status at_net_request(struct lws *wsi, at_request *rq)
     AT_TRY(copy_header(wsi, WSI_TOKEN_HTTP_IF_NONE_MATCH, &rq->header[AT_HEADER_IF_NONE_MATCH]));
     AT_TRY(copy_header(wsi, WSI_TOKEN_HTTP_AUTHORIZATION, &rq->header[AT_HEADER_AUTHORIZATION]));
     AT_TRY(copy_header(wsi, WSI_TOKEN_HTTP_COOKIE, &rq->header[AT_HEADER_COOKIE]));
+    AT_TRY(
+        copy_header(wsi, WSI_TOKEN_HTTP_ACCEPT_ENCODING, &rq->header[AT_HEADER_ACCEPT_ENCODING]));
     AT_TRY(copy_custom(wsi, "comfy-user:", &rq->header[AT_HEADER_USER]));
     (void)lws_get_peer_simple(wsi, rq->peer, sizeof rq->peer);
 out:

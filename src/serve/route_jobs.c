@@ -304,7 +304,8 @@ static at_status move(at_server *s, at_request *rq, at_response *rs)
     if (!before || (!json_is_null(before) && !at_json_is_text(before))) {
         st = wrong(rs, "before: the id of a waiting job or null is wanted");
     } else {
-        st = at_queue_move(s->queue, at_request_scope(s, rq), rq->param[0], json_string_value(before));
+        st = at_queue_move(s->queue, at_request_scope(s, rq), rq->param[0],
+                           json_string_value(before));
         if (st == AT_OK)
             st = at_reply_json(rs, 200, json_pack("{s:b}", "moved", 1));
         else if (st == AT_ENOTFOUND || st == AT_EINVAL)

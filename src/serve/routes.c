@@ -94,6 +94,7 @@ void at_route_answer(at_server *s, const at_route *r, at_request *rq, at_respons
                                 "500 Internal Server Error\n\nServer got itself in trouble");
     }
     if (!rs->status) rs->status = 200;
+    at_response_squeeze(s, rq, rs);
     at_response_dress(s, rq, rs);
 }
 

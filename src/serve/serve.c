@@ -14,6 +14,7 @@
 #include "base/mem.h"
 #include "engine/claims.h"
 #include "serve/net.h"
+#include "serve/sweep.h"
 
 static void queue_changed(void *ctx, size_t remaining)
 {
@@ -193,7 +194,8 @@ at_status at_serve(const at_serve_config *config)
     if (config->token_file) AT_TRY(at_tokens_load(config->token_file, &s.tokens));
     if (config->rate_limit > 0) AT_TRY(at_limits_new(config->rate_limit, &s.limits));
     AT_TRY(at_hub_new(wake, &w, &s.hub));
-    AT_TRY(open_queue(&s));
+    AT_TRY(open_queue(&s)); // nobody else serves from this folder
+    at_sweep(at_engine_env(s.engine)->temp_dir);
     AT_TRY(open_claims(&s));
     AT_TRY(at_net_open(&s, &net));
     atomic_store(&w.net, net);

@@ -66,6 +66,8 @@ int at_request_limited(at_server *s, const at_route *r, const at_request *rq, at
 // 0, or 401 or 403 with the answer begun in rs.
 int at_route_forbidden(const at_server *s, const at_route *r, const at_request *rq,
                        at_response *rs);
+// Packs a text for a client that takes gzip, where --enable-compress-response-body says so.
+void at_response_squeeze(const at_server *s, const at_request *rq, at_response *rs);
 // Cache-Control and CORS: on every answer.
 void at_response_dress(const at_server *s, const at_request *rq, at_response *rs);
 

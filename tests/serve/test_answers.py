@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is packed on its way, and what is swept away when a server starts."""
+import gzip
+import json
+import os
+import unittest
+
+from kit import Case, Server, picture
+
+
+class Packed(Case):
+    flags = ("--enable-compress-response-body",)
+
+    def test_texts_are_packed_for_those_who_take_it(self):
+        for path in ("/object_info", "/api/object_info", "/", "/atelier/app.js", "/atelier/style.css"):
+            plain = self.server.get(path)
+            packed = self.server.get(path, Accept_Encoding="gzip, deflate, br")
+            self.assertNotIn("content-encoding", plain.headers, path)
+            self.assertEqual((packed.headers["content-encoding"], packed.headers["vary"]), ("gzip", "Accept-Encoding"))
+            self.assertEqual(gzip.decompress(packed.body), plain.body, path)
+            self.assertLess(len(packed.body), len(plain.body) / 2)
+        json.loads(gzip.decompress(self.server.get("/object_info", Accept_Encoding="gzip").body))
+
+    def test_what_stays_as_it_is(self):
+        job = self.server.submit(picture(prefix="packed")).json()["prompt_id"]
+        self.server.wait(job)
+        for path in ("/view?filename=packed_00001_.png", "/features"):  # a picture; a few bytes
+            self.assertNotIn("content-encoding", self.server.get(path, Accept_Encoding="gzip").headers, path)
+        self.assertNotIn("content-encoding", self.server.get("/object_info", Accept_Encoding="gzip;q=0, br").headers)
+        self.assertIn("content-encoding", self.server.get("/object_info", Accept_Encoding="br, gzip;q=0.5").headers)
+
+
+class NotAsked(Case):
+    def test_without_the_flag_nothing_is_packed(self):
+        self.assertNotIn("content-encoding", self.server.get("/object_info", Accept_Encoding="gzip").headers)
+
+
+class Swept(Case):
+    @classmethod
+    def prepare(cls):
+        os.makedirs(os.path.join(cls.dir, "foreign/temp"))
+        for name in ("foreign/temp/mine.txt", "kept.txt"):
+            with open(os.path.join(cls.dir, name), "w", encoding="utf-8") as f:
+                f.write("x")
+
+    def test_temporary_files_go_when_a_server_starts(self):
+        os.makedirs(self.path("temp/deep"))
+        for name in ("temp/deep/old.png", "temp/.hidden"):
+            with open(self.path(name), "w", encoding="utf-8") as f:
+                f.write("x")
+        os.symlink(self.path("kept.txt"), self.path("temp/link"))
+        os.symlink(self.path("foreign"), self.path("temp/deep/links"))
+        type(self).server.stop()
+        type(self).server = Server(self.dir)
+        self.assertEqual(os.listdir(self.path("temp")), [".emptied-at-start"])
+        self.assertTrue(os.path.exists(self.path("kept.txt")))
+        self.assertTrue(os.path.exists(self.path("foreign/temp/mine.txt")))
+
+    def test_a_folder_of_somebody_else_is_left_alone(self):
+        for _ in range(2):  # also the second time
+            type(self).server.stop()
+            type(self).server = Server(self.dir, "--temp-directory", self.path("foreign"))
+            self.assertEqual(os.listdir(self.path("foreign/temp")), ["mine.txt"])
+        type(self).server.stop()
+        type(self).server = Server(self.dir)
+
+
+if __name__ == "__main__":
+    unittest.main()
