@@ -15,7 +15,7 @@ async function call(path, body, plain) {
   let value = null;
   try { value = text ? readJson(text) : null; } catch { /* not JSON: the status says it */ }
   if (!answer.ok) {
-    const says = value?.error?.message ?? value?.error;
+    const says = answer.status === 401 ? "This server wants a token: open this address with ?token=YOUR-TOKEN behind it, once." : value?.error?.message ?? value?.error;
     throw Object.assign(new Error(typeof says === "string" ? says : `the server answers ${answer.status}`), { value });
   }
   return value;
@@ -30,7 +30,6 @@ export const interrupt = (id) => call("/interrupt", { prompt_id: id });
 export const remove = (id) => call("/queue", { delete: [id] });
 export const clear = () => call("/queue", { clear: true });
 export const move = (id, before) => call(`/jobs/${encodeURIComponent(id)}/move`, { before });
-export const forget = (id) => call("/history", { delete: [id] });
 export const convert = (text) => call("/atelier/convert", text, true);
 
 export function upload(file) {

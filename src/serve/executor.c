@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "serve/story.h"
+#include "serve/tally.h"
 
 struct at_executor {
     at_executor_config c;
@@ -71,7 +72,10 @@ static at_status run_engine(at_executor *x, const at_ticket *t, at_story *story,
     char *claims = claims_of(x, t);
     at_run_cost run = {.joules = -1};
     at_sink teller = {at_story_hear, story, &x->cancel};
-    at_meter meter = {.registry = x->c.registry, .next = &teller, .cost = cost};
+    at_tally tally = {.metrics = x->c.metrics, .next = &teller};
+    at_sink counts = {at_tally_hear, &tally, &x->cancel};
+    at_meter meter = {.registry = x->c.registry, .next = &counts, .cost = cost};
+    tally.meter = &meter;
     at_sink sink = {at_meter_hear, &meter, &x->cancel};
 
     at_str_printf(&text, "{\"prompt\": %s, \"extra_data\": %s}", t->prompt, t->extra_data);
@@ -91,6 +95,8 @@ static at_status run_engine(at_executor *x, const at_ticket *t, at_story *story,
     at_meter_end(&meter);
     cost->seconds = r->seconds;
     cost->joules = run.joules;
+    at_tally_end(&tally, cost);
+    if (run.crashed) atomic_fetch_add(&x->c.metrics->crashes, 1);
 out:
     if (st != AT_OK && st != AT_ECANCELLED && !story->failed)
         at_story_fail(story, exception_of(st), at_error_text());

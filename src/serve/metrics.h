@@ -9,6 +9,8 @@
 #include <stdint.h>
 
 #include "base/str.h"
+#include "serve/cost.h"
+#include "serve/runner.h"
 
 #define AT_METRIC_BUCKETS 12
 
@@ -26,9 +28,12 @@ typedef struct at_histogram {
 
 typedef struct at_metrics {
     atomic_ullong accepted, refused, jobs[AT_OUTCOMES];
-    atomic_ullong http[6]; // answers by their hundreds; 0: unused
-    at_histogram wait, run;
-    double started; // at_now()
+    atomic_ullong http[6];          // answers by their hundreds; 0: unused
+    at_histogram wait, run, answer; // answer: an HTTP request's, until its head is sent
+    atomic_ullong steps, nodes_run, nodes_kept, crashes;
+    atomic_ullong pace; // thousandths of a step a second: the last sampler's
+    atomic_ullong stage_ms[AT_STAGES], millijoules; // of jobs that ended
+    double started;                                 // at_now()
 } at_metrics;
 
 void at_histogram_add(at_histogram *h, double seconds);
@@ -36,8 +41,7 @@ void at_histogram_add(at_histogram *h, double seconds);
 // What the server knows beside the counters.
 typedef struct at_gauges {
     size_t waiting, running, sockets;
-    const char *device; // its name
-    uint64_t device_free, device_total, device_held;
+    const at_device_state *device;
 } at_gauges;
 void at_metrics_write(const at_metrics *m, const at_gauges *g, at_str *out);
 

@@ -24,6 +24,7 @@ typedef struct at_exchange {
     struct lws *socket; // NULL: gone. The loop thread's alone
     at_server *server;
     size_t body_cap, sent, limit;
+    double began; // at_now()
     bool chunked, head_sent, close_after;
     bool dispatched, answered; // the loop thread's view: a worker may be filling rs between them
     at_chunks chunks;

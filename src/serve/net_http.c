@@ -8,6 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/file.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "serve/net.h"
@@ -179,6 +180,7 @@ static int begins(at_net *n, struct lws *wsi, at_conn *c)
     x->socket = wsi;
     x->server = n->server;
     x->limit = n->max_body;
+    x->began = at_now();
     if (at_net_request(wsi, &x->rq) != AT_OK ||
         copy_header(wsi, WSI_TOKEN_HTTP_CONTENT_LENGTH, &length) != AT_OK ||
         copy_header(wsi, WSI_TOKEN_HTTP_TRANSFER_ENCODING, &coding) != AT_OK)
@@ -260,6 +262,7 @@ static int send_head(struct lws *wsi, at_exchange *x)
     x->head_sent = true;
     if (rs->status >= 100 && rs->status < 600)
         atomic_fetch_add(&x->server->metrics.http[rs->status / 100], 1);
+    at_histogram_add(&x->server->metrics.answer, at_now() - x->began);
     return lws_finalize_write_http_header(wsi, start, &p, end);
 }
 

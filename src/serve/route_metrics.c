@@ -10,11 +10,7 @@ static at_status metrics(at_server *s, at_request *rq, at_response *rs)
     at_str text = {0};
 
     at_runner_device(s->runner, &d);
-    at_gauges g = {.sockets = at_hub_sessions(s->hub),
-                   .device = d.name,
-                   .device_free = d.free_bytes,
-                   .device_total = d.total_bytes,
-                   .device_held = d.held_bytes};
+    at_gauges g = {.sockets = at_hub_sessions(s->hub), .device = &d};
     at_queue_counts(s->queue, &g.waiting, &g.running);
     at_metrics_write(&s->metrics, &g, &text);
     size_t n = text.len;

@@ -461,6 +461,12 @@ class Routes(Case):
         self.assertEqual(after['atelier_job_run_seconds_bucket{le="+Inf"}'], after["atelier_job_run_seconds_count"])
         self.assertGreater(after['atelier_http_answers_total{status="2xx"}'], before['atelier_http_answers_total{status="2xx"}'])
         self.assertGreater(after['atelier_device_memory_bytes{device="cpu",kind="total"}'], 1e8)
+        self.assertEqual(after['atelier_nodes_total{result="run"}'] - before['atelier_nodes_total{result="run"}'], 2)
+        self.server.wait(self.server.submit(dict(picture(600), **{"2": node("PreviewImage", images=["1", 0])})).json()["prompt_id"])
+        self.assertEqual(read()['atelier_nodes_total{result="cached"}'] - after['atelier_nodes_total{result="cached"}'], 1)
+        self.assertGreater(after["atelier_http_answer_seconds_count"], before["atelier_http_answer_seconds_count"])
+        self.assertTrue(0 <= after['atelier_device_busy_ratio{device="cpu"}'] <= 1)
+        self.assertTrue(0 < after["process_resident_memory_bytes"] < 2 ** 31)
         self.assertEqual(self.server.get("/health").json(), {"status": "ok"})
 
     def test_the_log(self):
