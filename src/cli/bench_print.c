@@ -268,10 +268,7 @@ at_status at_bench_print_json(const at_bench_options *b, const at_bench_report *
                              l->watts, "limit_watts", l->limit_watts, "limits", (int)l->limits);
     json_t *o = json_pack(
         "{s:s, s:s, s:s, s:s, s:s, s:b, s:b, s:o, s:i, s:i, s:i, s:i, s:i, s:f, s:f, s:f, "
-        "s:f, s:f, s:f, "
-        "s:i, s:s, s:f, "
-        "s:f, s:f,"
-        " s:f, s:f, s:f, s:f, s:I, s:I, s:o, s:o, s:o, s:o}",
+        "s:f, s:i, s:s, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:I, s:I, s:o, s:o, s:o, s:o}",
         "arch", b->shape->name, "device", b->device->name, "chip", b->device->description,
         "weights", at_dtype_name(b->storage), "compute", at_dtype_name(b->compute), "int8", b->int8,
         "fp8", b->fp8, "load", load, "width", b->width, "height", b->height, "batch", b->batch,
