@@ -22,19 +22,23 @@ at_dtype at_env_compute_for(const at_env *e, bool f16)
     return f16 && open && !e->device->host ? AT_F16 : at_env_compute(e);
 }
 
-static at_status open_ops(const at_node_ctx *c, at_device *device, at_dtype compute, bool fp8,
-                          bool weights8, at_ops **out)
+static void config(const at_node_ctx *c, at_device *device, at_dtype compute, bool fp8,
+                   bool weights8, at_ops_config *out)
 {
     const at_env *e = at_env_of(c);
     // A CPU does not compute in f16; f32 holds all of its values.
     if (compute == AT_F16 && device->host) compute = AT_F32;
-    at_ops_config config = {.device = device,
-                            .compute = compute,
-                            .sink = at_node_sink(c),
-                            .int8 = e->dtype == AT_I8,
-                            .fp8 = fp8,
-                            .weights8 = weights8};
-    return at_ops_new(&config, out);
+    *out = (at_ops_config){.device = device,
+                           .compute = compute,
+                           .sink = at_node_sink(c),
+                           .int8 = e->dtype == AT_I8,
+                           .fp8 = fp8,
+                           .weights8 = weights8};
+}
+
+at_degrees at_env_degrees(const at_env *e)
+{
+    return e->ranks.n > 1 ? e->ranks.degrees : (at_degrees){0};
 }
 
 at_status at_env_ops(const at_node_ctx *c, at_ops **out)
@@ -45,8 +49,10 @@ at_status at_env_ops(const at_node_ctx *c, at_ops **out)
 at_status at_env_ops_in(const at_node_ctx *c, at_dtype compute, at_ops **out)
 {
     const at_env *e = at_env_of(c);
-    return open_ops(c, e->device, compute == AT_DTYPE_COUNT ? at_env_compute(e) : compute, false,
-                    false, out);
+    at_ops_config with;
+    config(c, e->device, compute == AT_DTYPE_COUNT ? at_env_compute(e) : compute, false, false,
+           &with);
+    return at_ops_new(&with, out);
 }
 
 void at_env_choose(const at_env *env, int part, at_dtype compute, bool f16, at_device **device,
@@ -56,7 +62,7 @@ void at_env_choose(const at_env *env, int part, at_dtype compute, bool f16, at_d
     if (part == AT_ENV_VAE && e.vae_device) e.device = e.vae_device;
     if (compute == AT_DTYPE_COUNT) compute = e.parts[part].compute;
     if (compute == AT_DTYPE_COUNT) compute = at_env_compute_for(&e, f16);
-    if (compute == AT_F16 && e.device->host) compute = AT_F32; // see open_ops
+    if (compute == AT_F16 && e.device->host) compute = AT_F32; // see config
     *device = e.device;
     *out = compute;
 }
@@ -73,21 +79,36 @@ bool at_env_fp8(const at_env *e, const at_model *m)
            at_model_fp8(m) || (e->fast_fp8 && at_model_stored_fp8(m));
 }
 
-at_status at_env_ops_denoiser(const at_node_ctx *c, const at_model *m, at_ops **out)
+void at_env_config_denoiser(const at_node_ctx *c, const at_model *m, at_ops_config *out)
 {
     const at_env *e = at_env_of(c);
     at_device *device = NULL;
     at_dtype compute = at_model_compute(m);
     at_env_choose(e, AT_ENV_UNET, compute, at_arch_f16(at_model_arch(m)), &device, &compute);
-    return open_ops(c, device, compute, at_env_fp8(e, m),
-                    kept_in_fp8(e, AT_ENV_UNET) || at_model_fp8(m), out);
+    config(c, device, compute, at_env_fp8(e, m), kept_in_fp8(e, AT_ENV_UNET) || at_model_fp8(m),
+           out);
+}
+
+at_status at_env_ops_denoiser(const at_node_ctx *c, const at_model *m, at_ops **out)
+{
+    at_ops_config with;
+    at_env_config_denoiser(c, m, &with);
+    return at_ops_new(&with, out);
+}
+
+void at_env_config_for(const at_node_ctx *c, int part, at_dtype compute, bool f16,
+                       at_ops_config *out)
+{
+    at_device *device = NULL;
+    at_env_choose(at_env_of(c), part, compute, f16, &device, &compute);
+    config(c, device, compute, false, kept_in_fp8(at_env_of(c), part), out);
 }
 
 at_status at_env_ops_for(const at_node_ctx *c, int part, at_dtype compute, bool f16, at_ops **out)
 {
-    at_device *device = NULL;
-    at_env_choose(at_env_of(c), part, compute, f16, &device, &compute);
-    return open_ops(c, device, compute, false, kept_in_fp8(at_env_of(c), part), out);
+    at_ops_config with;
+    at_env_config_for(c, part, compute, f16, &with);
+    return at_ops_new(&with, out);
 }
 
 at_status at_env_open(at_env *e, const char *kind, const char *name, char **path, at_store **store)

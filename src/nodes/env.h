@@ -9,6 +9,7 @@
 #include "atelier/node.h"
 #include "models/models.h"
 #include "ops/ops.h"
+#include "par/mesh.h"
 #include "text/tokenizer.h"
 
 typedef struct at_env at_env;
@@ -20,8 +21,18 @@ typedef struct at_env_part {
 } at_env_part;
 enum { AT_ENV_UNET, AT_ENV_VAE, AT_ENV_TEXT, AT_ENV_PARTS };
 
+// Who may work on one picture: rank i on device[i] (the CPU may stand there several times).
+enum { AT_ENV_RANKS = 16 };
+typedef struct at_env_ranks {
+    int n; // 0 or 1: one rank, on at_env.device
+    at_device *device[AT_ENV_RANKS];
+    bool automatic;     // degrees are chosen for each run
+    at_degrees degrees; // else these, of n ranks
+} at_env_ranks;
+
 struct at_env {
     at_device *device;
+    at_env_ranks ranks;
     at_device *vae_device; // where VAEs run: the same, or the CPU
     at_env_part parts[AT_ENV_PARTS];
     bool fast_fp8; // wide layers of denoisers may multiply in fp8
@@ -45,6 +56,8 @@ struct at_env {
     // The path of this node's next output file: `path`, or what it was called when this job ran before and did not come to
     // its end. The caller's; NULL if out of memory. NULL slot: nobody remembers.
     char *(*claim_file)(at_env *e, const char *node, const char *path);
+    // Comms for the first n ranks; the caller frees each. May be NULL where there is one rank.
+    at_status (*open_comms)(at_env *e, int n, at_comm **out);
     // A vocabulary for an encoder of `kind` that lies in the file at model_path.
     at_status (*find_tokenizer)(at_env *e, at_tokenizer_kind kind, const char *model_path,
                                 at_tokenizer **out);
@@ -54,6 +67,9 @@ static inline at_env *at_env_of(const at_node_ctx *c)
 {
     return at_node_engine(c);
 }
+
+// How the ranks share a picture: what was asked for, one rank without a word.
+at_degrees at_env_degrees(const at_env *e);
 
 // A fresh op context on the env's device that watches the job's cancel flag. at_ops_free.
 at_status at_env_ops(const at_node_ctx *c, at_ops **out);
@@ -68,6 +84,10 @@ void at_env_choose(const at_env *e, int part, at_dtype compute, bool f16, at_dev
 // The same for a denoiser: what it was loaded for, and fp8 where somebody asked for it (--dtype fp8,
 // --fp8_e4m3fn-unet, UNETLoader's weight_dtype; --fast for files in fp8).
 at_status at_env_ops_denoiser(const at_node_ctx *c, const at_model *m, at_ops **out);
+void at_env_config_denoiser(const at_node_ctx *c, const at_model *m, at_ops_config *out);
+// What at_env_ops_for opens.
+void at_env_config_for(const at_node_ctx *c, int part, at_dtype compute, bool f16,
+                       at_ops_config *out);
 bool at_env_fp8(const at_env *e, const at_model *m);
 // Find `name` among the files of `kind` ("vae", "controlnet" ...) and map it. *path (may be NULL) gets
 // the caller's copy of the path.

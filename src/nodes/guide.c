@@ -46,25 +46,25 @@ static bool alone(const at_guide *g, const at_plan *p, const at_item *item)
     return n == 1 && !p->masked[item->place] && item->weight > 0 && p->rows == g->shape[0];
 }
 
-static void run_batch(at_guide *g, at_ops *o, const at_plan *p, const at_batch *b,
-                      const at_tensor *x, const at_tensor *scaled, float sigma,
-                      const at_patches *patches, at_tensor **acc)
+// Estimates that are being put together.
+typedef struct sums {
+    at_guide *g;
+    at_ops *o;
+    const at_plan *p;
+    at_tensor **acc; // one for each place
+} sums;
+
+static void take(void *ctx, const at_item *item, int64_t row, int64_t rows, at_tensor *x0)
 {
-    at_tensor *x0[AT_GUIDE_ROWS] = {0};
-    for (int64_t row = 0; row < g->shape[0]; row += p->rows) {
-        int64_t rows = g->shape[0] - row < p->rows ? g->shape[0] - row : p->rows;
-        at_guide_forward(g, o, p, b, x, scaled, sigma, patches, row, rows, x0);
-        for (size_t i = 0; i < b->count && at_ops_status(o) == AT_OK; i++) {
-            const at_item *item = &p->items[b->first + i];
-            at_tensor **to = &acc[item->place];
-            if (alone(g, p, item)) {
-                *to = x0[i];
-                continue;
-            }
-            if (!*to) *to = at_zeros(o, AT_F32, 4, g->shape);
-            gather(o, *to, item, row, rows, x0[i]);
-        }
+    sums *s = ctx;
+    at_tensor **to = &s->acc[item->place];
+
+    if (alone(s->g, s->p, item)) {
+        *to = x0;
+        return;
     }
+    if (!*to) *to = at_zeros(s->o, AT_F32, 4, s->g->shape);
+    gather(s->o, *to, item, row, rows, x0);
 }
 
 static void tell_asked(at_guide *g)
@@ -104,8 +104,8 @@ void at_guide_estimate(at_guide *g, at_ops *o, const at_tensor *x, float sigma, 
     }
     tell_asked(g);
     const at_tensor *scaled = at_model_input(o, &g->sampling, x, sigma);
-    for (size_t i = 0; i < p->n_batches && at_ops_status(o) == AT_OK; i++)
-        run_batch(g, o, p, &p->batches[i], x, scaled, sigma, patches ? patches : g->patches, acc);
+    at_guide_units(g, o, p, x, scaled, sigma, patches ? patches : g->patches, take,
+                   &(sums){g, o, p, acc});
     for (int i = 0; i < n && at_ops_status(o) == AT_OK; i++) {
         bool one = false;
         for (size_t k = 0; k < p->n_items; k++)
@@ -439,6 +439,7 @@ at_status at_guide_open(at_ops *o, const at_guide_config *config, at_guide **out
     AT_TRY(take_third(g, lists));
     AT_TRY(at_guide_prepare(g, o, lists));
     AT_TRY(begin_hooks(g));
+    g->spread = at_guide_spread(g, o);
     *out = g;
     g = NULL;
 out:

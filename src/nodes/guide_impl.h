@@ -93,6 +93,7 @@ struct at_guide {
     size_t n_steps;
     uint64_t run; // unlike that of any other guide of this process
     double memory;
+    int spread; // ranks that the forwards of an evaluation are shared out to
     uint64_t seed;
     bool noised;
     const int64_t *batch_index; // borrowed
@@ -148,6 +149,15 @@ void at_plan_clear(at_plan *p);
 // borrowed until the next call. NULL after a failure (sticky in `o`).
 at_model *at_guide_network(at_guide *g, at_ops *o, const at_object *hooks, float sigma);
 void at_guide_networks_free(at_guide *g);
+// guide_units.c: how many ranks may share the forwards of this guide's evaluations.
+int at_guide_spread(const at_guide *g, at_ops *o);
+// The rows of one forward that keep `spread` ranks busy, at most `most`.
+int64_t at_guide_unit_rows(const at_guide *g, size_t items, int64_t most);
+// All of a plan's forwards, shared out: each(ctx, item, row, rows, x0) for every one of them, in order.
+typedef void at_unit_fn(void *ctx, const at_item *item, int64_t row, int64_t rows, at_tensor *x0);
+void at_guide_units(at_guide *g, at_ops *o, const at_plan *p, const at_tensor *x,
+                    const at_tensor *scaled, float sigma, const at_patches *patches,
+                    at_unit_fn *each, void *ctx);
 // guide_batch.c: x0 of rows [row, row + rows) of a batch of items, each [rows, c, rect.h, rect.w].
 void at_guide_forward(at_guide *g, at_ops *o, const at_plan *p, const at_batch *b,
                       const at_tensor *x, const at_tensor *scaled, float sigma,

@@ -245,6 +245,7 @@ static size_t make_batch(const at_guide *g, at_plan *p, at_item *left, size_t n,
     size_t fits = 0, most;
     for (size_t i = 0; i < n; i++)
         fits += together(g, left[i].e, first.e);
+    if (g->spread > 1) fits = 1; // each is a rank's
     most = fits;
     for (size_t i = 1; i <= fits; i++) {
         most = fits / i;
@@ -278,6 +279,7 @@ static at_status make_batches(const at_guide *g, at_plan *p)
     for (size_t i = 0; i < p->n_items; i++)
         while (p->rows > 1 && need(g, p->items[i].e, p->rows) >= memory)
             p->rows = (p->rows + 1) / 2;
+    if (g->spread > 1) p->rows = at_guide_unit_rows(g, p->n_items, p->rows);
     while (left) {
         at_batch *b = &p->batches[p->n_batches++];
         b->first = done;

@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // sample_run.c - what lies between a sampler node and a solver: latents in, noise, progress, latents out.
+// Idea: every rank solves the same equation from the same noise, which it draws by itself; they differ in which
+// part of the network's work they do. Rank 0 alone reports and hands out.
+// Easy to get wrong: whatever fails on a rank, it takes part in the solver's first vote (team.h).
 #include "nodes/guide_impl.h"
 
 #include <string.h>
@@ -8,6 +11,7 @@
 #include "image/resize.h"
 #include "models/latent_format.h"
 #include "nodes/latent_preview.h"
+#include "nodes/team.h"
 
 static bool all_zero(const at_tensor *t)
 {
@@ -115,17 +119,44 @@ out:
     return st;
 }
 
-// One run.
+// One run: what all ranks read, and what is a rank's own.
 typedef struct work {
     at_node_ctx *node;
     const at_sample_job *job;
-    at_ops *o;
+    const at_obj_cond *positive, *negative, *third;
     const at_tensor *samples; // host
     bool empty;
-    at_tensor *mask; // host
+    at_tensor *mask;             // host
+    at_object **out, **denoised; // of rank 0
+    at_ops *o;
     at_guide *guide;
     progress p;
 } work;
+
+static const at_latent_format *format_of(const work *k)
+{
+    return at_model_latent(k->job->model->model);
+}
+
+// What each rank may take for a forward: they must decide alike, so all count with the least of all.
+static at_status agree_on_memory(at_ops *o, double *out)
+{
+    at_status st = AT_OK;
+    at_comm *c = at_ops_comm(o);
+    at_device *d = at_ops_device(o);
+    uint64_t rest = 0, total = 0;
+    double all[AT_ENV_RANKS], mine = 1e300;
+
+    *out = 0;
+    if (c->size == 1 || c->size > AT_ENV_RANKS) return AT_OK;
+    if (d->ops->memory(d, &rest, &total) == AT_OK && rest) mine = (double)rest;
+    AT_TRY(c->ops->tell(c, &mine, all, sizeof mine));
+    *out = all[0];
+    for (int i = 1; i < c->size; i++)
+        if (all[i] < *out) *out = all[i];
+out:
+    return st;
+}
 
 static at_status open_guide(work *k)
 {
@@ -133,11 +164,15 @@ static at_status open_guide(work *k)
     if (k->samples->rank != 4)
         return at_fail(AT_EUNSUPPORTED, "sampler: latents of %d dimensions are not pictures",
                        k->samples->rank);
+    double memory = 0;
+    at_status st = agree_on_memory(k->o, &memory);
+    if (st != AT_OK) return st;
     at_guide_config config = {.model = job->model,
                               .kind = job->kind,
-                              .positive = job->positive,
-                              .negative = job->negative,
-                              .third = job->third,
+                              .positive = k->positive,
+                              .negative = k->negative,
+                              .third = k->third,
+                              .memory = memory,
                               .cfg = job->cfg,
                               .cfg2 = job->cfg2,
                               .shape = k->samples->shape,
@@ -151,44 +186,131 @@ static at_status open_guide(work *k)
     return at_guide_open(k->o, &config, &k->guide);
 }
 
-static at_status solve(work *k, at_object **out, at_object **denoised)
+// Everything a solver needs, in the ops' scope.
+static at_status prepare(work *k, at_sample_args *args)
 {
     at_status st = AT_OK;
     const at_sample_job *job = k->job;
-    const at_latent_format *f = at_model_latent(job->model->model);
     const at_tensor *s = k->samples;
     at_tensor *noise = NULL, *mask = NULL;
 
     AT_TRY(open_guide(k));
-    at_denoiser d = at_guide_denoiser(k->guide);
     at_tensor *x = at_from_host(k->o, AT_F32, s->rank, s->shape, at_tensor_data(s));
-    if (!k->empty) x = at_latent_to_model(k->o, f, x);
+    if (!k->empty) x = at_latent_to_model(k->o, format_of(k), x);
     AT_TRY(make_noise(k->o, job, s, &noise));
     if (k->mask) mask = at_from_host(k->o, AT_F32, 4, k->mask->shape, at_tensor_data(k->mask));
-    at_sample_args args = {.sampler = job->sampler,
-                           .options = job->options,
-                           .sigmas = job->sigmas,
-                           .n_sigmas = job->n_sigmas,
-                           .noise = noise,
-                           .latent = x,
-                           .noise_mask = mask,
-                           .seed = job->seed,
-                           .on_step = on_step,
-                           .on_step_ctx = &k->p};
-    if (at_guide_moves_mask(k->guide)) {
-        args.mask_at = at_guide_mask;
-        args.mask_ctx = k->guide;
-    }
-    at_tensor *r = at_sample(k->o, &d, &args);
     AT_TRY(at_ops_status(k->o));
-    AT_TRY(finish(k->o, f, job->latent, r, out));
-    if (denoised) {
-        if (k->p.denoised)
-            AT_TRY(finish(k->o, f, job->latent, k->p.denoised, denoised));
-        else
-            *denoised = at_object_retain(*out);
+    *args = (at_sample_args){.sampler = job->sampler,
+                             .options = job->options,
+                             .sigmas = job->sigmas,
+                             .n_sigmas = job->n_sigmas,
+                             .noise = noise,
+                             .latent = x,
+                             .noise_mask = mask,
+                             .seed = job->seed,
+                             .on_step = k->node ? on_step : NULL,
+                             .on_step_ctx = &k->p};
+    if (at_guide_moves_mask(k->guide)) {
+        args->mask_at = at_guide_mask;
+        args->mask_ctx = k->guide;
     }
 out:
+    return st;
+}
+
+static at_status give(work *k, const at_tensor *result)
+{
+    at_status st = AT_OK;
+
+    AT_TRY(finish(k->o, format_of(k), k->job->latent, result, k->out));
+    if (k->denoised && k->p.denoised)
+        AT_TRY(finish(k->o, format_of(k), k->job->latent, k->p.denoised, k->denoised));
+    else if (k->denoised)
+        *k->denoised = at_object_retain(*k->out);
+out:
+    return st;
+}
+
+static at_status solve(void *ctx, int rank, at_ops *o)
+{
+    work k = *(const work *)ctx;
+    at_sample_args args;
+
+    if (rank) k.node = NULL;
+    k.o = o;
+    k.p.node = k.node;
+    k.p.o = o;
+    at_status st = prepare(&k, &args);
+    if (st != AT_OK) {
+        at_ops_poison(o, st, "%s", at_error_text());
+        st = at_ops_vote(o);
+    } else {
+        at_denoiser d = at_guide_denoiser(k.guide);
+        at_tensor *r = at_sample(o, &d, &args);
+        st = at_ops_status(o);
+        if (st == AT_OK && rank == 0) st = give(&k, r);
+    }
+    at_guide_close(k.guide);
+    at_tensor_release(&k.p.denoised);
+    return st;
+}
+
+// --- on which ranks ------------------------------------------------------------------------------
+// Text that every rank can read: from the host, where they do not all compute on one device.
+static at_status reach(const at_env *e, int ranks, const at_obj_cond *list, at_object **out)
+{
+    at_status st = AT_OK;
+    bool far = false;
+
+    *out = NULL;
+    for (int i = 0; i < ranks; i++)
+        far |= e->ranks.device[i] != e->device;
+    if (!list || ranks == 1 || !far) {
+        *out = list ? at_object_retain((at_object *)(uintptr_t)list) : NULL;
+        return AT_OK;
+    }
+    at_object *copy = at_obj_cond_copy(list);
+    if (!copy) AT_TRY(at_fail(AT_ENOMEM, "sampler: no memory for a prompt"));
+    at_obj_cond *c = (at_obj_cond *)copy;
+    for (size_t i = 0; i < c->count; i++) {
+        at_tensor **texts[] = {&c->items[i].context, &c->items[i].pooled,
+                               &c->items[i].control_context};
+        for (size_t k = 0; k < AT_COUNT(texts); k++) {
+            at_tensor *t = *texts[k], *host = NULL;
+            if (!t || at_tensor_device(t)->host) continue;
+            AT_TRY(at_tensor_new(at_device_cpu(), t->dtype, t->rank, t->shape, &host));
+            at_cond_set_tensor(texts[k], host);
+            AT_TRY(at_tensor_to_host(t, t->dtype, at_tensor_data(host), at_tensor_bytes(host)));
+        }
+    }
+    *out = copy;
+    copy = NULL;
+out:
+    at_object_release(copy);
+    return st;
+}
+
+static at_status solve_on_ranks(work *k)
+{
+    at_status st = AT_OK;
+    const at_sample_job *job = k->job;
+    const at_env *e = at_env_of(k->node);
+    at_degrees degrees = at_env_degrees(e);
+    int ranks = at_degrees_ranks(&degrees);
+    at_object *lists[3] = {NULL};
+    at_ops_config config;
+
+    AT_TRY(reach(e, ranks, job->positive, &lists[0]));
+    AT_TRY(reach(e, ranks, job->negative, &lists[1]));
+    AT_TRY(reach(e, ranks, job->third, &lists[2]));
+    k->positive = (const at_obj_cond *)lists[0];
+    k->negative = (const at_obj_cond *)lists[1];
+    k->third = (const at_obj_cond *)lists[2];
+    at_env_config_denoiser(k->node, job->model->model, &config);
+    AT_TRY(at_team_run(k->node, &config, &degrees, solve, k));
+out:
+    for (int i = 0; i < 3; i++)
+        at_object_release(lists[i]);
     return st;
 }
 
@@ -196,11 +318,9 @@ at_status at_sample_run(at_node_ctx *c, const at_sample_job *job, at_object **ou
                         at_object **denoised)
 {
     at_status st = AT_OK;
-    work k = {.node = c, .job = job, .p = {.node = c}};
+    work k = {.node = c, .job = job, .out = out, .denoised = denoised};
     at_tensor *samples = NULL;
 
-    AT_TRY(at_env_ops_denoiser(c, job->model->model, &k.o));
-    k.p.o = k.o;
     AT_TRY(fit_channels(job->latent, at_model_latent(job->model->model), &k.empty, &samples));
     if (job->n_sigmas == 0) { // nothing to do: the latent comes back as it was
         *out = at_obj_latent_with(job->latent, samples);
@@ -212,13 +332,10 @@ at_status at_sample_run(at_node_ctx *c, const at_sample_job *job, at_object **ou
     k.samples = samples;
     at_previewer_open(c, at_model_latent(job->model->model), &k.p.preview);
     if (job->latent->noise_mask) AT_TRY(fit_mask(job->latent->noise_mask, samples, &k.mask));
-    AT_TRY(solve(&k, out, denoised));
+    AT_TRY(solve_on_ranks(&k));
 out:
-    at_guide_close(k.guide);
     at_previewer_close(&k.p.preview);
-    at_tensor_release(&k.p.denoised);
     at_tensor_release(&k.mask);
     at_tensor_release(&samples);
-    at_ops_free(k.o);
     return st;
 }

@@ -221,6 +221,9 @@ at_tensor *at_split_tokens(at_ops *o, const at_tensor *x);
 at_tensor *at_gather_tokens(at_ops *o, const at_tensor *x, int64_t total);
 // The share alone, of what goes beside the sequence (tables, residuals).
 at_tensor *at_share_tokens(at_ops *o, const at_tensor *x);
+// A flat buffer [n] of runs, one for each rank along an axis in their order, lengths[i] elements each: this
+// rank's is filled, and the others' are filled in. Returns the buffer.
+at_tensor *at_gather_runs(at_ops *o, at_axis axis, at_tensor *buffer, const int64_t *lengths);
 int at_ops_token_ranks(const at_ops *o); // who share the tokens
 const at_mesh *at_ops_mesh(const at_ops *o);
 // This rank's rows of a map [b, h, w, c] along the mesh's patch axis, and the whole again: identities on one

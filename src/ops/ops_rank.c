@@ -204,6 +204,34 @@ out:
     return op_leave(&p, st, out);
 }
 
+at_tensor *at_gather_runs(at_ops *o, at_axis axis, at_tensor *buffer, const int64_t *lengths)
+{
+    at_status st = AT_OK;
+    at_comm *c = o->mesh.axis[axis];
+    at_comm_part send[OPS_MAX_RANKS], recv[OPS_MAX_RANKS];
+    int64_t at = 0;
+    op_pass p;
+
+    if (!op_enter(&p, o, "gather_runs", &o->stats.seconds_other)) return NULL;
+    AT_TRY(op_takes(&p, "buffer", buffer));
+    if (c->size == 1) goto out;
+    for (int i = 0; i < c->size && c->size <= OPS_MAX_RANKS; i++) {
+        recv[i] = (at_comm_part){(char *)at_tensor_data(buffer) +
+                                     (size_t)at * at_dtype_size(buffer->dtype),
+                                 (size_t)lengths[i] * at_dtype_size(buffer->dtype)};
+        at += lengths[i];
+    }
+    if (c->size > OPS_MAX_RANKS || buffer->rank != 1 || !at_tensor_contiguous(buffer) ||
+        at != buffer->shape[0])
+        AT_TRY(at_fail(AT_EINVAL, "%lld elements in the runs of %d ranks do not fill the buffer",
+                       (long long)at, c->size));
+    for (int i = 0; i < c->size; i++)
+        send[i] = recv[c->rank];
+    AT_TRY(op_exchange(o, c, send, recv));
+out:
+    return op_leave(&p, st, buffer);
+}
+
 // What a rank brings to a failed vote, so that all can say why.
 typedef struct ballot {
     int code;

@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: Apache-2.0
+// team.c - comms, meshes and op contexts around a function on all ranks. See team.h.
+#include "nodes/team.h"
+
+#include <stdio.h>
+
+#include "par/ranks.h"
+
+typedef struct team {
+    at_ops_config like;
+    const at_env_ranks *env;
+    const at_degrees *degrees;
+    at_comm *world[AT_ENV_RANKS];
+    at_team_fn *fn;
+    void *ctx;
+} team;
+
+// The op context of a rank that has one, or the failure of any rank.
+static at_status begin(team *t, int rank, at_mesh *mesh, at_ops **o)
+{
+    at_comm *world = t->world[rank];
+    at_ops_config config = t->like;
+    char text[512];
+    int result = 0;
+
+    at_status st = at_mesh_open(world, t->degrees, mesh);
+    config.device = t->env->device[rank];
+    config.comm = world;
+    config.mesh = mesh;
+    if (st == AT_OK) st = at_ops_new(&config, o);
+    if (st != AT_OK) {
+        snprintf(text, sizeof text, "%s", at_error_text());
+        world->ops->abort(world, (int)st);
+    }
+    at_status vote = world->ops->vote(world, (int)st, &result);
+    if (st != AT_OK) return at_fail(st, "rank %d: %s", rank, text);
+    if (vote != AT_OK || result == AT_OK) return vote;
+    return at_fail((at_status)result, "another rank could not begin");
+}
+
+static at_status run_rank(void *ctx, int rank)
+{
+    team *t = ctx;
+    at_mesh mesh = {0};
+    at_ops *o = NULL;
+    at_status st = begin(t, rank, &mesh, &o);
+
+    if (st == AT_OK) st = t->fn(t->ctx, rank, o);
+    at_ops_free(o);
+    at_mesh_close(&mesh);
+    return st;
+}
+
+static at_status run_alone(const at_ops_config *like, at_team_fn *fn, void *ctx)
+{
+    at_ops *o = NULL;
+    at_status st = at_ops_new(like, &o);
+
+    if (st == AT_OK) st = fn(ctx, 0, o);
+    at_ops_free(o);
+    return st;
+}
+
+at_status at_team_run(const at_node_ctx *c, const at_ops_config *like, const at_degrees *degrees,
+                      at_team_fn *fn, void *ctx)
+{
+    at_status st = AT_OK;
+    at_env *e = at_env_of(c);
+    int n = at_degrees_ranks(degrees);
+    team t = {.like = *like, .env = &e->ranks, .degrees = degrees, .fn = fn, .ctx = ctx};
+    char text[96];
+
+    if (n == 1) return run_alone(like, fn, ctx);
+    if (n > e->ranks.n || !e->open_comms)
+        return at_fail(AT_EINVAL, "%s needs %d devices, and there are %d",
+                       at_degrees_text(degrees, text), n, e->ranks.n);
+    AT_TRY(e->open_comms(e, n, t.world));
+    AT_TRY(at_ranks_run(n, run_rank, &t));
+out:
+    for (int i = 0; i < n; i++)
+        at_comm_free(t.world[i]);
+    return st;
+}
