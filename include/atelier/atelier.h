@@ -52,6 +52,11 @@ typedef struct at_engine_config {
     long cache_results;
     at_previews previews; // a job's extra_data.preview_method goes before
     bool test_nodes;      // also the nodes of ComfyUI's own test suite
+    // Several devices on one picture: "cuda:0,cuda:1", "cuda" (all of them), "cpu,cpu"; or a number of CPU threads'
+    // ranks. NULL and 0: all GPUs where `device` is not given either, else one rank.
+    const char *devices;
+    int cpu_ranks;
+    const char *parallel; // "none", "cfg=2", "cfg=2,ulysses=2"; NULL or "auto": chosen for each run
 } at_engine_config;
 
 at_status at_engine_open(const at_engine_config *config, at_engine **out);

@@ -60,6 +60,13 @@ static at_status pick_device(const at_device_options *o, at_engine_config *c)
                            o->device, o->cuda_device);
         c->device = name;
     }
+    c->devices = o->devices;
+    c->cpu_ranks = (int)o->cpu_ranks;
+    c->parallel = o->parallel;
+    if (o->devices && c->device)
+        return at_fail(AT_EUSAGE, "--devices and --device %s exclude each other", c->device);
+    if (o->cpu_ranks && c->device && strcmp(c->device, "cpu") != 0)
+        return at_fail(AT_EUSAGE, "--cpu-ranks and --device %s exclude each other", c->device);
     if (!o->cpu) return AT_OK;
     if (c->device && strcmp(c->device, "cpu") != 0)
         return at_fail(AT_EUSAGE, "--cpu and --device %s exclude each other", c->device);

@@ -10,7 +10,8 @@
 #include "cli/args.h"
 
 typedef struct at_device_options {
-    const char *device, *cuda_device;
+    const char *device, *cuda_device, *devices, *parallel;
+    long cpu_ranks;
     bool cpu, gpu_only, highvram, normalvram, lowvram, novram;
     bool disable_smart_memory, cpu_vae, no_effect;
     at_arg_real reserve_vram;
@@ -31,6 +32,19 @@ typedef struct at_device_options {
              "what there is"},                                                                     \
         {"--cuda-device,--default-device", "N", AT_ARG_TEXT, offsetof(T, f.cuda_device),           \
          .help = "the same as --device cuda:N"},                                                   \
+        {"--devices", "LIST", AT_ARG_TEXT, offsetof(T, f.devices),                                 \
+         .help = "several for one picture: cuda:0,cuda:1 or cuda (all); without it and --device "  \
+                 "all GPUs"},                                                                      \
+        {"--cpu-ranks",                                                                            \
+         "N",                                                                                      \
+         AT_ARG_INT,                                                                               \
+         offsetof(T, f.cpu_ranks),                                                                 \
+         1,                                                                                        \
+         16,                                                                                       \
+         .help = "share a picture among N ranks on the CPU"},                                      \
+        {"--parallel", "PLAN", AT_ARG_TEXT, offsetof(T, f.parallel),                               \
+         .help = "how devices share a picture: auto (the default), none, or some of cfg=N, "       \
+                 "ulysses=N, ring=N, tp=N, patch=N with commas between"},                          \
         AT_DEVICE_FLAG(T, f, "--cpu", cpu, "the same as --device cpu"),                            \
         AT_DEVICE_FLAG(T, f, "--gpu-only", gpu_only,                                               \
                        "keep every model on the GPU (what happens anyway while there is room)"),   \

@@ -15,6 +15,7 @@
 #include "engine/claims.h"
 #include "engine/extra.h"
 #include "engine/plugins.h"
+#include "engine/ranks.h"
 #include "engine/stores.h"
 #include "json/json.h"
 #include "nodes/nodes.h"
@@ -255,12 +256,28 @@ static void limit_memory(at_device *d, const at_engine_config *c)
         d->weight_bytes = (size_t)(total / 2);
 }
 
+// Where one rank works: --device, or the first of --devices.
+static const char *first_device(const at_engine_config *c, char name[32])
+{
+    if (c->device) return c->device;
+    if (c->cpu_ranks) return "cpu";
+    if (!c->devices) return NULL;
+    snprintf(name, 32, "%.*s", (int)strcspn(c->devices, ","), c->devices);
+    return name;
+}
+
 static at_status open_env(at_engine *e, const at_engine_config *c)
 {
+    char name[32];
     at_device *d = NULL;
-    at_status st = at_engine_device(c->device, &d);
+    at_env who = {0};
+    at_status st = at_engine_device(first_device(c, name), &d);
+    who.device = d;
+    if (st == AT_OK) st = at_engine_ranks(c, &who);
     if (st != AT_OK) return st;
     limit_memory(d, c);
+    for (int i = 0; i < who.ranks.n; i++)
+        limit_memory(who.ranks.device[i], c);
     at_engine_view *v = &e->base;
     v->engine = e;
     v->dirs[0] = working_dir(c->input_dir, c->base_dir, "input");
@@ -268,6 +285,8 @@ static at_status open_env(at_engine *e, const at_engine_config *c)
     v->dirs[2] = working_dir(c->temp_dir, c->base_dir, "temp");
     if (!v->dirs[0] || !v->dirs[1] || !v->dirs[2]) return at_fail(AT_ENOMEM, "engine: no memory");
     v->env = (at_env){.device = d,
+                      .ranks = who.ranks,
+                      .open_comms = who.open_comms,
                       .dtype = c->auto_dtype ? AT_DTYPE_COUNT : (at_dtype)c->dtype,
                       .parts = {wish(c->unet_dtype), wish(c->vae_dtype), wish(c->text_dtype)},
                       .vae_device = c->cpu_vae ? at_device_cpu() : d,

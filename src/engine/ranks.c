@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: Apache-2.0
+// ranks.c - see ranks.h.
+// Easy to get wrong: comms carry either device addresses or host memory, so the ranks are GPUs of one kind or CPU
+// threads, never both; a plan that was asked for makes the ranks it needs on a CPU, but not GPUs.
+#include "engine/ranks.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "engine/engine.h"
+
+static at_status open_comms(at_env *e, int n, at_comm **out)
+{
+    return e->ranks.device[0]->host ? at_comm_threads(n, out)
+                                    : at_comm_peer(n, e->ranks.device, out);
+}
+
+static at_status add(at_env_ranks *r, at_device *d)
+{
+    if (r->n == AT_ENV_RANKS) return at_fail(AT_EUSAGE, "--devices: %d are the most", AT_ENV_RANKS);
+    if (r->n && d->host != r->device[0]->host)
+        return at_fail(AT_EUSAGE, "--devices: GPUs and the CPU cannot share one picture");
+    for (int i = 0; i < r->n && !d->host; i++)
+        if (r->device[i] == d)
+            return at_fail(AT_EUSAGE, "--devices: %s stands there twice", d->name);
+    r->device[r->n++] = d;
+    return AT_OK;
+}
+
+static at_status add_all_like(at_env_ranks *r, const char *kind)
+{
+    at_status st = AT_OK;
+
+    for (int i = 0; i < at_device_count() && st == AT_OK; i++)
+        if (strncmp(at_device_at(i)->name, kind, strlen(kind)) == 0 && r->n < AT_ENV_RANKS)
+            st = add(r, at_device_at(i));
+    return st;
+}
+
+// "cuda:0,cuda:1", "cuda" (all of them), "cpu,cpu"
+static at_status list_devices(const char *text, at_env_ranks *r)
+{
+    at_status st = AT_OK;
+
+    for (const char *at = text; *at && st == AT_OK;) {
+        size_t n = strcspn(at, ",");
+        char name[32];
+        at_device *d = NULL;
+
+        snprintf(name, sizeof name, "%.*s", (int)(n < 31 ? n : 31), at);
+        AT_TRY(at_engine_device(name, &d)); // loads the plug-ins, and says what there is
+        AT_TRY(strcmp(name, "cuda") == 0 ? add_all_like(r, "cuda:") : add(r, d));
+        at += n + (at[n] == ',');
+    }
+    if (!r->n) AT_TRY(at_fail(AT_EUSAGE, "--devices: no device is named"));
+out:
+    return st;
+}
+
+static at_status list_cpus(int n, at_env_ranks *r)
+{
+    at_status st = AT_OK;
+
+    if (n > AT_ENV_RANKS)
+        return at_fail(AT_EUSAGE, "--cpu-ranks %d: %d are the most", n, AT_ENV_RANKS);
+    for (int i = 0; i < n && st == AT_OK; i++)
+        st = add(r, at_device_cpu());
+    return st;
+}
+
+at_status at_engine_ranks(const at_engine_config *c, at_env *env)
+{
+    at_status st = AT_OK;
+    at_env_ranks *r = &env->ranks;
+    bool automatic = !c->parallel || strcmp(c->parallel, "auto") == 0;
+    bool open = !c->device || strcmp(c->device, "auto") == 0;
+
+    *r = (at_env_ranks){.automatic = automatic};
+    env->open_comms = open_comms;
+    if (!automatic && at_degrees_parse(c->parallel, &r->degrees) != AT_OK)
+        AT_TRY(at_fail(AT_EUSAGE, "--parallel: %s; or auto", at_error_text()));
+    int wanted = at_degrees_ranks(&r->degrees);
+
+    if (c->devices && c->cpu_ranks)
+        AT_TRY(at_fail(AT_EUSAGE, "--devices and --cpu-ranks exclude each other"));
+    if (c->devices)
+        AT_TRY(list_devices(c->devices, r));
+    else if (c->cpu_ranks || (wanted > 1 && env->device->host))
+        AT_TRY(list_cpus(c->cpu_ranks ? c->cpu_ranks : wanted, r));
+    else if (!env->device->host && (open || wanted > 1))
+        AT_TRY(add_all_like(r, "cuda:"));
+    else
+        AT_TRY(add(r, env->device));
+    if (wanted > r->n) {
+        char text[96];
+        AT_TRY(at_fail(AT_EUSAGE, "--parallel %s needs %d devices, and there are %d",
+                       at_degrees_text(&r->degrees, text), wanted, r->n));
+    }
+out:
+    return st;
+}
