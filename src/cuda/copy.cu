@@ -4,6 +4,7 @@
 // with several pieces in flight; what swaps the innermost dimension goes through a tile of shared
 // memory so that both sides are read and written in runs; the rest goes element by element.
 #include "cuda/any.cuh"
+#include "cuda/grid.cuh"
 #include "cuda/kernels.h"
 #include "cuda/slab.cuh"
 
@@ -35,6 +36,7 @@ template <int E>
 __global__ void __launch_bounds__(THREADS)
     move_pieces_kernel(const slab s, const uint4 *src, uint4 *dst, int per)
 {
+    grid_begin();
     slab_at at = slab_here<E>(s, per);
     if (!at.have) return;
     int64_t from = slab_offset(s, 1, at) / per, to = slab_offset(s, 0, at) / per;
@@ -67,13 +69,10 @@ static cudaError_t move_bytes(cudaStream_t st, const nd_plan &p, const void *src
     int64_t n = p.row * p.rows;
     slab s;
     if (p.inner[1] != 0 && slab_make(&s, p, 2, data, sizes, per)) {
-        if (s.rows >= 4 && n / per >= 4 * 132 * 1024)
-            move_pieces_kernel<4><<<slab_grid(s, per, 4), s.threads, 0, st>>>(s, (const uint4 *)src,
-                                                                              (uint4 *)dst, per);
-        else
-            move_pieces_kernel<1><<<slab_grid(s, per, 1), s.threads, 0, st>>>(s, (const uint4 *)src,
-                                                                              (uint4 *)dst, per);
-        return cudaGetLastError();
+        bool four = s.rows >= 4 && n / per >= 4 * 132 * 1024;
+        return launch_early(four ? move_pieces_kernel<4> : move_pieces_kernel<1>,
+                            slab_grid(s, per, four ? 4 : 1), s.threads, 1, st, s,
+                            (const uint4 *)src, (uint4 *)dst, per);
     }
 #define MOVE(T) move_kernel<T><<<blocks_of(n), THREADS, 0, st>>>(p, (const T *)src, (T *)dst)
     if (size == 1)
@@ -94,6 +93,7 @@ template <int E>
 __global__ void __launch_bounds__(THREADS)
     convert_kernel(const slab s, const void *src, int from, void *dst, int to)
 {
+    grid_begin();
     slab_at at = slab_here<E>(s, PIECE);
     if (!at.have) return;
     float x[E][PIECE];
@@ -198,16 +198,13 @@ extern "C" cudaError_t at_k_copy(cudaStream_t st, const at_view *src, const at_v
     bool fp8 = src->dtype == AT_F8E4M3 || src->dtype == AT_F8E5M2;
     if (is_float(dst->dtype) && (fp8 || floats) && p.inner[1] != 0 &&
         slab_make(&s, p, 2, data, sizes, PIECE)) {
-        if (s.rows >= 4 && n / PIECE >= 4 * 132 * 1024)
-            convert_kernel<4><<<slab_grid(s, PIECE, 4), s.threads, 0, st>>>(
-                s, src->data, src->dtype, dst->data, dst->dtype);
-        else
-            convert_kernel<1><<<slab_grid(s, PIECE, 1), s.threads, 0, st>>>(
-                s, src->data, src->dtype, dst->data, dst->dtype);
-    } else {
-        any_copy_kernel<<<blocks_of(n), THREADS, 0, st>>>(p, src->data, src->dtype, dst->data,
-                                                          dst->dtype);
+        bool four = s.rows >= 4 && n / PIECE >= 4 * 132 * 1024;
+        return launch_early(four ? convert_kernel<4> : convert_kernel<1>,
+                            slab_grid(s, PIECE, four ? 4 : 1), s.threads, 1, st, s, src->data,
+                            (int)src->dtype, dst->data, (int)dst->dtype);
     }
+    any_copy_kernel<<<blocks_of(n), THREADS, 0, st>>>(p, src->data, src->dtype, dst->data,
+                                                      dst->dtype);
     return cudaGetLastError();
 }
 

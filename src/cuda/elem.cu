@@ -4,6 +4,7 @@
 // element elsewhere. A gated unit is the product of two halves of one buffer, so it is binary too.
 // Memory-bound: bytes are what counts. Where the result has 16 bits, activations take the fast
 // exponential: its error of a few f32 roundings is far below one of the result's.
+#include "cuda/grid.cuh"
 #include "cuda/kernels.h"
 #include "cuda/slab.cuh"
 
@@ -105,6 +106,7 @@ __device__ inline void combine_all(float (&a)[E][PIECE], const float (&b)[E][PIE
 template <bool GATED, bool ACT, int E>
 __global__ void __launch_bounds__(THREADS) elem_kernel(const slab s, const elem_args a)
 {
+    grid_begin();
     slab_at at = slab_here<E>(s, PIECE);
     if (!at.have) return;
     const int first = GATED ? B : A, second = GATED ? A : B;
@@ -170,12 +172,15 @@ static cudaError_t launch(cudaStream_t st, const nd_plan &p, int n, const elem_a
         if (blocks > 0x7fffffff) blocks = 0x7fffffff;
         elem_plain_kernel<GATED><<<(unsigned)blocks, THREADS, 0, st>>>(p, a);
     } else if (s.rows < 4 || pieces < 2 * ENOUGH) {
-        elem_kernel<GATED, true, 1><<<slab_grid(s, PIECE, 1), s.threads, 0, st>>>(s, a);
+        return launch_early(elem_kernel<GATED, true, 1>, slab_grid(s, PIECE, 1), s.threads, 1, st, s,
+                            a);
     } else if (a.act) {
-        elem_kernel<GATED, true, 2><<<slab_grid(s, PIECE, 2), s.threads, 0, st>>>(s, a);
+        return launch_early(elem_kernel<GATED, true, 2>, slab_grid(s, PIECE, 2), s.threads, 1, st, s,
+                            a);
     } else {
         constexpr int each = GATED ? 2 : 4; // three operands, or at most two
-        elem_kernel<GATED, false, each><<<slab_grid(s, PIECE, each), s.threads, 0, st>>>(s, a);
+        return launch_early(elem_kernel<GATED, false, each>, slab_grid(s, PIECE, each), s.threads, 1,
+                            st, s, a);
     }
     return cudaGetLastError();
 }

@@ -13,7 +13,8 @@
 //     (Chan, Golub, LeVeque 1979), so that an offset does not hide the variance
 //   - merges run in a fixed order, so results repeat; the counter of finished blocks resets itself
 //   - groups may cut a thread's eight channels anywhere
-// Shapes that vectors do not fit take the plain kernels of group_plain.cuh.
+// What registers hold is group_norm_held.cu's. Shapes that vectors do not fit take the plain kernels of group_plain.cuh.
+#include "cuda/group_norm_held.h"
 #include "cuda/group_plain.cuh"
 #include "cuda/kernels.h"
 
@@ -608,7 +609,7 @@ template <class T, class O> static cudaError_t group_norm(cudaStream_t s, const 
     if (a->parts.data) return gn_of_parts<T, O>(s, a);
     if (gn_is_fast(a->x.shape[0], a->x.shape[2], a->groups) && gn_aligned(&a->x, sizeof(T)) &&
         gn_aligned(&a->out, sizeof(O)))
-        return gn_fast<T, O>(s, a);
+        return at_k_group_norm_held(s, a) ? cudaSuccess : gn_fast<T, O>(s, a);
     return gn_plain<T, O>(s, a);
 }
 

@@ -6,12 +6,14 @@
 // two passes over registers, the mean, then the squared distances, so that an offset does not hide
 // the variance. A gated residual may be added to the row first (x += gate * y), which saves reading x
 // once more, and the result may be e4m3 with a scale a row. What is too long or lies at odd addresses
-// goes through memory three times; gated sums of Flux's width have a kernel of their own (norm_gated.cu).
+// goes through memory three times; gated sums of Flux's width have a kernel of their own
+// (norm_gated.cu), and so have the widths of UNets and text encoders (norm_rows.cu).
 // Easy to get wrong: sums of one row may still be read when those of the next are written, so two
 // places take turns: between two uses of one lies a barrier of the other.
 #include "cuda/async.cuh"
 #include "cuda/kernels.h"
 #include "cuda/norm_gated.h"
+#include "cuda/norm_rows.h"
 #include "cuda/pieces.cuh"
 #include "cuda/rows8.h"
 
@@ -381,6 +383,7 @@ extern "C" cudaError_t at_k_norm(cudaStream_t s, const at_k_norm_in *in)
     if (!rows || !in->x.shape[2]) return cudaSuccess;
     if (rows > 0x7fffffff) return cudaErrorInvalidValue;
     if (at_k_norm_gated_suits(in)) return at_k_norm_gated(s, in);
+    if (at_k_norm_rows(s, in)) return cudaSuccess;
     norm_args a = norm_args_of(in);
     if (a.y ? norm_in_pieces<true>(s, a) : norm_in_pieces<false>(s, a)) return cudaGetLastError();
     if (a.y) { // one after the other
