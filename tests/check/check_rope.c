@@ -38,6 +38,11 @@ static const rope_row rows[] = {
     {2, 9, 3, 128, AT_BF16, AT_BF16, NORM | IN_PLACE | FUSED},
     {1, 9, 24, 128, AT_F16, AT_F16, NORM | IN_PLACE | FUSED},
     {1, 9, 5, 64, AT_BF16, AT_BF16, FUSED},
+    {2, 300, 24, 128, AT_BF16, AT_BF16, NORM | IN_PLACE | FUSED}, // a warp a token
+    {1, 50, 48, 64, AT_F16, AT_F16, NORM},
+    {2, 1000, 13, 128, AT_BF16, AT_BF16, NORM | PER_BATCH}, // lanes without a head
+    {2, 7, 24, 128, AT_BF16, AT_BF16, NORM | NO_ROTATION | IN_PLACE},
+    {1, 7, 12, 256, AT_F16, AT_F16, FUSED},
     {1, 7, 5, 32, AT_BF16, AT_F32, NORM | FUSED},
     {2, 7, 3, 256, AT_F32, AT_F32, NORM | PER_BATCH},
     {1, 6, 2, 64, AT_F32, AT_F32, NORM, CK_LARGE},
