@@ -112,7 +112,8 @@ typedef struct at_rope_args {
 // fp8 is leave again: where it is faster, q, k, v, probabilities and out may be rounded to e4m3, each times a power
 // of two of the backend's choice; values beyond its range (at least +-112) saturate.
 // turns (at_backend.turns): first rope of these n_turns, each in place and a run of tokens of q or of k, in their order,
-// all tokens of both; what q and k hold afterwards is open.
+// all tokens of both; what q and k hold afterwards is open. With turns, one sample and fp8, out_scale as in norm: out is
+// e4m3, contiguous, and each token over a scale in out_scale [tq], of the backend's choice.
 typedef struct at_attention_args {
     at_view q, k, v, out;
     at_view bias; // data NULL: absent
@@ -120,6 +121,7 @@ typedef struct at_attention_args {
     bool causal, fp8;
     const at_rope_args *turns;
     int n_turns;
+    at_view out_scale; // data NULL: out is floats
 } at_attention_args;
 
 // Normalise the last dimension; then y = y * weight + bias; then y = y * (1 + mod_scale) + mod_shift.

@@ -18,6 +18,7 @@
 #include "base/mem.h"
 #include "cuda/cuda.h"
 #include "cuda/ropes.h"
+#include "cuda/rows8.h"
 
 typedef struct problem {
     int64_t b, h, tq, tk, d;
@@ -152,6 +153,26 @@ out:
     return st;
 }
 
+// The result as floats first, then as the fp8 rows that were asked for.
+static at_status in_place_to_rows8(at_cuda *g, const at_attention_args *a)
+{
+    at_status st = AT_OK;
+    at_attention_args floats = *a;
+    int64_t d = a->out.shape[2] * a->out.shape[3];
+    int64_t rows[] = {a->out.shape[0], a->out.shape[1], d};
+    void *scratch = NULL;
+
+    AT_TRY(at_cuda_alloc(g, (size_t)at_cuda_count(&a->out) * at_cuda_size(a->q.dtype), &scratch));
+    floats.out = at_cuda_view(scratch, a->q.dtype, 4, a->out.shape);
+    floats.out_scale.data = NULL;
+    AT_TRY(in_place(g, &floats));
+    at_view x = at_cuda_view(scratch, a->q.dtype, 3, rows);
+    AT_TRY(at_cuda_check(g, at_k_rows8(g->stream, &x, a->out.data, a->out_scale.data), "fp8 rows"));
+out:
+    at_cuda_free(g, scratch);
+    return st;
+}
+
 at_status at_cuda_attention(void *stream, const at_attention_args *a)
 {
     at_cuda *g = stream;
@@ -167,7 +188,7 @@ at_status at_cuda_attention(void *stream, const at_attention_args *a)
     if (done) goto out;
     turned.n_turns = 0;
     AT_TRY(at_cuda_ropes(g, a->turns, a->n_turns));
-    AT_TRY(in_place(g, &turned));
+    AT_TRY(a->out_scale.data ? in_place_to_rows8(g, &turned) : in_place(g, &turned));
 out:
     return st;
 }

@@ -225,7 +225,9 @@ static bool suits(const at_cuda *g, const at_attention_args *a)
     if (a->q.shape[1] < LEAST_TOKENS || a->k.shape[1] < LEAST_TOKENS || a->q.shape[3] != DIM)
         return false;
     for (int i = 0; i < 4; i++) {
-        if (v[i]->dtype != a->q.dtype || (uintptr_t)v[i]->data % 16) return false;
+        bool rows8 = i == 3 && a->out_scale.data;
+        if (!rows8 && v[i]->dtype != a->q.dtype) return false;
+        if ((uintptr_t)v[i]->data % 16) return false;
         if (at_cuda_count(v[i]) > INT32_MAX) return false;
         for (int d = 0; d < 3; d++)
             if (v[i]->shape[d] > 1 && v[i]->stride[d] % 8) return false;
@@ -252,7 +254,7 @@ at_status at_cuda_attention_fp8(at_cuda *g, const at_attention_args *a, bool *do
     p.fp8 = 1;
     AT_TRY(plan_of(g, &p, &chosen));
     if (!chosen || !chosen->p.plan) goto out;
-    for (int i = 0; i < 4; i++)
+    for (int i = 0; i < (a->out_scale.data ? 3 : 4); i++)
         AT_TRY(at_cuda_alloc(g, i == 1 || i == 2 ? k_bytes : q_bytes, &heads[i]));
     if (a->n_turns) {
         AT_TRY(at_cuda_turned_heads8(g, a, FACTOR, heads, &turned));
@@ -262,13 +264,17 @@ at_status at_cuda_attention_fp8(at_cuda *g, const at_attention_args *a, bool *do
                              "attention in fp8"));
     }
     float scale = a->scale, *s = chosen->scales;
-    void *addresses[UIDS] = {heads[0], heads[1], heads[2], heads[3], &scale, s,    s + 1,
-                             s + 2,    s + 3,    s + 4,    s + 5,    s + 6,  s + 7};
+    void *result = a->out_scale.data ? a->out.data : heads[3];
+    void *addresses[UIDS] = {heads[0], heads[1], heads[2], result, &scale, s,    s + 1,
+                             s + 2,    s + 3,    s + 4,    s + 5,  s + 6,  s + 7};
     if (at_dnn_run(g->dnn, g->dnn_handle, &chosen->p, addresses, g->workspace)) {
         chosen->p.plan = NULL;
         goto out;
     }
-    AT_TRY(at_cuda_check(g, at_k_heads8_floats(g->stream, heads[3], 1 / FACTOR, &a->out),
+    AT_TRY(at_cuda_check(g,
+                         a->out_scale.data
+                             ? at_k_fill(g->stream, &a->out_scale, 1 / FACTOR)
+                             : at_k_heads8_floats(g->stream, heads[3], 1 / FACTOR, &a->out),
                          "attention in fp8"));
     at_cuda_served(turned ? "cudnn sdpa fp8 behind own ropes" : "cudnn sdpa fp8 between own casts");
     *done = true;

@@ -347,11 +347,11 @@ static at_site site_of(const at_flux_state *s, at_site_part part, int block)
 // q, k and v are read from the one buffer by strides, after the n turns.
 static at_tensor *attend(at_ops *o, const at_flux_config *c, const at_flux_state *s,
                          at_site_part part, int block, const at_tensor *qkv, int n,
-                         const at_rope_job *turn, at_tensor *into)
+                         const at_rope_job *turn, const at_weight *then, at_tensor *into)
 {
     at_tensor *q = heads_of(o, c, qkv, 0), *k = heads_of(o, c, qkv, 1), *v = heads_of(o, c, qkv, 2);
     if (!s->in || !at_patches_count(s->in->patches))
-        return at_attention_turned(at_into(o, into), n, turn, norm_eps, false, q, k, v);
+        return at_attention_turned(at_into(o, into), n, turn, norm_eps, false, q, k, v, then);
     at_rope_all(o, n, turn, norm_eps, false);
     at_site site = site_of(s, part, block);
     site.heads = (int)c->heads;
@@ -452,7 +452,7 @@ static void run_double(at_ops *o, const at_flux_config *c, const at_flux_double 
     stream_in(o, c, &w->txt, y, &s->rope_text, txt_qkv, turn);
     y = at_flux_enter(o, c, s, img, text, AT_FLUX_PICTURE, img_mod, 0, w->img.qkv.w);
     stream_in(o, c, &w->img, y, &s->rope_image, img_qkv, turn + 2);
-    y = attend(o, c, s, AT_SITE_DOUBLE, i, qkv, 4, turn, NULL);
+    y = attend(o, c, s, AT_SITE_DOUBLE, i, qkv, 4, turn, w->img.proj.w, NULL);
     stream_out(o, c, &w->txt, txt, at_narrow(o, y, 1, 0, text), txt_mod, due_part(o, s, 0, text));
     stream_out(o, c, &w->img, img, at_narrow(o, y, 1, text, image), img_mod,
                due_part(o, s, text, image));
@@ -518,7 +518,7 @@ static void run_single(at_ops *o, const at_flux_config *c, const at_flux_single 
     at_rope_job turn[2];
     rotations(o, c, y, w->q_norm, w->k_norm, &s->rope, turn);
     at_tensor *attended = at_narrow(o, both, 2, 0, c->hidden);
-    attend(o, c, s, AT_SITE_SINGLE, i, y, 2, turn, attended);
+    attend(o, c, s, AT_SITE_SINGLE, i, y, 2, turn, NULL, attended);
     if (s->due)
         linear(at_into(o, s->due), both, w->lin2, NULL);
     else

@@ -184,9 +184,11 @@ typedef struct at_rope_job {
 } at_rope_job;
 void at_rope_all(at_ops *o, int n, const at_rope_job *jobs, float eps, bool halves);
 // at_rope_all, then at_attention without bias. The jobs are runs of tokens of q, then of k, all of them, in their order;
-// what q and k hold afterwards is open: a device may rotate on the way into another format.
+// what q and k hold afterwards is open: a device may rotate on the way into another format. `then` as in at_norm_spec;
+// parts of the result's tokens may be taken.
 at_tensor *at_attention_turned(at_ops *o, int n, const at_rope_job *jobs, float eps, bool halves,
-                               const at_tensor *q, const at_tensor *k, const at_tensor *v);
+                               const at_tensor *q, const at_tensor *k, const at_tensor *v,
+                               const at_weight *then);
 
 typedef struct at_conv_spec {
     int stride; // 0 means 1

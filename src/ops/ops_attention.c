@@ -57,7 +57,25 @@ typedef struct before {
     int n;
     float eps;
     bool halves;
+    const at_weight *then; // of the layers behind
 } before;
+
+// [b, tq, h * d]; behind turns and before layers in fp8 as such rows, where one sample's tokens are all there is.
+static at_status result(op_pass *p, const at_tensor *q, const before *turn, at_attention_args *a,
+                        at_tensor **out)
+{
+    at_status st = AT_OK;
+    int64_t shape[] = {q->shape[0], q->shape[1], q->shape[2] * q->shape[3]};
+    at_view like = {.dtype = p->o->compute, .rank = 3, .shape = {shape[0], shape[1], shape[2]}};
+
+    if (!turn || p->into || shape[0] != 1 || !op_gives_rows8(p->o, &like, turn->then))
+        return op_result(p, p->o->compute, 3, shape, out);
+    AT_TRY(at_tensor_new_rows8(p->o->dev, 3, shape, out));
+    AT_TRY(op_own(p->o, *out));
+    a->out_scale = at_tensor_as_view((*out)->row_scale);
+out:
+    return st;
+}
 
 static at_tensor *attention(at_ops *o, const at_tensor *q, const at_tensor *k, const at_tensor *v,
                             const at_tensor *bias, float scale, bool causal, const before *turn)
@@ -74,8 +92,7 @@ static at_tensor *attention(at_ops *o, const at_tensor *q, const at_tensor *k, c
     if (turn)
         AT_TRY(op_rope_jobs(&p, turn->n, turn->jobs, turn->eps, turn->halves, turns, &a.n_turns));
     a.turns = turns;
-    AT_TRY(op_result(&p, o->compute, 3,
-                     (int64_t[]){q->shape[0], q->shape[1], q->shape[2] * q->shape[3]}, &out));
+    AT_TRY(result(&p, q, turn, &a, &out));
     a.fp8 = o->fp8;
     at_scope_begin(o);
     if (scale == 0) a.scale = (float)(1.0 / sqrt((double)q->shape[3]));
@@ -116,9 +133,10 @@ static bool inner_contiguous(const at_tensor *t)
 }
 
 at_tensor *at_attention_turned(at_ops *o, int n, const at_rope_job *jobs, float eps, bool halves,
-                               const at_tensor *q, const at_tensor *k, const at_tensor *v)
+                               const at_tensor *q, const at_tensor *k, const at_tensor *v,
+                               const at_weight *then)
 {
-    const before turn = {jobs, n, eps, halves};
+    const before turn = {jobs, n, eps, halves, then};
     at_tensor *into = o->into; // the attention's, not the turns'
 
     if (o->be->turns && o->fp8 && o->comm->size == 1 && inner_contiguous(q) && inner_contiguous(k))

@@ -137,7 +137,7 @@ static void attend_turned(at_ops *o, const float *values, bool at_once, float ou
     into = at_narrow(o, wide, 2, 2, 8);
     at_rope_job jobs[] = {{q, NULL, &table}, {k, NULL, &table}};
     if (at_once) {
-        at_attention_turned(at_into(o, into), 2, jobs, 1e-6f, false, q, k, v);
+        at_attention_turned(at_into(o, into), 2, jobs, 1e-6f, false, q, k, v, NULL);
     } else {
         at_rope_all(o, 2, jobs, 1e-6f, false);
         at_attention(at_into(o, into), q, k, v, NULL, 0, false);
@@ -174,6 +174,64 @@ static void turns_before_attention_are_the_same_on_any_device(void **state)
     bench_close(&b);
 }
 
+static at_attention_args g_seen;
+
+static at_status seeing_attention(void *stream, const at_attention_args *a)
+{
+    (void)stream;
+    g_seen = *a;
+    return AT_OK;
+}
+
+static bool takes_rows(void *stream, int64_t n, int64_t k)
+{
+    (void)stream;
+    return n % 256 == 0 && k % 256 == 0;
+}
+
+// q, k and v [b, 40, 2, 128] through at_attention_turned with these layers behind it.
+static at_tensor *before_layers(at_ops *o, int64_t b, const at_weight *then)
+{
+    at_tensor *t[3];
+    for (int i = 0; i < 3; i++)
+        t[i] = at_zeros(o, AT_F32, SHAPE(b, 40, 2, 128));
+    at_rope_job jobs[] = {{t[0], NULL, NULL}, {t[1], NULL, NULL}};
+    return at_attention_turned(o, 2, jobs, 1e-6f, false, t[0], t[1], t[2], then);
+}
+
+static void a_result_for_layers_in_fp8_comes_as_their_rows(void **state)
+{
+    bench b = bench_open();
+    at_backend turning = *at_cpu_backend();
+    at_ops *o = NULL;
+    at_ops_config config = {.compute = AT_F32, .fp8 = true};
+    at_weight *then = random_weight(&b, SHAPE(256, 256)), *odd = random_weight(&b, SHAPE(300, 256));
+
+    (void)state;
+    turning.turns = true;
+    turning.attention = seeing_attention;
+    turning.fp8_rows = takes_rows;
+    at_device_set_cpu_backend(&turning, "turning");
+    assert_int_equal(at_ops_new(&config, &o), AT_OK);
+    at_tensor *y = before_layers(o, 1, then), *part = at_narrow(o, y, 1, 7, 30);
+    assert_non_null(part);
+    assert_int_equal(g_seen.out.dtype, AT_F8E4M3);
+    assert_ptr_equal(g_seen.out.data, at_tensor_data(y));
+    assert_ptr_equal(g_seen.out_scale.data, at_tensor_data(y->row_scale));
+    assert_int_equal(at_tensor_count(part->row_scale), 30);
+    assert_ptr_equal(at_tensor_data(part->row_scale), (float *)at_tensor_data(y->row_scale) + 7);
+    assert_ptr_equal(at_tensor_data(part), (char *)at_tensor_data(y) + 7 * 256);
+    assert_null(before_layers(o, 2, then)->row_scale); // two samples: parts would have gaps
+    assert_null(before_layers(o, 1, odd)->row_scale);  // the backend does not
+    assert_null(before_layers(o, 1, NULL)->row_scale);
+    assert_int_equal(at_ops_status(o), AT_OK);
+    assert_null(at_narrow(o, y, 2, 0, 8)); // not whole rows
+    assert_int_equal(at_ops_status(o), AT_EINVAL);
+    at_ops_free(o);
+    at_device_set_cpu_backend(at_cpu_backend(), at_cpu_describe());
+    bench_close(&b);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -182,6 +240,7 @@ int main(void)
         cmocka_unit_test(refusals_name_all_shapes),
         cmocka_unit_test(no_tokens_give_no_rows),
         cmocka_unit_test(turns_before_attention_are_the_same_on_any_device),
+        cmocka_unit_test(a_result_for_layers_in_fp8_comes_as_their_rows),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

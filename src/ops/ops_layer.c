@@ -288,8 +288,7 @@ out:
 }
 
 // --- norms -----------------------------------------------------------------------------------
-// The layers behind a norm multiply in fp8 and the backend makes such rows.
-static bool gives_rows8(const at_ops *o, const at_view *x, const at_weight *then)
+bool op_gives_rows8(const at_ops *o, const at_view *x, const at_weight *then)
 {
     if (!then || then->rank != 2 || then->shape[1] != x->shape[2] || !o->be->fp8_rows) return false;
     at_wview w = {.v = {.shape = {then->shape[0], then->shape[1]}}};
@@ -347,7 +346,7 @@ static at_tensor *norm_door(at_ops *o, const at_tensor *x, const at_tensor *y,
         AT_TRY(at_fail(AT_EINVAL, "x %s must have a contiguous last dimension", shape_of(x, text)));
     a.x = op_rows(inner);
     if (adds) AT_TRY(norm_addend(&p, x, y, gate, &a));
-    if (gives_rows8(o, &a.x, spec->then) && !p.into) {
+    if (op_gives_rows8(o, &a.x, spec->then) && !p.into) {
         AT_TRY(at_tensor_new_rows8(o->dev, x->rank, x->shape, &out));
         AT_TRY(op_own(o, out));
         a.out_scale = at_tensor_as_view(out->row_scale);

@@ -102,6 +102,8 @@ at_status op_attention_slot(const op_pass *p, at_attention_args *a);
 at_status op_attention_split(const op_pass *p, at_attention_args *a, const at_row_run *run);
 // The layer of x and w is worth fp8, and these ops may.
 bool op_may_fp8(const at_ops *o, const at_view *x, const at_wview *w);
+// Layers of this weight's shape behind x [b, t, k] multiply in fp8, and the backend makes such rows for them.
+bool op_gives_rows8(const at_ops *o, const at_view *x, const at_weight *then);
 // The weight is wide enough to be kept in 8 bits, and these ops may.
 bool op_may_w8(const at_ops *o, const at_wview *w);
 // The scales of x where it is fp8 rows, else an absent view.

@@ -257,7 +257,7 @@ at_tensor *at_narrow(at_ops *o, const at_tensor *x, int dim, int64_t start, int6
     op_pass p;
 
     if (!op_enter(&p, o, "narrow", &o->stats.seconds_other)) return NULL;
-    AT_TRY(op_takes(&p, "x", x));
+    if (!x || !at_tensor_rows8_part(x, dim)) AT_TRY(op_takes(&p, "x", x));
     if (x->run.rows && dim == 1)
         AT_TRY(at_fail(AT_EUNSUPPORTED, "rows of some rows of a map: gather them first"));
     AT_TRY(at_tensor_narrow(x, dim, start, length, &out));

@@ -290,7 +290,11 @@ at_status at_tensor_narrow(const at_tensor *t, int dim, int64_t start, int64_t l
     shape[dim] = length;
     // An empty part keeps the old address: nothing is read there.
     skip = length ? (size_t)(start * t->stride[dim]) * at_dtype_size(t->dtype) : 0;
-    return share(t, t->rank, shape, t->stride, t->offset + skip, out);
+    at_status st = share(t, t->rank, shape, t->stride, t->offset + skip, out);
+    if (st == AT_OK && at_tensor_rows8_part(t, dim))
+        st = at_tensor_narrow(t->row_scale, 0, start, length, &(*out)->row_scale);
+    if (st != AT_OK) at_tensor_release(out);
+    return st;
 }
 
 at_status at_tensor_permute(const at_tensor *t, const int *order, at_tensor **out)

@@ -40,8 +40,13 @@ typedef struct at_tensor {
 at_status at_tensor_new(at_device *dev, at_dtype dtype, int rank, const int64_t *shape,
                         at_tensor **out);
 // fp8 rows [.., k]: e4m3 bytes, each row over a scale of its own. Only linear layers read such a tensor;
-// views of it have no scales and nobody takes them.
+// views of it have no scales and nobody takes them, but for some tokens of a single sample (at_tensor_narrow).
 at_status at_tensor_new_rows8(at_device *dev, int rank, const int64_t *shape, at_tensor **out);
+// Narrowing t along dim keeps whole rows behind each other, with their scales.
+static inline bool at_tensor_rows8_part(const at_tensor *t, int dim)
+{
+    return t->row_scale && t->rank == 3 && dim == 1 && t->shape[0] == 1;
+}
 // Host tensor over foreign memory; `release(ctx)` runs when the last view is gone (may be NULL).
 at_status at_tensor_wrap(void *data, at_dtype dtype, int rank, const int64_t *shape,
                          void (*release)(void *ctx), void *ctx, at_tensor **out);

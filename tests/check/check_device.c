@@ -65,8 +65,8 @@ static void move_args(ck_mirror *m)
         move_view(m, &r->a.geglu.out);
     } else if (strcmp(op, "attention") == 0) {
         at_attention_args *a = &r->a.attention;
-        at_view *views[] = {&a->q, &a->k, &a->v, &a->out, &a->bias};
-        for (int i = 0; i < 5; i++)
+        at_view *views[] = {&a->q, &a->k, &a->v, &a->out, &a->bias, &a->out_scale};
+        for (int i = 0; i < 6; i++)
             move_view(m, views[i]);
         for (int i = 0; i < a->n_turns; i++)
             move_rope(m, &r->turns[i]);
