@@ -14,6 +14,8 @@
 #include "serve/net.h"
 
 enum { ALL_BODIES = 1 << 30 }; // of all requests together
+// A peer may take a minute, and then as long as this many bytes a second allow.
+enum { PATIENCE = 60, SLOWEST = 1024 };
 
 // --- the request -------------------------------------------------------------------------------------
 static at_status copy_header(struct lws *wsi, enum lws_token_indexes token, char **out)
@@ -177,6 +179,7 @@ static int begins(at_net *n, struct lws *wsi, at_conn *c)
     c->x = x;
     if (!x) return -1;
     x->refs = 1;
+    x->since = at_now();
     x->socket = wsi;
     x->server = n->server;
     x->limit = n->max_body;
@@ -218,9 +221,15 @@ static int begins(at_net *n, struct lws *wsi, at_conn *c)
     return 0;
 }
 
+static bool too_slow(const at_exchange *x, size_t bytes)
+{
+    return at_now() - x->since > PATIENCE + (double)bytes / SLOWEST;
+}
+
 static int body_comes(at_net *n, at_exchange *x, const char *in, size_t len)
 {
     if (!x || x->answered || x->dispatched) return 0; // answered already: the rest is not read
+    if (too_slow(x, x->rq.bytes + len)) return -1;
     if (!x->chunked) return add_body(x, in, len) ? 0 : too_large(x);
     if (!at_chunks_feed(&x->chunks, in, len, add_body, x)) {
         if (x->rq.bytes + len > x->limit) return too_large(x);
@@ -300,6 +309,7 @@ static int writes(struct lws *wsi, at_conn *c)
     n = net_of(x);
     bool bodyless = x->rq.head || x->rs.status == 204 || x->rs.status == 304 || !x->rs.bytes;
     if (!x->head_sent) {
+        x->since = at_now();
         if (send_head(wsi, x)) return -1;
         if (bodyless) return ends(wsi, c);
         lws_set_timeout(wsi, PENDING_TIMEOUT_HTTP_CONTENT, 60);
@@ -308,6 +318,7 @@ static int writes(struct lws *wsi, at_conn *c)
     }
     int len = next_piece(x, n->piece + LWS_PRE);
     if (len < 0) return -1;
+    if (too_slow(x, x->sent)) return -1;
     bool last = x->sent + (size_t)len == x->rs.bytes;
     if (lws_write(wsi, n->piece + LWS_PRE, (size_t)len,
                   last ? LWS_WRITE_HTTP_FINAL : LWS_WRITE_HTTP) != len)
