@@ -2,7 +2,7 @@
 // net_http.c - one HTTP request on its way in and its answer on its way out.
 // Idea: headers come first: what may not be here, or is too long, is answered before a byte of the body is kept.
 // Easy to get wrong: libwebsockets hands over a chunked body as it stands on the wire, and reads no further request
-// behind it: such a connection ends with its answer.
+// behind it: such a connection ends with its answer. A request behind a body is not served either: see pipelined.
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -330,6 +330,18 @@ static int writes(struct lws *wsi, at_conn *c)
     return 0;
 }
 
+// libwebsockets 4.1 says it again, without end and without returning to its loop, while bytes of a next request lie
+// behind a body: what is answered already goes out, then the connection must end.
+static int pipelined(struct lws *wsi, at_conn *c)
+{
+    at_exchange *x = c->x;
+    if (x->answered && !x->head_sent) {
+        x->close_after = true;
+        if (writes(wsi, c) == 0 && c->x && c->x->head_sent) (void)writes(wsi, c);
+    }
+    return -1;
+}
+
 int at_net_http(at_net *n, struct lws *wsi, enum lws_callback_reasons reason, at_conn *c, void *in,
                 size_t len)
 {
@@ -338,6 +350,7 @@ int at_net_http(at_net *n, struct lws *wsi, enum lws_callback_reasons reason, at
     case LWS_CALLBACK_HTTP: return begins(n, wsi, c);
     case LWS_CALLBACK_HTTP_BODY: return body_comes(n, c->x, in, len);
     case LWS_CALLBACK_HTTP_BODY_COMPLETION:
+        if (c->x && ++c->x->completions > 1) return pipelined(wsi, c);
         if (c->x && c->x->route && !c->x->answered && !c->x->dispatched && !c->x->chunked)
             dispatch(n, c->x);
         return 0;
