@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Hostile bytes to the real server: HTTP, multipart and WebSocket, mutated where it hurts. It answers on, and ends well.
 
-ATELIER_FUZZ_SECONDS (default 4) for each of the four; ATELIER_FUZZ_SEED repeats a run, its seed is printed when it fails.
+ATELIER_FUZZ_SECONDS (default 2) for each of the four; ATELIER_FUZZ_SEED repeats a run, its seed is printed when it fails.
 Under sanitizers (build/dev) every finding fails the test; ATELIER_FUZZ_MULTI=1 runs with tokens and users.
 """
 import base64
@@ -16,7 +16,7 @@ import unittest
 
 from kit import Case, node, picture
 
-SECONDS = float(os.environ.get("ATELIER_FUZZ_SECONDS", "4"))
+SECONDS = float(os.environ.get("ATELIER_FUZZ_SECONDS", "2"))
 SEED = int(os.environ.get("ATELIER_FUZZ_SEED", "0")) or random.SystemRandom().randrange(1, 1 << 32)
 MULTI = bool(os.environ.get("ATELIER_FUZZ_MULTI"))
 
