@@ -8,6 +8,7 @@
 // Easy to get wrong: the sum may be the output itself.
 #include "cuda/any.cuh"
 #include "cuda/dtype.cuh"
+#include "cuda/grid.cuh"
 #include "cuda/kernels.h"
 
 enum { PIECE = 8, THREADS = 256, PIXELS = 4 };
@@ -17,6 +18,7 @@ template <class S, class R, class O>
 __global__ void rest_kernel(const S *sum, const float *bias, const R *residual, O *out, int64_t pixels,
                             int channels, int columns, int act)
 {
+    grid_begin();
     int rows = blockDim.x / columns, row = threadIdx.x / columns, column = threadIdx.x - row * columns;
     if (row >= rows) return;
     float b[PIECE] = {};
@@ -61,11 +63,12 @@ extern "C" cudaError_t at_k_conv_rest(cudaStream_t s, const at_view *sum, const 
     const void *r = residual ? residual->data : NULL;
     AT_FLOATS(sum->dtype, S,
               AT_FLOATS(rt, R, AT_FLOATS(out->dtype, O, {
-                            rest_kernel<S, R, O><<<(unsigned)blocks, THREADS, 0, s>>>(
-                                (const S *)sum->data, bias, (const R *)r, (O *)out->data, pixels,
-                                channels, columns, act);
+                            return launch_early(rest_kernel<S, R, O>, dim3((unsigned)blocks),
+                                                THREADS, 0, s, (const S *)sum->data, bias,
+                                                (const R *)r, (O *)out->data, pixels, channels,
+                                                columns, act);
                         })))
-    return cudaGetLastError();
+    return cudaErrorInvalidValue;
 }
 
 // Which of three taps fall on tap t of four, as bits.
@@ -102,6 +105,7 @@ __global__ void windows_kernel(const uint4 *x, uint4 *out, int h, int w, int col
                                int kh, int kw, int stride, int top, int left, int64_t xb, int64_t xr,
                                int64_t xp, int64_t count)
 {
+    grid_begin();
     int64_t i = blockIdx.x * (int64_t)blockDim.x + threadIdx.x;
     if (i >= count) return;
     int column = (int)(i % columns);
@@ -120,8 +124,8 @@ extern "C" cudaError_t at_k_conv_windows(cudaStream_t s, const at_view *x, void 
     int columns = (int)x->shape[3] / PIECE;
     int64_t count = x->shape[0] * oh * ow * kh * kw * columns;
     if (!count) return cudaSuccess;
-    windows_kernel<<<(unsigned)((count + THREADS - 1) / THREADS), THREADS, 0, s>>>(
-        (const uint4 *)x->data, (uint4 *)out, (int)x->shape[1], (int)x->shape[2], columns, oh, ow, kh, kw,
-        stride, top, left, x->stride[0] / PIECE, x->stride[1] / PIECE, x->stride[2] / PIECE, count);
-    return cudaGetLastError();
+    return launch_early(windows_kernel, dim3((unsigned)((count + THREADS - 1) / THREADS)), THREADS, 0, s,
+                        (const uint4 *)x->data, (uint4 *)out, (int)x->shape[1], (int)x->shape[2], columns,
+                        oh, ow, kh, kw, stride, top, left, x->stride[0] / PIECE, x->stride[1] / PIECE,
+                        x->stride[2] / PIECE, count);
 }

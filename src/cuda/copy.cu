@@ -71,7 +71,7 @@ static cudaError_t move_bytes(cudaStream_t st, const nd_plan &p, const void *src
     if (p.inner[1] != 0 && slab_make(&s, p, 2, data, sizes, per)) {
         bool four = s.rows >= 4 && n / per >= 4 * 132 * 1024;
         return launch_early(four ? move_pieces_kernel<4> : move_pieces_kernel<1>,
-                            slab_grid(s, per, four ? 4 : 1), s.threads, 1, st, s,
+                            slab_grid(s, per, four ? 4 : 1), s.threads, 0, st, s,
                             (const uint4 *)src, (uint4 *)dst, per);
     }
 #define MOVE(T) move_kernel<T><<<blocks_of(n), THREADS, 0, st>>>(p, (const T *)src, (T *)dst)
@@ -200,7 +200,7 @@ extern "C" cudaError_t at_k_copy(cudaStream_t st, const at_view *src, const at_v
         slab_make(&s, p, 2, data, sizes, PIECE)) {
         bool four = s.rows >= 4 && n / PIECE >= 4 * 132 * 1024;
         return launch_early(four ? convert_kernel<4> : convert_kernel<1>,
-                            slab_grid(s, PIECE, four ? 4 : 1), s.threads, 1, st, s, src->data,
+                            slab_grid(s, PIECE, four ? 4 : 1), s.threads, 0, st, s, src->data,
                             (int)src->dtype, dst->data, (int)dst->dtype);
     }
     any_copy_kernel<<<blocks_of(n), THREADS, 0, st>>>(p, src->data, src->dtype, dst->data,

@@ -172,14 +172,14 @@ static cudaError_t launch(cudaStream_t st, const nd_plan &p, int n, const elem_a
         if (blocks > 0x7fffffff) blocks = 0x7fffffff;
         elem_plain_kernel<GATED><<<(unsigned)blocks, THREADS, 0, st>>>(p, a);
     } else if (s.rows < 4 || pieces < 2 * ENOUGH) {
-        return launch_early(elem_kernel<GATED, true, 1>, slab_grid(s, PIECE, 1), s.threads, 1, st, s,
+        return launch_early(elem_kernel<GATED, true, 1>, slab_grid(s, PIECE, 1), s.threads, 0, st, s,
                             a);
     } else if (a.act) {
-        return launch_early(elem_kernel<GATED, true, 2>, slab_grid(s, PIECE, 2), s.threads, 1, st, s,
+        return launch_early(elem_kernel<GATED, true, 2>, slab_grid(s, PIECE, 2), s.threads, 0, st, s,
                             a);
     } else {
         constexpr int each = GATED ? 2 : 4; // three operands, or at most two
-        return launch_early(elem_kernel<GATED, false, each>, slab_grid(s, PIECE, each), s.threads, 1,
+        return launch_early(elem_kernel<GATED, false, each>, slab_grid(s, PIECE, each), s.threads, 0,
                             st, s, a);
     }
     return cudaGetLastError();

@@ -104,6 +104,7 @@ __global__ void __launch_bounds__(WARPS * 32) flash_kernel(const __grid_constant
     for (int m = 0; m < MT; m++)
         most[m][0] = most[m][1] = -INFINITY;
 
+    grid_begin();
     fetch<T, D, BM, THREADS>(sq, q, a.qs[1], first, a.tq, a.dim);
     if (tiles) {
         fetch<T, D, BN, THREADS>(sk, k, a.ks[1], 0, a.tk, a.dim);
@@ -225,8 +226,7 @@ cudaError_t launch_kind(cudaStream_t s, const flash_args &a, int64_t batch, int6
         if (e != cudaSuccess) return e;
     }
     dim3 grid((unsigned)((a.tq + BM - 1) / BM), (unsigned)heads, (unsigned)batch);
-    kernel<<<grid, WARPS * 32, bytes, s>>>(a);
-    return cudaGetLastError();
+    return launch_early(kernel, grid, WARPS * 32, bytes, s, a);
 }
 
 template <class T, int D, int MT, int BN, int WARPS>

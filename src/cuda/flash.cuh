@@ -7,6 +7,7 @@
 #define AT_CUDA_FLASH_CUH
 
 #include "cuda/dtype.cuh"
+#include "cuda/grid.cuh"
 
 #define LOG2E 1.4426950408889634f
 

@@ -71,6 +71,7 @@ __global__ void __launch_bounds__(THREADS, per_sm(D))
     T *out = (T *)a.out + b * a.os[0] + h * a.os[2];
     int tile = blockIdx.x, step = gridDim.x;
 
+    grid_begin();
     fetch<T, D, BM, THREADS>(sq, q, a.qs[1], tile * BM, a.tq, a.dim);
     fetch<T, D, BN, THREADS>(sk, (const T *)a.k + b * a.ks[0] + h * a.ks[2], a.ks[1], 0, a.tk,
                              a.dim);
@@ -131,8 +132,7 @@ cudaError_t launch(cudaStream_t s, const flash_args &a, int64_t batch, int64_t h
     int64_t tiles = (a.tq + BM - 1) / BM, room = sms * per_sm(D) / (batch * heads);
     int64_t each = room > 0 ? (tiles + room - 1) / room : tiles;
     dim3 grid((unsigned)((tiles + each - 1) / each), (unsigned)heads, (unsigned)batch);
-    few_kernel<T, D><<<grid, THREADS, bytes, s>>>(a, (int)tiles);
-    return cudaGetLastError();
+    return launch_early(few_kernel<T, D>, grid, THREADS, bytes, s, a, (int)tiles);
 }
 
 template <class T>

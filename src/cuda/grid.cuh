@@ -28,7 +28,7 @@ __device__ inline void grid_next()
 #endif
 }
 
-// How a kernel begins that launch_early launches.
+// How a kernel begins that launch_early or launch_wide launches.
 __device__ inline void grid_begin()
 {
     grid_wait();
@@ -80,15 +80,17 @@ static inline int most_of_cluster()
     return known[d];
 }
 
-// Launches a kernel that begins with grid_wait, in clusters of `cluster` blocks along x.
+// Launches a kernel that begins with grid_begin, with `shared` bytes for each block beyond its own, in
+// clusters of `cluster` blocks along x.
 template <class... P, class... A>
-static inline cudaError_t launch_early(void (*kernel)(P...), dim3 grid, unsigned threads,
-                                       unsigned cluster, cudaStream_t s, A... args)
+static inline cudaError_t launch_wide(void (*kernel)(P...), dim3 grid, unsigned threads,
+                                      size_t shared, unsigned cluster, cudaStream_t s, A... args)
 {
     cudaLaunchAttribute at[2] = {};
     cudaLaunchConfig_t c = {};
     c.gridDim = grid;
     c.blockDim = dim3(threads);
+    c.dynamicSmemBytes = shared;
     c.stream = s;
     c.attrs = at;
     if (most_of_cluster() > 1) {
@@ -102,6 +104,13 @@ static inline cudaError_t launch_early(void (*kernel)(P...), dim3 grid, unsigned
         at[c.numAttrs++].val.clusterDim.z = 1;
     }
     return cudaLaunchKernelEx(&c, kernel, P(args)...);
+}
+
+template <class... P, class... A>
+static inline cudaError_t launch_early(void (*kernel)(P...), dim3 grid, unsigned threads,
+                                       size_t shared, cudaStream_t s, A... args)
+{
+    return launch_wide(kernel, grid, threads, shared, 1, s, args...);
 }
 
 #endif

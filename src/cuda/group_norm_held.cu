@@ -229,7 +229,7 @@ static cudaError_t held_run(cudaStream_t s, const held_args &a, const held_cut &
                                       : cut.each <= 4 ? held_kernel<T, G, 4>
                                       : cut.each <= 8 ? held_kernel<T, G, 8>
                                                       : held_kernel<T, G, 16>;
-    return launch_early(kernel, grid, threads, cut.cluster, s, a);
+    return launch_wide(kernel, grid, threads, 0, cut.cluster, s, a);
 }
 
 extern "C" bool at_k_group_norm_held(cudaStream_t s, const at_k_group_norm_in *in)

@@ -110,9 +110,9 @@ static cudaError_t rows_run(cudaStream_t s, const rows_norm &a)
     const unsigned teams = ROWS_THREADS / TEAM, per_warp = TEAM < 32 ? 32 / TEAM : 1;
     if (TEAM <= 32 && a.rows / per_warp > ROWS_SPREAD)
         return launch_early(norm_rows_kernel < T, O, EACH, TEAM, TEAM <= 32 ? 2 : 1 >,
-                            dim3((a.rows + 2 * teams - 1) / (2 * teams)), ROWS_THREADS, 1, s, a);
+                            dim3((a.rows + 2 * teams - 1) / (2 * teams)), ROWS_THREADS, 0, s, a);
     return launch_early(norm_rows_kernel<T, O, EACH, TEAM, 1>, dim3((a.rows + teams - 1) / teams),
-                        ROWS_THREADS, 1, s, a);
+                        ROWS_THREADS, 0, s, a);
 }
 
 // False: another width.
