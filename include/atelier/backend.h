@@ -73,6 +73,7 @@ typedef struct at_linear_args {
     at_act act;
     at_view residual, gate; // data NULL: absent
     int64_t split;
+    int part; // of a split one: 0: both, 1: out alone, 2: out2 alone
     at_view out2;
     at_view x_scale;      // data NULL: x is floats
     const at_wview *more; // n_more of them

@@ -23,6 +23,10 @@ struct at_wire {
     at_k_wire_own *own[AT_WIRE_RANKS];
     float *scratch[AT_WIRE_RANKS];
     size_t scratch_bytes[AT_WIRE_RANKS];
+    // Pushes in two halves: where their copies run, and what the end has to do.
+    cudaStream_t side[AT_WIRE_RANKS];
+    cudaEvent_t forked[AT_WIRE_RANKS], joined[AT_WIRE_RANKS];
+    at_k_wire pending[AT_WIRE_RANKS];
     uint32_t *host; // pinned, mapped: the cut word, then the flags of those without peer access
     bool cut;
 };
@@ -83,6 +87,12 @@ static at_status make_end(at_wire *w, int rank)
     AT_TRY(at_cuda_check(g, at_k_wire_sum(g->stream, &nobody, &(at_k_wire_sum_in){0}), "a wire"));
     AT_TRY(at_cuda_check(g, at_k_wire_add(g->stream, &(at_k_wire_sum_in){0}, NULL), "a wire"));
     AT_TRY(at_cuda_check(g, cudaStreamSynchronize(g->stream), "a wire"));
+    AT_TRY(at_cuda_check(g, cudaStreamCreateWithFlags(&w->side[rank], cudaStreamNonBlocking),
+                         "a stream for pushes"));
+    AT_TRY(at_cuda_check(g, cudaEventCreateWithFlags(&w->forked[rank], cudaEventDisableTiming),
+                         "an event"));
+    AT_TRY(at_cuda_check(g, cudaEventCreateWithFlags(&w->joined[rank], cudaEventDisableTiming),
+                         "an event"));
 out:
     return st;
 }
@@ -94,6 +104,9 @@ static void wire_free(at_wire *w)
         (void)cudaSetDevice(w->gpu[i]->ordinal);
         (void)cudaFree(w->own[i]);
         if (w->direct) (void)cudaFree(w->flags[i]);
+        if (w->side[i]) (void)cudaStreamDestroy(w->side[i]);
+        if (w->forked[i]) (void)cudaEventDestroy(w->forked[i]);
+        if (w->joined[i]) (void)cudaEventDestroy(w->joined[i]);
         at_cuda_free(w->gpu[i], w->scratch[i]);
     }
     if (w->host) (void)cudaFreeHost(w->host);
@@ -236,7 +249,7 @@ static at_status wanted(const at_wire *w, int rank, const at_wire_part *parts, i
 
 // --- pushing -----------------------------------------------------------------------------------
 // Rows of dense bytes by the copy engines, one call for the two innermost dimensions.
-static at_status copy_rows(at_cuda *g, const at_k_wire_copy *c, int unit)
+static at_status copy_rows(at_cuda *g, cudaStream_t stream, const at_k_wire_copy *c, int unit)
 {
     at_status st = AT_OK;
     size_t width = (size_t)c->n[0] * (size_t)unit, u = (size_t)unit;
@@ -247,13 +260,13 @@ static at_status copy_rows(at_cuda *g, const at_k_wire_copy *c, int unit)
             char *to = c->to + (c->step_to[2] * a + c->step_to[3] * b) * unit;
 
             if (c->n[1] == 1)
-                AT_TRY(at_cuda_check(
-                    g, cudaMemcpyAsync(to, from, width, cudaMemcpyDefault, g->stream), "a push"));
+                AT_TRY(at_cuda_check(g, cudaMemcpyAsync(to, from, width, cudaMemcpyDefault, stream),
+                                     "a push"));
             else
                 AT_TRY(at_cuda_check(g,
                                      cudaMemcpy2DAsync(to, (size_t)c->step_to[1] * u, from,
                                                        (size_t)c->step_from[1] * u, width, c->n[1],
-                                                       cudaMemcpyDefault, g->stream),
+                                                       cudaMemcpyDefault, stream),
                                      "a push"));
         }
 out:
@@ -277,8 +290,51 @@ static at_status wire_push(at_wire *w, int rank, const at_wire_part *parts, int 
     flags.copies = 0;
     AT_TRY(at_cuda_check(g, at_k_wire_push(g->stream, &flags, true, false), "a push"));
     for (int i = 0; i < k.copies; i++)
-        AT_TRY(copy_rows(g, &k.copy[i], k.unit));
+        AT_TRY(copy_rows(g, g->stream, &k.copy[i], k.unit));
     AT_TRY(at_cuda_check(g, at_k_wire_push(g->stream, &flags, false, true), "a push"));
+out:
+    return st;
+}
+
+// The own part on the stream, the others' by copy engines: those take nothing from what runs beside them.
+static at_status wire_begin(at_wire *w, int rank, const at_wire_part *parts, int n)
+{
+    at_status st = AT_OK;
+    at_cuda *g = w->gpu[rank];
+    at_wire_part own[AT_WIRE_RANKS], others[AT_WIRE_RANKS];
+    int n_own = 0, n_others = 0;
+    at_k_wire k, *flags = &w->pending[rank];
+
+    for (int i = 0; i < n && i < AT_WIRE_RANKS; i++) {
+        if (parts[i].rank == rank)
+            own[n_own++] = parts[i];
+        else
+            others[n_others++] = parts[i];
+    }
+    AT_TRY(wanted(w, rank, own, n_own, &k));
+    (void)cudaSetDevice(g->ordinal);
+    if (k.copies) AT_TRY(at_cuda_check(g, at_k_wire_push(g->stream, &k, false, false), "a push"));
+    AT_TRY(wanted(w, rank, others, n_others, &k));
+    *flags = k;
+    flags->copies = 0;
+    AT_TRY(at_cuda_check(g, at_k_wire_push(g->stream, flags, true, false), "a push"));
+    AT_TRY(at_cuda_check(g, cudaEventRecord(w->forked[rank], g->stream), "a push"));
+    AT_TRY(at_cuda_check(g, cudaStreamWaitEvent(w->side[rank], w->forked[rank], 0), "a push"));
+    for (int i = 0; i < k.copies; i++)
+        AT_TRY(copy_rows(g, w->side[rank], &k.copy[i], k.unit));
+    AT_TRY(at_cuda_check(g, cudaEventRecord(w->joined[rank], w->side[rank]), "a push"));
+out:
+    return st;
+}
+
+static at_status wire_end(at_wire *w, int rank)
+{
+    at_status st = AT_OK;
+    at_cuda *g = w->gpu[rank];
+
+    (void)cudaSetDevice(g->ordinal);
+    AT_TRY(at_cuda_check(g, cudaStreamWaitEvent(g->stream, w->joined[rank], 0), "a push"));
+    AT_TRY(at_cuda_check(g, at_k_wire_push(g->stream, &w->pending[rank], false, true), "a push"));
 out:
     return st;
 }
@@ -367,6 +423,7 @@ static at_status wire_renew(at_wire *w, int rank)
     at_cuda *g = w->gpu[rank];
 
     AT_TRY(at_cuda_check(g, cudaSetDevice(g->ordinal), "choosing it"));
+    AT_TRY(at_cuda_check(g, cudaStreamSynchronize(w->side[rank]), "mending a wire"));
     AT_TRY(at_cuda_check(g, cudaMemsetAsync(w->own[rank], 0, sizeof *w->own[0], g->stream),
                          "mending a wire"));
     if (w->direct)
@@ -387,6 +444,8 @@ static void wire_mend(at_wire *w)
 const at_wire_ops at_cuda_wire_ops = {
     .open = wire_open,
     .push = wire_push,
+    .begin = wire_begin,
+    .end = wire_end,
     .ready_sum = wire_ready_sum,
     .sum = wire_sum,
     .cut = wire_cut,

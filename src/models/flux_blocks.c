@@ -502,6 +502,26 @@ static at_tensor *single_norm(at_ops *o, const at_flux_config *c, const at_flux_
     return x;
 }
 
+// q, k and v can travel to the other ranks while the MLP is computed.
+static bool goes_ahead(at_ops *o, const at_flux_single *w, const at_flux_state *s)
+{
+    return at_ops_goes_ahead(o) && w->lin1.w && (!s->in || !at_patches_count(s->in->patches));
+}
+
+static void single_ahead(at_ops *o, const at_flux_config *c, const at_flux_single *w,
+                         const at_flux_state *s, const at_tensor *x, at_tensor *mlp,
+                         at_tensor *attended)
+{
+    at_rope_job turn[2];
+    at_tensor *y = at_linear_first(o, x, w->lin1.w, w->lin1.b, c->qkv, AT_ACT_GELU_TANH, mlp);
+    rotations(o, c, y, w->q_norm, w->k_norm, &s->rope, turn);
+    at_rope_all(o, 2, turn, norm_eps, false);
+    at_tensor *q = heads_of(o, c, y, 0), *k = heads_of(o, c, y, 1), *v = heads_of(o, c, y, 2);
+    at_attention_ahead(o, q, k, v);
+    at_linear_rest(o, x, w->lin1.w, w->lin1.b, c->qkv, AT_ACT_GELU_TANH, mlp);
+    at_attention(at_into(o, attended), q, k, v, NULL, 0, false);
+}
+
 // Attention and MLP read the same normalised tokens and write side by side; linear2 joins them.
 static void run_single(at_ops *o, const at_flux_config *c, const at_flux_single *w,
                        at_flux_state *s, int i, at_tensor *h)
@@ -514,11 +534,15 @@ static void run_single(at_ops *o, const at_flux_config *c, const at_flux_single 
     at_tensor *mlp_out = at_narrow(o, both, 2, c->hidden, c->mlp);
     at_linear_extra add = {.residual = h, .gate = chunk(o, c, mod, 2)};
 
-    at_tensor *y = single_in(o, c, w, x, mlp_out);
-    at_rope_job turn[2];
-    rotations(o, c, y, w->q_norm, w->k_norm, &s->rope, turn);
     at_tensor *attended = at_narrow(o, both, 2, 0, c->hidden);
-    attend(o, c, s, AT_SITE_SINGLE, i, y, 2, turn, NULL, attended);
+    if (goes_ahead(o, w, s)) {
+        single_ahead(o, c, w, s, x, mlp_out, attended);
+    } else {
+        at_tensor *y = single_in(o, c, w, x, mlp_out);
+        at_rope_job turn[2];
+        rotations(o, c, y, w->q_norm, w->k_norm, &s->rope, turn);
+        attend(o, c, s, AT_SITE_SINGLE, i, y, 2, turn, NULL, attended);
+    }
     if (s->due)
         linear(at_into(o, s->due), both, w->lin2, NULL);
     else

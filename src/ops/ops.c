@@ -118,6 +118,7 @@ at_status at_ops_clear(at_ops *o)
     o->error[0] = '\0';
     o->told = false;
     o->split.open = false;
+    o->ahead.arrived = NULL;
     return st;
 }
 

@@ -134,6 +134,12 @@ at_tensor *at_geglu(at_ops *o, const at_tensor *x, const at_weight *w, const at_
 at_tensor *at_geglu_apart(at_ops *o, const at_tensor *x, const at_weight *value,
                           const at_weight *gate, at_act act);
 
+// The two halves of at_linear_split, one behind the other with the same arguments; the first gives its result.
+at_tensor *at_linear_first(at_ops *o, const at_tensor *x, const at_weight *w, const at_weight *bias,
+                           int64_t split, at_act act, at_tensor *rest);
+void at_linear_rest(at_ops *o, const at_tensor *x, const at_weight *w, const at_weight *bias,
+                    int64_t split, at_act act, at_tensor *rest);
+
 // q [b, tq, h, d], k, v [b, tk, h, d] -> [b, tq, h * d]. scale 0 means 1/sqrt(d).
 // bias [1|b, h, tq, tk] f32 or NULL. Splits heads over ranks when tokens are split.
 at_tensor *at_attention(at_ops *o, const at_tensor *q, const at_tensor *k, const at_tensor *v,
@@ -227,6 +233,10 @@ at_tensor *at_share_tokens(at_ops *o, const at_tensor *x);
 // rank's is filled, and the others' are filled in. Returns the buffer.
 at_tensor *at_gather_runs(at_ops *o, at_axis axis, at_tensor *buffer, const int64_t *lengths);
 int at_ops_token_ranks(const at_ops *o); // who share the tokens
+// True where tokens that are split travel beside other work. Then at_attention_ahead sends q, k and v on
+// their way, and the next at_attention, in the same scope, takes the same three, which nobody changes meanwhile.
+bool at_ops_goes_ahead(const at_ops *o);
+void at_attention_ahead(at_ops *o, const at_tensor *q, const at_tensor *k, const at_tensor *v);
 const at_mesh *at_ops_mesh(const at_ops *o);
 // This rank's rows of a map [b, h, w, c] along the mesh's patch axis, and the whole again: identities on one
 // rank. Runs of rows in rank order; what doors make of such a map holds the matching rows, convolutions and

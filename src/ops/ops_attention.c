@@ -121,6 +121,29 @@ out:
     return op_leave(&p, st, out);
 }
 
+bool at_ops_goes_ahead(const at_ops *o)
+{
+    const at_comm *c = o->mesh.axis[AT_AXIS_ULYSSES];
+    return o->split.open && c->size > 1 && c->ops->scatter_begin != NULL;
+}
+
+void at_attention_ahead(at_ops *o, const at_tensor *q, const at_tensor *k, const at_tensor *v)
+{
+    at_status st = AT_OK;
+    at_attention_args a = {0};
+    op_pass p;
+
+    if (!op_enter(&p, o, "attention", &o->stats.seconds_attention)) return;
+    AT_TRY(check(&p, q, k, v, NULL));
+    a.q = at_tensor_as_view(q);
+    a.k = at_tensor_as_view(k);
+    a.v = at_tensor_as_view(v);
+    if (a.q.dtype == a.k.dtype && a.k.dtype == a.v.dtype && a.q.stride[3] == 1)
+        AT_TRY(op_attention_ahead(&p, &a));
+out:
+    (void)op_leave(&p, st, NULL);
+}
+
 at_tensor *at_attention(at_ops *o, const at_tensor *q, const at_tensor *k, const at_tensor *v,
                         const at_tensor *bias, float scale, bool causal)
 {

@@ -180,9 +180,10 @@ out:
 }
 
 // The same where the carrier takes strided parts: nothing is packed.
-static at_status heads_in_place(const exchange *x, const at_view *v, at_view *out)
+static at_status send_in_place(const exchange *x, const at_view *v, bool ahead, at_tensor **out)
 {
     at_status st = AT_OK;
+    at_ops *o = x->p->o;
     int n = x->heads->size;
     at_view send[OPS_MAX_RANKS], recv[OPS_MAX_RANKS];
     int64_t row = token(x, x->own_heads, PARTS), at = 0;
@@ -197,9 +198,40 @@ static at_status heads_in_place(const exchange *x, const at_view *v, at_view *ou
         recv[i] = together_there(x, byte_at(arrived, at * row), v->dtype, x->mine[i], x->own_heads);
         at += x->mine[i];
     }
-    AT_TRY(op_scatter(x->p->o, x->heads, send, recv));
+    *out = arrived;
+    AT_TRY(ahead ? op_scatter_begin(o, x->heads, send, recv) : op_scatter(o, x->heads, send, recv));
+out:
+    return st;
+}
+
+static at_status heads_in_place(const exchange *x, const at_view *v, at_view *out)
+{
+    at_status st = AT_OK;
+    at_ops *o = x->p->o;
+    at_tensor *arrived = o->ahead.arrived;
+    bool sent = arrived != NULL;
+
+    o->ahead.arrived = NULL;
+    if (sent && o->ahead.q != v[0].data)
+        AT_TRY(at_fail(AT_EINTERNAL, "another q is on its way than the one given"));
+    AT_TRY(sent ? op_scatter_end(o, x->heads) : send_in_place(x, v, false, &arrived));
     for (int i = 0; i < PARTS; i++)
         out[i] = travelling(x, at_tensor_data(arrived), v->dtype, x->all, x->own_heads, i, PARTS);
+out:
+    return st;
+}
+
+at_status op_attention_ahead(const op_pass *p, const at_attention_args *a)
+{
+    at_status st = AT_OK;
+    exchange x;
+    const at_row_run none = {0};
+    at_view qkv[PARTS] = {a->q, a->k, a->v};
+
+    AT_TRY(measure(&x, p, a, &none));
+    if (x.heads->size == 1 || !x.heads->ops->scatter_begin || !evenly_apart(qkv)) goto out;
+    p->o->ahead.q = a->q.data;
+    AT_TRY(send_in_place(&x, qkv, true, &p->o->ahead.arrived));
 out:
     return st;
 }

@@ -195,11 +195,12 @@ static at_status split_shapes(const at_tensor *x, const at_weight *name, const a
     return AT_OK;
 }
 
-at_tensor *at_linear_split(at_ops *o, const at_tensor *x, const at_weight *w, const at_weight *bias,
-                           int64_t split, at_act act, at_tensor *rest)
+static at_tensor *linear_split(at_ops *o, const at_tensor *x, const at_weight *w,
+                               const at_weight *bias, int64_t split, at_act act, at_tensor *rest,
+                               int which)
 {
     at_status st = AT_OK;
-    at_linear_args a = {.act = act, .split = split};
+    at_linear_args a = {.act = act, .split = split, .part = which};
     at_tensor *out = NULL;
     const at_tensor *inner;
     int64_t shape[AT_MAX_RANK];
@@ -216,8 +217,13 @@ at_tensor *at_linear_split(at_ops *o, const at_tensor *x, const at_weight *w, co
     AT_TRY(op_inner_contiguous(o, x, &inner));
     memcpy(shape, x->shape, sizeof shape);
     shape[x->rank - 1] = split;
-    AT_TRY(op_make(o, o->compute, x->rank, shape, &out));
-    op_like(out, x);
+    if (which == 2) { // nothing is written there
+        AT_TRY(at_tensor_narrow(rest, x->rank - 1, 0, 1, &out));
+        AT_TRY(op_own(o, out));
+    } else {
+        AT_TRY(op_make(o, o->compute, x->rank, shape, &out));
+        op_like(out, x);
+    }
     op_like(rest, x);
     a.x = op_rows(inner);
     a.x_scale = op_scales(inner);
@@ -228,11 +234,32 @@ at_tensor *at_linear_split(at_ops *o, const at_tensor *x, const at_weight *w, co
     a.w8 = op_may_w8(o, &a.w);
     if (at_tensor_count(out) == 0) goto out;
     AT_TRY(o->be->linear(o->dev->stream, &a));
-    o->stats.flops_linear +=
-        2.0 * (double)(at_tensor_count(out) + at_tensor_count(rest)) * (double)a.w.v.shape[1];
+    o->stats.flops_linear += 2.0 *
+                             (double)((which == 2 ? 0 : at_tensor_count(out)) +
+                                      (which == 1 ? 0 : at_tensor_count(rest))) *
+                             (double)a.w.v.shape[1];
 out:
     if (st != AT_OK && w) st = at_fail_context(st, "%s: ", w->name);
     return op_leave(&p, st, out);
+}
+
+at_tensor *at_linear_split(at_ops *o, const at_tensor *x, const at_weight *w, const at_weight *bias,
+                           int64_t split, at_act act, at_tensor *rest)
+{
+    return linear_split(o, x, w, bias, split, act, rest, 0);
+}
+
+at_tensor *at_linear_first(at_ops *o, const at_tensor *x, const at_weight *w, const at_weight *bias,
+                           int64_t split, at_act act, at_tensor *rest)
+{
+    return linear_split(o, x, w, bias, split, act, rest, 1);
+}
+
+void at_linear_rest(at_ops *o, const at_tensor *x, const at_weight *w, const at_weight *bias,
+                    int64_t split, at_act act, at_tensor *rest)
+{
+    if (rest && o->be->splits && rest->dtype == o->compute)
+        linear_split(o, x, w, bias, split, act, rest, 2);
 }
 
 // --- the gated unit --------------------------------------------------------------------------

@@ -36,6 +36,11 @@ struct at_ops {
         int n;
         int64_t total[OPS_MAX_RUNS];
     } split;
+    // What at_attention_ahead has sent: where it arrives, in the scope of that call; and what it was.
+    struct {
+        at_tensor *arrived;
+        const void *q;
+    } ahead;
     at_ops_stats stats;
 };
 
@@ -89,6 +94,9 @@ at_status op_takes_modulation(const op_pass *p, const char *what, const at_tenso
 // A failure there is another rank's.
 at_status op_all_gather(at_ops *o, at_comm *c, const void *send, void *recv, size_t bytes);
 at_status op_exchange(at_ops *o, at_comm *c, const at_comm_part *send, const at_comm_part *recv);
+at_status op_scatter_begin(at_ops *o, at_comm *c, const at_view *send, const at_view *recv);
+at_status op_scatter_end(at_ops *o, at_comm *c);
+at_status op_attention_ahead(const op_pass *p, const at_attention_args *a);
 at_status op_scatter(at_ops *o, at_comm *c, const at_view *send,
                      const at_view *recv); // where c has it
 at_status op_sum(at_ops *o, at_comm *c, float *inout, size_t count);

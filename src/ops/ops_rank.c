@@ -49,6 +49,17 @@ at_status op_scatter(at_ops *o, at_comm *c, const at_view *send, const at_view *
     return st == AT_OK ? heard(o, c->ops->scatter(c, send, recv)) : st;
 }
 
+at_status op_scatter_begin(at_ops *o, at_comm *c, const at_view *send, const at_view *recv)
+{
+    at_status st = ready(o, c);
+    return st == AT_OK ? heard(o, c->ops->scatter_begin(c, send, recv)) : st;
+}
+
+at_status op_scatter_end(at_ops *o, at_comm *c)
+{
+    return heard(o, c->ops->scatter_end(c));
+}
+
 at_status op_sum(at_ops *o, at_comm *c, float *inout, size_t count)
 {
     at_status st = ready(o, c);

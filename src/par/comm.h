@@ -39,6 +39,10 @@ typedef struct at_comm_ops {
     // exchange of strided parts: send[i], which goes to rank i, has the shape and dtype of what that rank
     // expects; data NULL: nothing goes. The innermost dimension is contiguous. NULL: pack and exchange.
     at_status (*scatter)(at_comm *c, const at_view *send, const at_view *recv);
+    // scatter in two halves: what is queued between them runs beside the copies; no other exchange with these
+    // ranks there, and the parts stay as they are. NULL both: there is no beside.
+    at_status (*scatter_begin)(at_comm *c, const at_view *send, const at_view *recv);
+    at_status (*scatter_end)(at_comm *c);
     at_status (*all_reduce_sum)(at_comm *c, float *inout, size_t count);
     // The largest code any rank brings: errors and cancel are voted, no rank leaves a loop alone.
     // Never fails on a healthy carrier, also after an abort, which it ends (for the whole family: vote on

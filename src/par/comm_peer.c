@@ -11,9 +11,11 @@
 #include "par/comm.h"
 
 #include <stdatomic.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/mem.h"
+#include "base/str.h"
 #include "tensor/device.h"
 #include "tensor/dtype.h"
 
@@ -99,16 +101,39 @@ static at_status parts_of(const peer_comm *p, const at_view *send, const at_view
     return AT_OK;
 }
 
-static at_status peer_scatter(at_comm *c, const at_view *send, const at_view *recv)
+static at_status scatter(at_comm *c, const at_view *send, const at_view *recv, bool beside)
 {
     at_status st = AT_OK;
     peer_comm *p = of(c);
+    const at_wire_ops *ops = p->f->ops;
     at_view table[AT_WIRE_RANKS * AT_WIRE_RANKS];
     at_wire_part parts[AT_WIRE_RANKS];
 
     AT_TRY(p->control->ops->tell(p->control, recv, table, (size_t)c->size * sizeof *recv));
     AT_TRY(gives_up(c, parts_of(p, send, recv, table, parts)));
-    AT_TRY(gives_up(c, p->f->ops->push(p->f->wire, p->here, parts, c->size)));
+    AT_TRY(gives_up(c, (beside ? ops->begin : ops->push)(p->f->wire, p->here, parts, c->size)));
+    AT_TRY(meet(p));
+out:
+    return st;
+}
+
+static at_status peer_scatter(at_comm *c, const at_view *send, const at_view *recv)
+{
+    return scatter(c, send, recv, false);
+}
+
+static at_status peer_scatter_begin(at_comm *c, const at_view *send, const at_view *recv)
+{
+    return scatter(c, send, recv, true);
+}
+
+static at_status peer_scatter_end(at_comm *c)
+{
+    at_status st = AT_OK;
+    peer_comm *p = of(c);
+
+    AT_TRY(meet(p));
+    AT_TRY(gives_up(c, p->f->ops->end(p->f->wire, p->here)));
     AT_TRY(meet(p));
 out:
     return st;
@@ -217,18 +242,14 @@ static void peer_free(at_comm *c)
 
 static at_status peer_split(at_comm *c, int colour, at_comm **out);
 
-static const at_comm_ops peer_ops = {
-    .all_gather = peer_all_gather,
-    .all_to_all = peer_all_to_all,
-    .exchange = peer_exchange,
-    .scatter = peer_scatter,
-    .all_reduce_sum = peer_all_reduce_sum,
-    .vote = peer_vote,
-    .tell = peer_tell,
-    .split = peer_split,
-    .abort = peer_abort,
-    .free = peer_free,
-};
+#define PEER_OPS                                                                                   \
+    .all_gather = peer_all_gather, .all_to_all = peer_all_to_all, .exchange = peer_exchange,       \
+    .scatter = peer_scatter, .all_reduce_sum = peer_all_reduce_sum, .vote = peer_vote,             \
+    .tell = peer_tell, .split = peer_split, .abort = peer_abort, .free = peer_free
+// AT_OFF=ahead: nothing travels beside other work.
+static const at_comm_ops peer_ops_plain = {PEER_OPS};
+static const at_comm_ops peer_ops = {PEER_OPS, .scatter_begin = peer_scatter_begin,
+                                     .scatter_end = peer_scatter_end};
 
 // --- making ------------------------------------------------------------------------------------
 // Takes `control`.
@@ -240,8 +261,10 @@ static peer_comm *comm_new(family *f, at_comm *control, at_device *device, int h
         at_comm_free(control);
         return NULL;
     }
-    p->base = (at_comm){
-        .ops = &peer_ops, .rank = control->rank, .size = control->size, .on_device = true};
+    p->base = (at_comm){.ops = at_has_word(getenv("AT_OFF"), "ahead") ? &peer_ops_plain : &peer_ops,
+                        .rank = control->rank,
+                        .size = control->size,
+                        .on_device = true};
     p->f = f;
     p->control = control;
     p->device = device;

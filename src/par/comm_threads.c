@@ -225,6 +225,13 @@ out:
     return st;
 }
 
+// The copies are done at once: so much is beside other work as two halves can be here.
+static at_status threads_scatter_end(at_comm *c)
+{
+    (void)c;
+    return AT_OK;
+}
+
 // Rank r sums the r-th slice of everybody, in rank order, and writes it to everybody: the same bits
 // on all ranks, and no memory beside the operands.
 static at_status threads_all_reduce_sum(at_comm *c, float *inout, size_t count)
@@ -320,6 +327,8 @@ static const at_comm_ops threads_ops = {
     .all_to_all = threads_all_to_all,
     .exchange = threads_exchange,
     .scatter = threads_scatter,
+    .scatter_begin = threads_scatter,
+    .scatter_end = threads_scatter_end,
     .all_reduce_sum = threads_all_reduce_sum,
     .vote = threads_vote,
     .tell = threads_all_gather,

@@ -33,6 +33,10 @@ typedef struct at_wire_ops {
     // devices[0 .. n): rank after rank, no device twice; all of this kind. AT_EUNSUPPORTED: too many.
     at_status (*open)(at_device *const *devices, int n, at_wire **out);
     at_status (*push)(at_wire *w, int rank, const at_wire_part *parts, int n);
+    // A push in two halves: what is queued between them runs while the bytes travel. One at a time; no other push
+    // to these ranks in between.
+    at_status (*begin)(at_wire *w, int rank, const at_wire_part *parts, int n);
+    at_status (*end)(at_wire *w, int rank);
     // Once before the hosts meet for a sum of so many: room that it needs.
     at_status (*ready_sum)(at_wire *w, int rank, int n, size_t count);
     // inout[0 .. n): `count` floats each, of ranks[0 .. n), which all call this; every one becomes their sum, added in

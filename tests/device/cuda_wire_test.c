@@ -147,6 +147,36 @@ static void parts_have_their_own_sizes(void **state)
         both_ways(size, uneven);
 }
 
+// In two halves; every rank's number to all others in the columns of a square.
+static void in_halves(rank_ctx *r)
+{
+    at_comm *c = r->comm;
+    int32_t mine[3] = {0}, all[3][MOST] = {{0}};
+    at_view send[MOST], recv[MOST];
+
+    for (int round = 0; round < ROUNDS; round++) {
+        for (int k = 0; k < 3; k++)
+            mine[k] = 100 * round + 10 * k + c->rank;
+        for (int i = 0; i < c->size; i++) {
+            send[i] = (at_view){mine, AT_I32, 2, {3, 1}, {1, 1}};
+            recv[i] = (at_view){&all[0][i], AT_I32, 2, {3, 1}, {MOST, 1}};
+        }
+        expect(r, c->ops->scatter_begin(c, send, recv) == AT_OK);
+        expect(r, c->ops->scatter_end(c) == AT_OK);
+        for (int i = 0; i < c->size; i++)
+            for (int k = 0; k < 3; k++)
+                expect(r, all[k][i] == 100 * round + 10 * k + i);
+        expect(r, c->ops->scatter(c, send, recv) == AT_OK);
+    }
+}
+
+static void a_push_may_have_two_halves(void **state)
+{
+    (void)state;
+    for (int size = 1; size <= 4; size++)
+        both_ways(size, in_halves);
+}
+
 static void sum_up(rank_ctx *r)
 {
     at_comm *c = r->comm;
@@ -295,6 +325,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(gathers_and_swaps_arrive_in_rank_order),
         cmocka_unit_test(parts_have_their_own_sizes),
+        cmocka_unit_test(a_push_may_have_two_halves),
         cmocka_unit_test(sums_run_in_rank_order_on_every_rank),
         cmocka_unit_test(rows_and_columns_of_a_grid_share_a_wire),
         cmocka_unit_test(an_abort_frees_the_others_and_a_vote_mends),
