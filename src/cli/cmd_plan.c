@@ -21,7 +21,33 @@ static const at_arg plan_args[] = {
     AT_COMMON_ARGS(plan_options, common),
 };
 
-static void print_plan(const at_plan *p)
+// How the devices may share a sampler's steps, the choice first.
+static void print_ways(const at_plan_sampler *s, const at_env *env)
+{
+    enum { SHOWN = 6 };
+    at_par_plan ways[SHOWN];
+    int64_t batch = s->batch ? s->batch : 1, rows = batch * (s->guided ? 2 : 1);
+    at_par_task t = {.flops = s->cost.flops / (double)rows,
+                     .activation_bytes = s->cost.activation_bytes / (double)rows,
+                     .weight_bytes = s->cost.weight_bytes,
+                     .conditionings = s->guided ? 2 : 1,
+                     .batch = batch,
+                     .steps = s->steps,
+                     .hints = s->cost.share};
+    char text[96];
+
+    if (s->cost.flops <= 0) return;
+    int n = at_par_plans(&t, &env->ranks.site, ways, SHOWN);
+    printf("    on %d devices   %-24s %9s %9s %9s\n", env->ranks.n,
+           env->ranks.automatic ? "chosen, then others" : "what a plan would say", "ms/step",
+           "compute", "exchange");
+    for (int i = 0; i < n; i++)
+        printf("      %-34s %9.2f %9.2f %9.2f%s\n", at_degrees_text(&ways[i].degrees, text),
+               1e3 * ways[i].step, 1e3 * ways[i].compute, 1e3 * ways[i].exchange,
+               ways[i].fits ? "" : "  weights stream");
+}
+
+static void print_plan(const at_plan *p, const at_env *env)
 {
     char bytes[16];
     double total = 0;
@@ -47,6 +73,7 @@ static void print_plan(const at_plan *p)
         printf("    work a step    %.2f TFLOP\n", s->cost.flops / 1e12);
         printf("    work in all    %.1f TFLOP\n", s->cost.flops * (double)steps / 1e12);
         printf("    activations    %s\n", bytes);
+        if (env->ranks.n > 1) print_ways(s, env);
     }
 }
 
@@ -107,7 +134,7 @@ static at_status plan(void *options, const at_arg_list *operands)
     AT_TRY(at_common_open(&o->common, &e));
     AT_TRY(at_workflow_check(e, operands->items[0], text, bytes, &o->sets, &g));
     AT_TRY(at_plan_make(e, g, at_env_compute(at_engine_env(e)), &p));
-    print_plan(&p);
+    print_plan(&p, at_engine_env(e));
     print_memory(&p, at_engine_env(e)->device);
 out:
     at_plan_free(&p);

@@ -68,6 +68,24 @@ static at_status list_cpus(int n, at_env_ranks *r)
     return st;
 }
 
+// What plans count with. For GPUs: what a large transformer reaches on one of Hopper's kind and two of them over
+// NVLink give each other (docs/bench); ratios, not absolute speeds, decide between plans.
+static at_par_site site_of(const at_env_ranks *r)
+{
+    at_device *d = r->device[0];
+    uint64_t rest = 0, total = 0;
+    at_par_site s = {.ranks = r->n,
+                     .flops = d->host ? 1e12 : 500e12,
+                     .bandwidth = d->host ? 5e9 : 250e9,
+                     .latency = d->host ? 50e-6 : 15e-6,
+                     .load = d->host ? 2e9 : 40e9,
+                     .overhead = d->host ? 1e-3 : 0.5e-3,
+                     .one_processor = d->host};
+
+    if (!d->host && d->ops->memory(d, &rest, &total) == AT_OK) s.memory = (double)total;
+    return s;
+}
+
 at_status at_engine_ranks(const at_engine_config *c, at_env *env)
 {
     at_status st = AT_OK;
@@ -91,6 +109,7 @@ at_status at_engine_ranks(const at_engine_config *c, at_env *env)
         AT_TRY(add_all_like(r, "cuda:"));
     else
         AT_TRY(add(r, env->device));
+    r->site = site_of(r);
     if (wanted > r->n) {
         char text[96];
         AT_TRY(at_fail(AT_EUSAGE, "--parallel %s needs %d devices, and there are %d",

@@ -11,6 +11,7 @@
 #include "models/patch.h"
 #include "models/sampling.h"
 #include "ops/ops.h"
+#include "par/plan.h"
 #include "weight/store.h"
 
 // --- what lies in a file -----------------------------------------------------------------------
@@ -162,6 +163,7 @@ size_t at_model_block_seconds(double *out, size_t max);
 // Estimated bytes: weights resident on the device, activations of one forward at this latent size.
 typedef struct at_model_cost {
     double weight_bytes, activation_bytes, flops; // one forward, batch 1
+    at_share_hints share;                         // how ranks can share it, of one latent
 } at_model_cost;
 at_model_cost at_model_estimate(const at_model *m, int64_t batch, int64_t latent_h,
                                 int64_t latent_w, int64_t text_tokens, at_dtype compute);

@@ -267,6 +267,8 @@ static int blocks(const void *config)
 // Sides at each level: a strided convolution rounds up.
 typedef struct cost_walk {
     double flops, skips, peak, text;
+    double across; // elements that a rank of many reads of the others' rows: keys and values
+    int meetings;  // halos of convolutions, sums of group norms, keys and values
 } cost_walk;
 
 static void cost_block(const at_unet_shape *s, const at_unet_block_shape *b, double pixels,
@@ -275,6 +277,11 @@ static void cost_block(const at_unet_shape *s, const at_unet_block_shape *b, dou
     double peak;
     w->flops += at_unet_block_flops(s, b, pixels, w->text, &peak);
     if (w->skips + peak > w->peak) w->peak = w->skips + peak;
+    w->meetings += b->kind == AT_UNET_RES ? 4 : 1;
+    if (b->kind == AT_UNET_RES && b->depth >= 0) {
+        w->meetings += 1 + (int)b->depth;
+        w->across += 2 * pixels * (double)b->out * (double)b->depth;
+    }
 }
 
 static void cost(const void *config, int64_t batch, int64_t latent_h, int64_t latent_w,
@@ -316,6 +323,10 @@ static void cost(const void *config, int64_t batch, int64_t latent_h, int64_t la
     if (s->adm) w.flops += 2 * emb * (double)s->adm + 2 * emb * emb;
     out->flops = (double)batch * w.flops;
     out->activation_bytes = (double)batch * w.peak * (double)at_dtype_size(compute);
+    out->share = (at_share_hints){.axes = 1u << AT_AXIS_PATCH,
+                                  .rows = latent_h,
+                                  .map_meetings = w.meetings + 2,
+                                  .map_bytes = w.across * (double)at_dtype_size(compute)};
 }
 
 const at_denoiser_ops at_unet_ops = {

@@ -149,9 +149,18 @@ static void write_picture(at_ops *o, const at_tensor *x, float *out)
     at_free(p);
 }
 
+// Ranks decide together whether it went well: what was too much for one is too much for all.
+static at_status settle(at_ops *o)
+{
+    return at_ops_comm(o)->size > 1 ? at_ops_vote(o) : at_ops_status(o);
+}
+
 at_tensor *at_vae_decode(at_ops *o, at_vae *v, const at_tensor *z)
 {
-    if (!z) return NULL;
+    if (!z) {
+        settle(o);
+        return NULL;
+    }
     if (z->rank != 4) return at_vae_decode_raw(o, v, z);
     int64_t b = z->shape[0], down = at_vae_downscale(v);
     int64_t h = z->shape[2] * down, w = z->shape[3] * down;
@@ -163,7 +172,7 @@ at_tensor *at_vae_decode(at_ops *o, at_vae *v, const at_tensor *z)
         write_picture(o, x, (float *)at_tensor_data(out) + i * h * w * 3);
         at_scope_end(o, NULL);
     }
-    if (at_ops_status(o) == AT_ENOMEM) {
+    if (settle(o) == AT_ENOMEM) {
         at_ops_clear(o);
         at_log(AT_WARN, "VAE-TILES", "%s: out of memory, decoding in tiles", v->label);
         return at_vae_decode_tiled(o, v, z, 64 * (int)down, 16 * (int)down);
@@ -211,15 +220,17 @@ at_tensor *at_vae_encode(at_ops *o, at_vae *v, const at_tensor *pixels)
 {
     at_crop c;
     at_tensor *out = NULL;
-    if (!at_crop_pixels(o, v, pixels, &c)) return NULL;
-
+    if (!at_crop_pixels(o, v, pixels, &c)) {
+        settle(o);
+        return NULL;
+    }
     for (int64_t i = 0; i < pixels->shape[0] && at_ops_status(o) == AT_OK; i++) {
         at_scope_begin(o);
         at_tensor *x = at_load_pixels(o, pixels, i, c.y, c.x, c.h, c.w);
         at_tensor *z = at_scope_end(o, at_vae_encode_raw(o, v, x));
         out = i ? at_concat(o, 0, 2, (const at_tensor *[]){out, z}) : z;
     }
-    if (at_ops_status(o) == AT_ENOMEM) {
+    if (settle(o) == AT_ENOMEM) {
         at_ops_clear(o);
         at_log(AT_WARN, "VAE-TILES", "%s: out of memory, encoding in tiles", v->label);
         return at_vae_encode_tiled(o, v, pixels, 512, 64);

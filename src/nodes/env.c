@@ -36,9 +36,30 @@ static void config(const at_node_ctx *c, at_device *device, at_dtype compute, bo
                            .weights8 = weights8};
 }
 
-at_degrees at_env_degrees(const at_env *e)
+at_degrees at_env_degrees(const at_env *e, const at_par_task *task)
 {
-    return e->ranks.n > 1 ? e->ranks.degrees : (at_degrees){0};
+    at_par_plan best;
+
+    if (e->ranks.n < 2) return (at_degrees){0};
+    if (!e->ranks.automatic) return e->ranks.degrees;
+    at_par_plans(task, &e->ranks.site, &best, 1);
+    return best.degrees;
+}
+
+at_degrees at_env_vae_degrees(const at_env *e, int64_t height, int64_t width)
+{
+    enum { WORTH_IT = 512 * 512 }; // pixels a rank
+    const at_env_ranks *r = &e->ranks;
+    at_degrees out = {0};
+    int64_t fit = height * width / WORTH_IT;
+
+    // One that runs elsewhere runs there alone.
+    if (r->n < 2 || (e->vae_device && e->vae_device != e->device)) return out;
+    if (!r->automatic)
+        out.of[AT_AXIS_PATCH] = at_degrees_ranks(&r->degrees);
+    else if (!r->site.one_processor)
+        out.of[AT_AXIS_PATCH] = fit < 1 ? 1 : fit < r->n ? (int)fit : r->n;
+    return out;
 }
 
 at_status at_env_ops(const at_node_ctx *c, at_ops **out)

@@ -10,6 +10,7 @@
 #include "models/models.h"
 #include "ops/ops.h"
 #include "par/mesh.h"
+#include "par/plan.h"
 #include "text/tokenizer.h"
 
 typedef struct at_env at_env;
@@ -28,6 +29,7 @@ typedef struct at_env_ranks {
     at_device *device[AT_ENV_RANKS];
     bool automatic;     // degrees are chosen for each run
     at_degrees degrees; // else these, of n ranks
+    at_par_site site;   // what a choice counts with
 } at_env_ranks;
 
 struct at_env {
@@ -68,8 +70,10 @@ static inline at_env *at_env_of(const at_node_ctx *c)
     return at_node_engine(c);
 }
 
-// How the ranks share a picture: what was asked for, one rank without a word.
-at_degrees at_env_degrees(const at_env *e);
+// How the ranks share this work: as was asked for, else by a plan (par/plan.h); one rank where there are no others.
+at_degrees at_env_degrees(const at_env *e, const at_par_task *task);
+// A VAE's share of pixels [b, h, w]: rows of its maps over all ranks, where they are worth it.
+at_degrees at_env_vae_degrees(const at_env *e, int64_t height, int64_t width);
 
 // A fresh op context on the env's device that watches the job's cancel flag. at_ops_free.
 at_status at_env_ops(const at_node_ctx *c, at_ops **out);

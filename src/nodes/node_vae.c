@@ -4,36 +4,89 @@
 #include "nodes/nodes.h"
 #include "nodes/objects.h"
 #include "nodes/rows.h"
+#include "nodes/team.h"
 #include "nodes/vae_encode.h"
 
 static const at_out image_out[] = {AT_OUT("IMAGE")};
 static const at_out latent_out[] = {AT_OUT("LATENT")};
 
-// tile 0: whole
+// One picture or its latent, on all ranks: each has its rows of every map (models/vae_kl.c).
+typedef struct vae_work {
+    at_vae *vae;
+    const at_tensor *from; // host
+    int tile, overlap;     // tile 0: whole
+    int64_t height, width; // in pixels
+    at_tensor *out;        // of rank 0
+} vae_work;
+
+// A tile is too small to be shared; behind whole pictures the ranks have voted.
+static at_status decode_rank(void *ctx, int rank, at_ops *o)
+{
+    vae_work *k = ctx;
+    at_tensor *z = at_from_host(o, AT_F32, k->from->rank, k->from->shape, at_tensor_data(k->from));
+    at_tensor *pixels = k->tile ? at_vae_decode_tiled(o, k->vae, z, k->tile, k->overlap)
+                                : at_vae_decode(o, k->vae, z);
+    at_status st = at_ops_status(o);
+
+    if (st == AT_OK && rank == 0) k->out = at_ops_keep(o, pixels);
+    return st;
+}
+
+static at_status encode_rank(void *ctx, int rank, at_ops *o)
+{
+    vae_work *k = ctx;
+    at_tensor *z = k->tile ? at_vae_encode_tiled(o, k->vae, k->from, k->tile, k->overlap)
+                           : at_vae_encode(o, k->vae, k->from);
+    at_tensor *host = NULL;
+    at_status st = AT_OK;
+
+    z = at_contiguous(o, z);
+    AT_TRY(at_ops_status(o));
+    if (rank) goto out;
+    AT_TRY(at_tensor_new(at_device_cpu(), AT_F32, z->rank, z->shape, &host));
+    AT_TRY(at_tensor_to_host(z, AT_F32, at_tensor_data(host), at_tensor_bytes(host)));
+    k->out = host;
+    host = NULL;
+out:
+    at_tensor_release(&host);
+    return st;
+}
+
+static at_status on_ranks(at_node_ctx *c, vae_work *k, at_team_fn *fn)
+{
+    at_ops_config config;
+    const at_env *e = at_env_of(c);
+    at_degrees alone = {0}, degrees = at_env_vae_degrees(e, k->height, k->width);
+
+    at_env_config_for(c, AT_ENV_VAE, AT_DTYPE_COUNT, false, &config);
+    return at_team_run(c, &config, k->tile ? &alone : &degrees, fn, k);
+}
+
 static at_status decode(at_node_ctx *c, const at_object *vae, const at_object *samples, int tile,
                         int overlap, at_value *out)
 {
     at_status st = AT_OK;
-    at_ops *o = NULL;
     const at_obj_latent *l = (const at_obj_latent *)samples;
-    at_vae *v;
+    vae_work k = {.from = l->samples, .tile = tile, .overlap = overlap};
 
     if (!vae)
         AT_TRY(at_fail(AT_EINVAL,
                        "vae input is invalid: None: the checkpoint holds no VAE; load one "
                        "with VAELoader"));
-    v = ((const at_obj_vae *)vae)->vae;
-    if (l->samples->shape[1] != at_vae_channels(v))
+    k.vae = ((const at_obj_vae *)vae)->vae;
+    if (l->samples->shape[1] != at_vae_channels(k.vae))
         AT_TRY(at_fail(AT_EINVAL, "the latent has %lld channels, this VAE decodes %d",
-                       (long long)l->samples->shape[1], at_vae_channels(v)));
-    AT_TRY(at_env_ops_for(c, AT_ENV_VAE, AT_DTYPE_COUNT, false, &o));
-    at_tensor *z =
-        at_from_host(o, AT_F32, l->samples->rank, l->samples->shape, at_tensor_data(l->samples));
-    at_tensor *pixels = tile ? at_vae_decode_tiled(o, v, z, tile, overlap) : at_vae_decode(o, v, z);
-    AT_TRY(at_ops_status(o));
-    AT_TRY(at_give(out, at_obj_image_new(at_ops_keep(o, pixels)), "VAEDecode"));
+                       (long long)l->samples->shape[1], at_vae_channels(k.vae)));
+    if (l->samples->rank == 4) {
+        k.height = l->samples->shape[2] * at_vae_downscale(k.vae);
+        k.width = l->samples->shape[3] * at_vae_downscale(k.vae);
+    }
+    AT_TRY(on_ranks(c, &k, decode_rank));
+    at_tensor *pixels = k.out;
+    k.out = NULL; // the object's, whatever becomes of it
+    AT_TRY(at_give(out, at_obj_image_new(pixels), "VAEDecode"));
 out:
-    at_ops_free(o);
+    at_tensor_release(&k.out);
     return st;
 }
 
@@ -98,27 +151,22 @@ at_status at_vae_to_latent(at_node_ctx *c, const at_object *vae, const at_tensor
                            int overlap, at_tensor **out)
 {
     at_status st = AT_OK;
-    at_ops *o = NULL;
-    at_tensor *host = NULL;
-    at_vae *v;
+    vae_work k = {.from = pixels, .tile = tile, .overlap = overlap};
 
     if (!vae)
         AT_TRY(at_fail(AT_EINVAL,
                        "vae input is invalid: None: the checkpoint holds no VAE; load one "
                        "with VAELoader"));
-    v = ((const at_obj_vae *)vae)->vae;
-    AT_TRY(at_env_ops_for(c, AT_ENV_VAE, AT_DTYPE_COUNT, false, &o));
-    at_tensor *z =
-        tile ? at_vae_encode_tiled(o, v, pixels, tile, overlap) : at_vae_encode(o, v, pixels);
-    z = at_contiguous(o, z);
-    AT_TRY(at_ops_status(o));
-    AT_TRY(at_tensor_new(at_device_cpu(), AT_F32, z->rank, z->shape, &host));
-    AT_TRY(at_tensor_to_host(z, AT_F32, at_tensor_data(host), at_tensor_bytes(host)));
-    *out = host;
-    host = NULL;
+    k.vae = ((const at_obj_vae *)vae)->vae;
+    if (pixels->rank == 4) {
+        k.height = pixels->shape[1];
+        k.width = pixels->shape[2];
+    }
+    AT_TRY(on_ranks(c, &k, encode_rank));
+    *out = k.out;
+    k.out = NULL;
 out:
-    at_tensor_release(&host);
-    at_ops_free(o);
+    at_tensor_release(&k.out);
     return st;
 }
 

@@ -290,15 +290,55 @@ out:
     return st;
 }
 
+static size_t entries(const at_obj_cond *list)
+{
+    return list ? list->count : 0;
+}
+
+// What a plan wants to know of this run.
+static at_par_task task_of(const work *k, at_dtype compute)
+{
+    const at_sample_job *job = k->job;
+    const at_obj_model *m = job->model;
+    const int64_t *shape = k->samples->shape;
+    const at_tensor *text = entries(job->positive) ? job->positive->items[0].context : NULL;
+    bool guided = job->cfg != 1 || job->kind != AT_GUIDER_CFG;
+
+    if (k->samples->rank != 4) return (at_par_task){.conditionings = 1, .batch = 1};
+    at_model_cost cost =
+        at_model_estimate(m->model, 1, shape[2], shape[3], text ? text->shape[1] : 1, compute);
+    at_par_task t = {.flops = cost.flops,
+                     .activation_bytes = cost.activation_bytes,
+                     .latent_bytes = (double)(shape[1] * shape[2] * shape[3]) * sizeof(float),
+                     .weight_bytes = cost.weight_bytes,
+                     .conditionings = (int)(entries(job->positive) + entries(job->third) +
+                                            (guided ? entries(job->negative) : 0)),
+                     .batch = shape[0],
+                     .steps = (int64_t)job->n_sigmas - 1,
+                     .hints = cost.share};
+    for (size_t i = 0; i < at_hooks_count(m->hooks); i++) // those that want to see every forward
+        if (at_hooks_at(m->hooks, i)->ops->patch || at_hooks_at(m->hooks, i)->ops->forward) {
+            t.flops *= t.conditionings * (double)t.batch;
+            t.conditionings = 1;
+            t.batch = 1;
+            t.hints.axes &= ~(1u << AT_AXIS_PATCH);
+        }
+    if (at_patches_count(m->patches)) t.hints.axes &= ~(1u << AT_AXIS_PATCH);
+    return t;
+}
+
 static at_status solve_on_ranks(work *k)
 {
     at_status st = AT_OK;
     const at_sample_job *job = k->job;
     const at_env *e = at_env_of(k->node);
-    at_degrees degrees = at_env_degrees(e);
-    int ranks = at_degrees_ranks(&degrees);
     at_object *lists[3] = {NULL};
     at_ops_config config;
+
+    at_env_config_denoiser(k->node, job->model->model, &config);
+    at_par_task task = e->ranks.n > 1 ? task_of(k, config.compute) : (at_par_task){0};
+    at_degrees degrees = at_env_degrees(e, &task);
+    int ranks = at_degrees_ranks(&degrees);
 
     AT_TRY(reach(e, ranks, job->positive, &lists[0]));
     AT_TRY(reach(e, ranks, job->negative, &lists[1]));
@@ -306,7 +346,6 @@ static at_status solve_on_ranks(work *k)
     k->positive = (const at_obj_cond *)lists[0];
     k->negative = (const at_obj_cond *)lists[1];
     k->third = (const at_obj_cond *)lists[2];
-    at_env_config_denoiser(k->node, job->model->model, &config);
     AT_TRY(at_team_run(k->node, &config, &degrees, solve, k));
 out:
     for (int i = 0; i < 3; i++)

@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: Apache-2.0
+// plan.c - the model of time behind a choice. See plan.h.
+// A step is rounds of forwards (units dealt along cfg), each of which is arithmetic that its ranks share as evenly as
+// tokens, heads or rows divide, a part that none shares, and exchanges: latency for each, bytes over the link.
+// Volumes, of A bytes of one [tokens, width] tensor on u x r ranks: 4 (u - 1) / u^2 / r A for Ulysses (q, k, v and
+// the result), 2 (r - 1) / (r u) A for keys and values along a ring (arXiv:2309.14509, arXiv:2405.07719).
+// Easy to get wrong: a few per cent of predicted gain are below what the prediction is worth: then fewer ranks win.
+#include "par/plan.h"
+
+#include <math.h>
+#include <string.h>
+
+static const double worth_it = 0.03; // of the time: less is no reason for more ranks
+static const double thinner = 0.03; // arithmetic loses this for each further rank: smaller products
+
+static int of(const at_degrees *d, at_axis a)
+{
+    return d->of[a] > 1 ? d->of[a] : 1;
+}
+
+// The largest share of n things over k ranks, as part of all.
+static double largest(double n, int k)
+{
+    return n > 0 ? ceil(n / k) / n : 1.0 / k;
+}
+
+static bool possible(const at_par_task *t, const at_degrees *d)
+{
+    const at_share_hints *h = &t->hints;
+
+    for (int i = 0; i < AT_AXES; i++)
+        if (i != AT_AXIS_CFG && d->of[i] > 1 && !(h->axes & 1u << i)) return false;
+    if (of(d, AT_AXIS_CFG) > t->conditionings * t->batch) return false;
+    if (of(d, AT_AXIS_ULYSSES) > h->heads && of(d, AT_AXIS_ULYSSES) > 1) return false;
+    if (of(d, AT_AXIS_RING) * of(d, AT_AXIS_ULYSSES) > 1 &&
+        of(d, AT_AXIS_RING) * of(d, AT_AXIS_ULYSSES) > h->tokens)
+        return false;
+    return of(d, AT_AXIS_PATCH) == 1 || of(d, AT_AXIS_PATCH) <= h->rows;
+}
+
+// Seconds of exchanges in one forward of one latent.
+static double exchanges(const at_par_task *t, const at_par_site *s, const at_degrees *d)
+{
+    const at_share_hints *h = &t->hints;
+    double u = of(d, AT_AXIS_ULYSSES), r = of(d, AT_AXIS_RING), p = of(d, AT_AXIS_PATCH),
+           tp = of(d, AT_AXIS_TP);
+    double meetings = 0, bytes = 0;
+
+    if (u > 1) {
+        meetings += 2.0 * h->attentions;
+        bytes += h->attentions * 4 * (u - 1) / (u * u * r) * h->sequence_bytes;
+    }
+    if (r > 1) {
+        meetings += h->attentions;
+        bytes += h->attentions * 2 * (r - 1) / (r * u) * h->sequence_bytes;
+    }
+    if (u * r > 1) meetings += 1; // the result
+    if (p > 1) {
+        meetings += h->map_meetings;
+        bytes += h->map_bytes * (p - 1) / p;
+    }
+    if (tp > 1) {
+        meetings += h->tp_meetings;
+        bytes += h->tp_meetings * 2 * (tp - 1) / tp * h->sequence_bytes / (u * r);
+    }
+    return meetings * s->latency + bytes / s->bandwidth;
+}
+
+static void predict(const at_par_task *t, const at_par_site *s, at_par_plan *p)
+{
+    const at_share_hints *h = &t->hints;
+    const at_degrees *d = &p->degrees;
+    int u = of(d, AT_AXIS_ULYSSES), r = of(d, AT_AXIS_RING), c = of(d, AT_AXIS_CFG);
+    int inside = u * r * of(d, AT_AXIS_PATCH) * of(d, AT_AXIS_TP);
+    double units = ceil(t->conditionings * (double)t->batch / c), share, attention;
+
+    p->ranks = at_degrees_ranks(d);
+    p->jobs = s->ranks / p->ranks;
+    share = largest((double)h->tokens, u * r) * largest((double)h->rows, of(d, AT_AXIS_PATCH)) /
+            of(d, AT_AXIS_TP);
+    attention =
+        h->heads && u > 1 ? largest((double)h->heads, u) * largest((double)h->tokens, r) : share;
+    double work = (t->flops - h->attention_flops) * share + h->attention_flops * attention;
+    double rate = s->flops / (1 + thinner * (inside - 1));
+    if (s->one_processor) rate /= p->ranks;
+    p->compute = units * (work / rate + s->overhead);
+    p->exchange = units * exchanges(t, s, d);
+    if (c > 1)
+        p->exchange +=
+            s->latency + t->latent_bytes * t->conditionings * (double)t->batch / s->bandwidth;
+    p->bytes = t->weight_bytes / of(d, AT_AXIS_TP) + t->activation_bytes * units * share;
+    p->fits = s->memory <= 0 || p->bytes <= s->memory;
+    p->step = p->compute + p->exchange;
+    if (!p->fits) p->step += units * (p->bytes - s->memory) / s->load;
+    p->seconds = p->step * (double)(t->steps > 0 ? t->steps : 1);
+}
+
+// What is compared: a picture's time, or a group's share of the devices' time while others wait.
+static double price(const at_par_plan *p, const at_par_site *s)
+{
+    return s->waiting > 0 ? p->step / p->jobs : p->step;
+}
+
+static bool better(const at_par_plan *a, const at_par_plan *b, const at_par_site *s)
+{
+    double x = price(a, s), y = price(b, s);
+
+    if (a->ranks < b->ranks) return x <= y * (1 + worth_it);
+    if (a->ranks > b->ranks) return x * (1 + worth_it) < y;
+    // Alike: what travels less as ranks are added, and holds fewer keys and values.
+    if (fabs(x - y) <= worth_it * fmin(x, y) &&
+        of(&a->degrees, AT_AXIS_RING) != of(&b->degrees, AT_AXIS_RING))
+        return of(&a->degrees, AT_AXIS_RING) < of(&b->degrees, AT_AXIS_RING);
+    return x < y;
+}
+
+// Keeps the best `max`, in order.
+static int insert(at_par_plan *out, int n, int max, const at_par_plan *p, const at_par_site *s)
+{
+    int at = n;
+
+    while (at > 0 && price(p, s) < price(&out[at - 1], s))
+        at--;
+    if (at >= max) return n;
+    if (n == max) n--;
+    memmove(out + at + 1, out + at, (size_t)(n - at) * sizeof *out);
+    out[at] = *p;
+    return n + 1;
+}
+
+// All degrees of at most `left` ranks along the axes from `axis` on.
+typedef struct search {
+    const at_par_task *task;
+    const at_par_site *site;
+    at_par_plan *out, best;
+    int n, max;
+} search;
+
+static void look(search *q, at_degrees *d, int axis, int left)
+{
+    if (axis == AT_AXES) {
+        at_par_plan p = {.degrees = *d};
+        if (!possible(q->task, d)) return;
+        predict(q->task, q->site, &p);
+        if (!q->best.ranks || better(&p, &q->best, q->site)) q->best = p;
+        q->n = insert(q->out, q->n, q->max, &p, q->site);
+        return;
+    }
+    for (int k = 1; k <= left; k++) {
+        d->of[axis] = k;
+        look(q, d, axis + 1, left / k);
+    }
+}
+
+int at_par_plans(const at_par_task *task, const at_par_site *site, at_par_plan *out, int max)
+{
+    search q = {.task = task, .site = site, .out = out, .max = max};
+    at_degrees d = {{1, 1, 1, 1, 1}};
+    int i = 0;
+
+    if (max < 1) return 0;
+    look(&q, &d, 0, site->ranks > 1 ? site->ranks : 1);
+    // The winner first, the others by their time.
+    while (i < q.n && memcmp(&out[i].degrees, &q.best.degrees, sizeof d) != 0)
+        i++;
+    if (i == max) i--;
+    if (i == q.n) q.n++;
+    memmove(out + 1, out, (size_t)i * sizeof *out);
+    out[0] = q.best;
+    return q.n;
+}

@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: Apache-2.0
+// plan.h - which way to share a picture among devices is the fastest.
+// Idea: a pure function. What the network is (hints), what is asked of it (task) and what there is (site) give
+// every way that is possible, each with a predicted time; the least wins. Nobody is asked, nothing is measured here.
+// Numbers: floating point operations and bytes; seconds.
+#ifndef AT_PAR_PLAN_H
+#define AT_PAR_PLAN_H
+
+#include <stdint.h>
+
+#include "par/mesh.h"
+
+// What of one forward of one latent is shared along which axis, and what that takes.
+typedef struct at_share_hints {
+    unsigned axes;          // 1 << at_axis for each that the network knows
+    int64_t tokens, heads;  // of the sequence (ring, ulysses); 0: it has none
+    double attention_flops; // what heads, not tokens, divide
+    int attentions;         // exchanges of a sequence
+    double sequence_bytes;  // of one tensor [tokens, width]
+    int64_t rows;           // of the map (patch)
+    int map_meetings;       // exchanges of a map: halos, sums, keys and values
+    double map_bytes;       // what a rank of many reads of the others in them
+    int tp_meetings;        // sums after row-split layers
+} at_share_hints;
+
+typedef struct at_par_task {
+    double flops, activation_bytes, latent_bytes; // one forward of one latent
+    double weight_bytes;
+    int conditionings; // forwards of each latent a step that may run apart
+    int64_t batch, steps;
+    at_share_hints hints;
+} at_par_task;
+
+typedef struct at_par_site {
+    int ranks;
+    double flops;              // a second, of one of them alone
+    double memory;             // bytes of each
+    double bandwidth, latency; // between any two: bytes a second, seconds an exchange
+    double load;               // bytes a second of weights that do not fit
+    double overhead;           // seconds of a forward that no sharing shortens
+    bool one_processor;        // the ranks are threads that share what `flops` says
+    int waiting;               // jobs behind this one: with some, pictures an hour count
+} at_par_site;
+
+typedef struct at_par_plan {
+    at_degrees degrees;
+    int ranks, jobs;          // jobs: this many such groups could work side by side
+    double step, seconds;     // predicted: of a step, of all steps
+    double compute, exchange; // of a step
+    double bytes;             // of a rank's memory
+    bool fits;
+} at_par_plan;
+
+// Every possible way, the best first; at most `max`. At least 1 for max > 0: one rank.
+int at_par_plans(const at_par_task *task, const at_par_site *site, at_par_plan *out, int max);
+
+#endif

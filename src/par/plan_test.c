@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: Apache-2.0
+// plan_test.c - which plan wins where, and that a prediction counts what it says it counts.
+#include "par/plan.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <string.h>
+#include <cmocka.h>
+
+enum { MANY = 64 };
+
+// Flux.1 at 1024^2 and SDXL at 1024^2 as papers count them (74 TFLOP; 6 TFLOP).
+static const at_par_task flux = {.flops = 74e12,
+                                 .activation_bytes = 0.9e9,
+                                 .latent_bytes = 1e6,
+                                 .weight_bytes = 24e9,
+                                 .conditionings = 1,
+                                 .batch = 1,
+                                 .steps = 28,
+                                 .hints = {.axes = 1u << AT_AXIS_RING | 1u << AT_AXIS_ULYSSES,
+                                           .tokens = 4608,
+                                           .heads = 24,
+                                           .attention_flops = 15e12,
+                                           .attentions = 57,
+                                           .sequence_bytes = 28.3e6}};
+static const at_par_task sdxl = {
+    .flops = 6e12,
+    .activation_bytes = 0.5e9,
+    .latent_bytes = 0.26e6,
+    .weight_bytes = 5.1e9,
+    .conditionings = 2,
+    .batch = 1,
+    .steps = 30,
+    .hints = {.axes = 1u << AT_AXIS_PATCH, .rows = 128, .map_meetings = 155, .map_bytes = 419e6}};
+static const at_par_site nvlink = {.ranks = 2,
+                                   .flops = 500e12,
+                                   .memory = 80e9,
+                                   .bandwidth = 250e9,
+                                   .latency = 15e-6,
+                                   .load = 40e9,
+                                   .overhead = 0.5e-3};
+
+typedef struct row {
+    const char *name;
+    const at_par_task *task;
+    int ranks, conditionings;
+    int64_t batch;
+    double bandwidth; // 0: NVLink's
+    int waiting;
+    bool one_processor;
+    const char *plan;
+} row;
+
+static const row rows[] = {
+    {"one device", &flux, 1, 1, 1, 0, 0, false, "none"},
+    {"a transformer without guidance", &flux, 2, 1, 1, 0, 0, false, "ulysses=2"},
+    {"on three", &flux, 3, 1, 1, 0, 0, false, "ulysses=3"},
+    {"on four", &flux, 4, 1, 1, 0, 0, false, "ulysses=4"},
+    {"guidance comes first", &flux, 2, 2, 1, 0, 0, false, "cfg=2"},
+    {"then tokens", &flux, 4, 2, 1, 0, 0, false, "cfg=2,ulysses=2"},
+    {"a batch is shared as prompts are", &flux, 4, 1, 4, 0, 0, false, "cfg=4"},
+    {"a slow link is not used", &flux, 2, 1, 1, 5e9, 0, false, "none"},
+    {"but for guidance", &flux, 2, 2, 1, 5e9, 0, false, "cfg=2"},
+    {"a UNet's guidance", &sdxl, 2, 2, 1, 0, 0, false, "cfg=2"},
+    {"a UNet without", &sdxl, 2, 1, 1, 0, 0, false, "patch=2"},
+    {"a UNet on four", &sdxl, 4, 2, 1, 0, 0, false, "cfg=2,patch=2"},
+    {"threads of one processor gain nothing", &flux, 4, 2, 1, 0, 0, true, "none"},
+    {"while others wait each has a device", &flux, 2, 1, 1, 0, 3, false, "none"},
+};
+
+static void the_expected_plan_wins(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        const row *r = &rows[i];
+        at_par_task t = *r->task;
+        at_par_site s = nvlink;
+        at_par_plan best;
+        char text[96];
+
+        t.conditionings = r->conditionings;
+        t.batch = r->batch;
+        s.ranks = r->ranks;
+        if (r->bandwidth > 0) s.bandwidth = r->bandwidth;
+        s.waiting = r->waiting;
+        s.one_processor = r->one_processor;
+        assert_int_equal(at_par_plans(&t, &s, &best, 1), 1);
+        if (strcmp(at_degrees_text(&best.degrees, text), r->plan) != 0)
+            fail_msg("%s: %s, not %s", r->name, text, r->plan);
+        assert_true(isfinite(best.step) && best.step > 0);
+        assert_true(best.ranks <= r->ranks);
+    }
+}
+
+static const at_par_plan *find(const at_par_plan *p, int n, const char *name)
+{
+    char text[96];
+
+    for (int i = 0; i < n; i++)
+        if (strcmp(at_degrees_text(&p[i].degrees, text), name) == 0) return &p[i];
+    return NULL;
+}
+
+static void a_list_is_whole_and_in_order(void **state)
+{
+    at_par_site s = nvlink;
+    at_par_plan p[MANY], few[2];
+
+    (void)state;
+    s.ranks = 4;
+    int n = at_par_plans(&flux, &s, p, MANY);
+    for (int i = 2; i < n; i++)
+        assert_true(p[i].step >= p[i - 1].step);
+    for (int i = 0; i < n; i++)
+        for (int k = 0; k < i; k++)
+            assert_int_not_equal(memcmp(&p[i].degrees, &p[k].degrees, sizeof p->degrees), 0);
+    assert_non_null(find(p, n, "none"));
+    assert_non_null(find(p, n, "ring=2,ulysses=2"));
+    assert_null(find(p, n, "cfg=2"));   // one conditioning, one latent
+    assert_null(find(p, n, "patch=2")); // no map
+    assert_null(find(p, n, "tp=2"));
+    assert_int_equal(at_par_plans(&flux, &s, few, 2), 2);
+    assert_memory_equal(&few[0], &p[0], sizeof *p);
+    assert_int_equal(at_par_plans(&flux, &s, few, 0), 0);
+}
+
+// Ulysses on 2: half of 74 TFLOP, and 57 x (2 x 15 us + one tensor of 28.3 MB at 250 GB/s).
+static void a_prediction_counts_work_and_bytes(void **state)
+{
+    at_par_plan p[MANY];
+    int n = at_par_plans(&flux, &nvlink, p, MANY);
+    const at_par_plan *one = find(p, n, "none"), *two = find(p, n, "ulysses=2");
+
+    (void)state;
+    assert_non_null(one);
+    assert_non_null(two);
+    assert_true(fabs(one->step - (74.0 / 500 + 0.5e-3)) < 1e-6);
+    assert_true(one->exchange < 1e-12);
+    double exchange = 57 * (2 * 15e-6 + 28.3e6 / 250e9) + 15e-6;
+    assert_true(fabs(two->exchange - exchange) < 1e-6);
+    assert_true(two->compute > 37.0 / 500 && two->compute < 37.0 / 500 * 1.05 + 0.5e-3);
+    assert_true(fabs(two->seconds - 28 * two->step) < 1e-9);
+}
+
+static void what_does_not_divide_costs_the_largest_share(void **state)
+{
+    at_par_site s = nvlink;
+    at_par_plan p[MANY];
+
+    (void)state;
+    s.ranks = 5; // 24 heads: shares of 5, 5, 5, 5, 4
+    int n = at_par_plans(&flux, &s, p, MANY);
+    const at_par_plan *five = find(p, n, "ulysses=5");
+    assert_non_null(five);
+    double least = (59e12 * 922 / 4608 + 15e12 * 5 / 24) / 500e12;
+    assert_true(five->compute > least);
+}
+
+static void weights_that_do_not_fit_are_counted(void **state)
+{
+    at_par_site s = nvlink;
+    at_par_plan p[MANY];
+
+    (void)state;
+    s.memory = 12e9;
+    int n = at_par_plans(&flux, &s, p, MANY);
+    const at_par_plan *one = find(p, n, "none");
+    assert_false(one->fits);
+    assert_true(one->step > one->compute + 12e9 / 40e9);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(the_expected_plan_wins),
+        cmocka_unit_test(a_list_is_whole_and_in_order),
+        cmocka_unit_test(a_prediction_counts_work_and_bytes),
+        cmocka_unit_test(what_does_not_divide_costs_the_largest_share),
+        cmocka_unit_test(weights_that_do_not_fit_are_counted),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
