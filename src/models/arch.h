@@ -61,7 +61,17 @@ typedef struct at_denoiser_ops {
 } at_denoiser_ops;
 
 typedef struct at_encoder_ops {
-    at_encoded (*forward)(at_ops *o, const at_bound *e, const at_encode_in *in);
+    // x [batch, tokens, width] f32: all that the ids say.
+    at_tensor *(*embed)(at_ops *o, const at_bound *e, const at_encode_in *in);
+    // What the number of tokens says, made by the host; kept on devices that record. May be NULL.
+    at_tensor *(*shared)(at_ops *o, const at_bound *e, int64_t tokens);
+    // The layers over x, which they change, without looking at the ids: out[0] is the hidden state, out[1], where
+    // in->eos asks for it, the last layer's behind the final norm. May be recorded (session.h).
+    void (*run)(at_ops *o, const at_bound *e, const at_encode_in *in, const at_tensor *shared,
+                at_tensor *x, at_tensor *out[2]);
+    // The pooled results out of out[1]. NULL: there are none.
+    void (*pool)(at_ops *o, const at_bound *e, const at_encode_in *in, const at_tensor *last,
+                 at_encoded *r);
     size_t vocab, width, max_tokens, layers; // 1 + offset in the config; 0: none
     at_act act;                              // of the MLP
 } at_encoder_ops;

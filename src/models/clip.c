@@ -137,9 +137,10 @@ static void layer(at_ops *o, const clip_config *c, const clip_layer *w, at_act a
 }
 
 // Token plus position embeddings, f32 [b, t, width].
-static at_tensor *embed(at_ops *o, const clip_config *c, const clip_weights *w,
-                        const at_encode_in *in)
+static at_tensor *embed(at_ops *o, const at_bound *e, const at_encode_in *in)
 {
+    const clip_config *c = e->config;
+    const clip_weights *w = e->weights;
     int64_t n = in->batch * in->tokens;
     at_tensor *x = at_empty(o, AT_F32, 3, (int64_t[]){1, n, c->width});
     at_embedding(at_into(o, x), w->tokens, in->ids, n);
@@ -150,7 +151,7 @@ static at_tensor *embed(at_ops *o, const clip_config *c, const clip_weights *w,
 }
 
 // Row of each batch entry at its first EOS (the first token if there is none, as argmax gives).
-static at_tensor *pool(at_ops *o, const at_encode_in *in, const at_tensor *last)
+static at_tensor *eos_rows(at_ops *o, const at_encode_in *in, const at_tensor *last)
 {
     at_tensor *all = NULL;
     for (int64_t b = 0; b < in->batch; b++) {
@@ -164,20 +165,21 @@ static at_tensor *pool(at_ops *o, const at_encode_in *in, const at_tensor *last)
     return at_reshape(o, all, 2, (int64_t[]){in->batch, last->shape[2]});
 }
 
-static at_encoded forward(at_ops *o, const at_bound *e, const at_encode_in *in)
+static void run(at_ops *o, const at_bound *e, const at_encode_in *in, const at_tensor *shared,
+                at_tensor *x, at_tensor *out[2])
 {
     const clip_config *c = e->config;
     const clip_weights *w = e->weights;
-    at_encoded r = {0};
     int64_t want = in->layer < 0 ? c->layers + in->layer : c->layers - 1;
 
     if (want < 0) {
         at_ops_poison(o, AT_EINVAL, "%s: layer %d of %lld", e->arch->title, in->layer,
                       (long long)c->layers);
-        return r;
+        return;
     }
+    (void)shared;
     bool last = in->layer == 0, pooling = in->eos >= 0;
-    at_tensor *x = embed(o, c, w, in), *hidden = NULL;
+    at_tensor *hidden = NULL;
     for (int64_t i = 0; i < c->layers && (i <= want || pooling); i++) {
         at_scope_begin(o);
         layer(o, c, &w->layers[i], e->arch->encoder->act, x);
@@ -186,19 +188,25 @@ static at_encoded forward(at_ops *o, const at_bound *e, const at_encode_in *in)
         hidden =
             last || in->final_norm ? norm(o, x, w->final, AT_F32) : at_unary(o, x, AT_ACT_NONE);
     }
-    r.hidden = hidden;
-    if (!pooling) return r;
-    r.pooled = pool(o, in, norm(o, x, w->final, AT_F32));
+    out[0] = hidden;
+    if (pooling) out[1] = norm(o, x, w->final, AT_F32);
+}
+
+static void pool(at_ops *o, const at_bound *e, const at_encode_in *in, const at_tensor *last,
+                 at_encoded *r)
+{
+    const clip_weights *w = e->weights;
+    r->pooled = eos_rows(o, in, last);
     if (w->projection)
-        r.pooled_projected = at_cast(o, at_linear(o, r.pooled, w->projection, NULL, NULL), AT_F32);
-    return r;
+        r->pooled_projected =
+            at_cast(o, at_linear(o, r->pooled, w->projection, NULL, NULL), AT_F32);
 }
 
 // --- descriptors -------------------------------------------------------------------------------
 #define ENCODER(act_)                                                                              \
     {                                                                                              \
-        .forward = forward, .vocab = F(vocab), .width = F(width), .max_tokens = F(positions),      \
-        .layers = F(layers), .act = act_                                                           \
+        .embed = embed, .run = run, .pool = pool, .vocab = F(vocab), .width = F(width),            \
+        .max_tokens = F(positions), .layers = F(layers), .act = act_                               \
     }
 static const at_encoder_ops ops_quick = ENCODER(AT_ACT_QUICK_GELU);
 static const at_encoder_ops ops_gelu = ENCODER(AT_ACT_GELU_ERF);

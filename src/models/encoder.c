@@ -6,6 +6,7 @@
 
 #include "base/mem.h"
 #include "models/arch.h"
+#include "models/session.h"
 
 struct at_encoder {
     atomic_int refs;
@@ -115,10 +116,12 @@ at_encoded at_encoder_forward(at_ops *o, at_encoder *e, const at_encode_in *in)
                       (long long)(most ? most : INT32_MAX));
         return none;
     }
-    at_bound_prefetch(e->bound, at_ops_device(o));
     // The results outlive the forward's scope one by one.
     at_scope_begin(o);
-    at_encoded r = a->encoder->forward(o, e->bound, in);
+    at_tensor *x = a->encoder->embed(o, e->bound, in), *out[2] = {0};
+    if (x) at_session_encode(o, e->bound, in, x, out);
+    at_encoded r = {.hidden = out[0]};
+    if (out[1] && a->encoder->pool) a->encoder->pool(o, e->bound, in, out[1], &r);
     at_tensor *hidden = at_ops_keep(o, r.hidden), *pooled = at_ops_keep(o, r.pooled);
     at_tensor *projected = at_ops_keep(o, r.pooled_projected);
     at_scope_end(o, NULL);

@@ -39,7 +39,8 @@ typedef struct entry {
     // The recording and what it reads and writes.
     void *recording;
     unsigned long moved; // the device's count when it was made
-    at_tensor *x, *context, *concat, *refs[MAX_REFS], *cond, *out;
+    at_tensor *x, *context, *concat, *refs[MAX_REFS], *cond, *out,
+        *last;         // last: an encoder's second result
     at_ops_stats work; // of one replay
 } entry;
 
@@ -72,6 +73,7 @@ static void drop_recording(entry *e)
         at_tensor_release(&e->refs[i]);
     at_tensor_release(&e->cond);
     at_tensor_release(&e->out);
+    at_tensor_release(&e->last);
 }
 
 static void entry_free(entry *e)
@@ -362,26 +364,43 @@ static at_ops_stats difference(at_ops_stats a, const at_ops_stats *b)
     return a;
 }
 
-// The forward over the entry's own inputs, kept by the device.
-static at_status record(at_ops *o, const at_bound *m, entry *e, const at_model_in *in)
+// The forward of a recording, over the entry's own inputs into its own results.
+typedef void (*body)(at_ops *o, const at_bound *m, entry *e, const void *in);
+
+static void denoise_body(at_ops *o, const at_bound *m, entry *e, const void *in)
 {
-    at_device *d = at_ops_device(o);
     at_made made = {.cond = e->cond, .tables = e->has_tables ? e->tables : NULL, .text = e->text};
-    at_model_in own = *in;
-    at_ops_stats before, after;
+    at_model_in own = *(const at_model_in *)in;
 
     own.x = e->x;
     own.context = e->context;
-    own.concat = in->concat ? e->concat : NULL;
+    own.concat = own.concat ? e->concat : NULL;
     own.refs = (const at_tensor *const *)e->refs;
     own.made = &made;
+    e->out = at_ops_keep(o, at_denoiser_run(o, m, &own));
+}
+
+static void encode_body(at_ops *o, const at_bound *m, entry *e, const void *in)
+{
+    at_tensor *out[2] = {0};
+    m->arch->encoder->run(o, m, in, e->tables[0], e->x, out);
+    e->out = at_ops_keep(o, out[0]);
+    e->last = at_ops_keep(o, out[1]);
+}
+
+// What `run` queues, kept by the device.
+static at_status record(at_ops *o, const at_bound *m, entry *e, const void *in, body run_body)
+{
+    at_device *d = at_ops_device(o);
+    at_ops_stats before, after;
+
     at_ops_stats_get(o, &before);
     d->reclaim = at_sessions_reclaim;
     at_status st = d->ops->record_begin(d), end = AT_OK;
     bool begun = st == AT_OK, all = at_ops_agree(o, begun);
     if (!begun) return st;
     at_scope_begin(o);
-    if (all) e->out = at_ops_keep(o, at_denoiser_run(o, m, &own));
+    if (all) run_body(o, m, e, in);
     at_scope_end(o, NULL);
     end = d->ops->record_end(d, &e->recording);
     st = all ? end : at_fail(AT_EUNSUPPORTED, "another rank cannot record");
@@ -393,7 +412,21 @@ static at_status record(at_ops *o, const at_bound *m, entry *e, const at_model_i
     return run != AT_OK ? run : st;
 }
 
-// Makes the recording; false where that cannot be (and never will).
+// What became of a recording; false where there is none (and never will be).
+static bool settled(at_ops *o, const at_bound *m, entry *e, at_status st)
+{
+    if (st == AT_OK) return true;
+    if (st != AT_ECANCELLED) {
+        at_log(AT_DEBUG, "RECORD", "%s: not recorded, every step is queued anew: %s",
+               m->arch->title, at_error_text());
+        e->broken = true;
+        if (!at_ops_meets(o)) at_ops_clear(o); // others have heard of it: this step has failed
+    }
+    drop_recording(e);
+    return false;
+}
+
+// Makes the recording; false where that cannot be.
 static bool recorded(at_ops *o, const at_bound *m, entry *e, const at_model_in *in,
                      const at_tensor *cond)
 {
@@ -406,18 +439,10 @@ static bool recorded(at_ops *o, const at_bound *m, entry *e, const at_model_in *
     twin(o, &e->cond, cond);
     fill_inputs(o, e, in, cond);
     if (at_ops_status(o) != AT_OK) return false;
-    at_status st = record(o, m, e, in);
+    at_status st = record(o, m, e, in, denoise_body);
     if (!at_ops_agree(o, st == AT_OK) && st == AT_OK)
         st = at_fail(AT_EUNSUPPORTED, "another rank could not record");
-    if (st == AT_OK) return true;
-    if (st != AT_ECANCELLED) {
-        at_log(AT_DEBUG, "RECORD", "%s: not recorded, every step is queued anew: %s",
-               m->arch->title, at_error_text());
-        e->broken = true;
-        if (!at_ops_meets(o)) at_ops_clear(o); // others have heard of it: this step has failed
-    }
-    drop_recording(e);
-    return false;
+    return settled(o, m, e, st);
 }
 
 // A weight that the recording reads has left the device since.
@@ -426,21 +451,28 @@ static bool stale(const entry *e)
     return e->recording && e->moved != atomic_load(&e->k.device->moved);
 }
 
+// Queues the recording; its inputs are there.
+static at_status play(at_ops *o, entry *e)
+{
+    at_device *d = at_ops_device(o);
+    at_device_span span = at_device_span_begin(d);
+    at_status st = d->ops->replay(d, e->recording);
+    at_device_span_end(&span, "replay", "recorded forward");
+    if (st == AT_OK) at_ops_stats_add(o, &e->work);
+    return st;
+}
+
 static at_tensor *replay(at_ops *o, const at_bound *m, entry *e, const at_model_in *in,
                          const at_tensor *cond)
 {
-    at_device *d = at_ops_device(o);
     at_tensor *out = at_empty(o, e->out->dtype, e->out->rank, e->out->shape);
 
     fill_inputs(o, e, in, cond);
     if (at_ops_status(o) != AT_OK) return NULL;
     if (!at_ops_agree(o, !stale(e))) return at_denoiser_run(o, m, in); // these copies took the room
-    at_device_span span = at_device_span_begin(d);
-    at_status st = d->ops->replay(d, e->recording);
-    at_device_span_end(&span, "replay", "recorded forward");
+    at_status st = play(o, e);
     if (st != AT_OK) return at_ops_poison(o, st, "%s", at_error_text());
     (void)at_ops_agree(o, 1); // all have queued theirs: see par/comm_peer.c
-    at_ops_stats_add(o, &e->work);
     return at_unary(at_into(o, out), e->out, AT_ACT_NONE);
 }
 
@@ -476,4 +508,79 @@ at_tensor *at_session_forward(at_ops *o, at_bound *m, const at_model_in *in)
     out = at_scope_end(o, out);
     leave(e);
     return out;
+}
+
+// --- text encoders -----------------------------------------------------------------------------
+// False: nothing is kept for such a call.
+static bool encode_key_of(at_ops *o, const at_encode_in *in, const at_tensor *x, key *k)
+{
+    memset(k, 0, sizeof *k);
+    if (!at_ops_device(o)->ops->record_begin || at_ops_meets(o)) return false;
+    k->device = at_ops_device(o);
+    k->compute = (int)at_ops_compute(o);
+    k->leave = at_ops_leave(o);
+    shape_into(k->x, x, 3);
+    k->concat[0] = in->layer; // they have no such input: what else tells results apart
+    k->concat[1] = in->final_norm;
+    k->concat[2] = in->eos >= 0;
+    return true;
+}
+
+static const at_tensor *shared_of(at_ops *o, const at_bound *m, entry *e, int64_t tokens)
+{
+    if (!m->arch->encoder->shared) return NULL;
+    if (!e) return m->arch->encoder->shared(o, m, tokens);
+    if (e->has_tables) return e->tables[0];
+    at_tensor_release(&e->tables[0]);
+    at_scope_begin(o);
+    e->tables[0] = at_ops_keep(o, m->arch->encoder->shared(o, m, tokens));
+    e->has_tables = at_ops_status(o) == AT_OK;
+    at_scope_end(o, NULL);
+    return e->tables[0];
+}
+
+static bool encode_recorded(at_ops *o, const at_bound *m, entry *e, const at_encode_in *in,
+                            const at_tensor *x)
+{
+    if (e->recording) return true;
+    twin(o, &e->x, x);
+    if (at_ops_status(o) != AT_OK) return false;
+    return settled(o, m, e, record(o, m, e, in, encode_body));
+}
+
+// Queues the recording over x; false: a weight has left for x's copy.
+static bool encode_replayed(at_ops *o, entry *e, const at_tensor *x, at_tensor *out[2])
+{
+    const at_tensor *from[] = {e->out, e->last};
+    for (int i = 0; i < 2; i++)
+        if (from[i]) out[i] = at_empty(o, from[i]->dtype, from[i]->rank, from[i]->shape);
+    fill(o, e->x, x);
+    if (at_ops_status(o) != AT_OK) return true;
+    if (stale(e)) return false;
+    at_status st = play(o, e);
+    if (st != AT_OK) at_ops_poison(o, st, "%s", at_error_text());
+    for (int i = 0; i < 2 && st == AT_OK; i++)
+        if (from[i]) out[i] = at_unary(at_into(o, out[i]), from[i], AT_ACT_NONE);
+    return true;
+}
+
+void at_session_encode(at_ops *o, at_bound *m, const at_encode_in *in, at_tensor *x,
+                       at_tensor *out[2])
+{
+    key k;
+    entry *e = encode_key_of(o, in, x, &k) ? enter(m, &k) : NULL;
+    bool done = false;
+
+    if (e && stale(e)) {
+        drop_recording(e);
+        e->calls = 0;
+    }
+    if (!e || e->calls == 0) at_bound_prefetch(m, at_ops_device(o));
+    const at_tensor *shared = shared_of(o, m, e, x->shape[1]);
+    bool may = e && e->calls > 0 && !e->broken && g_record && !at_trace_ops();
+    if (may && at_ops_status(o) == AT_OK && encode_recorded(o, m, e, in, x))
+        done = encode_replayed(o, e, x, out);
+    if (!done && at_ops_status(o) == AT_OK) m->arch->encoder->run(o, m, in, shared, x, out);
+    if (e && at_ops_status(o) == AT_OK) e->calls++;
+    leave(e);
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// session.h - what a denoiser keeps from evaluation to evaluation.
+// session.h - what a denoiser or a text encoder keeps from evaluation to evaluation.
 // Idea: a run asks the same network over and over at one shape. What depends on the shape alone
 // (rotary tables) is made once; what depends on the step's number but not on x (modulations, time
 // embeddings) is made once for all steps of a run, where reading those layers' weights counts; and
@@ -19,6 +19,11 @@ typedef struct at_sessions at_sessions;
 
 // One evaluation through the sessions of m. The raw output [b, c, h, w] f32 in the current scope.
 at_tensor *at_session_forward(at_ops *o, at_bound *m, const at_model_in *in);
+
+// The layers of a text encoder through its sessions (at_encoder_ops.run): one recording for each shape and
+// each kind of result, on devices that record. x and out belong to the current scope.
+void at_session_encode(at_ops *o, at_bound *m, const at_encode_in *in, at_tensor *x,
+                       at_tensor *out[2]);
 
 void at_sessions_free(at_sessions *s); // NULL is fine
 // Gives back the device memory that idle sessions of all models hold on `d` (recordings, tables);

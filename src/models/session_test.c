@@ -408,6 +408,82 @@ static void weights_that_leave_end_the_recording(void **state)
     at_store_release(&store);
 }
 
+static at_encoder *load_encoder(const char *name)
+{
+    char path[512];
+    at_store *s = NULL;
+    at_found f[1];
+    at_encoder *e = NULL;
+    snprintf(path, sizeof path, AT_SOURCE_DIR "/tests/golden/%s/model.safetensors", name);
+    assert_int_equal(at_store_open(path, &s), AT_OK);
+    assert_int_equal(at_detect(s, f, 1), 1);
+    assert_int_equal(at_encoder_load(s, f, &e), AT_OK);
+    at_store_release(&s);
+    return e;
+}
+
+static void assert_same_result(const at_tensor *got, const at_tensor *want)
+{
+    size_t n = want ? (size_t)at_tensor_count(want) : 0;
+    assert_true(!got == !want);
+    if (!want) return;
+    assert_int_equal(at_tensor_count(got), n);
+    assert_close(at_tensor_data(got), at_tensor_data(want), n);
+}
+
+// Prompt number i, over a session on the tape and without one.
+static void encode_both(at_ops *tape_ops_, at_ops *plain, at_encoder *e, int layer, int i)
+{
+    int32_t ids[2 * TEXT];
+    for (int t = 0; t < 2 * TEXT; t++)
+        ids[t] = (t * 5 + i * 11) % 200;
+    ids[2 + i % 3] = ids[TEXT + 4] = 201; // where pooled is taken
+    at_encode_in in = {.ids = ids, .batch = 2, .tokens = TEXT, .layer = layer, .eos = 201};
+    at_scope_begin(tape_ops_);
+    at_scope_begin(plain);
+    at_encoded got = at_encoder_forward(tape_ops_, e, &in);
+    at_encoded want = at_encoder_forward(plain, e, &in);
+    assert_int_equal(at_ops_status(tape_ops_), AT_OK);
+    assert_non_null(want.hidden);
+    assert_same_result(got.hidden, want.hidden);
+    assert_same_result(got.pooled, want.pooled);
+    assert_same_result(got.pooled_projected, want.pooled_projected);
+    at_scope_end(plain, NULL);
+    at_scope_end(tape_ops_, NULL);
+}
+
+// Prompts differ, their layers do not: the second of a shape is recorded, all others are replays.
+static void prompts_through_a_recording_agree_with_single_ones(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"t5", "clip_l", "clip_g"};
+    at_ops *o = NULL, *plain = NULL;
+    assert_int_equal(at_ops_new(&(at_ops_config){.compute = AT_F32, .device = &tape_device}, &o),
+                     AT_OK);
+    assert_int_equal(at_ops_new(&(at_ops_config){.compute = AT_F32}, &plain), AT_OK);
+    for (size_t n = 0; n < sizeof names / sizeof *names; n++) {
+        at_encoder *e = load_encoder(names[n]);
+        g_tape.replays = 0;
+        for (int i = 0; i < 4; i++)
+            encode_both(o, plain, e, 0, i);
+        assert_int_equal(g_tape.replays, 3);
+        assert_int_equal(g_tape.recordings, 1);
+        for (int i = 0; i < 3; i++) // another kind of result
+            encode_both(o, plain, e, -1, i);
+        assert_int_equal(g_tape.replays, 5);
+        assert_int_equal(g_tape.recordings, 2);
+        atomic_fetch_add(&tape_device.moved, 1);
+        encode_both(o, plain, e, 0, 5); // a weight has left: as the first time
+        assert_int_equal(g_tape.replays, 5);
+        assert_int_equal(g_tape.recordings, 1);
+        assert_int_equal(at_sessions_reclaim(&tape_device), 2);
+        assert_int_equal(g_tape.recordings, 0);
+        at_encoder_release(&e);
+    }
+    at_ops_free(plain);
+    at_ops_free(o);
+}
+
 static int set_up(void **state)
 {
     (void)state;
@@ -422,6 +498,7 @@ int main(void)
         cmocka_unit_test(replays_of_a_recording_agree_with_single_evaluations),
         cmocka_unit_test(each_shape_is_recorded_once_and_given_back),
         cmocka_unit_test(weights_that_leave_end_the_recording),
+        cmocka_unit_test(prompts_through_a_recording_agree_with_single_ones),
     };
     return cmocka_run_group_tests(tests, set_up, NULL);
 }

@@ -130,34 +130,57 @@ static int64_t bucket_of(int64_t distance, int64_t buckets)
 // The bias of each head by distance, from key = query - (tokens - 1) on.
 static void fill_lines(float *lines, const float *table, const t5_config *c, int64_t tokens)
 {
-    for (int64_t h = 0; h < c->heads; h++)
-        for (int64_t d = 1 - tokens; d < tokens; d++)
-            *lines++ = table[bucket_of(d, c->buckets) * c->heads + h];
+    int64_t each = 2 * tokens - 1;
+    for (int64_t i = 0; i < each; i++) { // the bucket takes longer than all heads
+        int64_t bucket = bucket_of(i + 1 - tokens, c->buckets);
+        for (int64_t h = 0; h < c->heads; h++)
+            lines[h * each + i] = table[bucket * c->heads + h];
+    }
 }
 
-// [1, heads, t, t] f32 from a table [buckets, heads]. A bias depends on key - query only: one line of
-// 2t - 1 values a head, and every row of the result is a window on it, one value before the last row's.
-static at_tensor *position_bias(at_ops *o, const t5_config *c, const at_weight *w, int64_t tokens)
+// A line of 2t - 1 values for each head of each block that has a table: [tables * heads, 2t - 1] f32.
+static at_tensor *bias_lines(at_ops *o, const at_bound *e, int64_t tokens)
 {
+    const t5_config *c = e->config;
+    const t5_weights *w = e->weights;
     at_status st = AT_OK;
-    at_tensor *bias = NULL;
-    const at_tensor *lines;
-    int64_t each = 2 * tokens - 1, n = c->buckets * c->heads, shape[] = {c->heads, each};
-    int64_t windows[] = {1, c->heads, tokens, tokens}, strides[] = {c->heads * each, each, -1, 1};
-    float *table = at_alloc((size_t)(n + c->heads * each) * sizeof *table);
+    at_tensor *lines = NULL;
+    int64_t each = 2 * tokens - 1, n = c->buckets * c->heads, tables = 0;
+    float *table = NULL, *to;
 
+    for (int64_t i = 0; i < c->layers; i++)
+        tables += w->blocks[i].bias != NULL;
+    int64_t shape[] = {tables * c->heads, each};
+    table = at_alloc((size_t)(n + shape[0] * each) * sizeof *table);
     if (!table) AT_TRY(at_fail(AT_ENOMEM, "no memory for %lld biases", (long long)n));
-    AT_TRY(at_weight_ready(w));
-    at_weight_read_f32(w, 0, n, table);
-    fill_lines(table + n, table, c, tokens);
+    to = table + n;
+    for (int64_t i = 0; i < c->layers; i++) {
+        if (!w->blocks[i].bias) continue;
+        AT_TRY(at_weight_ready(w->blocks[i].bias));
+        at_weight_read_f32(w->blocks[i].bias, 0, n, table);
+        fill_lines(to, table, c, tokens);
+        to += c->heads * each;
+    }
     lines = at_from_host(o, AT_F32, 2, shape, table + n);
-    if (lines) AT_TRY(at_tensor_view(lines, 4, windows, strides, tokens - 1, &bias));
 out:
     if (st != AT_OK)
         at_ops_poison(o, st, "position bias of %lld tokens: %s", (long long)tokens,
                       at_error_text());
     at_free(table);
-    return bias ? at_ops_adopt(o, bias) : NULL;
+    return lines;
+}
+
+// [1, heads, t, t] f32 of table i. A bias depends on key - query only: every row is a window on a head's
+// line, one value before the last row's.
+static at_tensor *position_bias(at_ops *o, const t5_config *c, const at_tensor *lines, int64_t i)
+{
+    if (!lines) return NULL;
+    at_tensor *bias = NULL;
+    int64_t each = lines->shape[1], t = (each + 1) / 2, windows[] = {1, c->heads, t, t};
+    int64_t strides[] = {c->heads * each, each, -1, 1};
+    at_status st = at_tensor_view(lines, 4, windows, strides, i * c->heads * each + t - 1, &bias);
+    if (st != AT_OK) return at_ops_poison(o, st, "position bias: %s", at_error_text());
+    return at_ops_adopt(o, bias);
 }
 
 // x f32; the result has the compute dtype.
@@ -195,44 +218,46 @@ static void block(at_ops *o, const t5_config *c, const t5_block *w, const at_ten
 }
 
 // f32 [b, t, width]
-static at_tensor *embed(at_ops *o, const at_weight *table, const at_encode_in *in)
+static at_tensor *embed(at_ops *o, const at_bound *e, const at_encode_in *in)
 {
-    int64_t n = in->batch * in->tokens, width = table->shape[1];
+    const t5_weights *w = e->weights;
+    int64_t n = in->batch * in->tokens, width = w->tokens->shape[1];
     at_tensor *x = at_empty(o, AT_F32, 3, (int64_t[]){1, n, width});
-    at_embedding(at_into(o, x), table, in->ids, n);
+    at_embedding(at_into(o, x), w->tokens, in->ids, n);
     x = at_encode_put_rows(o, x, in);
     return at_reshape(o, x, 3, (int64_t[]){in->batch, in->tokens, width});
 }
 
-static at_encoded forward(at_ops *o, const at_bound *e, const at_encode_in *in)
+static void run(at_ops *o, const at_bound *e, const at_encode_in *in, const at_tensor *lines,
+                at_tensor *x, at_tensor *out[2])
 {
     const t5_config *c = e->config;
     const t5_weights *w = e->weights;
-    at_encoded r = {0};
-    int64_t stop = in->layer < 0 ? c->layers + in->layer + 1 : c->layers;
+    int64_t stop = in->layer < 0 ? c->layers + in->layer + 1 : c->layers, table = 0;
 
     if (stop < 1) {
         at_ops_poison(o, AT_EINVAL, "%s: layer %d of %lld", e->arch->title, in->layer,
                       (long long)c->layers);
-        return r;
+        return;
     }
-    at_tensor *x = embed(o, w->tokens, in);
-    at_tensor *shared = position_bias(o, c, w->blocks[0].bias, in->tokens);
+    at_tensor *bias = position_bias(o, c, lines, 0);
     for (int64_t i = 0; i < stop && at_ops_status(o) == AT_OK; i++) {
         const t5_block *b = &w->blocks[i];
+        if (i && b->bias) bias = position_bias(o, c, lines, ++table);
         at_scope_begin(o);
-        block(o, c, b, i && b->bias ? position_bias(o, c, b->bias, in->tokens) : shared, x);
+        block(o, c, b, bias, x);
         at_scope_end(o, NULL);
     }
     at_norm_spec final = {.weight = w->final, .eps = norm_eps, .rms = true};
     if (in->layer == 0 || in->final_norm) x = at_norm(o, x, &final);
-    r.hidden = x;
-    return r;
+    out[0] = x;
 }
 
 // --- descriptor --------------------------------------------------------------------------------
 static const at_encoder_ops ops = {
-    .forward = forward,
+    .embed = embed,
+    .shared = bias_lines,
+    .run = run,
     .vocab = F(vocab),
     .width = F(width),
     .layers = F(layers),
