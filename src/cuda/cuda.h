@@ -84,6 +84,7 @@ const char *at_cuda_kernel_name(const char *slot);
 
 // --- wire.c: of at_device_ops ---------------------------------------------------------------------
 extern const at_wire_ops at_cuda_wire_ops;
+at_status at_cuda_link(at_device *a, at_device *b, at_wire_link *out); // links.c
 
 // --- facts.c: of at_device_ops --------------------------------------------------------------------
 void at_cuda_facts(at_device *d, at_device_fact_fn *each, void *ctx);

@@ -81,6 +81,21 @@ static void tell_chip(const at_cuda *g, const listener *l)
     tell(l, "l2", "%.0f MiB", (double)p.l2CacheSize / 0x1p20);
 }
 
+static void tell_link(const at_cuda *g, int other, const listener *l, const char *name,
+                      const char *kind)
+{
+    char device[32];
+    at_wire_link link;
+
+    snprintf(device, sizeof device, "cuda:%d", other);
+    at_device *d = at_device_find(device);
+    if (d && at_cuda_link((at_device *)(uintptr_t)&g->dev, d, &link) == AT_OK)
+        tell(l, name, "%s, %.0f GB/s each way, %.1f us", kind, link.bandwidth / 1e9,
+             link.seconds * 1e6);
+    else
+        tell(l, name, "%s", kind);
+}
+
 static void tell_links(const at_cuda *g, const at_nvml *n, const listener *l)
 {
     char bus[32] = "";
@@ -104,7 +119,7 @@ static void tell_links(const at_cuda *g, const at_nvml *n, const listener *l)
                                         i);
         snprintf(name, sizeof name, "peer cuda:%d", i);
         // Native atomics between GPUs are NVLink's; over PCIe there are none.
-        tell(l, name, "%s", !access ? "through the host" : atomics ? "NVLink" : "PCIe");
+        tell_link(g, i, l, name, !access ? "through the host" : atomics ? "NVLink" : "PCIe");
     }
     (void)cudaGetLastError();
 }

@@ -452,4 +452,5 @@ const at_wire_ops at_cuda_wire_ops = {
     .renew = wire_renew,
     .mend = wire_mend,
     .free = wire_free,
+    .link = at_cuda_link,
 };

@@ -29,6 +29,12 @@ typedef struct at_wire_part {
     bool comes; // that rank sends something in the same call
 } at_wire_part;
 
+// Between two devices, both ways at once.
+typedef struct at_wire_link {
+    double bandwidth; // bytes a second each way
+    double seconds;   // of a push that carries next to nothing
+} at_wire_link;
+
 typedef struct at_wire_ops {
     // devices[0 .. n): rank after rank, no device twice; all of this kind. AT_EUNSUPPORTED: too many.
     at_status (*open)(at_device *const *devices, int n, at_wire **out);
@@ -49,6 +55,8 @@ typedef struct at_wire_ops {
     at_status (*renew)(at_wire *w, int rank);
     void (*mend)(at_wire *w); // the last word of a renewal, by one rank
     void (*free)(at_wire *w);
+    // Measured when it is first asked for on this machine, and remembered on disk. While nothing else is under way.
+    at_status (*link)(at_device *a, at_device *b, at_wire_link *out);
 } at_wire_ops;
 
 #endif

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // cuda_wire_test.c - the comm of several GPUs (comm_peer.c over cuda/wire.c) over a fake CUDA runtime: by
 // stores and by copies, uneven and scattered parts, sums, parts of a comm, failures and their mending.
+#include <math.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -10,6 +11,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
 #include <cmocka.h>
 
 #include "base/mem.h"
@@ -320,6 +323,32 @@ static void wires_are_made_whole_or_not_at_all(void **state)
     assert_int_equal(at_mem_get_stats().live_bytes, live);
 }
 
+// A child measures; this process finds what it has kept, until the file is of another machine.
+static void links_are_measured_once(void **state)
+{
+    char folder[] = "/tmp/at_links_XXXXXX", command[64];
+    at_wire_link link, again;
+    int code = 0, mallocs = fake.mallocs;
+
+    (void)state;
+    assert_non_null(mkdtemp(folder));
+    setenv("XDG_CACHE_HOME", folder, 1);
+    fake_wire_waits = false;
+    pid_t child = fork();
+    if (child == 0) _exit(at_cuda_link(&gpus[1].dev, &gpus[0].dev, &link) != AT_OK);
+    waitpid(child, &code, 0);
+    assert_int_equal(code, 0);
+    assert_int_equal(at_cuda_link(&gpus[0].dev, &gpus[1].dev, &link), AT_OK);
+    assert_int_equal(fake.mallocs, mallocs);
+    assert_true(link.bandwidth > 1e6 && link.seconds > 0);
+    assert_int_equal(at_cuda_link(&gpus[0].dev, &gpus[2].dev, &again), AT_OK);
+    assert_true(fake.mallocs > mallocs && fabs(again.bandwidth / link.bandwidth - 1) < 1e-5);
+    assert_int_equal(at_cuda_link(&gpus[2].dev, &gpus[2].dev, &again), AT_EINVAL);
+    fake_wire_waits = true;
+    snprintf(command, sizeof command, "rm -r %s", folder);
+    assert_int_equal(system(command), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -331,6 +360,7 @@ int main(void)
         cmocka_unit_test(an_abort_frees_the_others_and_a_vote_mends),
         cmocka_unit_test(scattered_parts_go_straight_to_their_place),
         cmocka_unit_test(wires_are_made_whole_or_not_at_all),
+        cmocka_unit_test(links_are_measured_once),
     };
 
     return cmocka_run_group_tests(tests, open_gpus, NULL);

@@ -4,6 +4,7 @@
 #define AT_TESTS_FAKE_CUDART_H
 
 #include <cuda_runtime_api.h>
+#include <stdbool.h>
 
 typedef struct fake_gpu {
     size_t room, taken;
@@ -13,5 +14,6 @@ typedef struct fake_gpu {
     void *pinned; // the one block: the uploader's
 } fake_gpu;
 extern fake_gpu fake;
+extern bool fake_wire_waits; // of fake_wire.c; false: one thread plays both ends
 
 #endif
