@@ -6,9 +6,11 @@
 // front.
 // Owns: an at_vae owns its label and one reference to its at_bound.
 #include <stdatomic.h>
+#include <string.h>
 
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/thread.h"
 #include "models/vae_tile.h"
 
 struct at_vae {
@@ -135,18 +137,32 @@ float at_pixel_from(float x)
     return p < 0.0f ? 0.0f : p > 1.0f ? 1.0f : p; // a NaN stays one
 }
 
-// One picture: x [1, 3, h, w] about -1..1 into out [h, w, 3].
+static void touch(void *ctx, int64_t begin, int64_t end)
+{
+    memset((float *)ctx + begin, 0, (size_t)(end - begin) * sizeof(float));
+}
+
+static void to_pixels(void *ctx, int64_t begin, int64_t end)
+{
+    float *p = ctx;
+    for (int64_t i = begin; i < end; i++)
+        p[i] = at_pixel_from(p[i]);
+}
+
+// One picture: x [1, 3, h, w] about -1..1 into out [h, w, 3]. The device turns it; while it still computes,
+// the host's fresh pages are touched, which would take longer than the copy.
 static void write_picture(at_ops *o, const at_tensor *x, float *out)
 {
-    float *p = NULL;
-    if (!x) return;
-    int64_t n = x->shape[2] * x->shape[3];
-    at_status st = at_copy_to_host(x, &p);
-    if (st != AT_OK) at_ops_poison(o, st, "%s", at_error_text());
-    for (int64_t i = 0; p && i < n; i++)
-        for (int64_t c = 0; c < 3; c++)
-            out[3 * i + c] = at_pixel_from(p[c * n + i]);
-    at_free(p);
+    enum { GRAIN = 1 << 16 };
+    at_tensor *p = at_contiguous(o, at_permute(o, x, (int[]){0, 2, 3, 1}));
+    if (!p) return;
+    int64_t n = at_tensor_count(p);
+    if (!at_ops_device(o)->host) at_parallel_for(n, GRAIN, touch, out);
+    at_status st = at_tensor_to_host(p, AT_F32, out, (size_t)n * sizeof *out);
+    if (st != AT_OK)
+        at_ops_poison(o, st, "%s", at_error_text());
+    else
+        at_parallel_for(n, GRAIN, to_pixels, out);
 }
 
 // Ranks decide together whether it went well: what was too much for one is too much for all.
