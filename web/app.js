@@ -10,6 +10,7 @@ import { drawQueue, endProgress, running, setProgress, share } from "./queue.js"
 import { about, fromFile } from "./workflow.js";
 
 let info = {}, loaded = null, shown = null, previewUrl = null;
+let chosen = false; // a person looks at a picture of the gallery: nothing takes its place until the next is asked for
 
 const report = (text) => { $("fault").textContent = text ?? ""; };
 const quietly = (promise) => promise?.catch?.(() => {}); // the socket's state tells that the server is away
@@ -32,6 +33,7 @@ const calm = matchMedia("(prefers-reduced-motion: reduce)");
 const bring = (id) => $(id).scrollIntoView({ behavior: calm.matches ? "auto" : "smooth", block: "nearest" });
 
 function open(picture) {
+  chosen = true;
   show(api.viewUrl(picture.file), about(picture.prompt).text, picture);
   bring("stage");
 }
@@ -68,6 +70,7 @@ function faults(e) {
 async function draw(event) {
   event?.preventDefault();
   report();
+  chosen = false;
   try {
     await api.submit(loaded ?? simpleGraph());
     markWrong($("fields"));
@@ -108,12 +111,13 @@ const heard = {
   execution_start: () => { endProgress(); queueSoon(); },
   progress: (data) => { setProgress(data); title(); },
   preview: ({ blob }) => {
+    if (chosen) return;
     if (previewUrl) URL.revokeObjectURL(previewUrl);
     show(previewUrl = URL.createObjectURL(blob), "what there is of the picture so far");
   },
   executed: ({ output }) => {
     const file = output?.images?.[0];
-    if (file) show(api.viewUrl(file), "the finished picture");
+    if (file && !chosen) show(api.viewUrl(file), "the finished picture");
   },
   executing: async ({ node, prompt_id }) => {
     if (node !== null) return;
@@ -121,7 +125,7 @@ const heard = {
     title();
     const made = (await drawGallery(open)).find((p) => p.id === prompt_id);
     if (made) {
-      show(api.viewUrl(made.file), about(made.prompt).text, made);
+      if (!chosen) show(api.viewUrl(made.file), about(made.prompt).text, made);
       $("news").textContent = "the picture is finished";
     }
     await Promise.all([drawQueue(), drawDevices()]);

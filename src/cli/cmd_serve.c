@@ -219,7 +219,9 @@ static at_status serve(void *options, const at_arg_list *operands)
 const at_command at_command_serve = {
     .name = "serve",
     .summary = "serve ComfyUI's protocol over HTTP and WebSocket",
-    .details = "Queue and history survive a crash: what was accepted runs after the next start.\n"
+    .details = "Open the address in a browser: a page to draw with is there (--front-end-root "
+               "serves another).\n"
+               "Queue and history survive a crash: what was accepted runs after the next start.\n"
                "ComfyUI's flags keep their names; those without sense here say so.",
     .args = serve_args,
     .n_args = sizeof serve_args / sizeof *serve_args,

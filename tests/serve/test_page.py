@@ -176,6 +176,11 @@ class Page(Case):
         file = list(entry["outputs"].values())[0]["images"][0]
         self.drop(self.server.get("/view?filename=" + file["filename"]).body, "x.png")
         self.legend("sampler (7)")
+        # A picture that a person opened stays while others are made.
+        b.run("document.querySelector('#simple').click(); document.querySelector('[name=steps]').value = 2; document.querySelector('#form').requestSubmit()")
+        b.run("document.querySelector('#gallery button').click()")
+        b.until("document.querySelectorAll('#gallery img').length > %d && %s" % (before + 1, READY), 120)
+        self.assertIn(file["filename"], b.run("document.querySelector('#picture').src"))
         self.assertEqual(b.errors, [])
 
     def test_loras_go_into_the_workflow(self):
