@@ -191,15 +191,16 @@ out:
     return st;
 }
 
-// Names who is in the batch, and in which order (FNV-1a): guidance and pooled text follow from it.
-static uint64_t key_of(const group *b, const size_t *ids)
+// Names who is in the batch, and in which order (FNV-1a): guidance, text and pooled text follow from it. An entry and
+// its mirror in another list have one id and two texts: their places in memory tell them apart.
+static uint64_t key_of(const group *b)
 {
     uint64_t h = 0xcbf29ce484222325u;
     const uint64_t facts[] = {b->g->run, (uint64_t)b->row, (uint64_t)b->rows, b->n};
     for (size_t i = 0; i < sizeof facts / sizeof *facts; i++)
         h = (h ^ facts[i]) * 0x100000001b3u;
     for (size_t i = 0; i < b->n; i++)
-        h = (h ^ ids[i]) * 0x100000001b3u;
+        h = (h ^ (uint64_t)(uintptr_t)b->items[i].e) * 0x100000001b3u;
     return h ? h : 1;
 }
 
@@ -229,7 +230,7 @@ static at_tensor *run(const group *b, at_model_in *in, int64_t all, float *times
         refs[i] = reference(b, i);
     in->steps = b->g->timesteps;
     in->n_steps = b->g->n_steps;
-    in->key = key_of(b, ids);
+    in->key = key_of(b);
     in->refs = n_refs ? refs : NULL;
     in->n_refs = n_refs;
     in->ref_method = b->items[0].e->c.ref_method;

@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One picture on several ranks: every plan gives the latents and the picture of one rank.
+
+All in f32 on the CPU, where ranks are threads. Sums run in another order, so latents may differ by 1e-4 of their
+norm and a picture's bytes by 1.
+"""
+import array
+import json
+import math
+import signal
+import struct
+import subprocess
+import time
+import unittest
+
+import kit
+import png
+
+ONE = ("--cpu", "--parallel", "none")
+
+
+def latents(path):
+    """All f32 of a SaveLatent file, which is safetensors."""
+    with open(path, "rb") as f:
+        size, = struct.unpack("<Q", f.read(8))
+        begin, end = json.loads(f.read(size))["latent_tensor"]["data_offsets"]
+        f.seek(8 + size + begin)
+        return array.array("f", f.read(end - begin))
+
+
+def checkpoint(name, width, height, batch=1, **sampler):
+    """A Stable Diffusion workflow; odd sides of the latent are welcome."""
+    return {
+        "1": kit.node("CheckpointLoaderSimple", ckpt_name=name),
+        "4": kit.node("CLIPTextEncode", text="a red circle", clip=["1", 1]),
+        "5": kit.node("CLIPTextEncode", text="blue", clip=["1", 1]),
+        "6": kit.node("EmptyLatentImage", width=width, height=height, batch_size=batch),
+        "7": kit.node("KSampler", **dict(dict(model=["1", 0], seed=3, steps=2, cfg=4.0,
+                                              sampler_name="euler", scheduler="normal",
+                                              positive=["4", 0], negative=["5", 0],
+                                              latent_image=["6", 0], denoise=1.0), **sampler)),
+        "8": kit.node("VAEDecode", samples=["7", 0], vae=["1", 2]),
+        "9": kit.node("SaveImage", images=["8", 0], filename_prefix="sd"),
+    }
+
+
+class Parallel(kit.Case):
+    def draw(self, nodes, *flags):
+        """The latents and the pixels of all pictures."""
+        self.setUp()
+        nodes = dict(nodes, **{"90": kit.node("SaveLatent", samples=["7", 0], filename_prefix="z")})
+        self.check(self.run_workflow(nodes, "--progress", "none", "--dtype", "f32", "--threads", "2",
+                                     *flags, timeout=60), 0)
+        files = self.outputs()
+        z = [v for f in files if f.endswith(".latent") for v in latents(f)]
+        pixels = b"".join(bytes(v for row in png.read(f)[2] for p in row for v in p) for f in files if f.endswith(".png"))
+        self.assertTrue(z and pixels)
+        return z, pixels
+
+    def alike(self, nodes, *plans):
+        z, pixels = self.draw(nodes, *ONE)
+        norm = math.sqrt(sum(v * v for v in z))
+        self.assertGreater(norm, 0.1)
+        for plan in plans:
+            other, others = self.draw(nodes, "--parallel", plan)
+            self.assertEqual((len(z), len(pixels)), (len(other), len(others)), plan)
+            error = math.sqrt(sum((a - b) ** 2 for a, b in zip(z, other))) / norm
+            self.assertLessEqual(error, 1e-4, plan)
+            self.assertLessEqual(max(abs(a - b) for a, b in zip(pixels, others)), 1, plan)
+
+    # --- transformers -----------------------------------------------------------------------------------
+    def test_flux(self):
+        self.alike(kit.flux(), "cfg=2", "ulysses=2", "ring=2", "cfg=2,ulysses=2")
+
+    def test_flux_of_odd_size_on_odd_ranks(self):
+        self.alike(kit.flux(width=80, height=112), "ulysses=3", "ring=3", "ring=2,ulysses=2",
+                   "cfg=2,ring=2,ulysses=2", "ulysses=8")
+
+    # --- UNets ------------------------------------------------------------------------------------------
+    def test_sd15(self):
+        self.alike(checkpoint("tiny_sd15.safetensors", 64, 64), "cfg=2", "patch=2", "cfg=2,patch=2")
+
+    def test_sd15_of_odd_size_on_odd_ranks(self):
+        self.alike(checkpoint("tiny_sd15.safetensors", 72, 104), "patch=3", "cfg=2,patch=4")
+
+    def test_sdxl(self):
+        self.alike(checkpoint("tiny_sdxl.safetensors", 72, 88), "cfg=2", "patch=2", "cfg=2,patch=3")
+
+    # --- what is asked ----------------------------------------------------------------------------------
+    def test_batches_are_shared_and_keep_their_seeds(self):
+        self.alike(checkpoint("tiny_sd15.safetensors", 64, 64, batch=3), "cfg=2", "cfg=3", "cfg=4",
+                   "cfg=8")
+        self.alike(kit.flux(batch=2, cfg=1.0), "cfg=2", "cfg=2,ulysses=2")
+
+    def test_solvers_with_noise_and_with_unguided_estimates(self):
+        # Adaptive steps at strong guidance make much of the last bit: a hundred evaluations of random weights.
+        for name, cfg in (("dpmpp_2m_sde", 4.0), ("euler_ancestral_cfg_pp", 4.0), ("dpm_adaptive", 1.5)):
+            self.alike(checkpoint("tiny_sd15.safetensors", 64, 64, sampler_name=name, cfg=cfg),
+                       "cfg=2,patch=2")
+
+    def test_areas_masks_and_several_prompts(self):
+        w = checkpoint("tiny_sd15.safetensors", 96, 64)
+        w["20"] = kit.node("CLIPTextEncode", text="a green square", clip=["1", 1])
+        w["21"] = kit.node("ConditioningSetArea", conditioning=["20", 0], width=64, height=64, x=32, y=0,
+                           strength=0.8)
+        w["22"] = kit.node("ConditioningCombine", conditioning_1=["4", 0], conditioning_2=["21", 0])
+        w["23"] = kit.node("SolidMask", value=0.7, width=96, height=64)
+        w["24"] = kit.node("SetLatentNoiseMask", samples=["6", 0], mask=["23", 0])
+        w["7"]["inputs"].update(positive=["22", 0], latent_image=["24", 0])
+        self.alike(w, "cfg=2", "cfg=3", "patch=2", "cfg=3,patch=2")
+
+    def test_patches_and_hooks(self):
+        w = checkpoint("tiny_sd15.safetensors", 64, 64)
+        w["20"] = kit.node("FreeU_V2", model=["1", 0], b1=1.3, b2=1.4, s1=0.9, s2=0.2)
+        w["21"] = kit.node("RescaleCFG", model=["20", 0], multiplier=0.7)
+        w["7"]["inputs"]["model"] = ["21", 0]
+        self.alike(w, "cfg=2", "patch=2", "cfg=2,patch=2")
+        w["20"] = kit.node("TomePatchModel", model=["1", 0], ratio=0.3) # draws random numbers as it goes
+        self.alike(w, "cfg=2", "patch=2")
+
+    def test_custom_samplers(self):
+        w = kit.flux()
+        w["20"] = kit.node("RandomNoise", noise_seed=5)
+        w["21"] = kit.node("BasicGuider", model=["1", 0], conditioning=["4", 0])
+        w["22"] = kit.node("KSamplerSelect", sampler_name="dpmpp_2m")
+        w["23"] = kit.node("BasicScheduler", model=["1", 0], scheduler="beta", steps=3, denoise=1.0)
+        w["7"] = kit.node("SamplerCustomAdvanced", noise=["20", 0], guider=["21", 0], sampler=["22", 0],
+                          sigmas=["23", 0], latent_image=["6", 0])
+        self.alike(w, "ulysses=2", "ring=2")
+
+    def test_a_picture_that_is_encoded_first(self):
+        w = checkpoint("tiny_sd15.safetensors", 64, 64, denoise=0.6)
+        w["20"] = kit.node("EmptyImage", width=72, height=104, batch_size=1, color=0x3080c0)
+        w["6"] = kit.node("VAEEncode", pixels=["20", 0], vae=["1", 2])
+        self.alike(w, "patch=2", "cfg=2,patch=2")
+
+    # --- plans ------------------------------------------------------------------------------------------
+    def test_automatic_is_a_plan_too(self):
+        z, pixels = self.draw(kit.flux(), *ONE)
+        self.assertEqual((z, pixels), self.draw(kit.flux(), "--cpu-ranks", "1"))
+        other, _ = self.draw(kit.flux(), "--cpu-ranks", "4", "--parallel", "auto")
+        self.assertLess(max(abs(a - b) for a, b in zip(z, other)), 1e-3)
+
+    def test_plan_prints_the_ways(self):
+        r = self.check(self.atelier("plan", self.workflow(kit.flux()), "--base-directory", self.dir,
+                                    "--cpu-ranks", "4"), 0)
+        for words in ("on 4 devices", "none", "cfg=2", "ulysses="):
+            self.assertIn(words, r.out)
+
+    def test_what_cannot_be_is_refused(self):
+        w = self.workflow(kit.flux())
+        for flags, words in ((("--parallel", "two"), "no way to share"),
+                             (("--parallel", "cfg=0"), "no way to share"),
+                             (("--cpu-ranks", "2", "--parallel", "cfg=4"), "needs 4 devices"),
+                             (("--cpu-ranks", "99"), "99"),
+                             (("--devices", "cpu,cpu", "--cpu-ranks", "2"), "exclude"),
+                             (("--devices", "cpu,nothing"), "no such device"),
+                             (("--devices", "cpu", "--device", "cpu"), "exclude")):
+            r = self.atelier("run", w, "--base-directory", self.dir, *flags)
+            self.assertNotIn(r.code, (0, -11, -6), flags)
+            self.check(r, r.code, words)
+
+    def test_an_interrupt_ends_all_ranks(self):
+        args = [kit.BIN, "run", self.workflow(kit.flux(steps=4000)), "--base-directory", self.dir,
+                "--parallel", "cfg=2,ulysses=2", "--progress", "plain"]
+        p = subprocess.Popen(args, cwd=self.dir, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL,
+                             text=True)
+        for line in p.stderr:
+            if "step 3 of" in line:
+                break
+        began = time.monotonic()
+        p.send_signal(signal.SIGINT)
+        p.communicate(timeout=10)
+        self.assertNotEqual(p.returncode, 0)
+        self.assertLess(time.monotonic() - began, 10)
+
+
+if __name__ == "__main__":
+    unittest.main()
