@@ -40,7 +40,7 @@ export function upload(file) {
 
 export function viewUrl(file, preview) {
   const query = new URLSearchParams({ filename: file.filename, subfolder: file.subfolder ?? "", type: file.type ?? "output" });
-  if (preview) query.set("preview", "webp;80");
+  if (preview) [["preview", "webp;80"], ["side", 384]].forEach(([key, value]) => query.set(key, value));
   return "/api/view?" + query;
 }
 

@@ -84,9 +84,9 @@ static void name_it(at_response *rs, const char *path)
     at_free(value);
 }
 
-// channel: "rgb", "a" or else all that there is; format: "png", "webp" or "jpeg".
+// channel: "rgb", "a" or else all that there is; format: "png", "webp" or "jpeg"; side: of a thumbnail, else 0.
 static at_status reply_picture(at_response *rs, const char *path, const char *channel,
-                               const char *format, int quality)
+                               const char *format, int quality, int side)
 {
     at_status st = AT_OK;
     at_picture p = {0};
@@ -96,6 +96,7 @@ static at_status reply_picture(at_response *rs, const char *path, const char *ch
     const char *type = "image/png";
 
     AT_TRY(at_picture_load(path, &p));
+    AT_TRY(at_thumbnail_shrink(&p, side));
     bool only_alpha = strcmp(channel, "a") == 0 && strcmp(format, "png") == 0;
     bool alpha = only_alpha || (p.alpha && strcmp(channel, "rgb") != 0 && *format != 'j');
     pixels = interleave(&p, alpha ? 4 : 3, only_alpha);
@@ -120,7 +121,7 @@ out:
 
 // "webp;90"
 static at_status reply_preview(at_response *rs, const char *path, const char *preview,
-                               const char *channel)
+                               const char *channel, int side)
 {
     bool jpeg = strcspn(preview, ";") == 4 && strncmp(preview, "jpeg", 4) == 0;
     const char *last = strrchr(preview, ';');
@@ -129,7 +130,7 @@ static at_status reply_preview(at_response *rs, const char *path, const char *pr
     if (*last && strspn(last, "0123456789") == strlen(last)) quality = atoi(last);
     if (quality > 100) quality = 100;
     if (strchr(channel, 'a')) jpeg = false;
-    return reply_picture(rs, path, channel, jpeg ? "jpeg" : "webp", quality);
+    return reply_picture(rs, path, channel, jpeg ? "jpeg" : "webp", quality, side);
 }
 
 // What a page's own scripts could be is not shown, but given as a file.
@@ -163,9 +164,11 @@ static at_status view(at_server *s, at_request *rq, at_response *rs)
     if (status) {
         st = at_reply_status(rs, status);
     } else if (preview) {
-        st = reply_preview(rs, path, preview, channel ? channel : "");
+        int side = at_thumbnail_side(at_request_query(rq, "side")); // ours
+        if (!side || !at_thumbnail_known(rq, rs, &info, side))
+            st = reply_preview(rs, path, preview, channel ? channel : "", side);
     } else if (channel && (strcmp(channel, "rgb") == 0 || strcmp(channel, "a") == 0)) {
-        st = reply_picture(rs, path, channel, "png", 0);
+        st = reply_picture(rs, path, channel, "png", 0, 0);
     } else {
         st = at_reply_file(rq, rs, path, safe_type(path));
         name_it(rs, path);

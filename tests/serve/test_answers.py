@@ -30,6 +30,24 @@ class Packed(Case):
         self.assertIn("content-encoding", self.server.get("/object_info", Accept_Encoding="br, gzip;q=0.5").headers)
 
 
+class Thumbnails(Case):
+    def test_a_gallery_asks_for_small_ones_and_again(self):
+        self.server.wait(self.server.submit(picture(0x804020, "big", 800, 400)).json()["prompt_id"])
+        path = "/view?filename=big_00001_.png&preview=webp%3B80"
+        whole, small = self.server.get(path), self.server.get(path + "&side=200")
+        size = lambda webp: [1 + int.from_bytes(webp[i:i + 3], "little") for i in (24, 27)] if webp[12:16] == b"VP8X" else [
+            int.from_bytes(webp[i:i + 2], "little") & 0x3fff for i in (26, 28)]
+        self.assertEqual((size(whole.body), size(small.body)), ([800, 400], [200, 100]))
+        self.assertNotIn("etag", whole.headers)
+        again = self.server.get(path + "&side=200", If_None_Match=small.headers["etag"])
+        self.assertEqual((again.status, again.body), (304, b""))
+        self.assertEqual(self.server.get(path + "&side=100", If_None_Match=small.headers["etag"]).status, 200)
+        os.utime(self.path("output/big_00001_.png"))
+        self.assertEqual(self.server.get(path + "&side=200", If_None_Match=small.headers["etag"]).status, 200)
+        for side in ("0", "15", "9999", "x", ""):  # no side: as ComfyUI
+            self.assertEqual(self.server.get(path + "&side=" + side).body, whole.body)
+
+
 class NotAsked(Case):
     def test_without_the_flag_nothing_is_packed(self):
         self.assertNotIn("content-encoding", self.server.get("/object_info", Accept_Encoding="gzip").headers)
