@@ -9,13 +9,17 @@ export const clientId = sessionStorage.atelier ??= crypto.randomUUID?.() ?? Arra
 export const readJson = (text) =>
   JSON.parse(text.replace(/"(?:[^"\\]|\\.)*"|-?\d{16,}(?![\d.eE])/g, (m) => (m[0] === '"' ? m : `"${m}"`)));
 
+const roles = {
+  401: "This server wants a token: open this address with /?token=YOUR-TOKEN behind it, once.",
+  403: "Your token lets you look, but not do this.",
+};
 async function call(path, body, plain) {
   const answer = await fetch("/api" + path, body === undefined ? {} : { method: "POST", body: plain ? body : JSON.stringify(body) });
   const text = await answer.text();
   let value = null;
   try { value = text ? readJson(text) : null; } catch { /* not JSON: the status says it */ }
   if (!answer.ok) {
-    const says = answer.status === 401 ? "This server wants a token: open this address with ?token=YOUR-TOKEN behind it, once." : value?.error?.message ?? value?.error;
+    const says = roles[answer.status] ?? value?.error?.message ?? value?.error;
     throw Object.assign(new Error(typeof says === "string" ? says : `the server answers ${answer.status}`), { value });
   }
   return value;

@@ -204,6 +204,10 @@ static int begins(at_net *n, struct lws *wsi, at_conn *c)
         answer_at_once(x, status,
                        status == 404   ? "404: Not Found"
                        : status == 405 ? "405: Method Not Allowed"
+                       : status == 401
+                           ? "401: Unauthorized\n\nThis server wants a token. A browser opens "
+                             "/?token=YOUR-TOKEN once; a program sends the header "
+                             "\"Authorization: Bearer YOUR-TOKEN\"."
                        : status == 429 ? "429: Too Many Requests"
                                        : NULL);
         return 0;
