@@ -38,7 +38,7 @@ enum { // of an algorithm
     LT_ALGO_CUSTOM = 5,
     LT_ALGO_CLUSTER = 8
 };
-enum { LT_TILE_128X160 = 29, LT_CLUSTER_1X1 = 2, LT_CLUSTER_2X1 = 3 };
+enum { LT_TILE_128X160 = 29, LT_CLUSTER_1X1 = 2, LT_CLUSTER_2X1 = 3, LT_CLUSTER_1X2 = 5 };
 enum { LT_REDUCTION_COMPUTE_TYPE = 2 }; // a mask: partial sums are added up in f32
 enum { LT_EPILOGUE_DEFAULT = 1, LT_EPILOGUE_BIAS = 4, LT_EPILOGUE_GELU = 32 };
 

@@ -32,7 +32,8 @@ typedef struct at_cuda_problem {
 
 enum {
     AT_CUDA_PROPOSALS = 8, // of the library
-    AT_CUDA_OWN = 3,       // that it does not propose
+    AT_CUDA_OWN = 8,       // that it does not propose
+    AT_CUDA_TILES = 16,    // whose kernels it is asked for
     AT_CUDA_CANDIDATES = AT_CUDA_PROPOSALS + AT_CUDA_OWN
 };
 // Its runs are timed at the chip's power limit in a model.
@@ -40,6 +41,11 @@ static inline bool at_cuda_large(const at_cuda_problem *p)
 {
     return 2.0 * (double)(p->m * p->batch) * (double)p->n * (double)p->k > 1e11;
 }
+// --- linear_tiles.c ------------------------------------------------------------------------------
+// The library's numbers of the tiles that suit a product on `sms` multiprocessors, best first, at most AT_CUDA_TILES.
+int at_cuda_tiles(const at_cuda_problem *p, int sms, int most, int32_t *ids);
+
+// --- linear_tune.c -------------------------------------------------------------------------------
 // Run candidate `algo` of a problem into `d` (the output or scratch laid out like it); 0 is success.
 typedef int at_cuda_try(void *self, const at_lt_algo *algo, void *d);
 

@@ -178,38 +178,66 @@ static int run(void *self, const at_lt_algo *algo, void *d)
                          g->workspace, g->workspace_bytes, g->stream);
 }
 
-// Large 16-bit products on Hopper are also tried with a smaller tile of a kernel that finishes one tile while it
-// multiplies the next: GELU hides behind the products (4608 x 12288 x 3072, H200 at its power limit: 515 us instead of
-// 550), and the heuristic does not propose it. The library is asked whether it can.
+// A kernel that the library does not propose.
+typedef struct form {
+    int32_t tile;
+    uint16_t cluster;
+    int32_t custom;
+} form;
+
+// Behind the n algorithms, if the library can do it and it is none of them: one more, else n.
+static int add_form(at_cuda *g, const plan *of, const form *f, at_lt_algo *algos, int n)
+{
+    const at_cublaslt *lt = g->lt;
+    at_lt_algo own = algos[0];
+    at_lt_choice what;
+    int st = lt->MatmulAlgoConfigSetAttribute(&own, LT_ALGO_TILE, &f->tile, sizeof f->tile);
+
+    if (!st)
+        st =
+            lt->MatmulAlgoConfigSetAttribute(&own, LT_ALGO_CLUSTER, &f->cluster, sizeof f->cluster);
+    if (!st)
+        st = lt->MatmulAlgoConfigSetAttribute(&own, LT_ALGO_CUSTOM, &f->custom, sizeof f->custom);
+    for (int k = 0; k < n && !st; k++)
+        if (!memcmp(&algos[k], &own, sizeof own)) return n;
+    if (!st)
+        st = lt->MatmulAlgoCheck(g->lt_handle, of->desc, of->w, of->x, of->c, of->d, &own, &what);
+    if (st || what.workspace > g->workspace_bytes) return n;
+    algos[n] = own;
+    return n + 1;
+}
+
+// 16-bit products on Hopper are also tried with kernels that the heuristic does not propose; the library is asked
+// whether it can. Large ones: a smaller tile of a kernel that finishes one tile while it multiplies the next, so
+// that GELU hides behind the products (4608 x 12288 x 3072, H200 at its power limit: 515 us instead of 550).
+// Others: tiles that make whole waves (linear_tiles.c), each in at most two kinds.
 static int add_own(at_cuda *g, const at_cuda_problem *p, const plan *of, at_lt_algo *algos, int n)
 {
-    static const struct {
-        uint16_t cluster;
-        int32_t custom;
-    } rows[AT_CUDA_OWN] = {{LT_CLUSTER_2X1, 1}, {LT_CLUSTER_2X1, 3}, {LT_CLUSTER_1X1, 1}};
-    const int32_t tile = LT_TILE_128X160;
-    const at_cublaslt *lt = g->lt;
+    static const form large[] = {{LT_TILE_128X160, LT_CLUSTER_2X1, 1},
+                                 {LT_TILE_128X160, LT_CLUSTER_2X1, 3},
+                                 {LT_TILE_128X160, LT_CLUSTER_1X1, 1}};
+    static const form kinds[] = {{0, LT_CLUSTER_2X1, 1}, {0, LT_CLUSTER_1X1, 1},
+                                 {0, LT_CLUSTER_1X2, 7}, {0, LT_CLUSTER_2X1, 5},
+                                 {0, LT_CLUSTER_1X2, 6}, {0, LT_CLUSTER_1X1, 3}};
     bool half = p->x_type == LT_R_16BF || p->x_type == LT_R_16F;
+    int32_t tiles[AT_CUDA_TILES];
+    int sms = 0, most = n + AT_CUDA_OWN;
 
-    if (!n || !half || g->capability != 90 || !at_cuda_large(p)) return n;
-    for (int i = 0, first = n; i < AT_CUDA_OWN; i++) {
-        at_lt_algo own = algos[0];
-        at_lt_choice what;
-        int st = lt->MatmulAlgoConfigSetAttribute(&own, LT_ALGO_TILE, &tile, sizeof tile);
-        if (!st)
-            st = lt->MatmulAlgoConfigSetAttribute(&own, LT_ALGO_CLUSTER, &rows[i].cluster,
-                                                  sizeof rows[i].cluster);
-        if (!st)
-            st = lt->MatmulAlgoConfigSetAttribute(&own, LT_ALGO_CUSTOM, &rows[i].custom,
-                                                  sizeof rows[i].custom);
-        if (!st)
-            st = lt->MatmulAlgoCheck(g->lt_handle, of->desc, of->w, of->x, of->c, of->d, &own,
-                                     &what);
-        bool there = false;
-        for (int k = 0; k < first; k++)
-            there = there || !memcmp(&algos[k], &own, sizeof own);
-        if (!st && !there && what.workspace <= g->workspace_bytes) algos[n++] = own;
+    if (!n || !half || g->capability != 90) return n;
+    if (at_cuda_large(p)) {
+        for (size_t i = 0; i < sizeof large / sizeof *large; i++)
+            n = add_form(g, of, &large[i], algos, n);
+        return n;
     }
+    if (cudaDeviceGetAttribute(&sms, cudaDevAttrMultiProcessorCount, g->ordinal) != cudaSuccess)
+        return n;
+    int count = at_cuda_tiles(p, sms, AT_CUDA_TILES, tiles);
+    for (int t = 0; t < count && n < most; t++)
+        for (size_t k = 0, begin = (size_t)n; k < sizeof kinds / sizeof *kinds; k++) {
+            form f = kinds[k];
+            f.tile = tiles[t];
+            if (n < most && (size_t)n < begin + 2) n = add_form(g, of, &f, algos, n);
+        }
     return n;
 }
 

@@ -128,7 +128,7 @@ static at_cuda_tuned *table_of(at_cuda *g)
     if (!t) return NULL;
     (void)cudaDriverGetVersion(&driver);
     snprintf(t->title, sizeof t->title,
-             "atelier linear 3; %.100s; driver %d; cublasLt %zu; cuDNN %zu", g->dev.description,
+             "atelier linear 4; %.100s; driver %d; cublasLt %zu; cuDNN %zu", g->dev.description,
              driver, g->lt ? g->lt->GetVersion() : 0, g->dnn ? g->dnn->GetVersion() : 0);
     t->off = at_has_word(getenv("AT_OFF"), "tune");
     if (!t->off) t->path = path_of(g);
@@ -207,11 +207,11 @@ static int fastest(at_cuda *g, const at_lt_algo *algos, int n, int runs, float b
     int chosen = 0;
     for (int round = 0; round < 2; round++)
         for (int i = 0; i < n; i++) {
+            if (round && (best[i] < 0 || best[i] > 1.2f * best[chosen])) continue;
             float ms = time_one(g, &algos[i], runs, d, run, self, events);
             if (round == 0 || (ms >= 0 && ms < best[i])) best[i] = ms;
+            if (ms >= 0 && (best[chosen] < 0 || ms < best[chosen])) chosen = i;
         }
-    for (int i = 1; i < n; i++)
-        if (best[i] >= 0 && (best[chosen] < 0 || best[i] < best[chosen])) chosen = i;
     if (best[0] >= 0 && best[chosen] > below * best[0]) chosen = 0;
     (void)cudaGetLastError(); // a candidate's refusal is no failure
     return chosen;

@@ -220,6 +220,28 @@ static int drop_folder(void **state)
     return system(command);
 }
 
+// 132 multiprocessors: 2048 x 1280 in 130 tiles of 128 x 160; a small product in as many small tiles.
+static void tiles_make_whole_waves(void **state)
+{
+    enum { T128X160 = 29, T80X64 = 134, T160X128 = 30 };
+    at_cuda_problem p = {.m = 2048, .n = 1280, .k = 1280, .batch = 1};
+    int32_t ids[AT_CUDA_TILES];
+
+    (void)state;
+    assert_int_equal(at_cuda_tiles(&p, 132, AT_CUDA_TILES, ids), AT_CUDA_TILES);
+    assert_int_equal(ids[0], T128X160);
+    for (int i = 0; i < AT_CUDA_TILES; i++)
+        for (int k = 0; k < i; k++)
+            assert_int_not_equal(ids[i], ids[k]);
+    p.m = 512;
+    assert_int_equal(at_cuda_tiles(&p, 132, 3, ids), 3);
+    assert_int_equal(ids[0], T80X64); // 16 x 8 tiles
+    p = (at_cuda_problem){.m = 8192, .n = 320, .k = 320, .batch = 1};
+    assert_int_equal(at_cuda_tiles(&p, 132, 1, ids), 1);
+    assert_int_equal(ids[0], T160X128); // 2 x 64
+    assert_int_equal(at_cuda_tiles(&p, 0, 1, ids), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -228,6 +250,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_damaged_file_chooses_nothing, own_folder, drop_folder),
         cmocka_unit_test_setup_teardown(the_first_is_kept_where_little_is_gained, own_folder,
                                         drop_folder),
+        cmocka_unit_test(tiles_make_whole_waves),
     };
     return cmocka_run_group_tests_name("cuda.tune", tests, NULL, NULL);
 }
