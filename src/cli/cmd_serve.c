@@ -23,7 +23,7 @@ typedef struct serve_options {
     bool cache_classic, cache_none, compress, multi_user, no_persist, test_nodes, quiet, quick_test,
         one_process;
     at_arg_real drain, rate_limit;
-    long queue_limit;
+    long queue_limit, keepalive;
 } serve_options;
 
 #define FLAG(name_, field_, help_)                                                                 \
@@ -82,6 +82,8 @@ static const at_arg serve_args[] = {
      .help = "jobs of one user that may wait (default: any number)"},
     {"--log-format", "FORM", AT_ARG_CHOICE, offsetof(serve_options, log_format),
      .choices = "text|json", .help = "of the lines on standard error (default text)"},
+    {"--keepalive-seconds", "S", AT_ARG_INT, offsetof(serve_options, keepalive), 1, 7200,
+     .help = "a connection that is silent so long is probed (default 60)"},
     {"--drain-seconds", "S", AT_ARG_REAL, offsetof(serve_options, drain),
      .help = "after SIGTERM the running job may go on so long (default 5); then it is kept"},
     FLAG("--one-process", one_process, "run jobs inside the server: a crash in a node ends it"),
@@ -180,6 +182,7 @@ static at_status serve(void *options, const at_arg_list *operands)
                          .quick_test = o->quick_test,
                          .json_log = o->log_format && *o->log_format == 'j',
                          .rate_limit = o->rate_limit.given ? o->rate_limit.value : 0,
+                         .keepalive_seconds = (int)o->keepalive,
                          .queue_limit = (size_t)o->queue_limit,
                          .drain_seconds = o->drain.given ? o->drain.value : 5,
                          .ready = ready,

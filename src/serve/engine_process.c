@@ -269,6 +269,7 @@ at_status at_engine_process(int line, const at_engine_config *config)
     prctl(PR_SET_NAME, "atelier-engine");
     signal(SIGINT, SIG_IGN);
     signal(SIGTERM, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN); // a file that may not grow is an error of its writer
     fcntl(line, F_SETFD, FD_CLOEXEC);
     unsetenv("ATELIER_ENGINE_LINE"); // nothing that is started from here is one
     offer_to_the_killer();

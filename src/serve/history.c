@@ -175,6 +175,30 @@ at_status at_history_list(at_queue *q, const char *user, int64_t max_items, int6
     return st;
 }
 
+at_status at_history_part(at_queue *q, const char *user, int64_t *after, bool *more, at_str *out)
+{
+    enum { ENTRIES = 64, BYTES = 1 << 20 };
+    int code, n = 0;
+    const char *comma = *after ? ", " : "";
+    size_t start = out->len;
+
+    pthread_mutex_lock(&q->lock);
+    sqlite3_stmt *s = at_sql_use(q, AT_SQL_HISTORY_PART);
+    sqlite3_bind_int64(s, 1, *after);
+    sqlite3_bind_int(s, 2, ENTRIES);
+    at_sql_text(s, 3, user);
+    for (; out->len - start < BYTES && (code = sqlite3_step(s)) == SQLITE_ROW; comma = ", ", n++) {
+        at_str_append(out, comma);
+        entry(s, out);
+        *after = sqlite3_column_int64(s, 8);
+    }
+    *more = out->len - start >= BYTES || n == ENTRIES;
+    at_status st = *more || code == SQLITE_DONE ? full(out) : at_sql_fail(q, "listing the history");
+    sqlite3_reset(s);
+    pthread_mutex_unlock(&q->lock);
+    return st;
+}
+
 at_status at_history_one(at_queue *q, const char *user, const char *id, at_str *out)
 {
     pthread_mutex_lock(&q->lock);

@@ -172,6 +172,9 @@ static at_status listen_on(at_net *n, const char *address)
     info.vhost_name = address;
     info.server_string = "atelier";
     info.keepalive_timeout = 75;
+    info.ka_time = c->keepalive_seconds ? c->keepalive_seconds : 60; // a peer that vanished: the
+    info.ka_probes = 3;                                              // kernel asks for it
+    info.ka_interval = info.ka_time < 10 ? info.ka_time : 10;
     info.timeout_secs = 30;
     info.options = six ? LWS_SERVER_OPTION_IPV6_V6ONLY_MODIFY | LWS_SERVER_OPTION_IPV6_V6ONLY_VALUE
                        : LWS_SERVER_OPTION_DISABLE_IPV6;
@@ -264,18 +267,20 @@ out:
 
 at_status at_net_run(at_net *n)
 {
-    struct sigaction act = {.sa_handler = on_signal}, old_int, old_term, old_pipe;
+    struct sigaction act = {.sa_handler = on_signal}, old_int, old_term, old_pipe, old_size;
     struct sigaction ignore = {.sa_handler = SIG_IGN};
 
     g_net = n;
     sigaction(SIGINT, &act, &old_int);
     sigaction(SIGTERM, &act, &old_term);
     sigaction(SIGPIPE, &ignore, &old_pipe);
+    sigaction(SIGXFSZ, &ignore, &old_size);
     while (!atomic_load(&n->stop) && lws_service(n->context, 0) >= 0)
         ;
     sigaction(SIGINT, &old_int, NULL);
     sigaction(SIGTERM, &old_term, NULL);
     sigaction(SIGPIPE, &old_pipe, NULL);
+    sigaction(SIGXFSZ, &old_size, NULL);
     g_net = NULL;
     return AT_OK;
 }

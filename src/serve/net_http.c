@@ -2,7 +2,7 @@
 // net_http.c - one HTTP request on its way in and its answer on its way out.
 // Idea: headers come first: what may not be here, or is too long, is answered before a byte of the body is kept.
 // Easy to get wrong: libwebsockets hands over a chunked body as it stands on the wire, and reads no further request
-// behind it: such a connection ends with its answer.
+// behind it: such a connection ends with its answer. A request behind a body is not served either: see pipelined.
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -14,6 +14,8 @@
 #include "serve/net.h"
 
 enum { ALL_BODIES = 1 << 30 }; // of all requests together
+// A peer may take a minute, and then as long as this many bytes a second allow.
+enum { PATIENCE = 60, SLOWEST = 1024 };
 
 // --- the request -------------------------------------------------------------------------------------
 static at_status copy_header(struct lws *wsi, enum lws_token_indexes token, char **out)
@@ -177,6 +179,7 @@ static int begins(at_net *n, struct lws *wsi, at_conn *c)
     c->x = x;
     if (!x) return -1;
     x->refs = 1;
+    x->since = at_now();
     x->socket = wsi;
     x->server = n->server;
     x->limit = n->max_body;
@@ -222,9 +225,15 @@ static int begins(at_net *n, struct lws *wsi, at_conn *c)
     return 0;
 }
 
+static bool too_slow(const at_exchange *x, size_t bytes)
+{
+    return at_now() - x->since > PATIENCE + (double)bytes / SLOWEST;
+}
+
 static int body_comes(at_net *n, at_exchange *x, const char *in, size_t len)
 {
     if (!x || x->answered || x->dispatched) return 0; // answered already: the rest is not read
+    if (too_slow(x, x->rq.bytes + len)) return -1;
     if (!x->chunked) return add_body(x, in, len) ? 0 : too_large(x);
     if (!at_chunks_feed(&x->chunks, in, len, add_body, x)) {
         if (x->rq.bytes + len > x->limit) return too_large(x);
@@ -304,6 +313,7 @@ static int writes(struct lws *wsi, at_conn *c)
     n = net_of(x);
     bool bodyless = x->rq.head || x->rs.status == 204 || x->rs.status == 304 || !x->rs.bytes;
     if (!x->head_sent) {
+        x->since = at_now();
         if (send_head(wsi, x)) return -1;
         if (bodyless) return ends(wsi, c);
         lws_set_timeout(wsi, PENDING_TIMEOUT_HTTP_CONTENT, 60);
@@ -312,6 +322,7 @@ static int writes(struct lws *wsi, at_conn *c)
     }
     int len = next_piece(x, n->piece + LWS_PRE);
     if (len < 0) return -1;
+    if (too_slow(x, x->sent)) return -1;
     bool last = x->sent + (size_t)len == x->rs.bytes;
     if (lws_write(wsi, n->piece + LWS_PRE, (size_t)len,
                   last ? LWS_WRITE_HTTP_FINAL : LWS_WRITE_HTTP) != len)
@@ -323,6 +334,18 @@ static int writes(struct lws *wsi, at_conn *c)
     return 0;
 }
 
+// libwebsockets 4.1 says it again, without end and without returning to its loop, while bytes of a next request lie
+// behind a body: what is answered already goes out, then the connection must end.
+static int pipelined(struct lws *wsi, at_conn *c)
+{
+    at_exchange *x = c->x;
+    if (x->answered && !x->head_sent) {
+        x->close_after = true;
+        if (writes(wsi, c) == 0 && c->x && c->x->head_sent) (void)writes(wsi, c);
+    }
+    return -1;
+}
+
 int at_net_http(at_net *n, struct lws *wsi, enum lws_callback_reasons reason, at_conn *c, void *in,
                 size_t len)
 {
@@ -331,6 +354,7 @@ int at_net_http(at_net *n, struct lws *wsi, enum lws_callback_reasons reason, at
     case LWS_CALLBACK_HTTP: return begins(n, wsi, c);
     case LWS_CALLBACK_HTTP_BODY: return body_comes(n, c->x, in, len);
     case LWS_CALLBACK_HTTP_BODY_COMPLETION:
+        if (c->x && ++c->x->completions > 1) return pipelined(wsi, c);
         if (c->x && c->x->route && !c->x->answered && !c->x->dispatched && !c->x->chunked)
             dispatch(n, c->x);
         return 0;

@@ -5,6 +5,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "base/file.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "json/json.h"
@@ -116,6 +117,8 @@ static at_status put_row(at_queue *q, const at_queue_entry *e)
     at_sql_text(s, 6, e->extra_data);
     at_sql_text(s, 7, e->targets);
     at_sql_text(s, 8, e->user);
+    sqlite3_bind_int64(s, 9, q->run);
+    sqlite3_bind_double(s, 10, at_now());
     st = at_sql_run(q, AT_SQL_PUT, "accepting a job");
     if (st == AT_OK && q->counter != q->counter_kept) {
         s = at_sql_use(q, AT_SQL_COUNTER);
@@ -182,6 +185,7 @@ static at_status take_row(at_queue *q, at_ticket *t)
     at_status st = AT_OK;
     sqlite3_stmt *s = at_sql_use(q, AT_SQL_NEXT);
 
+    sqlite3_bind_int64(s, 1, q->run);
     if (sqlite3_step(s) != SQLITE_ROW) AT_TRY(at_sql_fail(q, "taking a job"));
     *t = (at_ticket){.row = sqlite3_column_int64(s, 0),
                      .id = copy(s, 1),
@@ -192,6 +196,8 @@ static at_status take_row(at_queue *q, at_ticket *t)
                      .attempts = sqlite3_column_int(s, 6) + 1,
                      .waited = (double)sqlite3_column_int64(s, 7) / 1e3,
                      .user = copy(s, 8)};
+    if (sqlite3_column_type(s, 9) != SQLITE_NULL)
+        t->waited = at_now() - sqlite3_column_double(s, 9);
     sqlite3_reset(s);
     if (t->waited < 0) t->waited = 0; // the clock was set back
     if (!t->id || !t->user || !t->prompt || !t->extra_data || !t->targets)

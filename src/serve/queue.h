@@ -84,6 +84,9 @@ at_status at_queue_move(at_queue *q, const char *user, const char *id, const cha
 // The body of GET /history. max_items < 0: all; offset < 0: the last max_items.
 at_status at_history_list(at_queue *q, const char *user, int64_t max_items, int64_t offset,
                           at_str *out);
+// The same for all entries, a part at a time, so that neither memory nor the lock are held long: entries behind *after
+// (0 at first), each "id": {...} with ", " between; *after moves on, *more is false at the end.
+at_status at_history_part(at_queue *q, const char *user, int64_t *after, bool *more, at_str *out);
 at_status at_history_one(at_queue *q, const char *user, const char *id,
                          at_str *out); // "{}" if unknown
 at_status at_history_clear(at_queue *q, const char *user);

@@ -34,6 +34,7 @@ typedef enum at_sql {
     AT_SQL_PLACES,
     AT_SQL_NUMBER,
     AT_SQL_HISTORY,
+    AT_SQL_HISTORY_PART,
     AT_SQL_HISTORY_ONE,
     AT_SQL_HISTORY_CLEAR,
     AT_SQL_HISTORY_DELETE,
@@ -50,6 +51,7 @@ struct at_queue {
     bool lock_made, wake_made, woken;
     size_t pending, running, done;
     int64_t counter, counter_kept; // number of the next job; the same in the table
+    int64_t run;                   // tells this process's jobs from an earlier one's
     int64_t last_done;             // place in the history of the last one
 };
 

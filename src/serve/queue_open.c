@@ -4,7 +4,9 @@
 // loses nothing; a machine that loses power may lose the last moments, never the file's order.
 // Owns: see queue.h.
 #include <string.h>
+#include <unistd.h>
 
+#include "base/file.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "json/json.h"
@@ -20,7 +22,7 @@ static const char schema[] =
     " DEFAULT 0, created_ms INTEGER NOT NULL, started_ms INTEGER, ended_ms INTEGER,"
     " prompt TEXT NOT NULL, extra_data TEXT NOT NULL, targets TEXT NOT NULL,"
     " status_str TEXT, outputs TEXT, status TEXT, meta TEXT, done INTEGER,"
-    " user TEXT NOT NULL DEFAULT 'default', cost TEXT);"
+    " user TEXT NOT NULL DEFAULT 'default', cost TEXT, run INTEGER, put_s REAL);"
     "CREATE INDEX IF NOT EXISTS jobs_waiting ON jobs(state, number, id);"
     "CREATE INDEX IF NOT EXISTS jobs_done ON jobs(done) WHERE done IS NOT NULL;"
     "CREATE INDEX IF NOT EXISTS jobs_id ON jobs(id);"
@@ -34,6 +36,8 @@ static const char schema[] =
 static const char *const additions[][2] = {
     {"user", "ALTER TABLE jobs ADD COLUMN user TEXT NOT NULL DEFAULT 'default'"},
     {"cost", "ALTER TABLE jobs ADD COLUMN cost TEXT"},
+    {"run", "ALTER TABLE jobs ADD COLUMN run INTEGER"},  // the process that accepted it
+    {"put_s", "ALTER TABLE jobs ADD COLUMN put_s REAL"}, // when, by its clock that nobody sets
 };
 
 #define NOW "CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)"
@@ -45,12 +49,12 @@ static const char *const statements[AT_SQL_COUNT] = {
     [AT_SQL_COMMIT] = "COMMIT",
     [AT_SQL_ROLLBACK] = "ROLLBACK",
     [AT_SQL_PUT] = "INSERT INTO jobs(id, number, number_text, state, client_id, created_ms, prompt,"
-                   " extra_data, targets, user) VALUES(?1, ?2, ?3, 0, ?4, " NOW
-                   ", ?5, ?6, ?7, coalesce(?8, 'default'))",
+                   " extra_data, targets, user, run, put_s) VALUES(?1, ?2, ?3, 0, ?4, " NOW
+                   ", ?5, ?6, ?7, coalesce(?8, 'default'), ?9, ?10)",
     [AT_SQL_COUNTER] = "INSERT INTO counters VALUES('number', ?1) ON CONFLICT(name) DO UPDATE SET"
                        " value = excluded.value",
     [AT_SQL_NEXT] = "SELECT row, id, client_id, prompt, extra_data, targets, attempts, " NOW
-                    " - created_ms, user FROM jobs"
+                    " - created_ms, user, CASE run WHEN ?1 THEN put_s END FROM jobs"
                     " WHERE state = 0 ORDER BY number, id, row LIMIT 1",
     [AT_SQL_START] =
         "UPDATE jobs SET state = 1, attempts = attempts + 1, started_ms = " NOW " WHERE row = ?1",
@@ -76,6 +80,9 @@ static const char *const statements[AT_SQL_COUNT] = {
     [AT_SQL_HISTORY] =
         "SELECT " ITEM ", outputs, status, meta FROM jobs WHERE done IS NOT NULL" OF_USER(
             "3") " ORDER BY done LIMIT ?1 OFFSET ?2",
+    [AT_SQL_HISTORY_PART] =
+        "SELECT " ITEM ", outputs, status, meta, done FROM jobs WHERE done > ?1" OF_USER(
+            "3") " ORDER BY done LIMIT ?2",
     [AT_SQL_HISTORY_ONE] = "SELECT " ITEM ", outputs, status, meta FROM jobs WHERE id = ?2 AND"
                            " done IS NOT NULL" OF_USER("1") " ORDER BY done DESC LIMIT 1",
     [AT_SQL_HISTORY_CLEAR] = "DELETE FROM jobs WHERE state = 2" OF_USER("1"),
@@ -190,6 +197,7 @@ at_status at_queue_open(const at_queue_config *c, at_queue **out)
     if (c->path && !q->path) AT_TRY(at_fail(AT_ENOMEM, "queue: no memory"));
     if (!q->config.max_pending) q->config.max_pending = 10000;
     if (!q->config.max_history) q->config.max_history = 10000;
+    q->run = (int64_t)(at_now() * 1e9) ^ (int64_t)getpid() << 32;
     q->lock_made = pthread_mutex_init(&q->lock, NULL) == 0;
     pthread_condattr_t attr;
     pthread_condattr_init(&attr);

@@ -5,9 +5,12 @@
 // Easy to get wrong: the counter goes up with every prompt that brings no number, also with one that is refused; one
 // good output is enough to be accepted.
 // Source: comfyui-contract 1.1 and 1.2; ComfyUI 0.3.64, behaviour of server.py.
+#include <errno.h>
+#include <fcntl.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/log.h"
 #include "base/mem.h"
@@ -124,11 +127,11 @@ static at_status refuse_shape(at_response *rs)
                                    "extra_info", "node_errors"));
 }
 
-static at_status full_queue(at_response *rs)
+static at_status try_later(at_response *rs, int status, const char *type)
 {
     at_response_header(rs, "Retry-After", "10");
-    return at_reply_json(rs, 429,
-                         json_pack("{s:{s:s, s:s, s:s, s:{}}, s:{}}", "error", "type", "queue_full",
+    return at_reply_json(rs, status,
+                         json_pack("{s:{s:s, s:s, s:s, s:{}}, s:{}}", "error", "type", type,
                                    "message", at_error_text(), "details", "", "extra_info",
                                    "node_errors"));
 }
@@ -155,7 +158,12 @@ static at_status accept_job(at_server *s, const at_request *rq, submission *p, a
                                                   .user = rq->user,
                                                   .most_of_user = s->config->queue_limit});
     if (st == AT_EUNSUPPORTED) {
-        st = full_queue(rs);
+        st = try_later(rs, 429, "queue_full");
+        goto out;
+    }
+    if (st == AT_EIO) { // a full disk, as a rule
+        at_log(AT_ERROR, "QUEUE-PUT", "%s", at_error_text());
+        st = try_later(rs, 503, "storage");
         goto out;
     }
     AT_TRY(st);
@@ -274,6 +282,51 @@ static bool whole(const char *text, int64_t *out)
     return end != text && !*end;
 }
 
+static at_status write_text(int fd, const at_str *text, uint64_t *bytes)
+{
+    for (size_t at = 0; at < text->len;) {
+        ssize_t n = write(fd, text->data + at, text->len - at);
+        if (n < 0 && errno == EINTR) continue;
+        if (n <= 0) return at_fail(AT_EIO, "history: %s", strerror(errno));
+        at += (size_t)n;
+    }
+    *bytes += text->len;
+    return AT_OK;
+}
+
+// All of it may be larger than memory: it goes through a file that has no name.
+static at_status whole_history(at_server *s, at_request *rq, at_response *rs)
+{
+    at_status st = AT_OK;
+    at_str text = {0};
+    int64_t after = 0;
+    bool more = true;
+    uint64_t bytes = 0;
+    int fd = open(s->user_dir, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+
+    if (fd < 0) { // a file system that has none such
+        AT_TRY(at_history_list(s->queue, at_request_scope(s, rq), -1, -1, &text));
+        return at_reply_json_text(rs, 200, at_str_take(&text));
+    }
+    at_str_append(&text, "{");
+    while (more) {
+        AT_TRY(at_history_part(s->queue, at_request_scope(s, rq), &after, &more, &text));
+        if (!more) at_str_append(&text, "}");
+        AT_TRY(write_text(fd, &text, &bytes));
+        at_str_clear(&text);
+    }
+    at_reply_status(rs, 200);
+    rs->type = "application/json; charset=utf-8";
+    rs->file = fd;
+    rs->is_file = true;
+    rs->bytes = bytes;
+    fd = -1;
+out:
+    if (fd >= 0) close(fd);
+    at_str_free(&text);
+    return st;
+}
+
 static at_status show_history(at_server *s, at_request *rq, at_response *rs)
 {
     const char *max = at_request_query(rq, "max_items"), *from = at_request_query(rq, "offset");
@@ -282,6 +335,7 @@ static at_status show_history(at_server *s, at_request *rq, at_response *rs)
 
     if ((max && !whole(max, &max_items)) || (from && !whole(from, &offset)))
         return at_fail(AT_EINVAL, "max_items and offset are whole numbers");
+    if (max_items < 0 && offset < 0) return whole_history(s, rq, rs);
     at_status st = at_history_list(s->queue, at_request_scope(s, rq), max_items, offset, &text);
     return reply_str(rs, st, &text);
 }

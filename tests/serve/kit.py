@@ -86,9 +86,9 @@ class Server:
             time.sleep(0.02)
         raise AssertionError("job %s does not end" % prompt_id)
 
-    def idle(self):
+    def idle(self, patience=PATIENCE):
         """Nothing runs and nothing waits."""
-        end = time.monotonic() + PATIENCE
+        end = time.monotonic() + patience
         while self.get("/prompt").json()["exec_info"]["queue_remaining"]:
             if time.monotonic() > end:
                 raise AssertionError("the queue does not get empty")

@@ -113,6 +113,16 @@ class Security(Case):
         self.assertEqual(answer.status, 500)
         self.assertEqual(self.server.get("/prompt").status, 200)
 
+    def test_requests_behind_a_body(self):
+        one = b"POST /%s HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%s"
+        for path, body in ((b"queue", b"{}"), (b"settings/x", b"1"), (b"queue", b""), (b"none", b"x")):
+            answer = self.raw(one % (path, len(body), body) * 5, timeout=0.5)
+            self.assertEqual(self.server.get("/prompt").status, 200, path)  # it hung
+            if body == b"{}":
+                self.assertIn(b" 200 ", answer.split(b"\r\n")[0])
+        answer = self.raw(b"GET /features HTTP/1.1\r\nHost: localhost\r\n\r\n" * 3, timeout=0.5)
+        self.assertEqual(answer.count(b"HTTP/1.1 200"), 3)
+
     def test_clients_that_vanish(self):
         for _ in range(50):
             s = Socket(self.server)
