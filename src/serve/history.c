@@ -58,6 +58,38 @@ out:
     return st;
 }
 
+at_status at_queue_part(at_queue *q, const char *user, at_queue_cursor *c, bool *more, at_str *out)
+{
+    int code, n = 0;
+    at_queue_cursor next = *c; // the statement reads the strings of *c while it steps
+
+    pthread_mutex_lock(&q->lock);
+    sqlite3_stmt *s = at_sql_use(q, AT_SQL_LIST_PART);
+    sqlite3_bind_double(s, 1, c->number);
+    at_sql_text(s, 2, c->id ? c->id : "");
+    sqlite3_bind_int64(s, 3, c->row);
+    at_sql_text(s, 4, user);
+    sqlite3_bind_int(s, 5, c->begun);
+    const char *comma = c->begun ? ", " : "";
+    for (; (code = sqlite3_step(s)) == SQLITE_ROW; comma = ", ", n++) {
+        at_str_append(out, comma);
+        at_sql_item(s, 0, out);
+        if (next.id != c->id) at_free(next.id);
+        next = (at_queue_cursor){.begun = true,
+                                 .number = sqlite3_column_double(s, 5),
+                                 .id = at_strdup(at_sql_column(s, 1)),
+                                 .row = sqlite3_column_int64(s, 6)};
+        if (!next.id) out->failed = true;
+    }
+    *more = n > 0;
+    at_status st = code == SQLITE_DONE ? full(out) : at_sql_fail(q, "listing jobs");
+    sqlite3_reset(s);
+    if (next.id != c->id) at_free(c->id);
+    *c = next;
+    pthread_mutex_unlock(&q->lock);
+    return st;
+}
+
 bool at_queue_is_running(at_queue *q, const char *id)
 {
     pthread_mutex_lock(&q->lock);

@@ -24,8 +24,8 @@ typedef struct at_exchange {
     struct lws *socket; // NULL: gone. The loop thread's alone
     at_server *server;
     size_t body_cap, sent, limit;
-    double began; // at_now()
-    double since; // at_now() when the body, then the answer, began
+    double began;    // at_now()
+    double since;    // at_now() when the body, then the answer, began
     int completions; // how often libwebsockets said that the body is whole
     bool chunked, head_sent, close_after;
     bool dispatched, answered; // the loop thread's view: a worker may be filling rs between them

@@ -75,6 +75,14 @@ bool at_queue_is_running(at_queue *q, const char *id);
 // user: of this one's jobs alone; NULL: of all, here and below.
 // The body of GET /queue; max_waiting < 0: all that wait, else so many, and how many there are ("pending_total").
 at_status at_queue_list(at_queue *q, const char *user, int64_t max_waiting, at_str *out);
+// The waiting jobs of GET /queue's list, a part at a time (see at_history_part); the cursor is zeroed at first.
+typedef struct at_queue_cursor {
+    bool begun;
+    double number;
+    char *id; // at_free in the end
+    int64_t row;
+} at_queue_cursor;
+at_status at_queue_part(at_queue *q, const char *user, at_queue_cursor *c, bool *more, at_str *out);
 at_status at_queue_clear(at_queue *q, const char *user);
 at_status at_queue_delete(at_queue *q, const char *user, const char *id);
 // The waiting job `id` shall run right before the waiting job `before`; NULL: last of all. Numbers change. A user's

@@ -69,6 +69,9 @@ static const char *const statements[AT_SQL_COUNT] = {
                     " ORDER BY done LIMIT ?1)",
     [AT_SQL_LIST] = "SELECT " ITEM
                     " FROM jobs WHERE state = ?1" OF_USER("2") " ORDER BY number, id, row LIMIT ?3",
+    [AT_SQL_LIST_PART] =
+        "SELECT " ITEM ", number, row FROM jobs WHERE state = 0 AND (?5 = 0 OR"
+        " (number, id, row) > (?1, ?2, ?3))" OF_USER("4") " ORDER BY number, id, row LIMIT 64",
     [AT_SQL_CLEAR] = "DELETE FROM jobs WHERE state = 0" OF_USER("1"),
     [AT_SQL_DELETE] = "DELETE FROM jobs WHERE row = (SELECT row FROM jobs INDEXED BY jobs_id WHERE"
                       " id = ?2 AND state = 0" OF_USER("1") " ORDER BY number, row LIMIT 1)",

@@ -231,12 +231,79 @@ static at_status reply_str(at_response *rs, at_status st, at_str *text)
     return at_reply_json_text(rs, 200, at_str_take(text));
 }
 
+static at_status write_text(int fd, const at_str *text, uint64_t *bytes)
+{
+    for (size_t at = 0; at < text->len;) {
+        ssize_t n = write(fd, text->data + at, text->len - at);
+        if (n < 0 && errno == EINTR) continue;
+        if (n <= 0) return at_fail(AT_EIO, "history: %s", strerror(errno));
+        at += (size_t)n;
+    }
+    *bytes += text->len;
+    return AT_OK;
+}
+
+// A list may be larger than memory: it goes, a part at a time, through a file that has no name.
+typedef at_status part_fn(at_server *s, const at_request *rq, void *cursor, bool *more,
+                          at_str *out);
+static at_status reply_in_parts(at_server *s, const at_request *rq, at_response *rs, at_str *text,
+                                const char *last, part_fn *part, void *cursor)
+{
+    at_status st = AT_OK;
+    bool more = true;
+    uint64_t bytes = 0;
+    int fd = open(s->user_dir, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+
+    while (more) {
+        AT_TRY(part(s, rq, cursor, &more, text));
+        if (!more) at_str_append(text, last);
+        if (text->failed) AT_TRY(at_fail(AT_ENOMEM, "no memory for a list"));
+        if (fd < 0) continue; // a file system that has none such: in memory
+        AT_TRY(write_text(fd, text, &bytes));
+        at_str_clear(text);
+    }
+    if (fd < 0) return at_reply_json_text(rs, 200, at_str_take(text));
+    at_reply_status(rs, 200);
+    rs->type = "application/json; charset=utf-8";
+    rs->file = fd;
+    rs->is_file = true;
+    rs->bytes = bytes;
+    fd = -1;
+out:
+    if (fd >= 0) close(fd);
+    at_str_free(text);
+    return st;
+}
+
+static at_status history_part(at_server *s, const at_request *rq, void *cursor, bool *more,
+                              at_str *out)
+{
+    return at_history_part(s->queue, at_request_scope(s, rq), cursor, more, out);
+}
+
+static at_status queue_part(at_server *s, const at_request *rq, void *cursor, bool *more,
+                            at_str *out)
+{
+    return at_queue_part(s->queue, at_request_scope(s, rq), cursor, more, out);
+}
+
 static at_status show_queue(at_server *s, at_request *rq, at_response *rs)
 {
     at_str text = {0};
     const char *max =
         at_request_query(rq, "max_items"); // ours: a page need not read ten thousand jobs
     int64_t most = max ? strtoll(max, NULL, 10) : -1;
+    enum { MANY = 256 };
+    if (most < 0 && at_queue_remaining(s->queue) > MANY) {
+        at_queue_cursor c = {0};
+        at_status st = at_queue_list(s->queue, at_request_scope(s, rq), 0, &text); // those that run
+        if (st != AT_OK) return reply_str(rs, st, &text);
+        while (text.len && text.data[text.len - 1] != '[')
+            text.data[--text.len] = 0; // the empty list of those that wait begins here
+        st = reply_in_parts(s, rq, rs, &text, "]}", queue_part, &c);
+        at_free(c.id);
+        return st;
+    }
     at_status st = at_queue_list(s->queue, at_request_scope(s, rq), most, &text);
     return reply_str(rs, st, &text);
 }
@@ -282,51 +349,6 @@ static bool whole(const char *text, int64_t *out)
     return end != text && !*end;
 }
 
-static at_status write_text(int fd, const at_str *text, uint64_t *bytes)
-{
-    for (size_t at = 0; at < text->len;) {
-        ssize_t n = write(fd, text->data + at, text->len - at);
-        if (n < 0 && errno == EINTR) continue;
-        if (n <= 0) return at_fail(AT_EIO, "history: %s", strerror(errno));
-        at += (size_t)n;
-    }
-    *bytes += text->len;
-    return AT_OK;
-}
-
-// All of it may be larger than memory: it goes through a file that has no name.
-static at_status whole_history(at_server *s, at_request *rq, at_response *rs)
-{
-    at_status st = AT_OK;
-    at_str text = {0};
-    int64_t after = 0;
-    bool more = true;
-    uint64_t bytes = 0;
-    int fd = open(s->user_dir, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
-
-    if (fd < 0) { // a file system that has none such
-        AT_TRY(at_history_list(s->queue, at_request_scope(s, rq), -1, -1, &text));
-        return at_reply_json_text(rs, 200, at_str_take(&text));
-    }
-    at_str_append(&text, "{");
-    while (more) {
-        AT_TRY(at_history_part(s->queue, at_request_scope(s, rq), &after, &more, &text));
-        if (!more) at_str_append(&text, "}");
-        AT_TRY(write_text(fd, &text, &bytes));
-        at_str_clear(&text);
-    }
-    at_reply_status(rs, 200);
-    rs->type = "application/json; charset=utf-8";
-    rs->file = fd;
-    rs->is_file = true;
-    rs->bytes = bytes;
-    fd = -1;
-out:
-    if (fd >= 0) close(fd);
-    at_str_free(&text);
-    return st;
-}
-
 static at_status show_history(at_server *s, at_request *rq, at_response *rs)
 {
     const char *max = at_request_query(rq, "max_items"), *from = at_request_query(rq, "offset");
@@ -335,7 +357,11 @@ static at_status show_history(at_server *s, at_request *rq, at_response *rs)
 
     if ((max && !whole(max, &max_items)) || (from && !whole(from, &offset)))
         return at_fail(AT_EINVAL, "max_items and offset are whole numbers");
-    if (max_items < 0 && offset < 0) return whole_history(s, rq, rs);
+    if (max_items < 0 && offset < 0) {
+        int64_t after = 0;
+        at_str_append(&text, "{");
+        return reply_in_parts(s, rq, rs, &text, "}", history_part, &after);
+    }
     at_status st = at_history_list(s->queue, at_request_scope(s, rq), max_items, offset, &text);
     return reply_str(rs, st, &text);
 }
@@ -373,7 +399,7 @@ static at_status free_memory(at_server *s, at_request *rq, at_response *rs)
 const at_route at_routes_prompt[] = {
     {AT_HTTP_GET, "/prompt", remaining, false},
     {AT_HTTP_POST, "/prompt", submit, false, AT_ROLE_NONE, true},
-    {AT_HTTP_GET, "/queue", show_queue, false},
+    {AT_HTTP_GET, "/queue", show_queue, true},
     {AT_HTTP_POST, "/queue", edit_queue, false},
     {AT_HTTP_GET, "/history", show_history, true},
     {AT_HTTP_GET, "/history/{}", show_one, false},

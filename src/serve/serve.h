@@ -23,7 +23,7 @@ typedef struct at_serve_config {
     const char *tls_key, *tls_cert; // both: https
     const char *hash;               // of the upload's duplicate check; NULL: sha256
     int preview_size;               // 0: 512
-    bool compress; // texts in gzip for those who take it
+    bool compress;                  // texts in gzip for those who take it
     bool multi_user, no_persist;
     double rate_limit;  // submissions a minute of one user; 0: any number
     size_t queue_limit; // jobs of one user that wait; 0: any number

@@ -230,7 +230,9 @@ class Peers(Base):
             time.sleep(0.01)
         if LONG:
             self.assertEqual([submit(i) for i in (n - 1, n)], [200, 429])
-        self.assertEqual(len(s.get("/queue").json()["queue_pending"]), n)
+        queue = s.get("/queue").json()
+        self.assertEqual([i[1] for i in queue["queue_running"]], [block])
+        self.assertEqual([i[1] for i in queue["queue_pending"]], ["j%05d" % i for i in range(n)])
         s.post("/queue", {"delete": ["j%05d" % i for i in range(100)]})
         before = self.memory(s)
         s.post("/interrupt", {"prompt_id": block})
