@@ -16,7 +16,7 @@ typedef struct crash_in {
     const char *how;
     const char *once; // a path: it goes well if there is such a file, which is made
 } crash_in;
-static const char *const ways[] = {"SEGV", "ABRT", "FPE", "KILL", "EXIT", "NOMEM", NULL};
+static const char *const ways[] = {"SEGV", "ABRT", "FPE", "KILL", "EXIT", "NOMEM", "HANG", NULL};
 static const at_in rows[] = {AT_ROW(crash_in, value, AT_IN_ANY, .type_name = "*"),
                              AT_ROW(crash_in, how, AT_IN_COMBO, .choices = ways),
                              AT_ROW(crash_in, once, AT_IN_STRING, .sdef = "")};
@@ -34,6 +34,8 @@ static at_status crash(const char *how)
             raise(signals[i].number);
         }
     if (strcmp(how, "EXIT") == 0) _exit(7);
+    while (strcmp(how, "HANG") == 0)
+        pause();                                       // deaf to the cancel flag, too
     return at_fail(AT_ENOMEM, "TestCrash: no memory"); // an honest failure
 }
 

@@ -189,10 +189,29 @@ static at_status hear_hello(at_runner *r, at_wire_reader *m)
     return st;
 }
 
+// Waits until the engine says something. A job that was cancelled long ago hangs: its process is ended.
+static void watch(at_runner *r)
+{
+    struct pollfd p = {.fd = r->line, .events = POLLIN};
+    int said = 0;
+    while (!said) {
+        said = poll(&p, 1, 500);
+        pthread_mutex_lock(&r->lock);
+        bool stuck = r->cancelled && at_now() - r->cancelled_at > STUCK_SECONDS;
+        r->cancelled = r->cancelled && !stuck; // once
+        pthread_mutex_unlock(&r->lock);
+        if (!stuck) continue;
+        at_log(AT_ERROR, "ENGINE-STUCK", "the job does not stop within %d s: its process is ended",
+               STUCK_SECONDS);
+        kill(r->pid, SIGKILL);
+    }
+}
+
 // The next message that is not of the kinds that come at any time. AT_EIO: the process is gone.
 static at_status next(at_runner *r, at_wire_reader *m, at_wire_kind *kind)
 {
     for (;;) {
+        watch(r);
         at_status st = at_wire_receive(r->line, &r->in);
         if (st != AT_OK) return st;
         *m = at_wire_open(&r->in, kind);
@@ -280,22 +299,6 @@ static at_status hear_result(at_runner *r, at_wire_reader *m, at_job_result *out
     return st != AT_OK ? at_fail(st, "%s", text) : copied;
 }
 
-// The engine says nothing for a while: a job that was cancelled long ago hangs.
-static void watch(at_runner *r)
-{
-    struct pollfd p = {.fd = r->line, .events = POLLIN};
-    while (poll(&p, 1, 500) == 0) {
-        pthread_mutex_lock(&r->lock);
-        bool stuck = r->cancelled && at_now() - r->cancelled_at > STUCK_SECONDS;
-        pthread_mutex_unlock(&r->lock);
-        if (!stuck) continue;
-        at_log(AT_ERROR, "ENGINE-STUCK", "the job does not stop within %d s: its process is ended",
-               STUCK_SECONDS);
-        kill(r->pid, SIGKILL);
-        return;
-    }
-}
-
 // Until its result is there; false: the process ended.
 static bool follow(at_runner *r, const at_job *job, at_job_result *out, at_run_cost *cost,
                    at_status *st)
@@ -304,7 +307,6 @@ static bool follow(at_runner *r, const at_job *job, at_job_result *out, at_run_c
     at_wire_kind kind;
 
     for (;;) {
-        watch(r);
         if (next(r, &m, &kind) != AT_OK) return false;
         if (kind == AT_WIRE_EVENT) hear_event(&m, job);
         if (kind != AT_WIRE_RESULT) continue;

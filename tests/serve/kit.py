@@ -21,6 +21,8 @@ import unittest
 
 BIN = os.environ["ATELIER_BIN"]
 SOURCE = os.environ["ATELIER_SOURCE"]
+FINDING = re.compile(r"ERROR: \w*Sanitizer|WARNING: ThreadSanitizer|runtime error:")
+SANITIZED = os.environ.get("ATELIER_SANITIZED", "OFF") not in ("OFF", "", "0")
 PATIENCE = 60  # seconds; only a machine that is very busy needs them
 
 
@@ -98,8 +100,12 @@ class Server:
         if self.process.poll() is None:
             self.process.send_signal(how)
         code = self.process.wait(timeout=PATIENCE)
-        self.process.stdout.close()
-        self.log.close()
+        if not self.process.stdout.closed:
+            self.process.stdout.close()
+            self.log.close()
+        with open(self.log.name, encoding="utf-8", errors="replace") as f:
+            log = f.read()
+        assert not FINDING.search(log), log[-8000:]
         return code
 
 
@@ -219,7 +225,6 @@ class Case(unittest.TestCase):
             log = f.read()
         shutil.rmtree(cls.dir, ignore_errors=True)
         assert code == 0, "the server ended with %s: %s" % (code, log[-4000:])
-        assert not re.search(r"ERROR: \w*Sanitizer|WARNING: ThreadSanitizer|runtime error:", log), log[-8000:]
 
     def path(self, *parts):
         return os.path.join(self.dir, *parts)

@@ -9,9 +9,8 @@ import tempfile
 import time
 import unittest
 
-from kit import Case, Server, Socket, is_end, node, picture, sleeper
+from kit import SANITIZED, Case, Server, Socket, is_end, node, picture, sleeper
 
-SANITIZED = os.environ.get("ATELIER_SANITIZED", "OFF") not in ("OFF", "", "0")
 # A sanitizer takes these signals for findings of its own.
 WAYS = {"KILL": "signal 9", "EXIT": "exit status 7"} if SANITIZED else {
     "SEGV": "signal 11", "ABRT": "signal 6", "FPE": "signal 8", "KILL": "signal 9", "EXIT": "exit status 7"}
@@ -50,6 +49,17 @@ class Crash(Case):
             self.assertIn(("execution_error", lost), [(m["type"], m["data"].get("prompt_id")) for m in told])
             self.assertEqual(self.server.wait(after)["status"]["status_str"], "success")
         socket.close()
+
+    @unittest.skipUnless(os.environ.get("ATELIER_LONG"), "it takes 20 s: ATELIER_LONG=1")
+    def test_a_job_that_cannot_be_interrupted_is_ended(self):
+        job = self.server.submit(crash("HANG", 60)).json()["prompt_id"]
+        while not self.server.get("/queue").json()["queue_running"]:
+            time.sleep(0.01)
+        time.sleep(0.2)
+        self.server.post("/interrupt")
+        data = self.server.wait(job)["status"]["messages"][-1][1]
+        self.assertIn("signal 9", data["exception_message"])
+        self.assertEqual(self.server.wait(self.server.submit(picture(61)).json()["prompt_id"])["status"]["status_str"], "success")
 
     def test_an_engine_that_dies_without_a_job_comes_back(self):
         self.server.wait(self.server.submit(picture(70)).json()["prompt_id"])
