@@ -185,6 +185,9 @@ void at_bench_print(const at_bench_options *b, const at_bench_report *r, bool ke
     if (b->ranks > 1)
         printf("  ranks      %d by %s, relative difference from one rank %.2e\n", b->ranks,
                at_degrees_text(&b->degrees, degrees), r->difference);
+    if (r->spent.pushes)
+        printf("  exchanges  %9.0f a step: %.3f ms of waiting, %.3f ms of sending\n",
+               (double)r->spent.pushes, r->spent.waited * 1e3, r->spent.moved * 1e3);
     printf("  run        %d x %d, batch %d", b->width, b->height, b->batch);
     if (tokens_of(b)) printf(", %d text tokens", tokens_of(b));
     printf(", weights %s, compute %s%s\n", at_dtype_name(b->storage), at_dtype_name(b->compute),
@@ -268,14 +271,16 @@ at_status at_bench_print_json(const at_bench_options *b, const at_bench_report *
                              l->watts, "limit_watts", l->limit_watts, "limits", (int)l->limits);
     json_t *o = json_pack(
         "{s:s, s:s, s:s, s:s, s:s, s:b, s:b, s:o, s:i, s:i, s:i, s:i, s:i, s:f, s:f, s:f, "
-        "s:f, s:i, s:s, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:I, s:I, s:o, s:o, s:o, s:o}",
+        "s:f, s:i, s:s, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:I, s:I, s:o, s:o, "
+        "s:o, s:o}",
         "arch", b->shape->name, "device", b->device->name, "chip", b->device->description,
         "weights", at_dtype_name(b->storage), "compute", at_dtype_name(b->compute), "int8", b->int8,
         "fp8", b->fp8, "load", load, "width", b->width, "height", b->height, "batch", b->batch,
         "text_tokens", tokens_of(b), "steps", b->steps, "step_ms", r->step * 1e3, "wall_step_ms",
         r->wall_step * 1e3, "first_step_ms", r->first_step * 1e3, "second_step_ms",
         r->second_step * 1e3, "ranks", b->ranks > 1 ? b->ranks : 1, "parallel",
-        at_degrees_text(&b->degrees, degrees), "difference", r->difference, "floor_ms",
+        at_degrees_text(&b->degrees, degrees), "difference", r->difference, "exchange_wait_ms",
+        r->spent.waited * 1e3, "exchange_send_ms", r->spent.moved * 1e3, "floor_ms",
         products_of(r) * 1e3, "linear_gflop", w->flops_linear / 1e9, "linear_ms",
         w->seconds_linear * 1e3, "attention_gflop", w->flops_attention / 1e9, "attention_ms",
         w->seconds_attention * 1e3, "conv_gflop", w->flops_conv / 1e9, "conv_ms",

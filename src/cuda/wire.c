@@ -441,6 +441,27 @@ static void wire_mend(at_wire *w)
     __atomic_store_n(w->host, 0, __ATOMIC_RELEASE);
 }
 
+static at_status wire_spent(at_wire *w, int rank, at_wire_spent *out)
+{
+    at_status st = AT_OK;
+    at_cuda *g = w->gpu[rank];
+    at_k_wire_own own;
+    const size_t at = offsetof(at_k_wire_own, waited), n = sizeof own - at;
+
+    AT_TRY(at_cuda_check(g, cudaSetDevice(g->ordinal), "choosing it"));
+    AT_TRY(at_cuda_check(
+        g, cudaMemcpyAsync(&own, w->own[rank], sizeof own, cudaMemcpyDeviceToHost, g->stream),
+        "a wire's times"));
+    AT_TRY(at_cuda_check(g, cudaMemsetAsync((char *)w->own[rank] + at, 0, n, g->stream),
+                         "a wire's times"));
+    AT_TRY(at_cuda_check(g, cudaStreamSynchronize(g->stream), "a wire's times"));
+    *out = (at_wire_spent){.waited = (double)own.waited * 1e-9,
+                           .moved = (double)own.moved * 1e-9,
+                           .pushes = own.pushes};
+out:
+    return st;
+}
+
 const at_wire_ops at_cuda_wire_ops = {
     .open = wire_open,
     .push = wire_push,
@@ -452,5 +473,6 @@ const at_wire_ops at_cuda_wire_ops = {
     .renew = wire_renew,
     .mend = wire_mend,
     .free = wire_free,
+    .spent = wire_spent,
     .link = at_cuda_link,
 };

@@ -25,6 +25,13 @@ __device__ uint32_t hear(const uint32_t *flag)
     return value;
 }
 
+__device__ uint64_t now()
+{
+    uint64_t ns;
+    asm volatile("mov.u64 %0, %globaltimer;" : "=l"(ns));
+    return ns;
+}
+
 // Until the peer's count is `round`; false: the wire is cut.
 __device__ bool wait_for(const uint32_t *flag, uint32_t round, const volatile uint32_t *cut)
 {
@@ -34,27 +41,43 @@ __device__ bool wait_for(const uint32_t *flag, uint32_t round, const volatile ui
 }
 
 // All threads of the block: false if the wire is cut. `first`: this block speaks for the rank.
-__device__ bool begin(const at_k_wire &w, bool first)
+// whole: the end comes in the same launch, and what lies between is sending.
+__device__ bool begin(const at_k_wire &w, bool first, bool whole)
 {
     bool well = true;
+    uint64_t came = now();
     if (threadIdx.x < w.peers) {
         const at_k_wire_peer &p = w.peer[threadIdx.x];
         uint32_t round = w.own->round[p.rank] + 1;
         if (first) tell(&p.there->ready, round);
         well = wait_for(&p.here->ready, round, w.cut);
     }
-    return __syncthreads_and(well);
+    well = __syncthreads_and(well);
+    if (first && threadIdx.x == 0) {
+        uint64_t go = now();
+        w.own->waited += go - came;
+        if (whole) w.own->since = go;
+    }
+    return well;
 }
 
-// By one block, behind all others' work. The rounds go up here, where nobody reads them any more.
+// All threads of one block, behind all others' work. The rounds go up here, where nobody reads them any more.
 __device__ void end(const at_k_wire &w)
 {
+    uint64_t sent = now();
     if (threadIdx.x < w.peers) {
         const at_k_wire_peer &p = w.peer[threadIdx.x];
         uint32_t round = w.own->round[p.rank] + 1;
         tell(&p.there->done, round);
         wait_for(&p.here->done, round, w.cut);
         w.own->round[p.rank] = round;
+    }
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        w.own->waited += now() - sent;
+        if (w.own->since) w.own->moved += sent - w.own->since;
+        w.own->since = 0;
+        w.own->pushes++;
     }
 }
 
@@ -103,7 +126,7 @@ template <class T>
 __global__ void __launch_bounds__(THREADS)
     push_kernel(const __grid_constant__ at_k_wire w, bool waits, bool ends)
 {
-    bool well = !waits || begin(w, blockIdx.x == 0);
+    bool well = !waits || begin(w, blockIdx.x == 0, ends);
     for (int i = 0; i < w.copies && well; i++)
         copy<T>(w.copy[i]);
     if (ends && last_block(w.own)) end(w);
@@ -112,7 +135,7 @@ __global__ void __launch_bounds__(THREADS)
 __global__ void __launch_bounds__(THREADS)
     sum_kernel(const __grid_constant__ at_k_wire w, const __grid_constant__ at_k_wire_sum_in a)
 {
-    bool well = begin(w, blockIdx.x == 0);
+    bool well = begin(w, blockIdx.x == 0, true);
     for (size_t i = blockIdx.x * (size_t)THREADS + threadIdx.x; i < a.count && well;
          i += (size_t)gridDim.x * THREADS) {
         float sum = 0;

@@ -28,6 +28,9 @@ typedef struct at_k_wire_flags {
 // that are done.
 typedef struct at_k_wire_own {
     uint32_t round[AT_WIRE_RANKS], blocks;
+    // Nanoseconds since they were asked for last: before peers were ready and behind what this rank had to send;
+    // of the sending between.
+    uint64_t waited, moved, pushes, since;
 } at_k_wire_own;
 
 typedef struct at_k_wire_peer {

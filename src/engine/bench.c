@@ -80,6 +80,7 @@ static at_status timed_steps(const at_bench_options *b, at_ops *o, at_bench_subj
         AT_TRY(one_step(b, o, u, 2, &third));
     }
     at_ops_stats_reset(o);
+    if (u->team) (void)at_bench_team_spent(u->team);
     at_load_watch *watch = at_load_start(b->device);
     double start = at_now();
     if (b->device->ops->mark) st = steps_by_marks(b, o, u, n, times);
@@ -88,6 +89,10 @@ static at_status timed_steps(const at_bench_options *b, at_ops *o, at_bench_subj
     r->wall_step = (at_now() - start) / n;
     r->load = at_load_stop(watch);
     AT_TRY(st);
+    if (u->team) r->spent = at_bench_team_spent(u->team);
+    r->spent.waited /= n;
+    r->spent.moved /= n;
+    r->spent.pushes /= (uint64_t)n;
     r->step = median(times, (size_t)n);
     at_ops_stats_get(o, &r->work);
     r->work.flops_linear /= n;

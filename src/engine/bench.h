@@ -70,6 +70,7 @@ typedef struct at_bench_report {
     size_t peak_bytes, device_peak_bytes; // of host memory and of the device's, at the highest
     at_bench_ops ops;                     // of a later step, on the device's clock
     at_bench_ops first_ops;               // of the first, on the host's
+    at_wire_spent spent;                  // of rank 0 in one step
     double difference; // of several ranks' result from one rank's, relative; 0: not asked
 } at_bench_report;
 

@@ -151,6 +151,15 @@ const at_mesh *at_bench_team_mesh(const at_bench_team *t)
     return &t->mesh;
 }
 
+at_wire_spent at_bench_team_spent(at_bench_team *t)
+{
+    at_comm *c = t->comm[0];
+    at_wire_spent s = {0};
+
+    if (c->ops->spent && c->ops->spent(c, &s) != AT_OK) s = (at_wire_spent){0};
+    return s;
+}
+
 void at_bench_team_end(at_bench_team *t)
 {
     if (!t) return;

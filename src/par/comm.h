@@ -19,9 +19,9 @@
 
 #include "atelier/types.h"
 #include "base/status.h"
+#include "tensor/wire.h"
 
 typedef struct at_comm at_comm;
-typedef struct at_device at_device;
 
 typedef struct at_comm_part {
     void *data;
@@ -44,10 +44,15 @@ typedef struct at_comm_ops {
     at_status (*scatter_begin)(at_comm *c, const at_view *send, const at_view *recv);
     at_status (*scatter_end)(at_comm *c);
     at_status (*all_reduce_sum)(at_comm *c, float *inout, size_t count);
-    // The largest code any rank brings: errors and cancel are voted, no rank leaves a loop alone.
+    // What this rank's exchanges took on its device since this was asked last; NULL: not known.
+    at_status (*spent)(
+        at_comm *c,
+        at_wire_spent *
+            out); // The largest code any rank brings: errors and cancel are voted, no rank leaves a loop alone.
     // Never fails on a healthy carrier, also after an abort, which it ends (for the whole family: vote on
     // the comm that was not split off).
     at_status (*vote)(at_comm *c, int mine, int *result);
+
     // all_gather of a few host bytes (words of a failure, sizes before a loop).
     at_status (*tell)(at_comm *c, const void *send, void *recv, size_t bytes);
     // A comm of the ranks that bring the same colour, in their order here; all ranks call it. It shares the

@@ -223,6 +223,11 @@ out:
     return st;
 }
 
+static at_status peer_spent(at_comm *c, at_wire_spent *out)
+{
+    return of(c)->f->ops->spent(of(c)->f->wire, of(c)->here, out);
+}
+
 static at_status peer_tell(at_comm *c, const void *send, void *recv, size_t bytes)
 {
     return of(c)->control->ops->tell(of(c)->control, send, recv, bytes);
@@ -245,7 +250,8 @@ static at_status peer_split(at_comm *c, int colour, at_comm **out);
 #define PEER_OPS                                                                                   \
     .all_gather = peer_all_gather, .all_to_all = peer_all_to_all, .exchange = peer_exchange,       \
     .scatter = peer_scatter, .all_reduce_sum = peer_all_reduce_sum, .vote = peer_vote,             \
-    .tell = peer_tell, .split = peer_split, .abort = peer_abort, .free = peer_free
+    .tell = peer_tell, .spent = peer_spent, .split = peer_split, .abort = peer_abort,              \
+    .free = peer_free
 // AT_OFF=ahead: nothing travels beside other work.
 static const at_comm_ops peer_ops_plain = {PEER_OPS};
 static const at_comm_ops peer_ops = {PEER_OPS, .scatter_begin = peer_scatter_begin,

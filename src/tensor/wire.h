@@ -12,6 +12,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "atelier/types.h"
 #include "base/status.h"
@@ -35,6 +36,13 @@ typedef struct at_wire_link {
     double seconds;   // of a push that carries next to nothing
 } at_wire_link;
 
+// What a rank's pushes took since this was asked last, in its stream: waiting for others, and sending (which a
+// push in two halves does beside other work).
+typedef struct at_wire_spent {
+    double waited, moved; // seconds
+    uint64_t pushes;
+} at_wire_spent;
+
 typedef struct at_wire_ops {
     // devices[0 .. n): rank after rank, no device twice; all of this kind. AT_EUNSUPPORTED: too many.
     at_status (*open)(at_device *const *devices, int n, at_wire **out);
@@ -55,6 +63,7 @@ typedef struct at_wire_ops {
     at_status (*renew)(at_wire *w, int rank);
     void (*mend)(at_wire *w); // the last word of a renewal, by one rank
     void (*free)(at_wire *w);
+    at_status (*spent)(at_wire *w, int rank, at_wire_spent *out); // waits for the stream
     // Measured when it is first asked for on this machine, and remembered on disk. While nothing else is under way.
     at_status (*link)(at_device *a, at_device *b, at_wire_link *out);
 } at_wire_ops;

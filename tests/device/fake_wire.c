@@ -44,6 +44,7 @@ static void end_all(const at_k_wire *w)
         wait_for(&w->peer[i].here->done, w->own->round[w->peer[i].rank] + 1, w);
         w->own->round[w->peer[i].rank]++;
     }
+    w->own->pushes++;
 }
 
 static void copy(const at_k_wire_copy *c, int unit)
