@@ -7,6 +7,7 @@
 #include "cli/bench_print.h"
 #include "cli/commands.h"
 #include "engine/engine.h"
+#include "engine/plugins.h"
 
 typedef struct bench_options {
     const char *arch, *device, *devices, *parallel, *dtype, *weights, *trace;
@@ -89,6 +90,7 @@ static at_status pick_types(const bench_options *o, at_bench_options *b)
 static at_status add_device(const char *name, size_t n, at_bench_options *b)
 {
     char text[32];
+    int before = b->ranks;
 
     snprintf(text, sizeof text, "%.*s", (int)(n < 31 ? n : 31), name);
     for (int i = 0; i < at_device_count(); i++) {
@@ -101,7 +103,9 @@ static at_status add_device(const char *name, size_t n, at_bench_options *b)
         b->devices[b->ranks++] = d;
         if (!all) return AT_OK;
     }
-    return b->ranks ? AT_OK : at_fail(AT_EUSAGE, "--devices: there is no %s", text);
+    return b->ranks > before
+               ? AT_OK
+               : at_fail(AT_EUSAGE, "--devices: there is no %s (%s)", text, at_plugins_reason());
 }
 
 // The devices of --devices and how they share the work.
@@ -110,6 +114,7 @@ static at_status pick_ranks(const bench_options *o, at_bench_options *b)
     at_status st = AT_OK;
 
     if (!o->devices) return o->parallel ? at_fail(AT_EUSAGE, "--parallel needs --devices") : AT_OK;
+    at_plugins_load();
     for (const char *at = o->devices; *at;) {
         size_t n = strcspn(at, ",");
 

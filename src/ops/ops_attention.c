@@ -123,7 +123,7 @@ out:
 
 bool at_ops_goes_ahead(const at_ops *o)
 {
-    const at_comm *c = o->mesh.axis[AT_AXIS_ULYSSES];
+    const at_comm *c = o->mesh.tokens;
     return o->split.open && c->size > 1 && c->ops->scatter_begin != NULL;
 }
 

@@ -91,19 +91,20 @@ static at_view travelling(const exchange *x, void *data, at_dtype dtype, int64_t
                      .stride = {row, x->b * row, x->d, 1}};
 }
 
-// q, k and v lie in one tensor, evenly apart: they can be copied as one.
-static bool evenly_apart(const at_view *v)
+// They lie in one tensor, evenly apart, and can be copied as one.
+static bool evenly_apart(const at_view *v, int parts)
 {
     int64_t step = (char *)v[1].data - (char *)v[0].data;
+    bool even = step > 0 && step % (int64_t)at_dtype_size(v->dtype) == 0;
 
-    return step > 0 && (char *)v[2].data - (char *)v[1].data == step &&
-           step % (int64_t)at_dtype_size(v->dtype) == 0 &&
-           memcmp(v[0].stride, v[1].stride, sizeof *v->stride * 4) == 0 &&
-           memcmp(v[1].stride, v[2].stride, sizeof *v->stride * 4) == 0;
+    for (int i = 1; i < parts && even; i++)
+        even = v[i].dtype == v[0].dtype && (char *)v[i].data - (char *)v[i - 1].data == step &&
+               memcmp(v[i].stride, v[0].stride, sizeof *v->stride * 4) == 0;
+    return even;
 }
 
-// Heads [first, first + n) of all three as one, [b, t, 3, n, d]; and as they travel.
-static at_view together(const at_view *v, int64_t first, int64_t n)
+// Heads [first, first + n) of all parts as one, [b, t, parts, n, d]; and as they travel.
+static at_view together(const at_view *v, int parts, int64_t first, int64_t n)
 {
     at_view one = op_part(v[0], 2, first, n);
 
@@ -112,21 +113,22 @@ static at_view together(const at_view *v, int64_t first, int64_t n)
     one.stride[4] = one.stride[3];
     one.shape[3] = n;
     one.stride[3] = one.stride[2];
-    one.shape[2] = PARTS;
+    one.shape[2] = parts;
     one.stride[2] = ((char *)v[1].data - (char *)v[0].data) / (int64_t)at_dtype_size(v->dtype);
     return one;
 }
 
-static at_view together_there(const exchange *x, void *block, at_dtype dtype, int64_t t, int64_t n)
+static at_view together_there(const exchange *x, void *block, at_dtype dtype, int64_t t, int64_t n,
+                              int parts)
 {
-    at_view one = travelling(x, block, dtype, t, n, 0, PARTS);
+    at_view one = travelling(x, block, dtype, t, n, 0, parts);
 
     one.rank = 5;
     one.shape[4] = x->d;
     one.stride[4] = 1;
     one.shape[3] = n;
     one.stride[3] = x->d;
-    one.shape[2] = PARTS;
+    one.shape[2] = parts;
     one.stride[2] = n * x->d;
     return one;
 }
@@ -138,8 +140,9 @@ static at_status pack(const exchange *x, const at_view *v, int parts, int64_t fi
     at_status st = AT_OK;
     int64_t t = v->shape[1];
 
-    if (parts == PARTS && evenly_apart(v))
-        return copy_view(x->p, together(v, first, n), together_there(x, block, v->dtype, t, n));
+    if (parts > 1 && evenly_apart(v, parts))
+        return copy_view(x->p, together(v, parts, first, n),
+                         together_there(x, block, v->dtype, t, n, parts));
     for (int i = 0; i < parts; i++)
         AT_TRY(copy_view(x->p, op_part(v[i], 2, first, n),
                          travelling(x, block, v->dtype, t, n, i, parts)));
@@ -194,8 +197,9 @@ static at_status send_in_place(const exchange *x, const at_view *v, bool ahead, 
         int64_t first, heads;
 
         op_share(x->h, i, n, &first, &heads);
-        send[i] = together(v, first, heads);
-        recv[i] = together_there(x, byte_at(arrived, at * row), v->dtype, x->mine[i], x->own_heads);
+        send[i] = together(v, PARTS, first, heads);
+        recv[i] = together_there(x, byte_at(arrived, at * row), v->dtype, x->mine[i], x->own_heads,
+                                 PARTS);
         at += x->mine[i];
     }
     *out = arrived;
@@ -204,34 +208,28 @@ out:
     return st;
 }
 
+// What was sent ahead has the given address, and is waited for.
+static at_status take_ahead(const exchange *x, at_comm *c, const void *q, at_tensor **arrived)
+{
+    at_ops *o = x->p->o;
+
+    *arrived = o->ahead.arrived;
+    o->ahead.arrived = NULL;
+    if (o->ahead.q != q) return at_fail(AT_EINTERNAL, "another q is on its way than the one given");
+    return op_scatter_end(o, c);
+}
+
 static at_status heads_in_place(const exchange *x, const at_view *v, at_view *out)
 {
     at_status st = AT_OK;
-    at_ops *o = x->p->o;
-    at_tensor *arrived = o->ahead.arrived;
-    bool sent = arrived != NULL;
+    at_tensor *arrived = NULL;
 
-    o->ahead.arrived = NULL;
-    if (sent && o->ahead.q != v[0].data)
-        AT_TRY(at_fail(AT_EINTERNAL, "another q is on its way than the one given"));
-    AT_TRY(sent ? op_scatter_end(o, x->heads) : send_in_place(x, v, false, &arrived));
+    if (x->p->o->ahead.arrived)
+        AT_TRY(take_ahead(x, x->heads, v[0].data, &arrived));
+    else
+        AT_TRY(send_in_place(x, v, false, &arrived));
     for (int i = 0; i < PARTS; i++)
         out[i] = travelling(x, at_tensor_data(arrived), v->dtype, x->all, x->own_heads, i, PARTS);
-out:
-    return st;
-}
-
-at_status op_attention_ahead(const op_pass *p, const at_attention_args *a)
-{
-    at_status st = AT_OK;
-    exchange x;
-    const at_row_run none = {0};
-    at_view qkv[PARTS] = {a->q, a->k, a->v};
-
-    AT_TRY(measure(&x, p, a, &none));
-    if (x.heads->size == 1 || !x.heads->ops->scatter_begin || !evenly_apart(qkv)) goto out;
-    p->o->ahead.q = a->q.data;
-    AT_TRY(send_in_place(&x, qkv, true, &p->o->ahead.arrived));
 out:
     return st;
 }
@@ -289,34 +287,108 @@ out:
 }
 
 // --- ring --------------------------------------------------------------------------------------
-// Keys and values of every ring's tokens, one behind the other.
-static at_status rings_in(const exchange *x, at_view *k, at_view *v)
+// Keys and values of every ring's tokens, one behind the other: how they go, and where.
+typedef struct ring_parts {
+    int64_t tokens[OPS_MAX_RANKS], total; // of each ring
+    at_tensor *all;
+} ring_parts;
+
+static at_status ring_room(const exchange *x, at_dtype dtype, ring_parts *r)
+{
+    int n = x->ring->size, u = x->heads->size;
+
+    r->total = 0;
+    for (int i = 0; i < n; i++) {
+        r->tokens[i] = 0;
+        for (int j = 0; j < u; j++)
+            r->tokens[i] += x->counts[i * u + j];
+        r->total += r->tokens[i];
+    }
+    return op_make(x->p->o, dtype, 1, (int64_t[]){r->total * token(x, x->own_heads, 2)}, &r->all);
+}
+
+// By strided parts, without packing.
+static at_status ring_in_place(const exchange *x, const at_view *kv, bool ahead, at_tensor **out)
 {
     at_status st = AT_OK;
-    int n = x->ring->size, u = x->heads->size;
-    at_comm_part send[OPS_MAX_RANKS], recv[OPS_MAX_RANKS];
-    size_t size = at_dtype_size(k->dtype);
-    int64_t row = token(x, x->own_heads, 2), total = 0, before = 0;
-    at_tensor *all;
-    at_view kv[2] = {*k, *v};
+    at_ops *o = x->p->o;
+    at_view send[OPS_MAX_RANKS], recv[OPS_MAX_RANKS];
+    int64_t row = token(x, x->own_heads, 2), before = 0;
+    ring_parts r;
 
-    for (int i = 0; i < n * u; i++)
-        total += x->counts[i];
-    AT_TRY(op_make(x->p->o, k->dtype, 1, (int64_t[]){total * row}, &all));
-    for (int i = 0; i < n; i++) {
-        int64_t t = 0;
-
-        for (int j = 0; j < u; j++)
-            t += x->counts[i * u + j];
-        recv[i] = (at_comm_part){byte_at(all, before * row), (size_t)(t * row) * size};
-        before += t;
+    AT_TRY(ring_room(x, kv->dtype, &r));
+    for (int i = 0; i < x->ring->size; i++) {
+        send[i] = together(kv, 2, 0, x->own_heads);
+        recv[i] = together_there(x, byte_at(r.all, before * row), kv->dtype, r.tokens[i],
+                                 x->own_heads, 2);
+        before += r.tokens[i];
     }
-    for (int i = 0; i < n; i++)
+    *out = r.all;
+    AT_TRY(ahead ? op_scatter_begin(o, x->ring, send, recv) : op_scatter(o, x->ring, send, recv));
+out:
+    return st;
+}
+
+static at_status ring_packed(const exchange *x, const at_view *kv, at_tensor **out)
+{
+    at_status st = AT_OK;
+    at_comm_part send[OPS_MAX_RANKS], recv[OPS_MAX_RANKS];
+    size_t size = at_dtype_size(kv->dtype);
+    int64_t row = token(x, x->own_heads, 2), before = 0;
+    ring_parts r;
+
+    AT_TRY(ring_room(x, kv->dtype, &r));
+    for (int i = 0; i < x->ring->size; i++) {
+        recv[i] = (at_comm_part){byte_at(r.all, before * row), (size_t)(r.tokens[i] * row) * size};
+        before += r.tokens[i];
+    }
+    for (int i = 0; i < x->ring->size; i++)
         send[i] = recv[x->ring->rank];
     AT_TRY(pack(x, kv, 2, 0, x->own_heads, recv[x->ring->rank].data));
     AT_TRY(op_exchange(x->p->o, x->ring, send, recv));
+    *out = r.all;
+out:
+    return st;
+}
+
+static at_status rings_in(const exchange *x, const void *q, at_view *k, at_view *v)
+{
+    at_status st = AT_OK;
+    at_view kv[2] = {*k, *v};
+    at_tensor *all = NULL;
+    int64_t total = 0;
+
+    for (int i = 0; i < x->ring->size * x->heads->size; i++)
+        total += x->counts[i];
+    if (x->p->o->ahead.arrived)
+        AT_TRY(take_ahead(x, x->ring, q, &all));
+    else if (x->ring->ops->scatter && evenly_apart(kv, 2))
+        AT_TRY(ring_in_place(x, kv, false, &all));
+    else
+        AT_TRY(ring_packed(x, kv, &all));
     *k = travelling(x, at_tensor_data(all), kv->dtype, total, x->own_heads, 0, 2);
     *v = travelling(x, at_tensor_data(all), kv->dtype, total, x->own_heads, 1, 2);
+out:
+    return st;
+}
+
+at_status op_attention_ahead(const op_pass *p, const at_attention_args *a)
+{
+    at_status st = AT_OK;
+    exchange x;
+    const at_row_run none = {0};
+    at_view qkv[PARTS] = {a->q, a->k, a->v};
+    at_tensor **to = &p->o->ahead.arrived;
+
+    AT_TRY(measure(&x, p, a, &none));
+    p->o->ahead.q = a->q.data;
+    if (x.heads->size > 1) {
+        if (x.heads->ops->scatter_begin && evenly_apart(qkv, PARTS))
+            AT_TRY(send_in_place(&x, qkv, true, to));
+    } else if (x.ring->size > 1) {
+        if (x.ring->ops->scatter_begin && evenly_apart(qkv + 1, 2))
+            AT_TRY(ring_in_place(&x, qkv + 1, true, to));
+    }
 out:
     return st;
 }
@@ -335,7 +407,7 @@ at_status op_attention_split(const op_pass *p, at_attention_args *a, const at_ro
     if (x.heads->size > 1) {
         bool same = a->q.dtype == a->k.dtype && a->k.dtype == a->v.dtype;
 
-        if (same && in_place && evenly_apart(qkv))
+        if (same && in_place && evenly_apart(qkv, PARTS))
             AT_TRY(heads_in_place(&x, qkv, qkv));
         else if (same)
             AT_TRY(heads_in(&x, qkv, PARTS, qkv));
@@ -345,7 +417,7 @@ at_status op_attention_split(const op_pass *p, at_attention_args *a, const at_ro
             op_make(p->o, a->out.dtype, 1, (int64_t[]){x.all * token(&x, x.own_heads, 1)}, &done));
         whole.out = travelling(&x, at_tensor_data(done), done->dtype, x.all, x.own_heads, 0, 1);
     }
-    if (x.ring->size > 1) AT_TRY(rings_in(&x, qkv + 1, qkv + 2));
+    if (x.ring->size > 1) AT_TRY(rings_in(&x, a->q.data, qkv + 1, qkv + 2));
     whole.q = qkv[0];
     whole.k = qkv[1];
     whole.v = qkv[2];
