@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "nodes/env.h"
 #include "nodes/nodes.h"
 #include "nodes/pixels.h"
 #include "nodes/testing.h"
@@ -16,13 +17,14 @@ typedef struct crash_in {
     const char *how;
     const char *once; // a path: it goes well if there is such a file, which is made
 } crash_in;
-static const char *const ways[] = {"SEGV", "ABRT", "FPE", "KILL", "EXIT", "NOMEM", "HANG", NULL};
+static const char *const ways[] = {"SEGV",  "ABRT", "FPE",  "KILL", "EXIT",
+                                   "NOMEM", "HANG", "LOSE", NULL};
 static const at_in rows[] = {AT_ROW(crash_in, value, AT_IN_ANY, .type_name = "*"),
                              AT_ROW(crash_in, how, AT_IN_COMBO, .choices = ways),
                              AT_ROW(crash_in, once, AT_IN_STRING, .sdef = "")};
 static const at_out any_out[] = {AT_OUT("*")};
 
-static at_status crash(const char *how)
+static at_status crash(const at_node_ctx *c, const char *how)
 {
     static const struct {
         const char *name;
@@ -35,17 +37,21 @@ static at_status crash(const char *how)
         }
     if (strcmp(how, "EXIT") == 0) _exit(7);
     while (strcmp(how, "HANG") == 0)
-        pause();                                       // deaf to the cancel flag, too
+        pause();                    // deaf to the cancel flag, too
+    if (strcmp(how, "LOSE") == 0) { // as an illegal address on a GPU does
+        at_device *d = at_env_of(c)->device;
+        at_device_lose(d, "TestCrash");
+        return at_device_check(d);
+    }
     return at_fail(AT_ENOMEM, "TestCrash: no memory"); // an honest failure
 }
 
 static at_status run(at_node_ctx *c, const void *in, at_value *out)
 {
-    (void)c;
     const crash_in *i = in;
     int fd = *i->once ? open(i->once, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600) : -1;
     if (fd >= 0) close(fd);
-    if (!*i->once || fd >= 0) return crash(i->how);
+    if (!*i->once || fd >= 0) return crash(c, i->how);
     *out = at_value_copy(&i->value);
     return out->kind == i->value.kind ? AT_OK : at_fail(AT_ENOMEM, "TestCrash: no memory");
 }

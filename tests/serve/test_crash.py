@@ -74,6 +74,13 @@ class Crash(Case):
         self.assertNotEqual(after, before)
         self.assertEqual(self.server.wait(self.server.submit(picture(71)).json()["prompt_id"])["status"]["status_str"], "success")
 
+    def test_a_lost_device_costs_its_job_and_a_new_engine(self):
+        before = engine_of(self.server)
+        data = self.server.wait(self.server.submit(crash("LOSE", 75)).json()["prompt_id"])["status"]["messages"][-1][1]
+        self.assertIn("is lost to this process", data["exception_message"])
+        self.assertEqual(self.server.wait(self.server.submit(picture(76)).json()["prompt_id"])["status"]["status_str"], "success")
+        self.assertNotEqual(engine_of(self.server), before)
+
     def test_no_memory_is_an_error_of_that_job(self):
         before = engine_of(self.server)
         job = self.server.submit(crash("NOMEM", 80)).json()["prompt_id"]
