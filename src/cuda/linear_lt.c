@@ -213,9 +213,8 @@ static int add_form(at_cuda *g, const plan *of, const form *f, at_lt_algo *algos
 // Others: tiles that make whole waves (linear_tiles.c), each in at most two kinds.
 static int add_own(at_cuda *g, const at_cuda_problem *p, const plan *of, at_lt_algo *algos, int n)
 {
-    static const form large[] = {{LT_TILE_128X160, LT_CLUSTER_2X1, 1},
-                                 {LT_TILE_128X160, LT_CLUSTER_2X1, 3},
-                                 {LT_TILE_128X160, LT_CLUSTER_1X1, 1}};
+    static const form large = {LT_TILE_128X160, LT_CLUSTER_2X1,
+                               1}; // other kinds of it: never better
     static const form kinds[] = {{0, LT_CLUSTER_2X1, 1}, {0, LT_CLUSTER_1X1, 1},
                                  {0, LT_CLUSTER_1X2, 7}, {0, LT_CLUSTER_2X1, 5},
                                  {0, LT_CLUSTER_1X2, 6}, {0, LT_CLUSTER_1X1, 3}};
@@ -224,11 +223,7 @@ static int add_own(at_cuda *g, const at_cuda_problem *p, const plan *of, at_lt_a
     int sms = 0, most = n + AT_CUDA_OWN;
 
     if (!n || !half || g->capability != 90) return n;
-    if (at_cuda_large(p)) {
-        for (size_t i = 0; i < sizeof large / sizeof *large; i++)
-            n = add_form(g, of, &large[i], algos, n);
-        return n;
-    }
+    if (at_cuda_large(p)) return add_form(g, of, &large, algos, n);
     if (cudaDeviceGetAttribute(&sms, cudaDevAttrMultiProcessorCount, g->ordinal) != cudaSuccess)
         return n;
     int count = at_cuda_tiles(p, sms, AT_CUDA_TILES, tiles);

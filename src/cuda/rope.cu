@@ -1,17 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 // rope.cu - RMS norm of each head and rotation, for up to five tensors in one launch (q and k of a picture's stream and
 // of its text's, and v where all become e4m3).
-// Idea: tokens whose heads fit into a warp (Flux) go through rope_rows.cu. Elsewhere a block owns one token of one
-// tensor. A thread owns the same eight channels of several heads, so angles and weights are read once and serve them
-// all; the heads' pieces are asked for together, a head's sum is taken across its lanes. Where that is all of a token
-// in 16 bits, a block owns several tokens, and those to come are on their way while it turns this one. Pairs are
-// neighbours here; halves and odd sizes go through the plain kernel.
+// Idea: a block owns one token of one tensor. A thread owns the same eight channels of several heads,
+// so angles and weights are read once and serve them all; the heads' pieces are asked for together,
+// a head's sum is taken across its lanes. Where that is all of a token (16-bit q and k of Flux), a block
+// owns several tokens, and those to come are on their way while it turns this one. Pairs are neighbours
+// here; halves and odd sizes go through the plain kernel.
 // Easy to get wrong: in place is usual (q and k inside a fused qkv), so a piece is written only by
 // the thread that read it.
 #include "cuda/async.cuh"
 #include "cuda/kernels.h"
 #include "cuda/pieces.cuh"
-#include "cuda/rope_rows.h"
 
 struct rope_one {
     const void *x;
@@ -88,27 +87,33 @@ __device__ inline void turn_heads(const rope_args &a, const rope_one &o,
         }
 }
 
-// Pieces to where they go; e4m3 as value * factor, saturating.
+// Eight channels as e4m3 of value * factor, saturating.
+__device__ inline void put_e4m3(uint8_t *to, const float (&v)[PIECE], float factor)
+{
+    union {
+        uint2 all;
+        __nv_fp8x2_storage_t two[PIECE / 2];
+    } u;
+#pragma unroll
+    for (int k = 0; k < PIECE / 2; k++)
+        u.two[k] = __nv_cvt_float2_to_fp8x2(make_float2(v[2 * k] * factor, v[2 * k + 1] * factor),
+                                            __NV_SATFINITE, __NV_E4M3);
+    *(uint2 *)to = u.all;
+}
+
+// Pieces to where they go. E4M3: some tensor becomes e4m3; without it the kernel is what it was before.
+template <bool E4M3>
 __device__ inline void put_heads(const rope_one &o, int64_t at, int64_t step, unsigned have,
                                  const float (&v)[ROPE_EACH][PIECE])
 {
-    if (o.dout != AT_F8E4M3) {
-        store_pieces<ROPE_EACH>(o.out, o.dout, at, step, have, v);
-        return;
-    }
+    if constexpr (E4M3)
+        if (o.dout == AT_F8E4M3) {
 #pragma unroll
-    for (int e = 0; e < ROPE_EACH; e++) {
-        union {
-            uint2 all;
-            __nv_fp8x2_storage_t two[PIECE / 2];
-        } u;
-#pragma unroll
-        for (int k = 0; k < PIECE / 2; k++)
-            u.two[k] = __nv_cvt_float2_to_fp8x2(
-                make_float2(v[e][2 * k] * o.factor, v[e][2 * k + 1] * o.factor), __NV_SATFINITE,
-                __NV_E4M3);
-        if (have >> e & 1) *(uint2 *)((uint8_t *)o.out + at + e * step) = u.all;
-    }
+            for (int e = 0; e < ROPE_EACH; e++)
+                if (have >> e & 1) put_e4m3((uint8_t *)o.out + at + e * step, v[e], o.factor);
+            return;
+        }
+    store_pieces<ROPE_EACH>(o.out, o.dout, at, step, have, v);
 }
 
 __global__ void __launch_bounds__(ROPE_THREADS) rope_kernel(const rope_args a)
@@ -131,7 +136,7 @@ __global__ void __launch_bounds__(ROPE_THREADS) rope_kernel(const rope_args a)
         float v[ROPE_EACH][PIECE];
         load_pieces<ROPE_EACH>(o.x, o.dx, from + head * o.xs[2], slots * o.xs[2], from, have, v);
         turn_heads(a, o, v, c, s, w);
-        put_heads(o, to + head * o.os[2], slots * o.os[2], have, v);
+        put_heads<true>(o, to + head * o.os[2], slots * o.os[2], have, v);
     }
 }
 
@@ -159,6 +164,7 @@ __device__ inline void rope_ask(const rope_args &a, const rope_one &o, unsigned 
 }
 
 // 16-bit x, all heads of a token in one turn.
+template <bool E4M3>
 __global__ void __launch_bounds__(ROPE_THREADS, 5) rope_tokens_kernel(const rope_args a)
 {
     __shared__ uint4 ring[ROPE_STAGES][ROPE_THREADS][ROPE_PLACES];
@@ -190,7 +196,7 @@ __global__ void __launch_bounds__(ROPE_THREADS, 5) rope_tokens_kernel(const rope
             load<float, PIECE / 2>((const float *)(place + ROPE_EACH + 1), s);
         }
         turn_heads(a, o, v, c, s, w);
-        put_heads(o, b * o.os[0] + t * o.os[1] + of_out, slots * o.os[2], have, v);
+        put_heads<E4M3>(o, b * o.os[0] + t * o.os[1] + of_out, slots * o.os[2], have, v);
     }
 }
 
@@ -282,10 +288,7 @@ extern "C" cudaError_t at_k_rope(cudaStream_t s, const at_k_rope_in *in, int n)
 {
     rope_args a = {};
     int64_t tokens = 0;
-    bool done = false;
     if (n < 1 || n > AT_K_ROPES) return cudaErrorInvalidValue;
-    cudaError_t e = at_k_rope_rows(s, in, n, &done);
-    if (e != cudaSuccess || done) return e;
     a.dim = (int)in[0].x.shape[3];
     a.lanes = a.dim / PIECE;
     a.halves = in[0].halves;
@@ -313,8 +316,10 @@ extern "C" cudaError_t at_k_rope(cudaStream_t s, const at_k_rope_in *in, int n)
         a.one[i].first = blocks;
         blocks += (a.one[i].all + a.each - 1) / a.each;
     }
-    if (one_turn)
-        rope_tokens_kernel<<<blocks, ROPE_THREADS, 0, s>>>(a);
+    if (one_turn && has_e4m3(&a))
+        rope_tokens_kernel<true><<<blocks, ROPE_THREADS, 0, s>>>(a);
+    else if (one_turn)
+        rope_tokens_kernel<false><<<blocks, ROPE_THREADS, 0, s>>>(a);
     else if (wide)
         rope_kernel<<<blocks, ROPE_THREADS, 0, s>>>(a);
     else
