@@ -65,7 +65,7 @@ static void *rank_main(void *arg)
 static void run_ranks(int size, void (*fn)(rank_ctx *))
 {
     at_comm *comm[MOST] = {0};
-    at_device *devices[MOST];
+    at_device *devices[MOST] = {NULL};
     atomic_int wrong = 0;
     rank_ctx ctx[MOST];
     pthread_t id[MOST];
