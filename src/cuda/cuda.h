@@ -143,6 +143,10 @@ at_status at_cuda_plans_add(at_cuda_plans *p, const void *key, size_t bytes, voi
 bool at_cuda_choice_find(at_cuda *g, const void *problem, size_t bytes, uint64_t *choice);
 void at_cuda_choice_keep(at_cuda *g, const void *problem, size_t bytes, uint64_t choice);
 
+// --- group_norm_choice.c -------------------------------------------------------------------------
+// What at_k_group_norm_in.held is to be; times both kernels where nobody knows.
+bool at_cuda_group_norm_holds(at_cuda *g, const at_k_group_norm_in *a);
+
 // --- the slots -----------------------------------------------------------------------------------
 extern const at_backend at_cuda_backend;
 at_status at_cuda_linear(void *stream, const at_linear_args *a);

@@ -609,7 +609,7 @@ template <class T, class O> static cudaError_t group_norm(cudaStream_t s, const 
     if (a->parts.data) return gn_of_parts<T, O>(s, a);
     if (gn_is_fast(a->x.shape[0], a->x.shape[2], a->groups) && gn_aligned(&a->x, sizeof(T)) &&
         gn_aligned(&a->out, sizeof(O)))
-        return at_k_group_norm_held(s, a) ? cudaSuccess : gn_fast<T, O>(s, a);
+        return a->held && at_k_group_norm_held(s, a) ? cudaSuccess : gn_fast<T, O>(s, a);
     return gn_plain<T, O>(s, a);
 }
 

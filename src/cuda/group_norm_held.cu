@@ -8,7 +8,7 @@
 // and the result; group_norm.cu's kernels take what does not fit.
 // Easy to get wrong:
 //   - a piece lies in two groups where groups are no multiple of eight: `cut` says where the second begins
-//   - a block of a cluster may have a pixel more than another: the mean is weighted
+//   - the last block of a cluster may have fewer pixels: the mean is weighted
 //   - all threads take part in barriers and shuffles, also those without a row
 #include "cuda/group_norm_held.h"
 
@@ -16,38 +16,44 @@
 #include "cuda/grid.cuh"
 #include "cuda/pieces.cuh"
 
-enum { HELD_THREADS = 640, HELD_WARPS = HELD_THREADS / 32, HELD_CLUSTER = 8 };
+enum { HELD_THREADS = 512, HELD_WARPS = HELD_THREADS / 32, HELD_CLUSTER = 8 };
 
 struct held_args {
     const void *x, *add;
     void *out;
     const float *weight, *bias;
     int64_t xb, xp, ob, op, add_b;
-    int pixels, columns, rows,
-        per; // columns of pieces and rows of pixels in a block; per: of a group
+    int pixels, share, columns, rows, per; // share: pixels of a block; per: channels of a group
     int dadd;
     float eps;
     bool silu;
 };
 
-// What the threads gave to group g.
-template <int G> __device__ inline float held_sum(const float (*shared)[G], int g)
+// Sums of G groups over the block; every thread gets them. This one adds `low` to group `at` and `high` to the next.
+template <int G>
+__device__ inline void held_sums(float low, float high, int at, float (*shared)[G], float (&sum)[G])
 {
-    float sum = 0;
-    for (int w = 0; w < (int)blockDim.x >> 5; w++)
-        sum += shared[w][g];
-    return sum;
-}
-
-// Sums over the block into `shared`: this thread gives `low` to group `at` and `high` to the next.
-template <int G> __device__ inline void held_give(float low, float high, int at, float (*shared)[G])
-{
+    int lane = threadIdx.x & 31, warps = (int)blockDim.x >> 5;
 #pragma unroll
     for (int g = 0; g < G; g++) {
         float v = warp_sum((g == at ? low : 0.0f) + (g == at + 1 ? high : 0.0f));
-        if ((threadIdx.x & 31) == 0) shared[threadIdx.x >> 5][g] = v;
+        if (!lane) shared[threadIdx.x >> 5][g] = v;
     }
     __syncthreads();
+#pragma unroll
+    for (int g = 0; g < G; g++)
+        sum[g] = warp_sum(lane < warps ? shared[lane][g] : 0.0f);
+}
+
+// That of group `at` and of the next, where there is one.
+template <int G> __device__ inline void two_of(const float (&v)[G], int at, float &low, float &high)
+{
+    low = high = v[0];
+#pragma unroll
+    for (int g = 1; g < G; g++) {
+        low = g == at ? v[g] : low;
+        high = g == at + 1 ? v[g] : high;
+    }
 }
 
 // Sums of eight channels, those from `cut` on apart.
@@ -58,12 +64,6 @@ __device__ inline void halves_of(const float (&v)[PIECE], int cut, float &low, f
         low += k < cut ? v[k] : 0.0f;
         high += k < cut ? 0.0f : v[k];
     }
-}
-
-// Pixels of block `rank` of `size`: from here to the next block's.
-__device__ inline int held_begin(int pixels, unsigned rank, unsigned size)
-{
-    return (int)((int64_t)pixels * rank / size);
 }
 
 // The cluster's (mean, squared distances) of a group out of its blocks'.
@@ -77,7 +77,7 @@ __device__ inline float2 held_meet(const held_args &a, const float2 *mine, unsig
 #pragma unroll
     for (unsigned i = 0; i < HELD_CLUSTER; i++) {
         if (i >= size) break;
-        float n = (float)(held_begin(a.pixels, i + 1, size) - held_begin(a.pixels, i, size));
+        float n = (float)max(0, min(a.share, a.pixels - (int)i * a.share));
         float d = part[i].x - part[0].x;
         moved += n * d;
         apart += n * d * d;
@@ -94,49 +94,56 @@ __global__ void __launch_bounds__(HELD_THREADS) held_kernel(const held_args a)
 {
     __shared__ float sums[2][HELD_WARPS][G];
     __shared__ float2 mine[G];
-    const unsigned size = gridDim.x, rank = blockIdx.x;
+    const unsigned size = gridDim.x;
     const int row = (int)threadIdx.x / a.columns, column = (int)threadIdx.x - row * a.columns;
-    const int c = (int)blockIdx.y * a.columns * PIECE + column * PIECE; // the first of eight
-    const int first = held_begin(a.pixels, rank, size), last = held_begin(a.pixels, rank + 1, size);
+    const int c = ((int)blockIdx.y * a.columns + column) * PIECE; // the first of eight
+    const int first = (int)blockIdx.x * a.share, last = min(first + a.share, a.pixels);
     const int at = column * PIECE / a.per, cut = (at + 1) * a.per - column * PIECE;
-    const int next = at + 1 < G ? at + 1 : at;          // not used where no piece is cut
     const int here = row < a.rows ? first + row : last; // this thread's first pixel
     const T *x = (const T *)a.x + blockIdx.z * a.xb + c;
-    const T *of_set = x - column * PIECE;
     vec<T, PIECE> raw[E];
-    float add[PIECE] = {}, low = 0, high = 0;
+    float weight[PIECE], bias[PIECE], add[PIECE] = {}, v[PIECE], low = 0, high = 0;
 
     grid_begin();
 #pragma unroll
-    for (int e = 0; e < E;
-         e++) // a piece that is not there: the thread's or the map's first, unused
+    for (int e = 0; e < E; e++) // a piece that is not there: the map's first, unused
         raw[e] =
             *(const vec<T, PIECE> *)(x + (here + e * a.rows < last ? here + e * a.rows : 0) * a.xp);
-    if (a.add)
+    // The set's first element: sums about it keep an offset, and a map of one value is exact.
+    float pivot = to_f32(x[-column * PIECE]);
+#pragma unroll
+    for (int k = 0; k < PIECE; k++) {
+        weight[k] = 1.0f;
+        bias[k] = 0.0f;
+    }
+    if (a.weight) load<float, PIECE>(a.weight + c, weight);
+    if (a.bias) load<float, PIECE>(a.bias + c, bias);
+    if (a.add) {
+        const int64_t of = blockIdx.z * a.add_b + c;
+        pivot += one_at(a.add, a.dadd, of - column * PIECE);
 #pragma unroll
         for (int k = 0; k < PIECE; k++)
-            add[k] = one_at(a.add, a.dadd, blockIdx.z * a.add_b + c + k);
-    // The set's first element: sums about it keep an offset, and a map of one value is exact.
-    float pivot = to_f32(of_set[0]);
-    if (a.add) pivot += one_at(a.add, a.dadd, blockIdx.z * a.add_b + c - column * PIECE);
+            add[k] = one_at(a.add, a.dadd, of + k);
+    }
 #pragma unroll
     for (int e = 0; e < E; e++) {
         if (here + e * a.rows >= last) break;
-        float v[PIECE];
 #pragma unroll
         for (int k = 0; k < PIECE; k++)
             v[k] = to_f32(raw[e].v[k]) + add[k] - pivot;
         halves_of(v, cut, low, high);
     }
-    held_give<G>(low, high, at, sums[0]);
-    const float count = (float)(last - first) * (float)a.per;
-    float mean_low = pivot + held_sum<G>(sums[0], at) / count;
-    float mean_high = G > 1 ? pivot + held_sum<G>(sums[0], next) / count : mean_low;
+    float mean[G], far[G], mean_low, mean_high, far_low, far_high;
+    held_sums<G>(low, high, at, sums[0], mean);
+    const float count = (float)max(1, last - first) * (float)a.per;
+#pragma unroll
+    for (int g = 0; g < G; g++)
+        mean[g] = pivot + mean[g] / count;
+    two_of<G>(mean, at, mean_low, mean_high);
     low = high = 0;
 #pragma unroll
     for (int e = 0; e < E; e++) {
         if (here + e * a.rows >= last) break;
-        float v[PIECE];
 #pragma unroll
         for (int k = 0; k < PIECE; k++) {
             float d = to_f32(raw[e].v[k]) + add[k] - (k < cut ? mean_low : mean_high);
@@ -144,52 +151,47 @@ __global__ void __launch_bounds__(HELD_THREADS) held_kernel(const held_args a)
         }
         halves_of(v, cut, low, high);
     }
-    held_give<G>(low, high, at, sums[1]);
-    float far_low, far_high;
+    held_sums<G>(low, high, at, sums[1], far);
+    two_of<G>(far, at, far_low, far_high);
     if (size > 1) {
-        const int g = (int)threadIdx.x; // the pivot is the set's: all threads have it
-        if (g < G)
-            mine[g] = make_float2(pivot + held_sum<G>(sums[0], g) / count, held_sum<G>(sums[1], g));
+        if (threadIdx.x == 0)
+#pragma unroll
+            for (int g = 0; g < G; g++)
+                mine[g] = make_float2(mean[g], far[g]);
         cluster_arrive();
         cluster_wait();
         float2 all = held_meet(a, mine + at, size);
         mean_low = all.x;
         far_low = all.y;
-        if (G > 1) all = held_meet(a, mine + next, size);
+        if (G > 1) all = held_meet(a, mine + min(at + 1, G - 1), size);
         mean_high = all.x;
         far_high = all.y;
         cluster_arrive(); // waited for at the end
-    } else {
-        far_low = held_sum<G>(sums[1], at);
-        far_high = G > 1 ? held_sum<G>(sums[1], next) : far_low;
     }
-    float factor[PIECE], term[PIECE];
     const float all = (float)a.pixels * (float)a.per;
     float r_low = rsqrtf(far_low / all + a.eps), r_high = rsqrtf(far_high / all + a.eps);
 #pragma unroll
-    for (int k = 0; k < PIECE; k++) {
-        factor[k] = (k < cut ? r_low : r_high) * (a.weight ? a.weight[c + k] : 1.0f);
-        term[k] = (add[k] - (k < cut ? mean_low : mean_high)) * factor[k] +
-                  (a.bias ? a.bias[c + k] : 0.0f);
+    for (int k = 0; k < PIECE; k++) { // y = x * weight + bias from here on
+        weight[k] *= k < cut ? r_low : r_high;
+        bias[k] += (add[k] - (k < cut ? mean_low : mean_high)) * weight[k];
     }
     T *out = (T *)a.out + blockIdx.z * a.ob + c;
 #pragma unroll
     for (int e = 0; e < E; e++) {
         if (here + e * a.rows >= last) break;
-        float y[PIECE];
 #pragma unroll
         for (int k = 0; k < PIECE; k++) {
-            y[k] = fmaf(to_f32(raw[e].v[k]), factor[k], term[k]);
-            if (a.silu) y[k] = __fdividef(y[k], 1.0f + __expf(-y[k]));
+            v[k] = fmaf(to_f32(raw[e].v[k]), weight[k], bias[k]);
+            if (a.silu) v[k] = __fdividef(v[k], 1.0f + __expf(-v[k]));
         }
-        store<T, PIECE>(out + (here + e * a.rows) * a.op, y);
+        store<T, PIECE>(out + (here + e * a.rows) * a.op, v);
     }
     if (size > 1) cluster_wait();
 }
 
 // How the work is cut; rows 0: it does not fit.
 struct held_cut {
-    int sets, columns, groups, rows, each;
+    int sets, columns, groups, rows, share, each;
     unsigned cluster;
 };
 
@@ -204,20 +206,20 @@ static held_cut held_cut_of(int64_t batch, int64_t pixels, int64_t channels, int
     cut.sets = (int)(channels / unit);
     cut.columns = (int)(unit / PIECE);
     cut.groups = (int)(unit / per);
-    int64_t blocks = batch * cut.sets, pieces = pixels * cut.columns, c = 1;
-    enum { CHIP = 132, FEW = 1024, MOST_EACH = 16 };
+    int64_t blocks = batch * cut.sets, pieces = pixels * cut.columns, c = 1, rows = 1;
+    enum { CHIP = 132, FEW = 1280, MOST_EACH = 16 };
     if (batch > 65535 || cut.sets > 65535 || blocks < CHIP / 16) return none;
-    const int64_t most = HELD_CLUSTER;
-    while (c < most && ((pieces / c > FEW && blocks * c < CHIP) ||
-                        pieces / c > HELD_THREADS * MOST_EACH * 3 / 4))
-        c *= 2;
-    int64_t share = (pixels + c - 1) / c, rows = 1;
-    while (2 * rows * cut.columns <= HELD_THREADS && rows < share)
+    while (2 * rows * cut.columns <= HELD_THREADS && rows < pixels)
         rows *= 2;
+    while (c < HELD_CLUSTER &&
+           ((pieces > FEW * c && blocks * c < CHIP) || pixels > rows * MOST_EACH * c))
+        c *= 2;
+    if (pixels < c * c || pixels > rows * MOST_EACH * c) return none; // no block without pixels
     cut.cluster = (unsigned)c;
     cut.rows = (int)rows;
-    cut.each = (int)((share + rows - 1) / rows);
-    return cut.each <= MOST_EACH ? cut : none;
+    cut.share = (int)((pixels + c - 1) / c);
+    cut.each = (int)((cut.share + rows - 1) / rows);
+    return cut;
 }
 
 template <class T, int G>
@@ -232,13 +234,29 @@ static cudaError_t held_run(cudaStream_t s, const held_args &a, const held_cut &
     return launch_wide(kernel, grid, threads, 0, cut.cluster, s, a);
 }
 
+// The cut of what the kernel takes; rows 0: nothing.
+static held_cut held_cut_for(const at_k_group_norm_in *in)
+{
+    const at_view *x = &in->x;
+    held_cut none = {};
+    if (((uintptr_t)in->weight | (uintptr_t)in->bias) % 16) return none;
+    if (in->act > 1 || x->dtype != in->out.dtype || (x->dtype != AT_F16 && x->dtype != AT_BF16))
+        return none;
+    held_cut cut = held_cut_of(x->shape[0], x->shape[1], x->shape[2], in->groups);
+    return cut.cluster <= (unsigned)most_of_cluster() ? cut : none;
+}
+
+extern "C" int at_k_group_norm_cluster(const at_k_group_norm_in *in)
+{
+    held_cut cut = held_cut_for(in);
+    return cut.rows ? (int)cut.cluster : 0;
+}
+
 extern "C" bool at_k_group_norm_held(cudaStream_t s, const at_k_group_norm_in *in)
 {
     const at_view *x = &in->x, *o = &in->out;
-    if (in->act > 1 || x->dtype != o->dtype || (x->dtype != AT_F16 && x->dtype != AT_BF16))
-        return false;
-    held_cut cut = held_cut_of(x->shape[0], x->shape[1], x->shape[2], in->groups);
-    if (!cut.rows || cut.cluster > (unsigned)most_of_cluster()) return false;
+    held_cut cut = held_cut_for(in);
+    if (!cut.rows) return false;
     held_args a = {};
     a.x = x->data;
     a.out = o->data;
@@ -254,6 +272,7 @@ extern "C" bool at_k_group_norm_held(cudaStream_t s, const at_k_group_norm_in *i
     a.pixels = (int)x->shape[1];
     a.columns = cut.columns;
     a.rows = cut.rows;
+    a.share = cut.share;
     a.per = (int)(x->shape[2] / in->groups);
     a.eps = in->eps;
     a.silu = in->act == 1;

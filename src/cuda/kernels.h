@@ -61,6 +61,7 @@ typedef struct at_k_group_norm_in {
     float eps;
     at_view parts; // as at_group_norm_args has them; at most AT_K_GROUP_PARTS
     const int64_t *part_pixels;
+    bool held; // out of registers where they hold the map (group_norm_held.h)
 } at_k_group_norm_in;
 enum { AT_K_GROUP_PARTS = 256 };
 size_t at_k_group_norm_scratch(int64_t batch, int64_t pixels, int64_t channels, int groups);

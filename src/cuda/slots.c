@@ -105,6 +105,7 @@ static at_status group_norm(at_cuda *g, const at_group_norm_args *a, const char 
                              .eps = a->eps,
                              .parts = a->parts,
                              .part_pixels = a->part_pixels};
+    in.held = kernel == at_k_group_norm && at_cuda_group_norm_holds(g, &in);
     AT_TRY(at_cuda_check(g, kernel(g->stream, &in), name));
 out:
     at_cuda_free(g, own_w);
