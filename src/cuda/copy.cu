@@ -69,7 +69,8 @@ static cudaError_t move_bytes(cudaStream_t st, const nd_plan &p, const void *src
     int64_t n = p.row * p.rows;
     slab s;
     if (p.inner[1] != 0 && slab_make(&s, p, 2, data, sizes, per)) {
-        bool four = s.rows >= 4 && n / per >= 4 * 132 * 1024;
+        // Four rows a thread where there is much, and where a row is so short that blocks are many and small.
+        bool four = (s.rows >= 4 && n / per >= 4 * 132 * 1024) || (s.threads < 128 && s.rows >= 4096);
         return launch_early(four ? move_pieces_kernel<4> : move_pieces_kernel<1>,
                             slab_grid(s, per, four ? 4 : 1), s.threads, 0, st, s,
                             (const uint4 *)src, (uint4 *)dst, per);
