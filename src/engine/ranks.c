@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "engine/engine.h"
+#include "tensor/wire.h"
 
 static at_status open_comms(at_env *e, int n, at_comm **out)
 {
@@ -68,21 +69,36 @@ static at_status list_cpus(int n, at_env_ranks *r)
     return st;
 }
 
-// What plans count with. For GPUs: what a large transformer reaches on one of Hopper's kind and two of them over
-// NVLink give each other (docs/bench); ratios, not absolute speeds, decide between plans.
+// The slowest link between any two, where the devices know theirs.
+static void ask_links(const at_env_ranks *r, at_par_site *s)
+{
+    const at_wire_ops *wire = r->device[0]->ops->wire;
+    at_wire_link l;
+
+    for (int i = 0; wire && wire->link && i < r->n; i++)
+        for (int k = 0; k < i; k++) {
+            if (wire->link(r->device[k], r->device[i], &l) != AT_OK || l.bandwidth <= 0) continue;
+            if (l.bandwidth < s->bandwidth) s->bandwidth = l.bandwidth;
+            if (l.seconds > s->latency) s->latency = l.seconds;
+        }
+}
+
+// What plans count with. For GPUs: what a large transformer reaches on one of Hopper's kind (docs/bench), and the
+// best that a link may be until it is measured; ratios, not absolute speeds, decide between plans.
 static at_par_site site_of(const at_env_ranks *r)
 {
     at_device *d = r->device[0];
     uint64_t rest = 0, total = 0;
     at_par_site s = {.ranks = r->n,
                      .flops = d->host ? 1e12 : 500e12,
-                     .bandwidth = d->host ? 5e9 : 250e9,
-                     .latency = d->host ? 50e-6 : 15e-6,
+                     .bandwidth = d->host ? 5e9 : 400e9,
+                     .latency = d->host ? 50e-6 : 10e-6,
                      .load = d->host ? 2e9 : 40e9,
                      .overhead = d->host ? 1e-3 : 0.5e-3,
                      .one_processor = d->host};
 
     if (!d->host && d->ops->memory(d, &rest, &total) == AT_OK) s.memory = (double)total;
+    ask_links(r, &s);
     return s;
 }
 

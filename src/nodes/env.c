@@ -36,12 +36,13 @@ static void config(const at_node_ctx *c, at_device *device, at_dtype compute, bo
                            .weights8 = weights8};
 }
 
-at_degrees at_env_degrees(const at_env *e, const at_par_task *task)
+at_degrees at_env_degrees(const at_env *e, const at_par_task *task, const at_degrees *wish)
 {
     at_par_plan best;
 
     if (e->ranks.n < 2) return (at_degrees){0};
     if (!e->ranks.automatic) return e->ranks.degrees;
+    if (wish && at_degrees_ranks(wish) <= e->ranks.n && at_par_possible(task, wish)) return *wish;
     at_par_plans(task, &e->ranks.site, &best, 1);
     return best.degrees;
 }

@@ -70,8 +70,9 @@ static inline at_env *at_env_of(const at_node_ctx *c)
     return at_node_engine(c);
 }
 
-// How the ranks share this work: as was asked for, else by a plan (par/plan.h); one rank where there are no others.
-at_degrees at_env_degrees(const at_env *e, const at_par_task *task);
+// How the ranks share this work: as the flags ask, else as the workflow wishes (wish NULL: it does not say) where the
+// network and the devices can, else by a plan (par/plan.h); one rank where there are no others.
+at_degrees at_env_degrees(const at_env *e, const at_par_task *task, const at_degrees *wish);
 // A VAE's share of pixels [b, h, w]: rows of its maps over all ranks, where they are worth it.
 at_degrees at_env_vae_degrees(const at_env *e, int64_t height, int64_t width);
 

@@ -8,6 +8,9 @@
 #include "nodes/objects.h"
 
 // MODEL, CLIP and VAE of a checkpoint into out[0..2]; CLIP and VAE stay empty if it holds none.
+// What UNETLoader and VAELoader give: a MODEL, a VAE.
+at_status at_load_unet(at_node_ctx *c, const char *name, const char *weight_dtype, at_value *out);
+at_status at_load_vae(at_env *e, const char *name, at_value *out);
 at_status at_load_checkpoint(at_env *e, const char *name, at_value *out);
 
 // Load every text encoder of a file into its place; *loaded counts them. AT_EINVAL: a place is taken.

@@ -93,37 +93,42 @@ static const at_in unet_rows[] = {
 };
 static const at_out unet_out[] = {AT_OUT("MODEL")};
 
-static at_status unet_run(at_node_ctx *c, const void *in, at_value *out)
+at_status at_load_unet(at_node_ctx *c, const char *name, const char *weight_dtype, at_value *out)
 {
     at_status st = AT_OK;
     at_env *e = at_env_of(c);
-    const unet_in *i = in;
     at_store *s = NULL;
     char *path = NULL;
     at_model *m = NULL;
 
-    AT_TRY(at_env_open(e, "diffusion_models", i->unet_name, &path, &s));
+    AT_TRY(at_env_open(e, "diffusion_models", name, &path, &s));
     AT_TRY(at_model_load(s, at_path_base(path), &m));
     // A GPU that multiplies in fp8 keeps wide layers in it, with a scale a row, whichever of the types was
     // chosen. The CPU reads weights in the file's own format: a smaller type would only lose precision.
-    if (strcmp(i->weight_dtype, "default") != 0 && !e->device->host) {
+    if (strcmp(weight_dtype, "default") != 0 && !e->device->host) {
         at_model *plain = m;
         m = NULL;
         st = at_model_with_fp8(plain, &m);
         at_model_release(&plain);
         AT_TRY(st);
-    } else if (strcmp(i->weight_dtype, "default") != 0) {
+    } else if (strcmp(weight_dtype, "default") != 0) {
         at_sink_emit(
             at_node_sink(c),
             &(at_event){.kind = AT_EV_NOTE,
                         .node = at_node_id(c),
                         .text = "weight_dtype: weights are read in the file's own format"});
     }
-    AT_TRY(at_give(&out[0], at_obj_model_new(m), "MODEL"));
+    AT_TRY(at_give(out, at_obj_model_new(m), "MODEL"));
 out:
     at_free(path);
     at_store_release(&s);
     return st;
+}
+
+static at_status unet_run(at_node_ctx *c, const void *in, at_value *out)
+{
+    const unet_in *i = in;
+    return at_load_unet(c, i->unet_name, i->weight_dtype, &out[0]);
 }
 static const at_node node_unet = {.class_type = "UNETLoader",
                                   .display = "Load Diffusion Model",

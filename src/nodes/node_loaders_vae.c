@@ -3,6 +3,7 @@
 // Source: ComfyUI 0.3.64 nodes.py, VAELoader.
 #include <string.h>
 
+#include "nodes/loaders.h"
 #include "nodes/env.h"
 #include "nodes/nodes.h"
 #include "nodes/objects.h"
@@ -26,19 +27,22 @@ static at_status open_vae(at_env *e, const char *name, at_store **out)
     return at_env_open(e, "vae", name, NULL, out);
 }
 
-static at_status vae_run(at_node_ctx *c, const void *in, at_value *out)
+at_status at_load_vae(at_env *e, const char *name, at_value *out)
 {
     at_status st = AT_OK;
-    const char *name = ((const vae_in *)in)->vae_name;
     at_store *s = NULL;
     at_vae *v = NULL;
 
-    AT_TRY(open_vae(at_env_of(c), name, &s));
+    AT_TRY(open_vae(e, name, &s));
     AT_TRY(at_vae_load(s, name, &v));
-    AT_TRY(at_give(&out[0], at_obj_vae_new(v), "VAE"));
+    AT_TRY(at_give(out, at_obj_vae_new(v), "VAE"));
 out:
     at_store_release(&s);
     return st;
+}
+static at_status vae_run(at_node_ctx *c, const void *in, at_value *out)
+{
+    return at_load_vae(at_env_of(c), ((const vae_in *)in)->vae_name, &out[0]);
 }
 static const at_node node_vae = {.class_type = "VAELoader",
                                  .display = "Load VAE",

@@ -62,8 +62,8 @@ static at_status on_ranks(at_node_ctx *c, vae_work *k, at_team_fn *fn)
     return at_team_run(c, &config, k->tile ? &alone : &degrees, fn, k);
 }
 
-static at_status decode(at_node_ctx *c, const at_object *vae, const at_object *samples, int tile,
-                        int overlap, at_value *out)
+at_status at_vae_to_image(at_node_ctx *c, const at_object *vae, const at_object *samples, int tile,
+                          int overlap, at_value *out)
 {
     at_status st = AT_OK;
     const at_obj_latent *l = (const at_obj_latent *)samples;
@@ -98,7 +98,7 @@ static const at_in decode_rows[] = {AT_ROW_LINK(decode_in, samples, "LATENT"),
 static at_status decode_run(at_node_ctx *c, const void *in, at_value *out)
 {
     const decode_in *i = in;
-    return decode(c, i->vae, i->samples, 0, 0, &out[0]);
+    return at_vae_to_image(c, i->vae, i->samples, 0, 0, &out[0]);
 }
 static const at_node node_decode = {.class_type = "VAEDecode",
                                     .display = "VAE Decode",
@@ -134,7 +134,7 @@ static at_status tiled_run(at_node_ctx *c, const void *in, at_value *out)
     if (tile < 1)
         return at_fail(AT_EINVAL, "tile_size %lld: tiles have at least one pixel",
                        (long long)i->tile_size);
-    return decode(c, i->vae, i->samples, tile, overlap, &out[0]);
+    return at_vae_to_image(c, i->vae, i->samples, tile, overlap, &out[0]);
 }
 static const at_node node_tiled = {.class_type = "VAEDecodeTiled",
                                    .display = "VAE Decode (Tiled)",

@@ -27,6 +27,7 @@ extern const at_node *const at_nodes_model_cfg_skip[];
 extern const at_node *const at_nodes_model_cfg_cache[];
 extern const at_node *const at_nodes_latent[];
 extern const at_node *const at_nodes_sampling[];
+extern const at_node *const at_nodes_ray[];
 extern const at_node *const at_nodes_custom_sampling[];
 extern const at_node *const at_nodes_model_sampling[];
 extern const at_node *const at_nodes_model_patch[];

@@ -337,7 +337,7 @@ static at_status solve_on_ranks(work *k)
 
     at_env_config_denoiser(k->node, job->model->model, &config);
     at_par_task task = e->ranks.n > 1 ? task_of(k, config.compute) : (at_par_task){0};
-    at_degrees degrees = at_env_degrees(e, &task);
+    at_degrees degrees = at_env_degrees(e, &task, job->degrees);
     int ranks = at_degrees_ranks(&degrees);
 
     AT_TRY(reach(e, ranks, job->positive, &lists[0]));

@@ -11,4 +11,8 @@
 at_status at_vae_to_latent(at_node_ctx *c, const at_object *vae, const at_tensor *pixels, int tile,
                            int overlap, at_tensor **out);
 
+// A LATENT as an IMAGE in *out; tile and overlap as above.
+at_status at_vae_to_image(at_node_ctx *c, const at_object *vae, const at_object *samples, int tile,
+                          int overlap, at_value *out);
+
 #endif

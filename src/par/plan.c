@@ -24,7 +24,7 @@ static double largest(double n, int k)
     return n > 0 ? ceil(n / k) / n : 1.0 / k;
 }
 
-static bool possible(const at_par_task *t, const at_degrees *d)
+bool at_par_possible(const at_par_task *t, const at_degrees *d)
 {
     const at_share_hints *h = &t->hints;
 
@@ -140,7 +140,7 @@ static void look(search *q, at_degrees *d, int axis, int left)
 {
     if (axis == AT_AXES) {
         at_par_plan p = {.degrees = *d};
-        if (!possible(q->task, d)) return;
+        if (!at_par_possible(q->task, d)) return;
         predict(q->task, q->site, &p);
         if (!q->best.ranks || better(&p, &q->best, q->site)) q->best = p;
         q->n = insert(q->out, q->n, q->max, &p, q->site);

@@ -51,6 +51,8 @@ typedef struct at_par_plan {
     bool fits;
 } at_par_plan;
 
+// The network and the work can be cut like this.
+bool at_par_possible(const at_par_task *task, const at_degrees *degrees);
 // Every possible way, the best first; at most `max`. At least 1 for max > 0: one rank.
 int at_par_plans(const at_par_task *task, const at_par_site *site, at_par_plan *out, int max);
 

@@ -134,6 +134,37 @@ class Parallel(kit.Case):
         w["6"] = kit.node("VAEEncode", pixels=["20", 0], vae=["1", 2])
         self.alike(w, "patch=2", "cfg=2,patch=2")
 
+    def test_raylights_workflows_run(self):
+        w = kit.flux()
+        w["7"]["inputs"]["cfg"] = 1.0
+        plain = kit.node("KSamplerAdvanced", add_noise="enable", noise_seed=1, steps=2, cfg=1.0,
+                         sampler_name="euler", scheduler="simple", positive=["4", 0], negative=["5", 0],
+                         latent_image=["6", 0], start_at_step=0, end_at_step=10000,
+                         return_with_leftover_noise="disable", model=["1", 0])
+        w["7"] = plain
+        z, pixels = self.draw(w, *ONE)
+        w["1"] = kit.node("RayUNETLoader", unet_name="tiny_dev.safetensors", weight_dtype="default",
+                          ray_actors_init=["30", 0])
+        w["30"] = kit.node("RayInitializer", ray_cluster_address="local", ray_cluster_namespace="default",
+                           GPU=2, ulysses_degree=2, ring_degree=1, cfg_degree=1, sync_ulysses=False,
+                           FSDP=False, FSDP_CPU_OFFLOAD=False, XFuser_attention="TORCH_FLASH")
+        inputs = {k: v for k, v in plain["inputs"].items() if k != "model"}
+        w["7"] = kit.node("XFuserKSamplerAdvanced", ray_actors=["1", 0], **inputs)
+        w["31"] = kit.node("RayKill", ray_actors=["7", 1], kill_mode="Kill Workers Only")
+        for flags in (ONE, ("--cpu-ranks", "2"), ("--parallel", "ring=2")):
+            other, others = self.draw(w, *flags)
+            self.assertLess(max(abs(a - b) for a, b in zip(z, other)), 1e-3)
+            self.assertLessEqual(max(abs(a - b) for a, b in zip(pixels, others)), 1)
+        w["8"] = kit.node("RayVAEDecodeDistributed", ray_actors=["7", 1], samples=["7", 0],
+                          vae_name="tiny_ae.safetensors", tile_size=512, overlap=64, temporal_size=64,
+                          temporal_overlap=8)
+        _, others = self.draw(w, "--cpu-ranks", "2")
+        self.assertLessEqual(max(abs(a - b) for a, b in zip(pixels, others)), 1)
+        w["30"]["inputs"]["ring_degree"] = 4
+        r = self.run_workflow(w, "--cpu")
+        self.assertNotEqual(r.code, 0)
+        self.check(r, r.code, "fewer than the degrees")
+
     # --- plans ------------------------------------------------------------------------------------------
     def test_automatic_is_a_plan_too(self):
         z, pixels = self.draw(kit.flux(), *ONE)
