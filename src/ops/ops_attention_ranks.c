@@ -91,11 +91,12 @@ static at_view travelling(const exchange *x, void *data, at_dtype dtype, int64_t
                      .stride = {row, x->b * row, x->d, 1}};
 }
 
-// They lie in one tensor, evenly apart, and can be copied as one.
+// They lie in each row of one tensor, evenly apart, and can be copied as one. Tensors apart do so by chance, on one
+// rank and not on another: what is asked must be the same everywhere, for it decides which exchange they meet in.
 static bool evenly_apart(const at_view *v, int parts)
 {
-    int64_t step = (char *)v[1].data - (char *)v[0].data;
-    bool even = step > 0 && step % (int64_t)at_dtype_size(v->dtype) == 0;
+    int64_t step = (char *)v[1].data - (char *)v[0].data, size = (int64_t)at_dtype_size(v->dtype);
+    bool even = step > 0 && step % size == 0 && step / size < v[0].stride[1];
 
     for (int i = 1; i < parts && even; i++)
         even = v[i].dtype == v[0].dtype && (char *)v[i].data - (char *)v[i - 1].data == step &&
