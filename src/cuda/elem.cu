@@ -16,7 +16,7 @@ struct elem_args {
     const void *in[ND_VIEWS]; // by view; NULL: absent
     int dtype[ND_VIEWS];
     int op, act;
-    bool fast;
+    bool fast, back; // back: as in slab
 };
 
 __device__ inline float fast_sigmoid(float x)
@@ -167,26 +167,28 @@ static cudaError_t launch(cudaStream_t st, const nd_plan &p, int n, const elem_a
     for (int v = 0; v < n; v++)
         size[v] = float_size(a.dtype[v]);
     int64_t pieces = p.rows * p.row / PIECE;
-    if (!slab_make(&s, p, n, data, size, PIECE)) {
+    bool whole = slab_make(&s, p, n, data, size, PIECE);
+    s.back = a.back;
+    if (!whole) {
         int64_t blocks = (p.rows * p.row + THREADS - 1) / THREADS;
         if (blocks > 0x7fffffff) blocks = 0x7fffffff;
         elem_plain_kernel<GATED><<<(unsigned)blocks, THREADS, 0, st>>>(p, a);
     } else if (s.rows < 4 || pieces < 2 * ENOUGH) {
-        return launch_early(elem_kernel<GATED, true, 1>, slab_grid(s, PIECE, 1), s.threads, 0, st, s,
-                            a);
+        return launch_early(elem_kernel<GATED, true, 1>, slab_grid(s, PIECE, 1), s.threads, 0, st,
+                            s, a);
     } else if (a.act) {
-        return launch_early(elem_kernel<GATED, true, 2>, slab_grid(s, PIECE, 2), s.threads, 0, st, s,
-                            a);
+        return launch_early(elem_kernel<GATED, true, 2>, slab_grid(s, PIECE, 2), s.threads, 0, st,
+                            s, a);
     } else {
         constexpr int each = GATED ? 2 : 4; // three operands, or at most two
-        return launch_early(elem_kernel<GATED, false, each>, slab_grid(s, PIECE, each), s.threads, 0,
-                            st, s, a);
+        return launch_early(elem_kernel<GATED, false, each>, slab_grid(s, PIECE, each), s.threads,
+                            0, st, s, a);
     }
     return cudaGetLastError();
 }
 
 static cudaError_t binary(cudaStream_t s, const at_view *a, const at_view *b, const at_view *out,
-                          int op, int act)
+                          int op, int act, bool back)
 {
     const at_view *views[] = {out, a, b};
     int n = b ? 3 : 2;
@@ -202,28 +204,30 @@ static cudaError_t binary(cudaStream_t s, const at_view *a, const at_view *b, co
     }
     e.op = op;
     e.act = act;
+    e.back = back;
     e.fast = out->dtype != AT_F32;
     return launch<false>(s, p, n, e);
 }
 
 extern "C" cudaError_t at_k_unary(cudaStream_t s, const at_view *x, const at_view *out, int act)
 {
-    return binary(s, x, NULL, out, ELEM_ONLY, act);
+    return binary(s, x, NULL, out, ELEM_ONLY, act, false);
 }
 
 extern "C" cudaError_t at_k_binary(cudaStream_t s, const at_view *a, const at_view *b,
                                    const at_view *out, int op, int act_a)
 {
-    return binary(s, a, b, out, op, act_a);
+    return binary(s, a, b, out, op, act_a, false);
 }
 
-// out[.., j] = y[.., j] * act(y[.., n + j])
+// out[.., j] = y[.., j] * act(y[.., n + j]). Backwards: y is a product's result and may be larger than the L2 cache (42
+// MB in SDXL), which holds its end; what is written last here is what the next product begins with.
 extern "C" cudaError_t at_k_geglu(cudaStream_t s, const at_view *y, const at_view *out, int act)
 {
     at_view value = *y, gate = *y;
     value.shape[2] = gate.shape[2] = out->shape[2];
     gate.data = (char *)y->data + (size_t)out->shape[2] * float_size(y->dtype);
-    return binary(s, &gate, &value, out, ELEM_MUL, act);
+    return binary(s, &gate, &value, out, ELEM_MUL, act, true);
 }
 
 extern "C" cudaError_t at_k_gate_add(cudaStream_t s, const at_view *x, const at_view *y,

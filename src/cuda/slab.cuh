@@ -18,6 +18,7 @@ struct slab {
     int64_t step[ND_VIEWS]; // from row to row
     bool one[ND_VIEWS];     // a row of this view is one element
     unsigned threads;
+    bool back; // from the last row to the first: what was written last is still in the L2 cache
 };
 
 // False if some view does not lie in pieces of `unit` elements; the caller then goes by element.
@@ -80,7 +81,7 @@ struct slab_at {
 template <int E> __device__ inline slab_at slab_here(const slab &s, int unit)
 {
     slab_at at;
-    at.row = (int64_t)blockIdx.x * E;
+    at.row = (int64_t)(s.back ? gridDim.x - 1 - blockIdx.x : blockIdx.x) * E;
     at.column = (blockIdx.y * (int64_t)blockDim.x + threadIdx.x) * unit;
     at.have = 0;
 #pragma unroll
