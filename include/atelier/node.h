@@ -88,10 +88,11 @@ enum {
     AT_INF_HAS_ROUND = 1 << 12,
     AT_INF_ADVANCED = 1 << 13,
     AT_INF_HIDDEN = 1 << 14, // PROMPT, EXTRA_PNGINFO (JSON text), UNIQUE_ID: const char * fields
-    AT_INF_ROUND_FALSE = 1 << 15,  // "round": false
-    AT_INF_SINGLE_LINE = 1 << 16,  // "multiline": false is printed
-    AT_INF_INT_LIMITS = 1 << 17,   // FLOAT whose min and max are printed as integers
-    AT_INF_COMBO_OPTIONS = 1 << 18 // combo of a V1 node printed as ["COMBO", {"options": [...]}]
+    AT_INF_ROUND_FALSE = 1 << 15,   // "round": false
+    AT_INF_SINGLE_LINE = 1 << 16,   // "multiline": false is printed
+    AT_INF_INT_LIMITS = 1 << 17,    // FLOAT whose min and max are printed as integers
+    AT_INF_COMBO_OPTIONS = 1 << 18, // combo of a V1 node printed as ["COMBO", {"options": [...]}]
+    AT_INF_RAW_LINK = 1 << 19       // the value is the link itself, as JSON: AT_IN_ANY rows
 };
 
 // One input. Order in the table is ComfyUI's order. Numbers are exact up to 2^53; U64 max is 2^64 -
@@ -134,7 +135,8 @@ enum {
     AT_NODE_EXPERIMENTAL = 1 << 3,
     AT_NODE_INPUT_IS_LIST = 1 << 4, // every field is at_values (see below)
     AT_NODE_NOT_IDEMPOTENT = 1 << 5,
-    AT_NODE_TEST = 1 << 6 // only with --enable-test-nodes
+    AT_NODE_TEST = 1 << 6,    // only with --enable-test-nodes
+    AT_NODE_VARIADIC = 1 << 7 // takes linked inputs that its table does not know: at_node_more
 };
 // The field type of every input of an INPUT_IS_LIST node.
 typedef struct at_values {
@@ -165,13 +167,36 @@ typedef struct at_node {
     at_status (*fingerprint)(at_node_ctx *c, const void *in, char **out);
     // Optional, with AT_INF_LAZY rows: name the lazy inputs needed now through at_node_need.
     at_status (*lazy)(at_node_ctx *c, const void *in);
+    // Optional. Seconds to wait before this call is run, while other nodes go on; the calls of a list wait beside
+    // each other.
+    double (*wait)(at_node_ctx *c, const void *in);
 } at_node;
 
 // For is_list outputs: one more value of output `slot` (takes the value).
 at_status at_node_emit(at_node_ctx *c, size_t slot, at_value v);
 at_status at_node_need(at_node_ctx *c, const char *input);
 bool at_node_linked(const at_node_ctx *c, const char *input);
+// The value of an input that the table does not know, in this call; NULL if there is none.
+const at_value *at_node_more(const at_node_ctx *c, const char *input);
 const char *at_node_id(const at_node_ctx *c);
+
+// --- nodes in place of a result (ComfyUI's node expansion) ----------------------------------------
+// A run function may answer with nodes of its own: it makes them, sets their inputs, and says which of their
+// outputs stand for its own. They run after it returned, and its result is there when theirs are. Ids as
+// ComfyUI's GraphBuilder makes them; texts that come back live as long as the call.
+// A new node; id NULL: a number. *full: the id under which the others know it.
+at_status at_expand_node(at_node_ctx *c, const char *class_type, const char *id, const char **full);
+at_status at_expand_value(at_node_ctx *c, const char *node, const char *input, const at_value *v);
+at_status at_expand_json(at_node_ctx *c, const char *node, const char *input, const char *json);
+at_status at_expand_link(at_node_ctx *c, const char *node, const char *input, const char *from,
+                         int64_t slot);
+// People see this node where they would see the one that made it.
+at_status at_expand_display(at_node_ctx *c, const char *node, const char *display);
+// Output `slot` of this call is output `from_slot` of `from`, a node of the workflow or a new one.
+at_status at_expand_answer(at_node_ctx *c, size_t slot, const char *from, int64_t from_slot);
+// Any node of the running workflow as JSON text, also one that was made meanwhile; NULL if there is none.
+// The caller frees it.
+char *at_node_of_workflow(const at_node_ctx *c, const char *id);
 const at_sink *at_node_sink(const at_node_ctx *c);
 void at_node_progress(at_node_ctx *c, double value, double max); // fills in job and node
 // Latent preview or other RGB8 picture for the people watching.

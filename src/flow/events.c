@@ -16,13 +16,25 @@
 static void emit(const at_run *r, at_event_kind kind, size_t node, const char *text, double value)
 {
     const at_graph_node *n = node == AT_NO_INDEX ? NULL : &r->graph->nodes[node];
+    const char *parent, *display = at_run_display(r, node, &parent);
 
     at_sink_emit(r->args->sink, &(at_event){.kind = kind,
                                             .job = r->args->job,
                                             .node = n ? n->id : NULL,
+                                            .display = display,
+                                            .parent = parent,
                                             .class_type = n && n->spec ? n->spec->class_type : NULL,
                                             .text = text,
                                             .value = value});
+}
+
+const char *at_run_display(const at_run *r, size_t node, const char **parent)
+{
+    const at_origin *o = at_run_origin(r, node);
+
+    *parent = o ? r->graph->nodes[o->maker].id : NULL;
+    if (!o) return NULL;
+    return o->display ? o->display : r->graph->nodes[at_run_real(r, node)].id;
 }
 
 void at_run_emit(const at_run *r, at_event_kind kind, size_t node, const char *text)
@@ -35,7 +47,7 @@ void at_run_emit_cached(const at_run *r)
     json_t *ids = json_array();
     char *text;
 
-    for (size_t i = 0; i < r->graph->count; i++) {
+    for (size_t i = 0; i < r->given_count; i++) {
         if (!at_cache_get(r->cache, r->keys[i])) continue;
         (void)json_array_append_new(ids, json_string_nocheck(r->graph->nodes[i].id));
     }
@@ -106,12 +118,12 @@ static const char *exception_of(at_status st)
     }
 }
 
-static json_t *all_ids(const at_graph *g)
+static json_t *all_ids(const at_run *r)
 {
     json_t *ids = json_array();
 
-    for (size_t i = 0; ids && i < g->count; i++) {
-        if (json_array_append_new(ids, json_string_nocheck(g->nodes[i].id))) {
+    for (size_t i = 0; ids && i < r->given_count; i++) {
+        if (json_array_append_new(ids, json_string_nocheck(r->graph->nodes[i].id))) {
             json_decref(ids);
             return NULL;
         }
@@ -151,7 +163,7 @@ void at_run_emit_failure(const at_run *r, at_status st, const char *type, size_t
                              in->linked ? at_inputs_json(in)
                              : type     ? json_array()
                                         : json_object(),
-                             all_ids(r->graph));
+                             all_ids(r));
     }
     if (good) text = at_json_dump(e, 0);
     emit(r, st == AT_ECANCELLED ? AT_EV_INTERRUPTED : AT_EV_ERROR, node, text ? text : NO_TEXT, 0);

@@ -8,7 +8,9 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
+#include "base/file.h"
 #include "base/mem.h"
 #include "json/json.h"
 
@@ -16,6 +18,7 @@
 static at_status fail_at(at_run *r, at_status st, const char *type, size_t node,
                          const at_inputs *in)
 {
+    node = at_run_real(r, node);
     const at_graph_node *n = &r->graph->nodes[node];
     char cause[2048]; // a copy without allocation: memory may be what is missing
 
@@ -45,31 +48,83 @@ out:
 static at_status run_one(at_run *r, size_t node)
 {
     at_inputs in = {0};
-    bool again;
-    at_status st = at_run_visit(r, node, &in, &again);
+    at_visit_end end;
+    at_status st = at_run_visit(r, node, &in, &end);
 
-    if (st == AT_OK) {
-        st = again ? at_order_again(r->order, node) : at_order_done(r->order, node);
-    }
+    if (st == AT_OK && end == AT_VISIT_DONE) st = at_order_done(r->order, node);
+    if (st == AT_OK && end == AT_VISIT_AGAIN) st = at_order_again(r->order, node);
     if (st != AT_OK) st = fail_at(r, st, NULL, node, &in);
     at_inputs_free(&in);
     return st;
 }
 
+// Nodes whose time has come are ready again; *asleep: how many are not.
+static at_status wake_due(at_run *r, size_t *asleep)
+{
+    at_status st = AT_OK;
+    double now = at_now();
+    size_t left = 0;
+
+    for (size_t i = 0; i < r->waiting_count; i++) {
+        at_wait w = r->waiting[i];
+        if (now < w.since + w.seconds)
+            r->waiting[left++] = w;
+        else
+            AT_TRY(at_order_wake(r->order, w.node));
+    }
+    r->waiting_count = *asleep = left;
+out:
+    return st;
+}
+
+// Nothing to do until one of the waiting nodes wakes: say how far they are, and look again soon.
+static at_status rest(at_run *r)
+{
+    if (at_sink_cancelled(r->args->sink)) {
+        at_fail(AT_ECANCELLED, "interrupted");
+        return fail_at(r, AT_ECANCELLED, NULL, r->waiting[0].node, &(at_inputs){0});
+    }
+    for (size_t i = 0; i < r->waiting_count; i++) {
+        const at_wait *w = &r->waiting[i];
+        const char *parent, *display = at_run_display(r, w->node, &parent);
+        at_sink_emit(r->args->sink, &(at_event){.kind = AT_EV_PROGRESS,
+                                                .job = r->args->job,
+                                                .node = r->graph->nodes[w->node].id,
+                                                .display = display,
+                                                .parent = parent,
+                                                .value = at_now() - w->since,
+                                                .max = w->seconds});
+    }
+    nanosleep(&(struct timespec){0, 10000000}, NULL);
+    return AT_OK;
+}
+
+// The node that a cycle is blamed on: what made the first of its nodes that a node made, else the first.
+static size_t blamed(const at_run *r)
+{
+    for (size_t i = r->given_count; i < r->graph->count; i++)
+        if (at_order_pending(r->order, i)) return at_run_real(r, i);
+    return at_order_in_cycle(r->order);
+}
+
 static at_status run_all(at_run *r)
 {
     at_status st = AT_OK;
-    size_t node;
+    size_t node, asleep;
 
     at_run_emit_cached(r);
     AT_TRY(start_list(r));
     while (!at_order_empty(r->order)) {
-        if (!at_order_next(r->order, &node)) {
+        AT_TRY(wake_due(r, &asleep));
+        if (at_order_next(r->order, &node)) {
+            AT_TRY(run_one(r, node));
+        } else if (asleep) {
+            AT_TRY(rest(r));
+        } else {
             at_fail(AT_EWORKFLOW, "Dependency cycle detected");
-            AT_TRY(fail_at(r, AT_EWORKFLOW, "graph.DependencyCycleError",
-                           at_order_in_cycle(r->order), &(at_inputs){0}));
+            AT_TRY(
+                fail_at(r, AT_EWORKFLOW, "graph.DependencyCycleError", blamed(r), &(at_inputs){0}));
         }
-        AT_TRY(run_one(r, node));
     }
     at_run_emit(r, AT_EV_SUCCESS, AT_NO_INDEX, NULL);
 out:

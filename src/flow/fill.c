@@ -253,12 +253,13 @@ static at_status fill_constant(const at_graph_node *n, size_t i, at_constants *c
     const json_t *literal = json_object_get(n->inputs, row->name);
     at_status st = AT_OK;
 
+    bool hidden = (row->flags & AT_INF_HIDDEN) && row->type != AT_IN_ANY;
     c->linked[i] = at_is_link(literal);
-    if ((row->flags & AT_INF_HIDDEN) || c->linked[i]) literal = NULL;
+    if (hidden || c->linked[i]) literal = NULL;
     AT_TRY(at_value_from_json(literal, &c->values[i]));
     if (n->spec->flags & AT_NODE_INPUT_IS_LIST) {
         at_fill_list(row, (at_values){&c->values[i], literal ? 1 : 0}, c->in);
-    } else if (row->flags & AT_INF_HIDDEN) {
+    } else if (hidden) {
         *(const char **)((char *)c->in + row->offset) = NULL;
     } else if (!c->linked[i]) { // linked fields stay zero
         AT_TRY(at_fill_row(n->spec, row, &c->values[i], c->in));

@@ -102,6 +102,27 @@ out:
     return st;
 }
 
+at_status at_graph_clone(const at_graph *g, at_graph **out)
+{
+    at_status st = AT_OK;
+    at_graph *c = at_calloc(1, sizeof *c);
+
+    *out = NULL;
+    if (!c) return at_fail(AT_ENOMEM, "no memory for a workflow");
+    c->prompt = json_incref(g->prompt);
+    c->registry = g->registry;
+    c->nodes = at_calloc(g->count + 1, sizeof *c->nodes);
+    if (!c->nodes) AT_TRY(at_fail(AT_ENOMEM, "no memory for %zu nodes", g->count));
+    memcpy(c->nodes, g->nodes, g->count * sizeof *c->nodes);
+    for (; c->count < g->count; c->count++)
+        AT_TRY(at_names_add(&c->ids, c->nodes[c->count].id, c->count));
+    *out = c;
+    c = NULL;
+out:
+    at_graph_free(c);
+    return st;
+}
+
 // {"prompt": {...}} as clients post it, or the prompt itself. A node called "prompt" has a
 // class_type.
 static json_t *unwrap(json_t *v)

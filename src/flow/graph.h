@@ -33,6 +33,8 @@ typedef struct at_link {
 } at_link;
 
 bool at_is_link(const json_t *v);
+// A workflow of its own over the same JSON, which may grow.
+at_status at_graph_clone(const at_graph *g, at_graph **out);
 size_t at_graph_find(const at_graph *g, const char *id);
 // NULL if absent. Hidden rows are found with `hidden` only.
 const at_in *at_find_row(const at_node *n, const char *name, bool hidden);

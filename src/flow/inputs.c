@@ -23,7 +23,7 @@ static at_status linked_values(at_run *r, const at_link *link, at_values *out, b
     size_t slot;
 
     *there = false;
-    if (link->from != AT_NO_INDEX) result = at_cache_get(r->cache, r->keys[link->from]);
+    if (link->from != AT_NO_INDEX) result = at_run_result(r, link->from);
     if (!result) return AT_OK;
     st = at_py_index(link->slot, result->count, true, &slot, &why);
     if (st == AT_OK) {
@@ -44,7 +44,7 @@ static at_status gather_row(at_run *r, const at_graph_node *n, size_t i, at_inpu
     at_status st;
 
     in->rows[i] = (at_values){&in->singles[i], 1};
-    if (row->flags & AT_INF_HIDDEN) {
+    if ((row->flags & AT_INF_HIDDEN) && row->type != AT_IN_ANY) {
         in->present[i] = !(in->node->flags & AT_NODE_V3);
         st = at_run_hidden(r, row, n->id, &text);
         if (st != AT_OK || !text) return st;
@@ -53,12 +53,41 @@ static at_status gather_row(at_run *r, const at_graph_node *n, size_t i, at_inpu
     }
     in->present[i] = literal != NULL;
     if (!literal) return AT_OK;
-    if (!at_link_of(r->graph, in->node, row->name, literal, &link)) {
+    if ((row->flags & AT_INF_RAW_LINK) ||
+        !at_link_of(r->graph, in->node, row->name, literal, &link)) {
         return at_value_from_json(literal, &in->singles[i]);
     }
     in->linked[i] = true;
     st = linked_values(r, &link, &in->rows[i], &there);
     in->missing[i] = !there;
+    return st;
+}
+
+// Linked inputs that the table does not know.
+static at_status gather_more(at_run *r, const at_graph_node *n, at_inputs *in)
+{
+    at_status st = AT_OK;
+    size_t count = json_object_size(n->inputs);
+    const char *name;
+    json_t *value;
+    at_link link;
+    bool there;
+
+    if (!(n->spec->flags & AT_NODE_VARIADIC)) return AT_OK;
+    in->more = at_calloc(count + 1, sizeof *in->more);
+    in->more_values = at_calloc(count + 1, sizeof *in->more_values);
+    if (!in->more || !in->more_values) return at_fail(AT_ENOMEM, "no memory for %zu inputs", count);
+    json_object_foreach(n->inputs, name, value)
+    {
+        at_values *v = &in->more_values[in->more_count];
+        if (at_find_row(n->spec, name, true) || !at_link_of(r->graph, NULL, name, value, &link))
+            continue;
+        AT_TRY(linked_values(r, &link, v, &there));
+        if (!there) continue;
+        if (v->count > in->calls && !(n->spec->flags & AT_NODE_INPUT_IS_LIST)) in->calls = v->count;
+        in->more[in->more_count++] = name;
+    }
+out:
     return st;
 }
 
@@ -86,6 +115,7 @@ at_status at_inputs_gather(at_run *r, size_t node, at_inputs *out)
             out->calls = out->rows[i].count;
         }
     }
+    AT_TRY(gather_more(r, n, out));
     for (size_t i = 0; i < count && !out->calls; i++) {
         if (out->present[i])
             AT_TRY(at_fail(AT_EINVAL, "input %s: an empty list", out->node->in[i].name));
@@ -101,6 +131,8 @@ void at_inputs_free(at_inputs *in)
         at_value_clear(&in->singles[i]);
     at_free(in->singles);
     at_free(in->rows);
+    at_free(in->more);
+    at_free(in->more_values);
     at_free(in->present); // the three arrays of flags are one
     at_free(in->in);
     *in = (at_inputs){0};
@@ -114,6 +146,16 @@ static const at_value *value_of(const at_inputs *in, size_t row, size_t i)
     return &v->items[i < v->count ? i : v->count - 1];
 }
 
+const at_value *at_inputs_more(const at_inputs *in, const char *name, size_t i)
+{
+    for (size_t k = 0; k < in->more_count; k++) {
+        const at_values *v = &in->more_values[k];
+        if (strcmp(in->more[k], name) == 0 && v->count)
+            return &v->items[i < v->count ? i : v->count - 1];
+    }
+    return NULL;
+}
+
 const at_value *at_inputs_blocker(const at_inputs *in, size_t i)
 {
     bool whole = in->node->flags & AT_NODE_INPUT_IS_LIST;
@@ -124,6 +166,10 @@ const at_value *at_inputs_blocker(const at_inputs *in, size_t i)
             const at_value *v = value_of(in, k, j);
             if (v->kind == AT_VAL_BLOCKER) return v;
         }
+    }
+    for (size_t k = 0; k < in->more_count; k++) {
+        const at_value *v = at_inputs_more(in, in->more[k], i);
+        if (v && v->kind == AT_VAL_BLOCKER) return v;
     }
     return NULL;
 }
@@ -140,7 +186,7 @@ at_status at_inputs_fill(at_inputs *in, size_t i)
             bool empty = !in->present[k] && v->kind == AT_VAL_NONE;
             at_values none = {0};
             at_fill_list(row, empty ? none : in->rows[k], in->in);
-        } else if (row->flags & AT_INF_HIDDEN) {
+        } else if ((row->flags & AT_INF_HIDDEN) && row->type != AT_IN_ANY) {
             *(const char **)((char *)in->in + row->offset) = v->kind ? v->s : NULL;
         } else if (in->present[k] && !in->rows[k].count) {
             AT_TRY(

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // node_ctx.c - what a node's functions may ask and say while they run.
 // Ownership: see run.h. Called on the job's thread only.
-#include "flow/run.h"
+#include "flow/execute.h"
 
 #include <string.h>
 
@@ -64,6 +64,11 @@ bool at_node_linked(const at_node_ctx *c, const char *input)
     return false;
 }
 
+const at_value *at_node_more(const at_node_ctx *c, const char *input)
+{
+    return c->inputs ? at_inputs_more(c->inputs, input, c->call) : NULL;
+}
+
 const char *at_node_id(const at_node_ctx *c)
 {
     return c->id;
@@ -84,6 +89,8 @@ void at_node_progress(at_node_ctx *c, double value, double max)
     at_sink_emit(c->sink, &(at_event){.kind = AT_EV_PROGRESS,
                                       .job = c->job,
                                       .node = c->id,
+                                      .display = c->display,
+                                      .parent = c->parent,
                                       .class_type = c->node->class_type,
                                       .value = value,
                                       .max = max});
@@ -94,6 +101,8 @@ static void show(at_node_ctx *c, const char *how, const void *rgb8, int width, i
     at_sink_emit(c->sink, &(at_event){.kind = AT_EV_PREVIEW,
                                       .job = c->job,
                                       .node = c->id,
+                                      .display = c->display,
+                                      .parent = c->parent,
                                       .class_type = c->node->class_type,
                                       .text = how,
                                       .value = width,

@@ -10,6 +10,7 @@
 #include "flow/order.h"
 
 #include <stdint.h>
+#include <string.h>
 
 #include "base/mem.h"
 
@@ -238,6 +239,37 @@ at_status at_order_done(at_order *o, size_t node)
 out:
     s->out_first = 0;
     return st;
+}
+
+void at_order_sleep(at_order *o, size_t node)
+{
+    o->s[node].staged = false;
+    o->s[node].blocks++;
+}
+
+at_status at_order_wake(at_order *o, size_t node)
+{
+    state *s = &o->s[node];
+
+    s->blocks--;
+    return ready(s) ? heap_put(o, &o->ready[s->rank], node) : AT_OK;
+}
+
+bool at_order_pending(const at_order *o, size_t node)
+{
+    return o->s[node].pending;
+}
+
+at_status at_order_grow(at_order *o, const at_order_node *nodes, size_t count)
+{
+    state *grown = at_realloc(o->s, (count + 1) * sizeof *grown);
+
+    if (!grown) return no_memory();
+    o->s = grown;
+    memset(grown + o->count, 0, (count + 1 - o->count) * sizeof *grown);
+    o->nodes = nodes;
+    o->count = count;
+    return AT_OK;
 }
 
 at_status at_order_again(at_order *o, size_t node)

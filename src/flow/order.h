@@ -28,6 +28,8 @@ typedef struct at_order at_order;
 at_status at_order_new(const at_order_node *nodes, size_t count,
                        bool (*cached)(void *ctx, size_t node), void *ctx, at_order **out);
 void at_order_free(at_order *o);
+// More nodes behind those that are there: `nodes` replaces the list given before, whose entries it repeats.
+at_status at_order_grow(at_order *o, const at_order_node *nodes, size_t count);
 // This node must run, and all that it needs (not through lazy links).
 at_status at_order_add(at_order *o, size_t node);
 // A lazy link is needed after all: `to` waits for `from` (unless that is cached).
@@ -38,6 +40,10 @@ bool at_order_next(at_order *o, size_t *node);
 at_status at_order_done(at_order *o, size_t node);
 // The node came back without a result: it waits for what was required meanwhile.
 at_status at_order_again(at_order *o, size_t node);
+// The node waits for something outside; nobody else waits for that. It is not the next one until it is woken.
+void at_order_sleep(at_order *o, size_t node);
+at_status at_order_wake(at_order *o, size_t node);
+bool at_order_pending(const at_order *o, size_t node);
 bool at_order_blocked(const at_order *o, size_t node);
 size_t
 at_order_in_cycle(const at_order *o); // the one that ComfyUI blames: first inserted of the rest

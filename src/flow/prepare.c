@@ -10,6 +10,7 @@
 
 #include "base/mem.h"
 #include "flow/execute.h"
+#include "flow/expand.h"
 #include "flow/fill.h"
 #include "json/json.h"
 #include "flow/signature.h"
@@ -55,22 +56,24 @@ static at_status take_fingerprint(at_run *r, size_t i)
     return st;
 }
 
+at_status at_run_fingerprint(at_run *r, size_t i)
+{
+    const at_graph_node *n = &r->graph->nodes[i];
+    const json_t *given;
+
+    if (!n->spec || !n->spec->fingerprint) return AT_OK;
+    given = json_object_get(n->json, "is_changed");
+    if (!given) return take_fingerprint(r, i);
+    r->changed[i] = at_json_dump(given, AT_JSON_SORTED);
+    return r->changed[i] ? AT_OK : no_memory();
+}
+
 static at_status take_fingerprints(at_run *r)
 {
     at_status st = AT_OK;
-    const json_t *given;
 
-    for (size_t i = 0; i < r->graph->count; i++) {
-        const at_graph_node *n = &r->graph->nodes[i];
-        if (!n->spec || !n->spec->fingerprint) continue;
-        given = json_object_get(n->json, "is_changed");
-        if (given) {
-            r->changed[i] = at_json_dump(given, AT_JSON_SORTED);
-            if (!r->changed[i]) AT_TRY(no_memory());
-        } else {
-            AT_TRY(take_fingerprint(r, i));
-        }
-    }
+    for (size_t i = 0; i < r->graph->count; i++)
+        AT_TRY(at_run_fingerprint(r, i));
 out:
     return st;
 }
@@ -139,10 +142,14 @@ static at_status link_nodes(at_run *r)
     return AT_OK;
 }
 
-static bool cached(void *ctx, size_t node)
+at_result *at_run_result(at_run *r, size_t node)
 {
-    at_run *r = ctx;
-    return at_cache_get(r->cache, r->keys[node]) != NULL;
+    return r->held[node] ? r->held[node] : at_cache_get(r->cache, r->keys[node]);
+}
+
+bool at_run_cached(void *run, size_t node)
+{
+    return at_run_result(run, node) != NULL;
 }
 
 at_status at_run_prepare(at_run *r, const at_execute_args *args)
@@ -150,7 +157,7 @@ at_status at_run_prepare(at_run *r, const at_execute_args *args)
     at_status st = AT_OK;
     size_t n = args->graph->count;
 
-    *r = (at_run){.args = args, .graph = args->graph, .cache = args->cache};
+    *r = (at_run){.args = args, .graph = args->graph, .cache = args->cache, .given_count = n};
     if (!r->cache) {
         AT_TRY(at_cache_new(AT_CACHE_NONE, 0, &r->own_cache));
         r->cache = r->own_cache;
@@ -158,23 +165,48 @@ at_status at_run_prepare(at_run *r, const at_execute_args *args)
     r->keys = at_calloc(n + 1, sizeof *r->keys);
     r->changed = at_calloc(n + 1, sizeof *r->changed);
     r->never = at_calloc(n + 1, sizeof *r->never);
+    r->held = at_calloc(n + 1, sizeof *r->held);
+    r->partial = at_calloc(n + 1, sizeof *r->partial);
+    r->due = at_calloc(n + 1, sizeof *r->due);
     r->executed = json_array();
     r->uis = json_object();
-    if (!r->keys || !r->changed || !r->never || !r->executed || !r->uis) AT_TRY(no_memory());
+    if (!r->keys || !r->changed || !r->never || !r->held || !r->partial || !r->due ||
+        !r->executed || !r->uis)
+        AT_TRY(no_memory());
     AT_TRY(take_fingerprints(r));
     AT_TRY(at_signatures(r->graph, r->changed, r->never, r->keys));
     keep_owners_apart(r);
     at_cache_begin(r->cache, r->keys, n);
     AT_TRY(link_nodes(r));
-    AT_TRY(at_order_new(r->nodes, n, cached, r, &r->order));
+    AT_TRY(at_order_new(r->nodes, n, at_run_cached, r, &r->order));
 out:
     return st;
 }
 
 void at_run_free(at_run *r)
 {
-    for (size_t i = 0; r->changed && i < r->graph->count; i++)
+    size_t n = r->graph ? r->graph->count : 0;
+
+    for (size_t i = 0; r->changed && i < n; i++)
         at_free(r->changed[i]);
+    for (size_t i = 0; r->held && i < n; i++)
+        at_result_release(r->held[i]);
+    for (size_t i = 0; r->partial && i < n; i++)
+        at_partial_free(r->partial[i]);
+    for (size_t i = r->given_count; i < n; i++) {
+        at_free(r->origins[i - r->given_count].id);
+        at_free(r->origins[i - r->given_count].display);
+    }
+    for (size_t i = 0; i < r->link_list_count; i++)
+        at_free(r->link_lists[i]);
+    at_graph_free(r->own_graph);
+    at_free(r->held);
+    at_free(r->partial);
+    at_free(r->due);
+    at_free(r->waiting);
+    at_free(r->origins);
+    at_free(r->link_lists);
+    json_decref(r->made);
     at_free(r->changed);
     at_free(r->never);
     at_free(r->keys);
@@ -198,7 +230,7 @@ static char *prompt_text(const at_run *r)
     json_t *value;
 
     at_str_append(&s, "{");
-    for (size_t i = 0; i < r->graph->count; i++) {
+    for (size_t i = 0; i < r->given_count; i++) {
         const at_graph_node *n = &r->graph->nodes[i];
         json_t *id = json_string_nocheck(n->id);
         bool first = true;

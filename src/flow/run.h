@@ -19,10 +19,14 @@ struct at_node_ctx {
     const char *id, *job;
     const at_sink *sink;
     void *engine;
-    const bool *linked;     // per row of the table
-    at_value_list *emitted; // per output; NULL outside run
-    json_t *uis;            // array of what at_node_ui gave; NULL outside run
-    json_t *needed;         // array of names; NULL outside lazy
+    const bool *linked;             // per row of the table
+    at_value_list *emitted;         // per output; NULL outside run
+    json_t *uis;                    // array of what at_node_ui gave; NULL outside run
+    json_t *needed;                 // array of names; NULL outside lazy
+    struct at_expansion *expansion; // what this call made, NULL outside run (expand.h)
+    const struct at_inputs *inputs; // for inputs beside the table; NULL outside run
+    size_t call;
+    const char *display, *parent; // as in at_event
 };
 
 #endif

@@ -264,10 +264,12 @@ static void make_keys(maker *m, size_t root, size_t *stack, size_t *at)
     }
 }
 
-at_status at_signatures(const at_graph *g, char *const *changed, const bool *never, at_digest *keys)
+// Those of nodes [first, count); the keys before are there. New nodes are keyed by their sources' keys.
+static at_status make_from(const at_graph *g, size_t first, char *const *changed, const bool *never,
+                           at_digest *keys)
 {
     at_status st = AT_OK;
-    maker m = {.g = g, .keys = keys};
+    maker m = {.g = g, .keys = keys, .visited = first ? WALK_LIMIT : 0};
     size_t n = g->count, *scratch = at_calloc(n + 2, 7 * sizeof *scratch);
 
     at_hash_key(&m.hash_key);
@@ -279,10 +281,11 @@ at_status at_signatures(const at_graph *g, char *const *changed, const bool *nev
     m.stack = scratch + 2 * (n + 2);
     m.at = scratch + 3 * (n + 2);
     m.order = scratch + 4 * (n + 2);
-    for (size_t i = 0; i < n; i++) {
+    memset(m.state, 2, first);
+    for (size_t i = first; i < n; i++) {
         AT_TRY(make_skin(&m, i, changed ? changed[i] : NULL, never && never[i]));
     }
-    for (size_t i = 0; i < n; i++) {
+    for (size_t i = first; i < n; i++) {
         make_keys(&m, i, scratch + 5 * (n + 2), scratch + 6 * (n + 2));
     }
 out:
@@ -293,4 +296,15 @@ out:
     at_free(scratch);
     at_str_free(&m.text);
     return st;
+}
+
+at_status at_signatures(const at_graph *g, char *const *changed, const bool *never, at_digest *keys)
+{
+    return make_from(g, 0, changed, never, keys);
+}
+
+at_status at_signatures_add(const at_graph *g, size_t first, char *const *changed,
+                            const bool *never, at_digest *keys)
+{
+    return make_from(g, first, changed, never, keys);
 }

@@ -14,4 +14,8 @@
 at_status at_signatures(const at_graph *g, char *const *changed, const bool *never,
                         at_digest *keys);
 
+// keys[first ..] of nodes that were added to a graph whose other nodes have theirs.
+at_status at_signatures_add(const at_graph *g, size_t first, char *const *changed,
+                            const bool *never, at_digest *keys);
+
 #endif

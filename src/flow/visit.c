@@ -8,9 +8,11 @@
 // Ownership: a result belongs to the cache; what a failed call left behind is released here.
 #include <string.h>
 
+#include "base/file.h"
 #include "base/mem.h"
 #include "base/trace.h"
 #include "flow/execute.h"
+#include "flow/expand.h"
 #include "json/json.h"
 #include "flow/python.h"
 
@@ -121,8 +123,33 @@ static at_status call(at_node_ctx *ctx, const at_inputs *in, at_result *result)
     return st;
 }
 
+// What stands for outputs of the call that is over: places in the result, to be filled later.
+static at_status take_answers(at_node_ctx *ctx, at_result *result, at_partial *p)
+{
+    at_expansion *e = ctx->expansion;
+    at_later *grown;
+
+    if (!e->later_count) return AT_OK;
+    grown = at_realloc(p->later, (p->count + e->later_count) * sizeof *grown);
+    if (!grown) return at_fail(AT_ENOMEM, "no memory for a result");
+    p->later = grown;
+    for (size_t i = 0; i < e->later_count;
+         i++) { // the call left NONE in their place, a list nothing
+        at_value_list *slot = &result->slots[e->later[i].slot];
+        if (ctx->node->out[e->later[i].slot].is_list) {
+            at_status st = at_value_list_push(slot, (at_value){0});
+            if (st != AT_OK) return st;
+        }
+        p->later[p->count] = e->later[i];
+        p->later[p->count++].at = slot->count - 1;
+        e->later[i].from = NULL; // it is the result's now
+    }
+    e->later_count = 0;
+    return AT_OK;
+}
+
 static at_status run_calls(at_run *r, size_t node, at_inputs *in, at_node_ctx *ctx,
-                           at_result *result)
+                           at_result *result, at_partial *partial)
 {
     at_status st = AT_OK;
     const at_value *blocker;
@@ -136,7 +163,10 @@ static at_status run_calls(at_run *r, size_t node, at_inputs *in, at_node_ctx *c
             continue;
         }
         AT_TRY(at_inputs_fill(in, i));
+        ctx->call = ctx->expansion->call = i;
+        ctx->expansion->numbered = 0;
         AT_TRY(call(ctx, in, result));
+        AT_TRY(take_answers(ctx, result, partial));
     }
 out:
     return st;
@@ -208,56 +238,133 @@ static void release_sources(at_run *r, size_t node)
     }
 }
 
-static at_status produce(at_run *r, size_t node, at_inputs *in, at_node_ctx *ctx)
+// The result is whole: show it, keep it, say so.
+static at_status conclude(at_run *r, size_t node, at_result *result, const json_t *uis)
 {
     at_status st = AT_OK;
-    const at_graph_node *n = &r->graph->nodes[node];
-    at_result *result = at_result_new(n->spec->n_out);
 
-    ctx->emitted = at_calloc(n->spec->n_out + 1, sizeof *ctx->emitted);
-    ctx->uis = json_array();
-    if (!result || !ctx->emitted || !ctx->uis) AT_TRY(at_fail(AT_ENOMEM, "no memory for a result"));
-    AT_TRY(run_calls(r, node, in, ctx, result));
-    AT_TRY(show(r, node, ctx->uis, result));
+    AT_TRY(show(r, node, uis, result));
     AT_TRY(at_cache_put(r->cache, r->keys[node], result));
-    if (json_array_append_new(r->executed, json_string_nocheck(n->id))) {
+    if (json_array_append_new(r->executed, json_string_nocheck(r->graph->nodes[node].id))) {
         AT_TRY(at_fail(AT_ENOMEM, "no memory for the list of executed nodes"));
     }
     release_sources(r, node);
     at_run_emit(r, AT_EV_FINISHED, node, NULL);
 out:
-    at_free(ctx->emitted);
-    json_decref(ctx->uis);
-    at_result_release(result);
     return st;
 }
 
-at_status at_run_visit(at_run *r, size_t node, at_inputs *in, bool *again)
+static at_status produce(at_run *r, size_t node, at_inputs *in, at_node_ctx *ctx, at_visit_end *end)
+{
+    at_status st = AT_OK;
+    size_t outputs = ctx->node->n_out;
+    at_expansion made = {.run = r, .maker = ctx->id};
+    at_partial *p = at_calloc(1, sizeof *p);
+    bool any;
+
+    ctx->emitted = at_calloc(outputs + 1, sizeof *ctx->emitted);
+    ctx->uis = json_array();
+    ctx->expansion = &made;
+    ctx->inputs = in;
+    if (p) p->result = at_result_new(outputs);
+    if (!p || !p->result || !ctx->emitted || !ctx->uis)
+        AT_TRY(at_fail(AT_ENOMEM, "no memory for a result"));
+    AT_TRY(run_calls(r, node, in, ctx, p->result, p));
+    AT_TRY(at_expansion_install(r, node, &made, p->later, p->count, &any));
+    if (any) {
+        p->uis = json_incref(ctx->uis);
+        r->partial[node] = p;
+        p = NULL;
+        *end = AT_VISIT_AGAIN;
+        goto out;
+    }
+    AT_TRY(conclude(r, node, p->result, ctx->uis));
+out:
+    at_expansion_free(&made);
+    at_partial_free(p);
+    at_free(ctx->emitted);
+    json_decref(ctx->uis);
+    return st;
+}
+
+// Its own nodes have run.
+static at_status complete(at_run *r, size_t node)
+{
+    at_partial *p = r->partial[node];
+    at_status st = at_partial_resolve(r, p);
+
+    if (st == AT_OK) st = conclude(r, node, p->result, p->uis);
+    r->partial[node] = NULL;
+    at_partial_free(p);
+    return st;
+}
+
+// --- waiting ------------------------------------------------------------------------------------
+// Seconds that the longest of the calls waits.
+static at_status longest_wait(at_inputs *in, at_node_ctx *ctx, double *seconds)
+{
+    at_status st = AT_OK;
+
+    *seconds = 0;
+    for (size_t i = 0; i < in->calls; i++) {
+        if (at_inputs_blocker(in, i)) continue;
+        AT_TRY(at_inputs_fill(in, i));
+        double s = ctx->node->wait(ctx, in->in);
+        if (s > *seconds) *seconds = s;
+    }
+out:
+    return st;
+}
+
+static at_status fall_asleep(at_run *r, size_t node, double seconds)
+{
+    at_wait *grown = at_realloc(r->waiting, (r->waiting_count + 1) * sizeof *grown);
+
+    if (!grown) return at_fail(AT_ENOMEM, "no memory for a node that waits");
+    r->waiting = grown;
+    grown[r->waiting_count] = (at_wait){.node = node, .since = at_now(), .seconds = seconds};
+    r->due[node] = grown[r->waiting_count++].since + seconds;
+    at_order_sleep(r->order, node);
+    return AT_OK;
+}
+
+at_status at_run_visit(at_run *r, size_t node, at_inputs *in, at_visit_end *end)
 {
     at_status st = AT_OK;
     const at_graph_node *n = &r->graph->nodes[node];
-    at_result *known = at_cache_get(r->cache, r->keys[node]);
+    at_result *known = at_run_result(r, node);
     at_node_ctx ctx = {.node = n->spec,
                        .id = n->id,
                        .job = r->args->job,
                        .sink = r->args->sink,
                        .engine = r->args->engine};
+    double began, seconds = 0;
+    bool again = false;
 
-    double began;
-
-    *again = false;
+    *end = AT_VISIT_DONE;
+    ctx.display = at_run_display(r, node, &ctx.parent);
+    if (r->partial[node]) return complete(r, node);
     if (known) {
         at_run_emit(r, AT_EV_EXECUTED, node, known->ui);
         at_run_emit(r, AT_EV_FINISHED, node, NULL);
         return AT_OK;
     }
-    at_run_emit(r, AT_EV_EXECUTING, node, NULL);
+    if (!r->due[node]) at_run_emit(r, AT_EV_EXECUTING, node, NULL);
     AT_TRY(at_inputs_gather(r, node, in));
     ctx.linked = in->linked;
-    if (n->spec->lazy) AT_TRY(ask_lazy(r, node, in, &ctx, again));
+    if (ctx.node->lazy) AT_TRY(ask_lazy(r, node, in, &ctx, &again));
+    if (again) *end = AT_VISIT_AGAIN;
+    if (again) goto out;
+    if (ctx.node->wait && !r->due[node]) AT_TRY(longest_wait(in, &ctx, &seconds));
+    if (seconds > 0) {
+        *end = AT_VISIT_SLEEPS;
+        AT_TRY(fall_asleep(r, node, seconds));
+        goto out;
+    }
+    r->due[node] = 0;
     began = at_trace_begin();
-    if (!*again) st = produce(r, node, in, &ctx);
-    at_trace_end(began, "node", "%s %s", n->spec->class_type, n->id);
+    st = produce(r, node, in, &ctx, end);
+    at_trace_end(began, "node", "%s %s", ctx.node->class_type, ctx.id);
 out:
     return st;
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// node_testing.c - nodes of ComfyUI's own test suite: stubs, a lazy mixer, one that sleeps, one that fails.
+// node_testing.c - nodes of ComfyUI's own test suite: stubs of pictures, a lazy mixer, and the list of all.
 // Idea: what a recorded trace of a real server ran must run here, so that a client's view can be compared.
 // Source: ComfyUI 0.3.64, behaviour of tests/execution/testing_nodes/testing-pack.
 // Easy to get wrong: they are in no list unless the engine was opened with test_nodes.
@@ -8,22 +8,13 @@
 #include "nodes/testing.h"
 
 #include <string.h>
-#include <time.h>
 
-#include "base/file.h"
 #include "base/mem.h"
 
 #define STUB_SIDES(st)                                                                             \
     AT_ROW_INT_STEP(st, height, 512, 1, 1073741824, 1),                                            \
         AT_ROW_INT_STEP(st, width, 512, 1, 68719476736, 1),                                        \
         AT_ROW_INT_STEP(st, batch_size, 1, 1, 1073741824, 1)
-#define TEST_NODE(cls, title, where, rows, st, outs, fn, ...)                                      \
-    {                                                                                              \
-        .class_type = cls, .display = title, .category = where, .flags = AT_NODE_TEST,             \
-        .python_module = "custom_nodes.testing-pack", .in = rows, .n_in = AT_COUNT(rows),          \
-        .in_size = sizeof(st), .out = outs, .n_out = AT_COUNT(outs), .run = fn, __VA_ARGS__        \
-    }
-
 // --- StubImage, StubConstantImage, StubMask ----------------------------------------------------------
 typedef struct stub_in {
     const char *content;
@@ -69,13 +60,13 @@ static at_status mask_run(at_node_ctx *c, const void *in, at_value *out)
     return st == AT_OK ? at_give_mask("StubMask", t, out) : st;
 }
 static const at_out mask_out[] = {AT_OUT("MASK")};
-static const at_node node_image = TEST_NODE("StubImage", "Stub Image", "Testing/Stub Nodes",
-                                            image_rows, stub_in, at_image_out, image_run);
+static const at_node node_image = AT_TEST_NODE("StubImage", "Stub Image", "Testing/Stub Nodes",
+                                               image_rows, stub_in, at_image_out, image_run);
 static const at_node node_constant =
-    TEST_NODE("StubConstantImage", "Stub Constant Image", "Testing/Stub Nodes", value_rows, stub_in,
-              at_image_out, image_run);
-static const at_node node_mask = TEST_NODE("StubMask", "Stub Mask", "Testing/Stub Nodes",
-                                           value_rows, stub_in, mask_out, mask_run);
+    AT_TEST_NODE("StubConstantImage", "Stub Constant Image", "Testing/Stub Nodes", value_rows,
+                 stub_in, at_image_out, image_run);
+static const at_node node_mask = AT_TEST_NODE("StubMask", "Stub Mask", "Testing/Stub Nodes",
+                                              value_rows, stub_in, mask_out, mask_run);
 
 // --- TestLazyMixImages -------------------------------------------------------------------------------
 typedef struct mix_in {
@@ -142,44 +133,60 @@ out:
     return st;
 }
 static const at_node node_mix =
-    TEST_NODE("TestLazyMixImages", "Lazy Mix Images", "Testing/Nodes", mix_rows, mix_in,
-              at_image_out, mix_run, .lazy = mix_lazy);
+    AT_TEST_NODE("TestLazyMixImages", "Lazy Mix Images", "Testing/Nodes", mix_rows, mix_in,
+                 at_image_out, mix_run, .lazy = mix_lazy);
 
-// --- TestSleep, TestSyncError ------------------------------------------------------------------------
-typedef struct sleep_in {
-    at_value value;
-    double seconds;
-    const char *unique_id;
-} sleep_in;
-static const at_in sleep_rows[] = {AT_ROW(sleep_in, value, AT_IN_ANY, .type_name = "*"),
-                                   AT_ROW_FLOAT_STEP(sleep_in, seconds, 1, 0, 9999, 0.01),
-                                   AT_ROW_HIDDEN(sleep_in, unique_id, "UNIQUE_ID")};
-static const at_out any_out[] = {AT_OUT("*")};
-
-static at_status sleep_run(at_node_ctx *c, const void *in, at_value *out)
-{
-    const sleep_in *i = in;
-    for (double end = at_now() + i->seconds; at_now() < end;) {
-        if (at_sink_cancelled(at_node_sink(c))) return at_fail(AT_ECANCELLED, "interrupted");
-        nanosleep(&(struct timespec){0, 5000000}, NULL);
-    }
-    *out = at_value_copy(&i->value);
-    return out->kind == i->value.kind ? AT_OK : at_fail(AT_ENOMEM, "TestSleep: no memory");
-}
-static const at_node node_sleep =
-    TEST_NODE("TestSleep", "Test Sleep", "_for_testing", sleep_rows, sleep_in, any_out, sleep_run);
-
-typedef struct error_in {
-    at_value value;
-} error_in;
-static const at_in error_rows[] = {AT_ROW(error_in, value, AT_IN_ANY, .type_name = "*")};
-static at_status error_run(at_node_ctx *c, const void *in, at_value *out)
-{
-    (void)c, (void)in, (void)out;
-    return at_fail(AT_EDEVICE, "Intentional sync execution error for testing");
-}
-static const at_node node_error = TEST_NODE("TestSyncError", "Test Sync Error", "_for_testing",
-                                            error_rows, error_in, any_out, error_run);
-
-const at_node *const at_nodes_test[] = {&node_image, &node_constant, &node_mask,          &node_mix,
-                                        &node_sleep, &node_error,    &at_node_test_crash, NULL};
+const at_node *const at_nodes_test[] = {&node_image,
+                                        &node_constant,
+                                        &node_mask,
+                                        &node_mix,
+                                        &at_node_test_crash,
+                                        &at_node_test_int,
+                                        &at_node_test_float,
+                                        &at_node_test_ints,
+                                        &at_node_test_floats,
+                                        &at_node_test_texts,
+                                        &at_node_test_bool,
+                                        &at_node_test_gate,
+                                        &at_node_test_math,
+                                        &at_node_test_block,
+                                        &at_node_test_accumulate,
+                                        &at_node_test_head,
+                                        &at_node_test_tail,
+                                        &at_node_test_to_list,
+                                        &at_node_test_of_list,
+                                        &at_node_test_length,
+                                        &at_node_test_get_item,
+                                        &at_node_test_set_item,
+                                        &at_node_test_make_list,
+                                        &at_node_test_while_open,
+                                        &at_node_test_while_close,
+                                        &at_node_test_for_open,
+                                        &at_node_test_for_close,
+                                        &at_node_test_average,
+                                        &at_node_test_changed,
+                                        &at_node_test_changed_constants,
+                                        &at_node_test_check1,
+                                        &at_node_test_check2,
+                                        &at_node_test_check3,
+                                        &at_node_test_check4,
+                                        &at_node_test_check5,
+                                        &at_node_test_scaled,
+                                        &at_node_test_check_value,
+                                        &at_node_test_check_max,
+                                        &at_node_test_sleep,
+                                        &at_node_test_async_error,
+                                        &at_node_test_timeout,
+                                        &at_node_test_sync_error,
+                                        &at_node_test_async_lazy,
+                                        &at_node_test_resource,
+                                        &at_node_test_batch,
+                                        &at_node_test_limit,
+                                        &at_node_test_async_progress,
+                                        &at_node_test_sync_progress,
+                                        &at_node_test_cycle,
+                                        &at_node_test_mixed,
+                                        &at_node_test_sampling,
+                                        &at_node_test_parallel,
+                                        &at_node_test_dynamic,
+                                        NULL};
