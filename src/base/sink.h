@@ -30,8 +30,9 @@ typedef enum at_event_kind {
 typedef struct at_event {
     at_event_kind kind;
     const char *job, *node, *class_type;
-    // Of a node that another one put in its own place: whom people see instead, and who made it. NULL: itself, nobody.
-    const char *display, *parent;
+    // Of a node that another one put in its own place: whom people see instead, who made it, and the node of the
+    // workflow that it comes from. NULLs: itself, nobody, itself.
+    const char *display, *parent, *real;
     const char *text;
     double value, max;
     const void *data;

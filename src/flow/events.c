@@ -13,28 +13,28 @@
     "{\"exception_message\": \"out of memory\", \"exception_type\": \"MemoryError\", "             \
     "\"executed\": [], \"traceback\": [], \"current_inputs\": [], \"current_outputs\": []}"
 
-static void emit(const at_run *r, at_event_kind kind, size_t node, const char *text, double value)
-{
-    const at_graph_node *n = node == AT_NO_INDEX ? NULL : &r->graph->nodes[node];
-    const char *parent, *display = at_run_display(r, node, &parent);
-
-    at_sink_emit(r->args->sink, &(at_event){.kind = kind,
-                                            .job = r->args->job,
-                                            .node = n ? n->id : NULL,
-                                            .display = display,
-                                            .parent = parent,
-                                            .class_type = n && n->spec ? n->spec->class_type : NULL,
-                                            .text = text,
-                                            .value = value});
-}
-
-const char *at_run_display(const at_run *r, size_t node, const char **parent)
+void at_run_name_origin(const at_run *r, size_t node, at_event *e)
 {
     const at_origin *o = at_run_origin(r, node);
 
-    *parent = o ? r->graph->nodes[o->maker].id : NULL;
-    if (!o) return NULL;
-    return o->display ? o->display : r->graph->nodes[at_run_real(r, node)].id;
+    if (!o) return;
+    e->real = r->graph->nodes[at_run_real(r, node)].id;
+    e->display = o->display ? o->display : e->real;
+    e->parent = r->graph->nodes[o->maker].id;
+}
+
+static void emit(const at_run *r, at_event_kind kind, size_t node, const char *text, double value)
+{
+    const at_graph_node *n = node == AT_NO_INDEX ? NULL : &r->graph->nodes[node];
+    at_event e = {.kind = kind,
+                  .job = r->args->job,
+                  .node = n ? n->id : NULL,
+                  .class_type = n && n->spec ? n->spec->class_type : NULL,
+                  .text = text,
+                  .value = value};
+
+    at_run_name_origin(r, node, &e);
+    at_sink_emit(r->args->sink, &e);
 }
 
 void at_run_emit(const at_run *r, at_event_kind kind, size_t node, const char *text)

@@ -86,14 +86,13 @@ static at_status rest(at_run *r)
     }
     for (size_t i = 0; i < r->waiting_count; i++) {
         const at_wait *w = &r->waiting[i];
-        const char *parent, *display = at_run_display(r, w->node, &parent);
-        at_sink_emit(r->args->sink, &(at_event){.kind = AT_EV_PROGRESS,
-                                                .job = r->args->job,
-                                                .node = r->graph->nodes[w->node].id,
-                                                .display = display,
-                                                .parent = parent,
-                                                .value = at_now() - w->since,
-                                                .max = w->seconds});
+        at_event e = {.kind = AT_EV_PROGRESS,
+                      .job = r->args->job,
+                      .node = r->graph->nodes[w->node].id,
+                      .value = at_now() - w->since,
+                      .max = w->seconds};
+        at_run_name_origin(r, w->node, &e);
+        at_sink_emit(r->args->sink, &e);
     }
     nanosleep(&(struct timespec){0, 10000000}, NULL);
     return AT_OK;

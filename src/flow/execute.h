@@ -89,8 +89,8 @@ at_result *at_run_result(at_run *r, size_t node); // borrowed; NULL if absent
 
 // --- events.c -----------------------------------------------------------------------------------
 void at_run_emit(const at_run *r, at_event_kind kind, size_t node, const char *text);
-// Whom people see for a node that was made by one, and its maker; NULLs for others.
-const char *at_run_display(const at_run *r, size_t node, const char **parent);
+// What an event says of a node that was made by one; nothing of others.
+void at_run_name_origin(const at_run *r, size_t node, at_event *e);
 void at_run_emit_cached(const at_run *r);
 void at_run_emit_blocked(const at_run *r, size_t node, const char *message);
 // The event that ends a failed run: interrupted or error. `cause` is the message, `in` may be

@@ -91,6 +91,7 @@ void at_node_progress(at_node_ctx *c, double value, double max)
                                       .node = c->id,
                                       .display = c->display,
                                       .parent = c->parent,
+                                      .real = c->real,
                                       .class_type = c->node->class_type,
                                       .value = value,
                                       .max = max});

@@ -26,7 +26,7 @@ struct at_node_ctx {
     struct at_expansion *expansion; // what this call made, NULL outside run (expand.h)
     const struct at_inputs *inputs; // for inputs beside the table; NULL outside run
     size_t call;
-    const char *display, *parent; // as in at_event
+    const char *display, *parent, *real; // as in at_event
 };
 
 #endif

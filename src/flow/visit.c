@@ -338,11 +338,15 @@ at_status at_run_visit(at_run *r, size_t node, at_inputs *in, at_visit_end *end)
                        .job = r->args->job,
                        .sink = r->args->sink,
                        .engine = r->args->engine};
+    at_event origin = {0};
     double began, seconds = 0;
     bool again = false;
 
     *end = AT_VISIT_DONE;
-    ctx.display = at_run_display(r, node, &ctx.parent);
+    at_run_name_origin(r, node, &origin);
+    ctx.display = origin.display;
+    ctx.parent = origin.parent;
+    ctx.real = origin.real;
     if (r->partial[node]) return complete(r, node);
     if (known) {
         at_run_emit(r, AT_EV_EXECUTED, node, known->ui);

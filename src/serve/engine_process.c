@@ -61,6 +61,9 @@ static void on_event(void *ctx, const at_event *e)
     at_wire_number(&h->message, e->kind);
     at_wire_text(&h->message, e->node);
     at_wire_text(&h->message, e->class_type);
+    at_wire_text(&h->message, e->display);
+    at_wire_text(&h->message, e->parent);
+    at_wire_text(&h->message, e->real);
     at_wire_text(&h->message, e->text);
     at_wire_number(&h->message, e->value);
     at_wire_number(&h->message, e->max);

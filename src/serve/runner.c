@@ -157,6 +157,9 @@ static void hear_event(at_wire_reader *m, const at_job *job)
     e.kind = (at_event_kind)at_wire_take_number(m);
     e.node = at_wire_take_text(m);
     e.class_type = at_wire_take_text(m);
+    e.display = at_wire_take_text(m);
+    e.parent = at_wire_take_text(m);
+    e.real = at_wire_take_text(m);
     e.text = at_wire_take_text(m);
     e.value = at_wire_take_number(m);
     e.max = at_wire_take_number(m);

@@ -56,15 +56,26 @@ static void tell_progress_state(at_story *s)
                 json_pack("{s:s, s:O}", "prompt_id", s->job, "nodes", s->progress), false);
 }
 
+// Whom people see for the node, and the node of the workflow that it comes from.
+static const char *display_of(const at_event *e)
+{
+    return e->display ? e->display : e->node;
+}
+static const char *real_of(const at_event *e)
+{
+    return e->real ? e->real : e->node;
+}
+
 // value NULL: the same as max; max NULL: as it was, 1 for a node that was not seen yet.
-static void set_progress(at_story *s, const char *node, json_t *value, json_t *max,
+static void set_progress(at_story *s, const at_event *e, json_t *value, json_t *max,
                          const char *state)
 {
+    const char *node = e->node;
     json_t *entry = json_object_get(s->progress, node);
     if (!entry) {
-        entry = json_pack("{s:i, s:i, s:s, s:s, s:s, s:s, s:n, s:s}", "value", 0, "max", 1, "state",
-                          state, "node_id", node, "prompt_id", s->job, "display_node_id", node,
-                          "parent_node_id", "real_node_id", node);
+        entry = json_pack("{s:i, s:i, s:s, s:s, s:s, s:s, s:s?, s:s}", "value", 0, "max", 1,
+                          "state", state, "node_id", node, "prompt_id", s->job, "display_node_id",
+                          display_of(e), "parent_node_id", e->parent, "real_node_id", real_of(e));
         json_object_set_new_nocheck(s->progress, node, entry);
     }
     if (max) json_object_set_new(entry, "max", max);
@@ -177,9 +188,10 @@ static void send_picture(at_story *s)
 }
 
 // --- events ------------------------------------------------------------------------------------------
-static json_t *about(const at_story *s, const char *node)
+static json_t *about(const at_story *s, const at_event *e)
 {
-    return json_pack("{s:s, s:s, s:s}", "node", node, "display_node", node, "prompt_id", s->job);
+    return json_pack("{s:s, s:s, s:s}", "node", e->node, "display_node", display_of(e), "prompt_id",
+                     s->job);
 }
 
 static void on_node(at_story *s, const at_event *e)
@@ -192,13 +204,13 @@ static void on_node(at_story *s, const at_event *e)
         at_free(s->class_type);
         s->node = at_strdup(e->node);
         s->class_type = e->class_type ? at_strdup(e->class_type) : NULL;
-        set_progress(s, e->node, json_real(0), json_real(1), "running");
+        set_progress(s, e, json_real(0), json_real(1), "running");
         at_hub_set_current(s->hub, s->user, s->client, e->node);
-        tell_client(s, "executing", about(s, e->node));
+        tell_client(s, "executing", about(s, e));
         break;
     case AT_EV_PREVIEW: keep_picture(s, e); break;
     case AT_EV_PROGRESS:
-        set_progress(s, e->node, whole_or_real(e->value), whole_or_real(e->max), "running");
+        set_progress(s, e, whole_or_real(e->value), whole_or_real(e->max), "running");
         send_picture(s);
         at_hub_post(s->hub, s->user, s->client, "progress",
                     json_pack("{s:o, s:o, s:s, s:s}", "value", whole_or_real(e->value), "max",
@@ -206,13 +218,13 @@ static void on_node(at_story *s, const at_event *e)
                     true);
         break;
     case AT_EV_EXECUTED:
-        data = about(s, e->node);
+        data = about(s, e);
         json_object_set_new(data, "output", parsed(e->text));
         tell_client(s, "executed", data);
         break;
     case AT_EV_FINISHED:
         send_picture(s);
-        set_progress(s, e->node, NULL, NULL, "finished");
+        set_progress(s, e, NULL, NULL, "finished");
         break;
     default: break;
     }
