@@ -44,7 +44,7 @@ typedef struct at_device_options {
          .help = "share a picture among N ranks on the CPU"},                                      \
         {"--parallel", "PLAN", AT_ARG_TEXT, offsetof(T, f.parallel),                               \
          .help = "how devices share a picture: auto (the default), none, or some of cfg=N, "       \
-                 "ulysses=N, ring=N, tp=N, patch=N with commas between"},                          \
+                 "ulysses=N, ring=N, patch=N with commas between"},                                \
         AT_DEVICE_FLAG(T, f, "--cpu", cpu, "the same as --device cpu"),                            \
         AT_DEVICE_FLAG(T, f, "--gpu-only", gpu_only,                                               \
                        "keep every model on the GPU (what happens anyway while there is room)"),   \

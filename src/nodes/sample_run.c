@@ -323,6 +323,11 @@ static at_par_task task_of(const work *k, at_dtype compute)
             t.batch = 1;
             t.hints.axes &= ~(1u << AT_AXIS_PATCH);
         }
+    const at_obj_cond *lists[] = {job->positive, job->third, job->negative};
+    for (size_t l = 0; l < AT_COUNT(lists); l++) // a bias on text wants the whole sequence
+        for (size_t i = 0; i < entries(lists[l]); i++)
+            if (lists[l]->items[i].attn_bias)
+                t.hints.axes &= ~(1u << AT_AXIS_RING | 1u << AT_AXIS_ULYSSES);
     if (at_patches_count(m->patches)) t.hints.axes &= ~(1u << AT_AXIS_PATCH);
     return t;
 }

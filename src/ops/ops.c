@@ -29,6 +29,9 @@ at_status at_ops_new(const at_ops_config *config, at_ops **out)
         return at_fail(AT_EINVAL, "activations in %s; f32, bf16 and f16 are possible",
                        at_dtype_name(config->compute));
     }
+    if (config->mesh && config->mesh->axis[AT_AXIS_TP]->size > 1)
+        return at_fail(AT_EUNSUPPORTED, "tp=%d: no layer is shared along tp yet; leave it out",
+                       config->mesh->axis[AT_AXIS_TP]->size);
     o = at_calloc(1, sizeof *o);
     if (!o) return at_fail(AT_ENOMEM, "no memory for the op context");
     o->dev = dev;

@@ -182,6 +182,7 @@ class Parallel(kit.Case):
         w = self.workflow(kit.flux())
         for flags, words in ((("--parallel", "two"), "no way to share"),
                              (("--parallel", "cfg=0"), "no way to share"),
+                             (("--parallel", "tp=2"), "no layer is shared along tp"),
                              (("--cpu-ranks", "2", "--parallel", "cfg=4"), "needs 4 devices"),
                              (("--cpu-ranks", "99"), "99"),
                              (("--devices", "cpu,cpu", "--cpu-ranks", "2"), "exclude"),
