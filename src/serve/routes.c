@@ -91,7 +91,9 @@ void at_route_answer(at_server *s, const at_route *r, at_request *rq, at_respons
             at_reply_status(rs, 503);
         else // as aiohttp answers when a handler raises
             (void)at_reply_text(rs, 500,
-                                "500 Internal Server Error\n\nServer got itself in trouble");
+                                st == AT_EIO
+                                    ? "500 Internal Server Error\n\nThe disk cannot be used"
+                                    : "500 Internal Server Error\n\nServer got itself in trouble");
     }
     if (!rs->status) rs->status = 200;
     at_response_squeeze(s, rq, rs);
@@ -245,7 +247,8 @@ static bool takes_token(const at_server *s, const at_request *rq, at_response *r
 
 int at_route_forbidden(const at_server *s, const at_route *r, const at_request *rq, at_response *rs)
 {
-    if (!s->tokens || strcmp(r->pattern, "/health") == 0) return 0;
+    bool probe = strcmp(r->pattern, "/health") == 0 || strcmp(r->pattern, "/ready") == 0;
+    if (!s->tokens || probe) return 0;
     if (takes_token(s, rq, rs)) return 303;
     at_role wanted = r->role ? r->role : rq->method == AT_HTTP_GET ? AT_ROLE_VIEW : AT_ROLE_SUBMIT;
     if ((at_role)rq->role >= wanted) return 0;

@@ -73,7 +73,7 @@ class Shimmed(Base):
         self.assertTrue(answer.headers["retry-after"])
         body = b'--b\r\nContent-Disposition: form-data; name="image"; filename="up.png"\r\n\r\nPNG\r\n--b--\r\n'
         upload = s.request("POST", "/upload/image", body, {"Content-Type": "multipart/form-data; boundary=b"})
-        self.assertEqual(upload.status, 500)
+        self.assertEqual((upload.status, upload.body.split(b"\n")[-1]), (500, b"The disk cannot be used"))
         self.assertEqual(s.post("/settings/x", b"1").status, 500)
         time.sleep(1.5)
         self.assertEqual(s.get("/history/" + job).json(), {})  # its end waits

@@ -159,7 +159,7 @@ class Others(unittest.TestCase):
         for path in ("/prompt", "/", "/queue", "/view?filename=x.png", "/metrics", "/object_info", "/atelier/app.js"):
             answer = server.get(path)
             self.assertEqual((answer.status, answer.headers.get("www-authenticate")), (401, 'Bearer realm="atelier"'), path)
-        self.assertEqual(server.get("/health").status, 200)
+        self.assertEqual([server.get(path).status for path in ("/health", "/ready", "/api/health")], [200, 200, 200])
         self.assertEqual(server.get("/prompt", Authorization="Bearer wrong").status, 401)
         self.assertEqual(server.get("/prompt", Authorization="Basic " + tokens["view"]).status, 401)
         for role, prompt, free in (("view", 403, 403), ("submit", 200, 403), ("admin", 200, 200)):
