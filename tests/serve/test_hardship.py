@@ -177,7 +177,8 @@ class Peers(Base):
         jobs = [s.submit(picture(i)).json()["prompt_id"] for i in range(100)]
         for j in jobs:
             s.wait(j)
-        self.assertLess(self.memory(s) - before, 100)
+        grown = self.memory(s) - before
+        self.assertTrue(SANITIZED or grown < 100, "%d MiB" % grown)
         for c in lazy:
             c.close()
         self.assertEqual(s.get("/prompt").status, 200)
