@@ -16,6 +16,11 @@ const char *at_annotated_folder(char *name);
 int at_find_file(const at_server *s, const at_request *rq, const char *name, const char *type,
                  const char *subfolder, char **path);
 
+// The picture of a file in another form. channel: "rgb", "a" or else all that there is; format: "png", "webp" or "jpeg";
+// side: of a thumbnail, else 0.
+at_status at_reply_picture(at_response *rs, const char *path, const char *channel,
+                           const char *format, int quality, int side);
+
 // --- thumbnail.c ---------------------------------------------------------------------------------
 // The side that the query's `side` names, 16..4096; 0: none.
 int at_thumbnail_side(const char *text);

@@ -41,7 +41,7 @@ typedef struct at_query {
     char *key, *value;
 } at_query;
 
-#define AT_ROUTE_PARAMS 2
+#define AT_ROUTE_PARAMS 3
 
 typedef struct at_request {
     at_method method;

@@ -84,9 +84,8 @@ static void name_it(at_response *rs, const char *path)
     at_free(value);
 }
 
-// channel: "rgb", "a" or else all that there is; format: "png", "webp" or "jpeg"; side: of a thumbnail, else 0.
-static at_status reply_picture(at_response *rs, const char *path, const char *channel,
-                               const char *format, int quality, int side)
+at_status at_reply_picture(at_response *rs, const char *path, const char *channel,
+                           const char *format, int quality, int side)
 {
     at_status st = AT_OK;
     at_picture p = {0};
@@ -130,7 +129,7 @@ static at_status reply_preview(at_response *rs, const char *path, const char *pr
     if (*last && strspn(last, "0123456789") == strlen(last)) quality = atoi(last);
     if (quality > 100) quality = 100;
     if (strchr(channel, 'a')) jpeg = false;
-    return reply_picture(rs, path, channel, jpeg ? "jpeg" : "webp", quality, side);
+    return at_reply_picture(rs, path, channel, jpeg ? "jpeg" : "webp", quality, side);
 }
 
 // What a page's own scripts could be is not shown, but given as a file.
@@ -168,7 +167,7 @@ static at_status view(at_server *s, at_request *rq, at_response *rs)
         if (!side || !at_thumbnail_known(rq, rs, &info, side))
             st = reply_preview(rs, path, preview, channel ? channel : "", side);
     } else if (channel && (strcmp(channel, "rgb") == 0 || strcmp(channel, "a") == 0)) {
-        st = reply_picture(rs, path, channel, "png", 0, 0);
+        st = at_reply_picture(rs, path, channel, "png", 0, 0);
     } else {
         st = at_reply_file(rq, rs, path, safe_type(path));
         name_it(rs, path);

@@ -4,13 +4,14 @@
 // Easy to get wrong: a header is hostile input: its length is checked against the file before it is read.
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/file.h"
 #include "base/mem.h"
-#include "serve/server.h"
+#include "serve/files.h"
 
 enum { MAX_HEADER = 1 << 20 };
 
@@ -123,6 +124,45 @@ static char *read_header(const char *path, size_t *n)
     return text;
 }
 
+// The picture that lies beside a model, as people put it there: NAME.png or NAME.preview.png; NULL if there is none.
+static char *picture_beside(const char *dir, const char *name)
+{
+    static const char *const ends[] = {".png",          ".jpg",         ".jpeg",
+                                       ".webp",         ".preview.png", ".preview.jpg",
+                                       ".preview.jpeg", ".preview.webp"};
+    char *path = NULL, *found = NULL;
+
+    if (at_path_join_safe(dir, name, &path) != AT_OK) return NULL;
+    int stem = (int)(at_path_ext(path) - path);
+    for (size_t i = 0; i < sizeof ends / sizeof *ends && !found; i++) {
+        found = at_strprintf("%.*s%s", stem, path, ends[i]);
+        if (found && at_path_exists(found)) break;
+        at_free(found);
+        found = NULL;
+    }
+    at_free(path);
+    return found;
+}
+
+static at_status preview(at_server *s, at_request *rq, at_response *rs)
+{
+    const char *const *dirs = NULL;
+    char *end = NULL, *path = NULL;
+    size_t n = at_paths_known(at_engine_paths(s->engine), rq->param[0])
+                   ? at_paths_dirs(at_engine_paths(s->engine), rq->param[0], &dirs)
+                   : 0;
+    unsigned long index = strtoul(rq->param[1], &end, 10);
+
+    if (!*end && index < n) path = picture_beside(dirs[index], rq->param[2]);
+    if (!path || at_reply_picture(rs, path, "", "webp", 80, 0) != AT_OK) {
+        at_response_free(rs);
+        *rs = (at_response){0};
+        (void)at_reply_status(rs, 404); // none, or none that can be read
+    }
+    at_free(path);
+    return AT_OK;
+}
+
 static at_status view_metadata(at_server *s, at_request *rq, at_response *rs)
 {
     const char *name = at_request_query(rq, "filename");
@@ -147,6 +187,7 @@ static at_status view_metadata(at_server *s, at_request *rq, at_response *rs)
 const at_route at_routes_models[] = {
     {AT_HTTP_GET, "/experiment/models", folders, false},
     {AT_HTTP_GET, "/experiment/models/{}", files, true},
+    {AT_HTTP_GET, "/experiment/models/preview/{}/{}/{*}", preview, true},
     {AT_HTTP_GET, "/internal/folder_paths", folder_paths, false},
     {AT_HTTP_GET, "/view_metadata/{}", view_metadata, true},
     {0},

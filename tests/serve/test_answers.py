@@ -30,6 +30,29 @@ class Packed(Case):
         self.assertIn("content-encoding", self.server.get("/object_info", Accept_Encoding="br, gzip;q=0.5").headers)
 
 
+class Models(Case):
+    @classmethod
+    def prepare(cls):
+        os.makedirs(os.path.join(cls.dir, "models/loras/deep"))
+        for name in ("models/loras/deep/soft.v2.safetensors", "models/loras/bare.safetensors", "models/loras/broken.safetensors",
+                     "models/loras/broken.png", "models/secret.png"):
+            with open(os.path.join(cls.dir, name), "wb") as f:
+                f.write(b"x")
+
+    def test_the_picture_beside_a_model(self):
+        self.server.wait(self.server.submit(picture(0x336699, "beside")).json()["prompt_id"])
+        with open(self.path("output/beside_00001_.png"), "rb") as f, open(self.path("models/loras/deep/soft.v2.preview.png"), "wb") as to:
+            to.write(f.read())
+        get = lambda path: self.server.get("/api/experiment/models/preview/" + path)
+        dirs = [d["folders"] for d in self.server.get("/experiment/models").json() if d["name"] == "loras"][0]
+        here = [i for i, d in enumerate(dirs) if os.path.realpath(os.path.join(self.dir, d)) == os.path.realpath(self.path("models/loras"))][0]
+        answer = get("loras/%d/deep/soft.v2.safetensors" % here)
+        self.assertEqual((answer.status, answer.headers["content-type"], answer.body[8:12]), (200, "image/webp", b"WEBP"))
+        for path in ("loras/%d/bare.safetensors", "loras/%d/broken.safetensors", "loras/9%d/x", "loras/-%d/x", "loras/%dx/x", "nothing/%d/x",
+                     "loras/%d/../secret.safetensors", "loras/%d/%%2e%%2e/secret.safetensors"):
+            self.assertIn(get(path % here).status, (403, 404), path)
+
+
 class Thumbnails(Case):
     def test_a_gallery_asks_for_small_ones_and_again(self):
         self.server.wait(self.server.submit(picture(0x804020, "big", 800, 400)).json()["prompt_id"])
