@@ -7,6 +7,7 @@
 
 #include <string.h>
 
+#include "base/log.h"
 #include "base/mem.h"
 #include "image/resize.h"
 #include "models/latent_format.h"
@@ -344,6 +345,10 @@ static at_status solve_on_ranks(work *k)
     at_par_task task = e->ranks.n > 1 ? task_of(k, config.compute) : (at_par_task){0};
     at_degrees degrees = at_env_degrees(e, &task, job->degrees);
     int ranks = at_degrees_ranks(&degrees);
+    char text[96];
+    if (ranks > 1)
+        at_log(AT_INFO, "PARALLEL", "%s: sampling on %d devices, %s",
+               at_model_label(job->model->model), ranks, at_degrees_text(&degrees, text));
 
     AT_TRY(reach(e, ranks, job->positive, &lists[0]));
     AT_TRY(reach(e, ranks, job->negative, &lists[1]));

@@ -4,6 +4,7 @@
 
 #include <stdio.h>
 
+#include "base/log.h"
 #include "par/ranks.h"
 
 typedef struct team {
@@ -74,7 +75,12 @@ at_status at_team_run(const at_node_ctx *c, const at_ops_config *like, const at_
     if (n > e->ranks.n || !e->open_comms)
         return at_fail(AT_EINVAL, "%s needs %d devices, and there are %d",
                        at_degrees_text(degrees, text), n, e->ranks.n);
-    AT_TRY(e->open_comms(e, n, t.world));
+    st = e->open_comms(e, n, t.world);
+    if (st == AT_EUNSUPPORTED && e->ranks.automatic) { // nobody asked for it
+        at_log(AT_WARN, "PARALLEL-NO", "%s: one device works alone", at_error_text());
+        return run_alone(like, fn, ctx);
+    }
+    if (st != AT_OK) return st;
     AT_TRY(at_ranks_run(n, run_rank, &t));
 out:
     for (int i = 0; i < n; i++)
