@@ -38,7 +38,7 @@ function nameShape() {
   f.shape.value = Object.keys(shapes).find((s) => sized(side, shapes[s]).join() === [f.width.value, f.height.value].join()) ?? "own";
 }
 
-function loraRow(names, { name, strength } = { name: names[0], strength: 1 }) {
+function loraRow(names, { name, strength }) {
   const line = make("div", { className: "row lora" },
     select("", names, name, { "aria-label": "LoRA", className: "wide" }),
     number("", strength, { min: -10, max: 10, step: 0.05, "aria-label": "strength of the LoRA" }),
@@ -52,7 +52,8 @@ function loraPart() {
   const names = choices(info, "LoraLoader", "lora_name");
   if (!names.length) return make("p", { className: "hint loras" }, "LoRAs: there is none in models/loras.");
   const list = make("div", {}, ...(kept.loras ?? []).filter((l) => names.includes(l.name)).map((l) => loraRow(names, l)));
-  const add = button("Add a LoRA", () => { list.append(loraRow(names)); list.lastChild.querySelector("select").focus(); },
+  const unused = () => names.find((n) => !loras().some((l) => l.name === n)) ?? names[0];
+  const add = button("Add a LoRA", () => { list.append(loraRow(names, { name: unused(), strength: 1 })); list.lastChild.querySelector("select").focus(); },
     { id: "more-loras", className: "quiet" });
   return make("div", { className: "loras" }, list, add);
 }
