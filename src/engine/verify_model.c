@@ -33,6 +33,7 @@ typedef struct rank_job {
     at_case part; // dir, options, inputs, device and dtype of the case; ops of this rank
     at_model *model;
     at_comm *comm; // NULL: one rank
+    at_mesh mesh;
     at_tensor *out;
     double seconds;
     at_status st;
@@ -186,12 +187,24 @@ out:
     return at_ops_vote(c->ops);
 }
 
+// The axis that this network is made for: rows of its maps, or tokens.
+static at_degrees degrees_of(const rank_job *j)
+{
+    unsigned axes = at_model_estimate(j->model, 1, 8, 8, 8, AT_F32).share.axes;
+    at_degrees d = {0};
+
+    d.of[axes & 1u << AT_AXIS_PATCH ? AT_AXIS_PATCH : AT_AXIS_ULYSSES] = j->comm->size;
+    return d;
+}
+
 static void *run_rank(void *arg)
 {
     rank_job *j = arg;
+    at_degrees degrees = degrees_of(j);
     at_ops_config config = {
-        .device = j->part.device, .compute = j->part.dtype, .comm = j->comm, .fp8 = j->part.fp8};
-    j->st = at_ops_new(&config, &j->part.ops);
+        .device = j->part.device, .compute = j->part.dtype, .mesh = &j->mesh, .fp8 = j->part.fp8};
+    j->st = at_mesh_open(j->comm, &degrees, &j->mesh);
+    if (j->st == AT_OK) j->st = at_ops_new(&config, &j->part.ops);
     if (j->st == AT_OK) j->st = forward(j);
     if (j->st != AT_OK) snprintf(j->error, sizeof j->error, "%s", at_error_text());
     return NULL;
@@ -242,6 +255,7 @@ static at_status denoise_on_ranks(at_case *c, at_model *model, at_verify_report 
 out:
     for (int i = 0; i < AT_CASE_RANKS; i++) {
         at_ops_free(jobs[i].part.ops);
+        at_mesh_close(&jobs[i].mesh);
         at_comm_free(comms[i]);
     }
     return st;

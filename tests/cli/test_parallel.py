@@ -7,6 +7,7 @@ norm and a picture's bytes by 1.
 import array
 import json
 import math
+import os
 import signal
 import struct
 import subprocess
@@ -117,6 +118,27 @@ class Parallel(kit.Case):
         self.alike(w, "cfg=2", "patch=2", "cfg=2,patch=2")
         w["20"] = kit.node("TomePatchModel", model=["1", 0], ratio=0.3) # draws random numbers as it goes
         self.alike(w, "cfg=2", "patch=2")
+
+    def test_loras(self):
+        with open(self.path("models/diffusion_models/tiny_dev.safetensors"), "rb") as f:
+            size, = struct.unpack("<Q", f.read(8))
+            width = json.loads(f.read(size))["double_blocks.0.img_attn.proj.weight"]["shape"][0]
+        name, values = "lora_unet_double_blocks_0_img_attn_proj.lora_", array.array(
+            "f", (math.sin(0.7 * i) for i in range(4 * width)))
+        half = 2 * width * 4
+        head = json.dumps({name + "up.weight": {"dtype": "F32", "shape": [width, 2], "data_offsets": [0, half]},
+                           name + "down.weight": {"dtype": "F32", "shape": [2, width],
+                                                  "data_offsets": [half, 2 * half]}}).encode()
+        os.makedirs(self.path("models/loras"), exist_ok=True)
+        with open(self.path("models/loras/waves.safetensors"), "wb") as f:
+            f.write(struct.pack("<Q", len(head)) + head + values.tobytes())
+        w = kit.flux()
+        plain, _ = self.draw(w, *ONE)
+        w["20"] = kit.node("LoraLoaderModelOnly", model=["1", 0], lora_name="waves.safetensors",
+                           strength_model=0.5)
+        w["7"]["inputs"]["model"] = ["20", 0]
+        self.assertGreater(max(abs(a - b) for a, b in zip(plain, self.draw(w, *ONE)[0])), 1e-3)
+        self.alike(w, "cfg=2", "ulysses=2", "cfg=2,ring=2")
 
     def test_custom_samplers(self):
         w = kit.flux()
