@@ -436,6 +436,44 @@ static at_tensor *due_part(at_ops *o, const at_flux_state *s, int64_t first, int
     return s->due ? at_narrow(o, s->due, 1, first, n) : NULL;
 }
 
+// Keys and values travel to the other ranks while the queries are made: the halves of each fused layer, the
+// second one first.
+static bool queries_later(at_ops *o, const at_flux_double *w, const at_flux_state *s)
+{
+    return at_ops_queries_later(o) && w->txt.qkv.w && w->img.qkv.w &&
+           (!s->in || !at_patches_count(s->in->patches));
+}
+
+static at_tensor *attend_later(at_ops *o, const at_flux_config *c, const at_flux_state *s,
+                               const at_flux_double *w, const at_tensor *text,
+                               const at_tensor *image, const at_tensor *text_qkv,
+                               const at_tensor *image_qkv, const at_tensor *qkv)
+{
+    const at_flux_stream *stream[] = {&w->txt, &w->img};
+    const at_tensor *y[] = {text, image}, *to[] = {text_qkv, image_qkv};
+    const at_rope_table *rope[] = {&s->rope_text, &s->rope_image};
+    at_tensor *q = heads_of(o, c, qkv, 0), *k = heads_of(o, c, qkv, 1), *v = heads_of(o, c, qkv, 2);
+    at_tensor *rest[2];
+    at_rope_job turn[2];
+
+    for (int i = 0; i < 2; i++) {
+        rest[i] = at_narrow(o, to[i], 2, c->hidden, 2 * c->hidden);
+        at_linear_rest(o, y[i], stream[i]->qkv.w, stream[i]->qkv.b, c->hidden, AT_ACT_NONE,
+                       rest[i]);
+        turn[i] = (at_rope_job){heads_of(o, c, to[i], 1), stream[i]->k_norm, rope[i]};
+    }
+    at_rope_all(o, 2, turn, norm_eps, false);
+    at_attention_ahead(o, q, k, v);
+    for (int i = 0; i < 2; i++) {
+        at_tensor *part = at_narrow(o, to[i], 2, 0, c->hidden);
+        at_linear_first(at_into(o, part), y[i], stream[i]->qkv.w, stream[i]->qkv.b, c->hidden,
+                        AT_ACT_NONE, rest[i]);
+        turn[i] = (at_rope_job){heads_of(o, c, to[i], 0), stream[i]->q_norm, rope[i]};
+    }
+    at_rope_all(o, 2, turn, norm_eps, false);
+    return at_attention(o, q, k, v, NULL, 0, false);
+}
+
 static void run_double(at_ops *o, const at_flux_config *c, const at_flux_double *w,
                        at_flux_state *s, int i, at_tensor *h)
 {
@@ -449,10 +487,15 @@ static void run_double(at_ops *o, const at_flux_config *c, const at_flux_double 
     at_rope_job turn[4];
 
     at_tensor *y = at_flux_enter(o, c, s, txt, 0, AT_FLUX_TEXT, txt_mod, 0, w->txt.qkv.w);
-    stream_in(o, c, &w->txt, y, &s->rope_text, txt_qkv, turn);
-    y = at_flux_enter(o, c, s, img, text, AT_FLUX_PICTURE, img_mod, 0, w->img.qkv.w);
-    stream_in(o, c, &w->img, y, &s->rope_image, img_qkv, turn + 2);
-    y = attend(o, c, s, AT_SITE_DOUBLE, i, qkv, 4, turn, w->img.proj.w, NULL);
+    at_tensor *z = NULL;
+    bool later = queries_later(o, w, s);
+    if (!later) stream_in(o, c, &w->txt, y, &s->rope_text, txt_qkv, turn);
+    z = at_flux_enter(o, c, s, img, text, AT_FLUX_PICTURE, img_mod, 0, w->img.qkv.w);
+    if (!later) stream_in(o, c, &w->img, z, &s->rope_image, img_qkv, turn + 2);
+    if (later)
+        y = attend_later(o, c, s, w, y, z, txt_qkv, img_qkv, qkv);
+    else
+        y = attend(o, c, s, AT_SITE_DOUBLE, i, qkv, 4, turn, w->img.proj.w, NULL);
     stream_out(o, c, &w->txt, txt, at_narrow(o, y, 1, 0, text), txt_mod, due_part(o, s, 0, text));
     stream_out(o, c, &w->img, img, at_narrow(o, y, 1, text, image), img_mod,
                due_part(o, s, text, image));

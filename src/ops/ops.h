@@ -236,6 +236,8 @@ int at_ops_token_ranks(const at_ops *o); // who share the tokens
 // True where tokens that are split travel beside other work. Then at_attention_ahead sends q, k and v on
 // their way, and the next at_attention, in the same scope, takes the same three, which nobody changes meanwhile.
 bool at_ops_goes_ahead(const at_ops *o);
+bool at_ops_queries_later(
+    const at_ops *o); // q does not travel, and may be made behind at_attention_ahead
 void at_attention_ahead(at_ops *o, const at_tensor *q, const at_tensor *k, const at_tensor *v);
 const at_mesh *at_ops_mesh(const at_ops *o);
 // This rank's rows of a map [b, h, w, c] along the mesh's patch axis, and the whole again: identities on one

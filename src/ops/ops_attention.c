@@ -127,6 +127,11 @@ bool at_ops_goes_ahead(const at_ops *o)
     return o->split.open && c->size > 1 && c->ops->scatter_begin != NULL;
 }
 
+bool at_ops_queries_later(const at_ops *o)
+{
+    return at_ops_goes_ahead(o) && o->mesh.axis[AT_AXIS_ULYSSES]->size == 1 && o->be->splits;
+}
+
 void at_attention_ahead(at_ops *o, const at_tensor *q, const at_tensor *k, const at_tensor *v)
 {
     at_status st = AT_OK;

@@ -212,8 +212,10 @@ static at_tensor *linear_split(at_ops *o, const at_tensor *x, const at_weight *w
     AT_TRY(matrix(&p, w, &a.w));
     AT_TRY(op_takes_vector(&p, "bias", bias, a.w.v.shape[0], &a.bias));
     AT_TRY(split_shapes(x, w, &a.w, split, rest));
-    if (!o->be->splits || rest->dtype != o->compute)
-        return split_of_parts(o, x, w, bias, split, act, rest);
+    if (!o->be->splits || rest->dtype != o->compute) {
+        at_tensor *head = split_of_parts(o, x, w, bias, split, act, rest);
+        return p.into ? at_unary(at_into(o, p.into), head, AT_ACT_NONE) : head;
+    }
     AT_TRY(op_inner_contiguous(o, x, &inner));
     memcpy(shape, x->shape, sizeof shape);
     shape[x->rank - 1] = split;
@@ -221,7 +223,9 @@ static at_tensor *linear_split(at_ops *o, const at_tensor *x, const at_weight *w
         AT_TRY(at_tensor_narrow(rest, x->rank - 1, 0, 1, &out));
         AT_TRY(op_own(o, out));
     } else {
-        AT_TRY(op_make(o, o->compute, x->rank, shape, &out));
+        AT_TRY(op_result(&p, o->compute, x->rank, shape, &out));
+        if (out->dtype != o->compute)
+            AT_TRY(at_fail(AT_EINVAL, "both results must be %s", at_dtype_name(o->compute)));
         op_like(out, x);
     }
     op_like(rest, x);
