@@ -62,7 +62,7 @@ static char *claims_of(const at_executor *x, const at_ticket *t)
 }
 
 static at_status run_engine(at_executor *x, const at_ticket *t, at_story *story, at_job_result *r,
-                            at_cost *cost)
+                            at_cost *cost, at_run_cost *run)
 {
     at_status st = AT_OK;
     json_t *targets = NULL;
@@ -70,7 +70,6 @@ static at_status run_engine(at_executor *x, const at_ticket *t, at_story *story,
     size_t count = 0;
     at_str text = {0};
     char *claims = claims_of(x, t);
-    at_run_cost run = {.joules = -1};
     at_sink teller = {at_story_hear, story, &x->cancel};
     at_tally tally = {.metrics = x->c.metrics, .next = &teller};
     at_sink counts = {at_tally_hear, &tally, &x->cancel};
@@ -91,14 +90,14 @@ static at_status run_engine(at_executor *x, const at_ticket *t, at_story *story,
                   .owner = story->user,
                   .claims = claims,
                   .sink = &sink};
-    st = at_runner_run(x->c.runner, &job, r, &run);
+    st = at_runner_run(x->c.runner, &job, r, run);
     at_meter_end(&meter);
     cost->seconds = r->seconds;
-    cost->joules = run.joules;
+    cost->joules = run->joules;
     at_tally_end(&tally, cost);
-    if (run.crashed) atomic_fetch_add(&x->c.metrics->crashes, 1);
+    if (run->crashed) atomic_fetch_add(&x->c.metrics->crashes, 1);
 out:
-    if (st != AT_OK && st != AT_ECANCELLED && !story->failed)
+    if (st != AT_OK && st != AT_ECANCELLED && !story->failed && !run->not_begun)
         at_story_fail(story, exception_of(st), at_error_text());
     at_str_free(&text);
     at_free(claims);
@@ -153,6 +152,7 @@ static void run_job(at_executor *x, const at_ticket *t)
     at_story story = {0};
     at_job_result r = {0};
     at_cost cost = {.waited = t->waited, .joules = -1};
+    at_run_cost run = {.joules = -1};
     const char *owner = x->c.separate ? t->user : NULL;
 
     at_status st = at_story_begin(&story, x->c.hub, t->id, owner, t->client_id, x->c.preview_size);
@@ -166,8 +166,10 @@ static void run_job(at_executor *x, const at_ticket *t)
         (void)at_queue_finish(x->c.queue, t, &lost);
         return;
     }
-    st = run_engine(x, t, &story, &r, &cost);
-    if (st == AT_ECANCELLED && atomic_load(&x->stop)) { // the server ends: the job stays accepted
+    st = run_engine(x, t, &story, &r, &cost, &run);
+    bool ending = st == AT_ECANCELLED && atomic_load(&x->stop);
+    if (run.not_begun) at_log(AT_WARN, "JOB-WAITS", "%s: %s", t->id, at_error_text());
+    if (ending || run.not_begun) { // the server ends, or there is no engine: the job stays accepted
         if (at_queue_return(x->c.queue, t) != AT_OK)
             at_log(AT_ERROR, "QUEUE-RETURN", "job %s: %s", t->id, at_error_text());
     } else {
@@ -196,6 +198,7 @@ static void set_running(at_executor *x, const at_ticket *t)
 static bool engine_ready(at_executor *x, double *pause)
 {
     at_status st = at_runner_ready(x->c.runner);
+    atomic_store(x->c.up, st == AT_OK);
     if (st == AT_OK) {
         *pause = 0.5;
         return true;

@@ -25,6 +25,7 @@ typedef struct at_executor_config {
         separate; // each user's files in a folder of their own, and nobody else hears of their jobs
     // Once, on the executor's thread: the engine can run jobs, or why it cannot (nothing runs then).
     void (*ready)(void *ctx, at_status st, const char *why);
+    atomic_bool *up; // kept true while the engine can run jobs
     // Once, on its thread: at_executor_drain was called, and the job that ran then has ended.
     void (*drained)(void *ctx);
     void *ctx;

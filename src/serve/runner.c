@@ -350,8 +350,11 @@ at_status at_runner_run(at_runner *r, const at_job *job, at_job_result *out, at_
     if (r->engine) return run_here(r, job, out, cost);
     at_runner_idle(r); // it may have died meanwhile
     at_status st = at_runner_ready(r);
-    if (st != AT_OK) return st;
-    if (send_job(r, job) == AT_OK && follow(r, job, out, cost, &st)) return st;
+    cost->not_begun = st != AT_OK;
+    if (st == AT_OK) st = send_job(r, job);
+    if (st == AT_OK && follow(r, job, out, cost, &st)) return st;
+    if (st != AT_OK && st != AT_EIO) return st;
+    if (cost->not_begun) return st;
     pthread_mutex_lock(&r->lock);
     r->cancelled = false;
     pthread_mutex_unlock(&r->lock);

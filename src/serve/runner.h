@@ -27,8 +27,9 @@ typedef struct at_runner_config {
 } at_runner_config;
 
 typedef struct at_run_cost {
-    double joules; // of the whole device while the job ran; below 0: the driver does not tell
-    bool crashed;  // the process ended with it: status AT_EDEVICE, the text says how
+    double joules;  // of the whole device while the job ran; below 0: the driver does not tell
+    bool not_begun; // there was no engine to give it to; the status says why
+    bool crashed;   // the process ended with it: status AT_EDEVICE, the text says how
 } at_run_cost;
 
 typedef struct at_runner at_runner;

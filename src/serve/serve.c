@@ -170,6 +170,7 @@ static at_status start_executor(at_server *s, opening *o)
                             .claims_dir = s->claims_dir,
                             .separate = at_server_separates(s),
                             .preview_size = preview ? preview : 512,
+                            .up = &s->ready,
                             .ready = engine_ready,
                             .drained = drained,
                             .ctx = o};

@@ -167,6 +167,23 @@ class Ends(unittest.TestCase):
         with self.assertRaisesRegex(RuntimeError, "no such device"):
             Server(self.dir, "--device", "abacus:3")
 
+    def test_an_engine_that_cannot_start_again_is_waited_for(self):
+        models = os.path.join(self.dir, "more-models")
+        os.mkdir(models)
+        server = self.serve("--models", models)
+        server.wait(server.submit(picture()).json()["prompt_id"])
+        os.rmdir(models)  # it is looked for at each start
+        os.kill(engine_of(server)[0], signal.SIGKILL)
+        job = server.submit(picture(1)).json()["prompt_id"]
+        end = time.monotonic() + 20
+        while server.get("/ready").status == 200 and time.monotonic() < end:
+            time.sleep(0.02)
+        self.assertEqual(server.get("/ready").json(), {"status": "starting"})
+        self.assertEqual(server.get("/prompt").json()["exec_info"]["queue_remaining"], 1)
+        os.mkdir(models)
+        self.assertEqual(server.wait(job)["status"]["status_str"], "success")
+        self.assertEqual(server.get("/ready").status, 200)
+
     def test_one_process_does_the_same(self):
         server = self.serve("--one-process")
         self.assertEqual(engine_of(server), [])
