@@ -3,7 +3,9 @@
 // Idea: the library's heuristic prefers large tiles, and a product of a UNet has few of them: 2048 tokens by 1280
 // features are 160 tiles of 128 x 128, two waves on 132 multiprocessors, but 130 of 128 x 160. Tiles are ranked
 // by waves times what one of them costs: its area, and its edges, which are what it loads. The best
-// few are candidates beside the library's proposals; timing decides (linear_tune.c).
+// few are candidates beside the library's proposals; timing decides (linear_tune.c). Op by op on an H200, tokens x features x
+// sum: 8192 x 640 x 2560 42.7 us instead of 47.9, 8192 x 640 x 640 18.5 instead of 21.4, 2048 x 1280 x 1280 17.5
+// instead of 18.2; SD1.5's and T5's as before. A shape's first run pays for it: SDXL's first step 1.47 s instead of 0.92.
 // Easy to get wrong: for the library a product's rows are our features, its columns our tokens.
 // Source: tile numbers as in NVIDIA's cublasLt.h. Owns nothing.
 #include "cuda/linear.h"
