@@ -104,6 +104,16 @@ static bool evenly_apart(const at_view *v, int parts)
     return even;
 }
 
+// The same, for who is going to meet in it: a rank without tokens cannot tell how the others' lie.
+static bool goes_in_place(const exchange *x, const at_view *v, int parts)
+{
+    int n = x->ring->size * x->heads->size;
+
+    for (int i = 0; i < n; i++)
+        if (!x->counts[i]) return false;
+    return evenly_apart(v, parts);
+}
+
 // Heads [first, first + n) of all parts as one, [b, t, parts, n, d]; and as they travel.
 static at_view together(const at_view *v, int parts, int64_t first, int64_t n)
 {
@@ -363,7 +373,7 @@ static at_status rings_in(const exchange *x, const void *q, at_view *k, at_view 
         total += x->counts[i];
     if (x->p->o->ahead.arrived)
         AT_TRY(take_ahead(x, x->ring, q, &all));
-    else if (x->ring->ops->scatter && evenly_apart(kv, 2))
+    else if (x->ring->ops->scatter && goes_in_place(x, kv, 2))
         AT_TRY(ring_in_place(x, kv, false, &all));
     else
         AT_TRY(ring_packed(x, kv, &all));
@@ -384,10 +394,10 @@ at_status op_attention_ahead(const op_pass *p, const at_attention_args *a)
     AT_TRY(measure(&x, p, a, &none));
     p->o->ahead.q = a->q.data;
     if (x.heads->size > 1) {
-        if (x.heads->ops->scatter_begin && evenly_apart(qkv, PARTS))
+        if (x.heads->ops->scatter_begin && goes_in_place(&x, qkv, PARTS))
             AT_TRY(send_in_place(&x, qkv, true, to));
     } else if (x.ring->size > 1) {
-        if (x.ring->ops->scatter_begin && evenly_apart(qkv + 1, 2))
+        if (x.ring->ops->scatter_begin && goes_in_place(&x, qkv + 1, 2))
             AT_TRY(ring_in_place(&x, qkv + 1, true, to));
     }
 out:
@@ -408,7 +418,7 @@ at_status op_attention_split(const op_pass *p, at_attention_args *a, const at_ro
     if (x.heads->size > 1) {
         bool same = a->q.dtype == a->k.dtype && a->k.dtype == a->v.dtype;
 
-        if (same && in_place && evenly_apart(qkv, PARTS))
+        if (same && in_place && goes_in_place(&x, qkv, PARTS))
             AT_TRY(heads_in_place(&x, qkv, qkv));
         else if (same)
             AT_TRY(heads_in(&x, qkv, PARTS, qkv));
