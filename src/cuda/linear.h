@@ -43,6 +43,7 @@ static inline bool at_cuda_large(const at_cuda_problem *p)
 }
 // --- linear_tiles.c ------------------------------------------------------------------------------
 // The library's numbers of the tiles that suit a product on `sms` multiprocessors, best first, at most AT_CUDA_TILES.
+// 0: the usual ones do.
 int at_cuda_tiles(const at_cuda_problem *p, int sms, int most, int32_t *ids);
 
 // --- linear_tune.c -------------------------------------------------------------------------------

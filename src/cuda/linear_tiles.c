@@ -43,13 +43,22 @@ static double cost_of(const tile *t, const at_cuda_problem *p, int sms)
     return (double)waves * (t->features * t->tokens + EDGE * (t->features + t->tokens));
 }
 
+// The tiles that the library mostly proposes are whole waves: nothing to gain, and every kernel that is tried is
+// loaded first.
+static bool even(const at_cuda_problem *p, int sms)
+{
+    int64_t n = (p->n + 127) / 128 * ((p->m + 127) / 128) * p->batch;
+    return 20 * n >= 19 * ((n + sms - 1) / sms) * sms;
+}
+
 int at_cuda_tiles(const at_cuda_problem *p, int sms, int most, int32_t *ids)
 {
     double costs[AT_CUDA_TILES];
     int n = 0;
 
+    if (sms < 1 || even(p, sms)) return 0;
     if (most > AT_CUDA_TILES) most = AT_CUDA_TILES;
-    for (size_t i = 0; i < sizeof tiles / sizeof *tiles && sms > 0; i++) {
+    for (size_t i = 0; i < sizeof tiles / sizeof *tiles; i++) {
         double cost = cost_of(&tiles[i], p, sms);
         int at = n;
         while (at > 0 && cost < costs[at - 1])

@@ -240,6 +240,8 @@ static void tiles_make_whole_waves(void **state)
     assert_int_equal(at_cuda_tiles(&p, 132, 1, ids), 1);
     assert_int_equal(ids[0], T160X128); // 2 x 64
     assert_int_equal(at_cuda_tiles(&p, 0, 1, ids), 0);
+    p = (at_cuda_problem){.m = 512, .n = 20480, .k = 4096, .batch = 1}; // 640 of 660
+    assert_int_equal(at_cuda_tiles(&p, 132, 1, ids), 0);
 }
 
 int main(void)
