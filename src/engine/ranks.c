@@ -90,7 +90,7 @@ static at_par_site site_of(const at_env_ranks *r)
     at_device *d = r->device[0];
     uint64_t rest = 0, total = 0;
     at_par_site s = {.ranks = r->n,
-                     .flops = d->host ? 1e12 : 500e12,
+                     .flops = d->host ? 1e12 : 630e12,
                      .bandwidth = d->host ? 5e9 : 400e9,
                      .latency = d->host ? 50e-6 : 10e-6,
                      .load = d->host ? 2e9 : 40e9,
