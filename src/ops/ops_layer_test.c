@@ -158,6 +158,12 @@ static void a_split_linear_is_one_layer(void **state)
     assert_shape(out, SHAPE(1, M, CUT));
     assert_near(at_contiguous(b.o, out), first, M * CUT, 1e-6);
     assert_near(at_contiguous(b.o, rest), second, M * (N - CUT), 1e-6);
+    // The same in two halves.
+    at_binary(at_into(b.o, rest), AT_SUB, rest, rest, AT_ACT_NONE);
+    out = at_linear_first(b.o, x, w, bias, CUT, AT_ACT_RELU, rest);
+    at_linear_rest(b.o, x, w, bias, CUT, AT_ACT_RELU, rest);
+    assert_near(at_contiguous(b.o, out), first, M * CUT, 1e-6);
+    assert_near(at_contiguous(b.o, rest), second, M * (N - CUT), 1e-6);
     REFUSED(&b, at_linear_split(b.o, x, w, bias, N, AT_ACT_RELU, rest), AT_EINVAL, "split at 9");
     REFUSED(&b, at_linear_split(b.o, x, w, bias, 3, AT_ACT_RELU, rest), AT_EINVAL, "the rest",
             "f32 [1, 5, 6]");
