@@ -53,7 +53,8 @@ typedef struct at_sample_job {
     const at_obj_latent *latent;
     bool add_noise;
     uint64_t seed;
-    const at_degrees *degrees; // how the workflow wants the ranks to share it; NULL: as the flags say
+    const at_degrees
+        *degrees; // how the workflow wants the ranks to share it; NULL: as the flags say
 } at_sample_job;
 // *out and *denoised (may be NULL): new LATENT objects, the final state and the last x0 estimate.
 at_status at_sample_run(at_node_ctx *c, const at_sample_job *job, at_object **out,

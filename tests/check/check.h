@@ -70,8 +70,8 @@ typedef struct ck_run {
         } simple;
     } a;
     at_rope_args turns[AT_ROPES]; // of attention
-    double *truth, *mag; // one per output element, row-major
-    double flops, bytes; // what bench divides by time
+    double *truth, *mag;          // one per output element, row-major
+    double flops, bytes;          // what bench divides by time
     uint64_t seed;
 } ck_run;
 
