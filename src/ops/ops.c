@@ -71,7 +71,7 @@ at_dtype at_ops_compute(const at_ops *o)
 
 int at_ops_leave(const at_ops *o)
 {
-    return o->int8;
+    return o->int8 | o->fp8 << 1 | o->weights8 << 2;
 }
 
 at_comm *at_ops_comm(const at_ops *o)

@@ -220,9 +220,32 @@ static void work_is_counted(void **state)
     bench_close(&b);
 }
 
+// What is recorded for one leave must not be replayed for another.
+static void every_leave_has_a_bit_of_its_own(void **state)
+{
+    (void)state;
+    bench b = bench_open();
+    const at_ops_config leaves[] = {{.compute = AT_F32},
+                                    {.compute = AT_F32, .int8 = true},
+                                    {.compute = AT_F32, .fp8 = true},
+                                    {.compute = AT_F32, .weights8 = true},
+                                    {.compute = AT_F32, .fp8 = true, .weights8 = true}};
+    int seen[5];
+    for (int i = 0; i < 5; i++) {
+        at_ops *o = NULL;
+        assert_int_equal(at_ops_new(&leaves[i], &o), AT_OK);
+        seen[i] = at_ops_leave(o);
+        at_ops_free(o);
+        for (int k = 0; k < i; k++)
+            assert_int_not_equal(seen[i], seen[k]);
+    }
+    bench_close(&b);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_leave_has_a_bit_of_its_own),
         cmocka_unit_test(the_first_failure_stays),
         cmocka_unit_test(a_missing_input_is_a_failure_and_not_silence),
         cmocka_unit_test(scopes_release_all_but_what_is_kept),
