@@ -33,6 +33,7 @@ struct at_runner {
     bool in_flight, cancelled;
     double cancelled_at;
     bool greeted; // its hello came
+    bool heard;   // it has said something of the job that it runs
     at_str in, out;
     at_device_state device;
 };
@@ -311,7 +312,10 @@ static bool follow(at_runner *r, const at_job *job, at_job_result *out, at_run_c
 
     for (;;) {
         if (next(r, &m, &kind) != AT_OK) return false;
-        if (kind == AT_WIRE_EVENT) hear_event(&m, job);
+        if (kind == AT_WIRE_EVENT) {
+            r->heard = true;
+            hear_event(&m, job);
+        }
         if (kind != AT_WIRE_RESULT) continue;
         pthread_mutex_lock(&r->lock);
         r->in_flight = r->cancelled = false;
@@ -340,25 +344,40 @@ static at_status run_here(at_runner *r, const at_job *job, at_job_result *out, a
     return st;
 }
 
+// One try to run the job in the process. False: it ended; *early: before it had said a word of the job.
+static bool attempt(at_runner *r, const at_job *job, at_job_result *out, at_run_cost *cost,
+                    at_status *st, bool *early)
+{
+    at_runner_idle(r); // it may have died meanwhile
+    r->heard = false;
+    *st = at_runner_ready(r);
+    cost->not_begun = *st != AT_OK;
+    if (*st == AT_OK) *st = send_job(r, job);
+    if (cost->not_begun || (*st != AT_OK && *st != AT_EIO)) return true;
+    if (*st == AT_OK && follow(r, job, out, cost, st)) return true;
+    pthread_mutex_lock(&r->lock);
+    *early = !r->heard && !r->cancelled;
+    r->cancelled = false;
+    pthread_mutex_unlock(&r->lock);
+    return false;
+}
+
 at_status at_runner_run(at_runner *r, const at_job *job, at_job_result *out, at_run_cost *cost)
 {
     double start = at_now();
+    bool early = false;
     char how[64];
+    at_status st;
 
     *out = (at_job_result){0};
     *cost = (at_run_cost){.joules = -1};
     if (r->engine) return run_here(r, job, out, cost);
-    at_runner_idle(r); // it may have died meanwhile
-    at_status st = at_runner_ready(r);
-    cost->not_begun = st != AT_OK;
-    if (st == AT_OK) st = send_job(r, job);
-    if (st == AT_OK && follow(r, job, out, cost, &st)) return st;
-    if (st != AT_OK && st != AT_EIO) return st;
-    if (cost->not_begun) return st;
-    pthread_mutex_lock(&r->lock);
-    r->cancelled = false;
-    pthread_mutex_unlock(&r->lock);
+    if (attempt(r, job, out, cost, &st, &early)) return st;
     bury(r, how);
+    if (early) { // its end was not the job's doing; a second one is taken to be
+        if (attempt(r, job, out, cost, &st, &early)) return st;
+        bury(r, how);
+    }
     out->seconds = at_now() - start;
     cost->crashed = true;
     at_log(AT_ERROR, "ENGINE-CRASH", "job %s: the engine ended (%s); it starts anew", job->id, how);

@@ -74,6 +74,12 @@ class Crash(Case):
         self.assertNotEqual(after, before)
         self.assertEqual(self.server.wait(self.server.submit(picture(71)).json()["prompt_id"])["status"]["status_str"], "success")
 
+    def test_a_job_that_meets_a_dying_engine_is_not_blamed(self):
+        for i in range(8):
+            os.kill(engine_of(self.server)[0], signal.SIGKILL)
+            job = self.server.submit(picture(200 + i)).json()["prompt_id"]
+            self.assertEqual(self.server.wait(job)["status"]["status_str"], "success")
+
     def test_a_lost_device_costs_its_job_and_a_new_engine(self):
         before = engine_of(self.server)
         data = self.server.wait(self.server.submit(crash("LOSE", 75)).json()["prompt_id"])["status"]["messages"][-1][1]
