@@ -190,7 +190,7 @@ static int add_form(at_cuda *g, const plan *of, const form *f, at_lt_algo *algos
 {
     const at_cublaslt *lt = g->lt;
     at_lt_algo own = algos[0];
-    at_lt_choice what;
+    at_lt_choice what = {0};
     int st = lt->MatmulAlgoConfigSetAttribute(&own, LT_ALGO_TILE, &f->tile, sizeof f->tile);
 
     if (!st)

@@ -280,6 +280,7 @@ static at_status produce(at_run *r, size_t node, at_inputs *in, at_node_ctx *ctx
     }
     AT_TRY(conclude(r, node, p->result, ctx->uis));
 out:
+    ctx->expansion = NULL;
     at_expansion_free(&made);
     at_partial_free(p);
     at_free(ctx->emitted);

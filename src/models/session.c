@@ -495,7 +495,9 @@ at_tensor *at_session_forward(at_ops *o, at_bound *m, const at_model_in *in)
         drop_recording(e);
         e->calls = 0;
     }
-    int way = !may_record(o, in, e) || e->calls == 0 ? EVALUATE : e->recording ? REPLAY : RECORD;
+    int way = !e || !may_record(o, in, e) || e->calls == 0 ? EVALUATE
+              : e->recording                               ? REPLAY
+                                                           : RECORD;
     way = at_ops_agree(o, way);
     if (e && way == RECORD) drop_recording(e); // the others have none
     if (at_ops_status(o) != AT_OK)

@@ -270,7 +270,7 @@ at_status op_conv_input(const op_pass *p, const at_tensor *x, int64_t kh, at_con
     at_ops *o = p->o;
     at_comm *c = patch_comm(o);
     at_status st = AT_OK;
-    op_span needs[OPS_MAX_RANKS], need, gives;
+    op_span needs[OPS_MAX_RANKS] = {0}, need, gives;
     int64_t rows = x->run.rows, zoom = zoom_of(a), end;
     bool apart = false; // somebody needs other rows than his own
     at_tensor *fetched;
