@@ -24,27 +24,17 @@ typedef struct expand_in {
     NAMED(label, AT_IN_ANY, image[i], .type_name = "IMAGE", .flags = AT_INF_NO_OPTIONS)
 #define RANGE AT_INF_HAS_MIN | AT_INF_HAS_MAX
 
-static at_status stub_mask(at_node_ctx *c, const char *value, const char **mask)
+// A stub of one picture or mask of 512 x 512, whose input `input` is `json`.
+static at_status stub(at_node_ctx *c, const char *class_type, const char *input, const char *json,
+                      const char **node)
 {
     at_status st = AT_OK;
 
-    AT_TRY(at_expand_node(c, "StubMask", NULL, mask));
-    AT_TRY(at_expand_json(c, *mask, "value", value));
-    AT_TRY(at_expand_json(c, *mask, "height", "512"));
-    AT_TRY(at_expand_json(c, *mask, "width", "512"));
-    AT_TRY(at_expand_json(c, *mask, "batch_size", "1"));
-out:
-    return st;
-}
-static at_status stub_image(at_node_ctx *c, const char *content, const char **image)
-{
-    at_status st = AT_OK;
-
-    AT_TRY(at_expand_node(c, "StubImage", NULL, image));
-    AT_TRY(at_expand_json(c, *image, "content", content));
-    AT_TRY(at_expand_json(c, *image, "height", "512"));
-    AT_TRY(at_expand_json(c, *image, "width", "512"));
-    AT_TRY(at_expand_json(c, *image, "batch_size", "1"));
+    AT_TRY(at_expand_node(c, class_type, NULL, node));
+    AT_TRY(at_expand_json(c, *node, input, json));
+    AT_TRY(at_expand_json(c, *node, "height", "512"));
+    AT_TRY(at_expand_json(c, *node, "width", "512"));
+    AT_TRY(at_expand_json(c, *node, "batch_size", "1"));
 out:
     return st;
 }
@@ -67,7 +57,7 @@ static at_status cycle_run(at_node_ctx *c, const void *in, at_value *out)
     const char *mask, *first, *second;
 
     (void)out;
-    AT_TRY(stub_mask(c, "0.5", &mask));
+    AT_TRY(stub(c, "StubMask", "value", "0.5", &mask));
     AT_TRY(at_expand_node(c, "TestLazyMixImages", NULL, &first));
     AT_TRY(at_expand_value(c, first, "image1", &i->image[0]));
     AT_TRY(at_expand_link(c, first, "mask", mask, 0));
@@ -94,9 +84,9 @@ static at_status mixed_run(at_node_ctx *c, const void *in, at_value *out)
 
     AT_TRY(grey(1, out + 1));
     if (i->number <= 0.2) return grey(i->number <= 0.1 ? 0.1 : 0.2, out);
-    AT_TRY(stub_mask(c, "0.3", &mask));
-    AT_TRY(stub_image(c, "\"BLACK\"", &black));
-    AT_TRY(stub_image(c, "\"WHITE\"", &white));
+    AT_TRY(stub(c, "StubMask", "value", "0.3", &mask));
+    AT_TRY(stub(c, "StubImage", "content", "\"BLACK\"", &black));
+    AT_TRY(stub(c, "StubImage", "content", "\"WHITE\"", &white));
     AT_TRY(at_expand_node(c, "TestLazyMixImages", NULL, &mix));
     AT_TRY(at_expand_link(c, mix, "image1", black, 0));
     AT_TRY(at_expand_link(c, mix, "image2", white, 0));
