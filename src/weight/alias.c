@@ -22,6 +22,7 @@ static at_status fill_record(at_store *s, at_record *r, const at_alias_row *row)
     r->w = *w;
     r->w.name = r->own_name;
     r->w.packed = &r->packed;
+    r->w.cuts = &r->cuts;
     r->w.store = s;
     r->w.lazy = NULL;
     if (!rows) goto out;

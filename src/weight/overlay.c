@@ -85,6 +85,7 @@ static at_status fill_record(at_store *s, size_t i, const at_overlay_row *row)
                        .bytes = bytes,
                        .scale = 1,
                        .packed = &r->packed,
+                       .cuts = &r->cuts,
                        .store = s,
                        .lazy = &r->lazy};
     memcpy(r->w.shape, row->shape, sizeof r->w.shape);

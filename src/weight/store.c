@@ -68,6 +68,7 @@ static void free_record(at_record *r)
     void *packed = atomic_load_explicit(&r->packed.data, memory_order_acquire);
 
     if (packed && r->packed.free) r->packed.free(packed);
+    at_cuts_close(&r->cuts);
     at_free(r->own);
     at_free(r->own_name);
 }
@@ -174,6 +175,7 @@ static at_status fill_from_file(at_store *s)
                            .bytes = row->bytes,
                            .scale = 1,
                            .packed = &r->packed,
+                           .cuts = &r->cuts,
                            .mapped = true,
                            .store = s};
         memcpy(r->w.shape, row->shape, sizeof row->shape);
@@ -257,6 +259,7 @@ static at_status add(at_store *s, const char *name, at_dtype dtype, int rank, co
                        .bytes = bytes,
                        .scale = 1,
                        .packed = &r->packed,
+                       .cuts = &r->cuts,
                        .store = s};
     for (int i = 0; i < rank; i++)
         r->w.shape[i] = shape[i];

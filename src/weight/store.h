@@ -23,6 +23,7 @@
 typedef struct at_store at_store;
 
 typedef struct at_lazy at_lazy; // bytes that are made when first wanted, see weight/overlay.h
+typedef struct at_cuts at_cuts; // how ranks share it, see weight/cut.h
 
 typedef struct at_weight {
     const char *name;
@@ -37,6 +38,7 @@ typedef struct at_weight {
     bool mapped; // data lies in the file's mapping
     at_store *store;
     at_lazy *lazy; // NULL: the bytes are there
+    at_cuts *cuts; // NULL: it cannot be cut
 } at_weight;
 
 // Open by content: safetensors, and what torch.save writes (.ckpt, .pt, .pth, .bin); gguf plugs in

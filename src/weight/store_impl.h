@@ -9,6 +9,7 @@
 #include <stdatomic.h>
 
 #include "base/file.h"
+#include "weight/cut.h"
 #include "weight/overlay.h"
 #include "weight/safetensors.h"
 #include "weight/store.h"
@@ -20,12 +21,21 @@ struct at_lazy {
     at_store *store;
 };
 
+typedef struct at_share at_share; // cut.c
+struct at_cuts {
+    atomic_bool known; // else it stays whole
+    at_cutting how;
+    _Atomic(at_share *) first;
+};
+void at_cuts_close(at_cuts *c);
+
 typedef struct at_record {
     at_weight w;
     at_packed packed;
     void *own; // bytes of a record that is not in the mapping
     char *own_name;
     at_lazy lazy;
+    at_cuts cuts;
 } at_record;
 
 typedef struct at_overlay at_overlay; // overlay.c

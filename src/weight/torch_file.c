@@ -439,6 +439,7 @@ static at_status keep_records(reader *r)
         to->own_name = r->records[i].own_name;
         to->w.name = to->own_name;
         to->w.packed = &to->packed;
+        to->w.cuts = &to->cuts;
         s->order[i] = s->sorted[i] = to;
     }
     s->count = s->cap = s->block_count = r->count;
