@@ -155,6 +155,7 @@ static at_status open_case(at_case *c, const at_verify_options *opt, const compo
     AT_TRY(pick_type(c, opt && !(*row && (*row)->exact) ? opt->dtype : NULL));
     if (opt && opt->rtol > 0) c->rtol = opt->rtol;
     c->ranks = opt && opt->ranks > 1 ? opt->ranks : 1;
+    c->layers = opt && opt->layers;
     c->repeat = opt && opt->repeat > 1 ? opt->repeat : 1;
     c->device = opt ? opt->device : NULL;
     AT_TRY(at_case_path(c, c->json, "model", &c->model));

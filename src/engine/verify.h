@@ -18,7 +18,8 @@ typedef struct at_verify_options {
         *dtype;  // NULL: the case's own; "f32", "bf16", "f16", "fp16", "fp8". Of networks alone.
     double rtol; // 0: the case's own, or what its computing in another type allows
     int repeat;  // evaluate a network so often and time the last; 0 and 1: once
-    int ranks;   // 2 and more: a denoiser runs on so many threads that share its tokens or rows
+    int ranks;   // 2 and more: a denoiser runs on so many threads that share its tokens or rows,
+    bool layers; // or its layers (tp)
 } at_verify_options;
 
 // One expected tensor. rel_err = ||got - expected|| / ||expected|| in f64; infinite if the

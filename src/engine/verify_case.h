@@ -29,6 +29,7 @@ typedef struct at_case {
     at_dtype dtype;
     bool fp8; // wide layers may multiply in fp8
     int ranks, repeat;
+    bool layers; // ranks share layers
     double rtol;
     at_case_out *outs;
     size_t n_outs;

@@ -187,13 +187,14 @@ out:
     return at_ops_vote(c->ops);
 }
 
-// The axis that this network is made for: rows of its maps, or tokens.
+// The axis that this network is made for (rows of its maps, or tokens), or the one that was asked for.
 static at_degrees degrees_of(const rank_job *j)
 {
     unsigned axes = at_model_estimate(j->model, 1, 8, 8, 8, AT_F32).share.axes;
     at_degrees d = {0};
 
-    d.of[axes & 1u << AT_AXIS_PATCH ? AT_AXIS_PATCH : AT_AXIS_ULYSSES] = j->comm->size;
+    at_axis axis = axes & 1u << AT_AXIS_PATCH ? AT_AXIS_PATCH : AT_AXIS_ULYSSES;
+    d.of[j->part.layers ? AT_AXIS_TP : axis] = j->comm->size;
     return d;
 }
 
@@ -225,6 +226,7 @@ static at_status run_ranks(at_case *c, at_model *model, rank_job *jobs, at_comm 
                                       .device = c->device,
                                       .dtype = c->dtype,
                                       .fp8 = c->fp8,
+                                      .layers = c->layers,
                                       .repeat = c->repeat},
                              .model = model,
                              .comm = comms[r]};

@@ -101,6 +101,22 @@ static void report_shape(at_binder *b, const at_weight *w, const at_bind_row *r,
     b->count++;
 }
 
+static void cut(at_binder *b, const at_weight *w, const at_bind_row *r, const void *config)
+{
+    at_cutting how = {.columns = r->cut->columns};
+
+    for (int i = 0; i < 2; i++)
+        for (int k = 0; k < r->cut->run[i].times && how.n < AT_CUT_RUNS; k++) {
+            const at_bind_run *run = &r->cut->run[i];
+            how.run[how.n++] =
+                (at_cut_run){at_size_at(config, run->length),
+                             run->unit ? at_size_at(config, run->unit) : AT_CUT_UNIT};
+        }
+    if (at_weight_cut(w, &how) == AT_OK) return;
+    at_str_printf(&b->problems, "%s\n", at_error_text());
+    b->count++;
+}
+
 const at_weight *at_bind_one(at_binder *b, const char *base, const at_bind_row *row,
                              const void *config)
 {
@@ -111,7 +127,10 @@ const at_weight *at_bind_one(at_binder *b, const char *base, const at_bind_row *
         b->count++;
         return NULL;
     }
-    if (shape_fits(w, row, config)) return w;
+    if (shape_fits(w, row, config)) {
+        if (row->cut) cut(b, w, row, config);
+        return w;
+    }
     report_shape(b, w, row, config);
     return NULL;
 }
@@ -290,12 +309,15 @@ void at_bound_release(at_bound **b)
 typedef struct wanted {
     at_wview *views;
     size_t n, cap;
+    int rank, size;
 } wanted;
 
 // What a LoRA changes is made when it is used.
 static void want(wanted *l, const at_weight *w)
 {
-    if (w && w->data && l->n < l->cap) l->views[l->n++] = at_weight_view(w);
+    if (!w || !w->data || l->n >= l->cap) return;
+    if (at_weight_share(w, l->rank, l->size, &w) == AT_OK && w->bytes)
+        l->views[l->n++] = at_weight_view(w);
 }
 
 static void want_rows(wanted *l, const at_bind_row *rows, size_t n, const void *target)
@@ -307,11 +329,13 @@ static void want_rows(wanted *l, const at_bind_row *rows, size_t n, const void *
     }
 }
 
-void at_bound_prefetch(at_bound *b, at_device *d)
+void at_bound_prefetch(at_bound *b, at_device *d, int rank, int size)
 {
     unsigned long moved = atomic_load(&d->moved);
     if (!d->ops->prefetch || (b->brought_to == d && b->brought_at == moved)) return;
-    wanted l = {.cap = 3 * at_store_count(b->store)}; // rows, and the rest of the file
+    wanted l = {.cap = 3 * at_store_count(b->store), // rows, and the rest of the file
+                .rank = rank,
+                .size = size};
     l.views = at_calloc(l.cap ? l.cap : 1, sizeof *l.views);
     if (!l.views) return;
     for (size_t g = 0; g < b->arch->n_groups; g++) {

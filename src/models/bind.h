@@ -11,7 +11,7 @@
 
 #include "base/str.h"
 #include "tensor/device.h"
-#include "weight/store.h"
+#include "weight/cut.h"
 
 struct at_arch;
 
@@ -34,6 +34,18 @@ typedef struct at_size_row {
     size_t by_field; // 1 + offset of an earlier field to divide by; 0: none
 } at_size_row;
 
+// --- how ranks may cut a tensor ------------------------------------------------------------------
+// `times` runs of `length` each, in units that stay whole; both 1 + the offset of an int64_t in the config. unit 0:
+// AT_CUT_UNIT.
+typedef struct at_bind_run {
+    size_t length, unit;
+    int times;
+} at_bind_run;
+typedef struct at_bind_cut {
+    bool columns;
+    at_bind_run run[2]; // times 0: none
+} at_bind_cut;
+
 // --- tensors put into structs ------------------------------------------------------------------
 // One `const at_weight *` of a weights struct. A dimension is 1 + the offset of an int64_t in the
 // config, 0 for any size; rank 0: not checked.
@@ -43,6 +55,7 @@ typedef struct at_bind_row {
     bool optional; // may be absent; if present, its shape is checked all the same
     int rank;
     size_t dim[4];
+    const at_bind_cut *cut; // NULL: every rank has all of it
 } at_bind_row;
 
 // Rows below one base key. With a count, the base has one %d and the rows fill an array of structs
@@ -95,9 +108,9 @@ typedef struct at_bound {
 // AT_EFORMAT: "FILE: 3 tensors are missing or have a wrong shape: ..." (the first eight by name).
 at_status at_bound_new(const struct at_arch *arch, at_store *s, const char *prefix, at_bound **out);
 at_bound *at_bound_retain(at_bound *b);
-// Its weights are going to be wanted on `d`: they begin to come, in the order of the blocks. Cheap where they are
-// there; a failure shows when they are used.
-void at_bound_prefetch(at_bound *b, at_device *d);
+// Its weights are going to be wanted on `d` (of a cut one, rank `rank`'s share among `size`): they begin to come, in
+// the order of the blocks. Cheap where they are there; a failure shows when they are used.
+void at_bound_prefetch(at_bound *b, at_device *d, int rank, int size);
 void at_bound_release(at_bound **b); // nulls it; NULL is fine
 
 // What is wrong with a component, one line each; the caller frees *text. Never AT_EFORMAT.

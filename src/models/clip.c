@@ -13,6 +13,7 @@
 typedef struct clip_config {
     int64_t vocab, positions, width, layers, mlp;
     int64_t projection; // derived: rows of text_projection are free
+    int64_t head_dim;   // derived
 } clip_config;
 
 typedef struct clip_norm {
@@ -39,13 +40,20 @@ static const float norm_eps = 1e-5f;
         .dim = dim_                                                                                \
     }
 #define F(field) AT_FIELD(clip_config, field)
-#define LIN(field, key_, out, in)                                                                  \
+// Shares of ranks: heads and the MLP's units.
+static const at_bind_cut cut_heads = {.run = {{F(width), F(head_dim), 1}}},
+                         cut_out = {.columns = true, .run = {{F(width), F(head_dim), 1}}},
+                         cut_fc1 = {.run = {{F(mlp), 0, 1}}},
+                         cut_fc2 = {.columns = true, .run = {{F(mlp), 0, 1}}};
+#define LIN_CUT(field, key_, out, in, cut_, bias_cut_)                                             \
     {.key = key_ ".weight",                                                                        \
      .offset = offsetof(clip_layer, field.w),                                                      \
      .rank = 2,                                                                                    \
-     .dim = {F(out), F(in)}},                                                                      \
+     .dim = {F(out), F(in)},                                                                       \
+     .cut = cut_},                                                                                 \
     {                                                                                              \
-        .key = key_ ".bias", .offset = offsetof(clip_layer, field.b), .rank = 1, .dim = { F(out) } \
+        .key = key_ ".bias", .offset = offsetof(clip_layer, field.b), .rank = 1, .dim = {F(out)},  \
+        .cut = bias_cut_                                                                           \
     }
 #define NORM(type, field, key_)                                                                    \
     {.key = key_ ".weight", .offset = offsetof(type, field.w), .rank = 1, .dim = {F(width)}},      \
@@ -80,13 +88,13 @@ static const at_bind_row rows_outer[] = {
 
 static const at_bind_row rows_layer[] = {
     NORM(clip_layer, norm1, "layer_norm1"),
-    LIN(q, "self_attn.q_proj", width, width),
-    LIN(k, "self_attn.k_proj", width, width),
-    LIN(v, "self_attn.v_proj", width, width),
-    LIN(out, "self_attn.out_proj", width, width),
+    LIN_CUT(q, "self_attn.q_proj", width, width, &cut_heads, &cut_heads),
+    LIN_CUT(k, "self_attn.k_proj", width, width, &cut_heads, &cut_heads),
+    LIN_CUT(v, "self_attn.v_proj", width, width, &cut_heads, &cut_heads),
+    LIN_CUT(out, "self_attn.out_proj", width, width, &cut_out, NULL),
     NORM(clip_layer, norm2, "layer_norm2"),
-    LIN(fc1, "mlp.fc1", mlp, width),
-    LIN(fc2, "mlp.fc2", width, mlp),
+    LIN_CUT(fc1, "mlp.fc1", mlp, width, &cut_fc1, &cut_fc1),
+    LIN_CUT(fc2, "mlp.fc2", width, mlp, &cut_fc2, NULL),
 };
 
 static const at_bind_group groups[] = {
@@ -101,8 +109,9 @@ static const at_bind_group groups[] = {
 
 static const char *derive(void *config)
 {
-    const clip_config *c = config;
+    clip_config *c = config;
     if (c->width % HEAD_DIM) return "the width is no multiple of the head size 64";
+    c->head_dim = HEAD_DIM;
     return NULL;
 }
 
@@ -115,21 +124,22 @@ static at_tensor *norm(at_ops *o, const at_tensor *x, clip_norm n, at_dtype dtyp
     return at_norm(at_into(o, y), x, &spec);
 }
 
-static at_tensor *heads(at_ops *o, const clip_config *c, const at_tensor *x, at_lin l)
+// This rank's heads.
+static at_tensor *heads(at_ops *o, const at_tensor *x, at_lin l)
 {
     at_tensor *y = at_linear(o, x, l.w, l.b, NULL);
     if (!y) return NULL;
     return at_reshape(o, y, 4,
-                      (int64_t[]){y->shape[0], y->shape[1], c->width / HEAD_DIM, HEAD_DIM});
+                      (int64_t[]){y->shape[0], y->shape[1], y->shape[2] / HEAD_DIM, HEAD_DIM});
 }
 
 // Adds to x, which is f32 (a text encoder is small, and its errors go into every step), in place.
-static void layer(at_ops *o, const clip_config *c, const clip_layer *w, at_act act, at_tensor *x)
+static void layer(at_ops *o, const clip_layer *w, at_act act, at_tensor *x)
 {
     const at_linear_extra add = {.residual = x}, with_act = {.act = act};
     at_dtype compute = at_ops_compute(o);
     at_tensor *h = norm(o, x, w->norm1, compute);
-    at_tensor *q = heads(o, c, h, w->q), *k = heads(o, c, h, w->k), *v = heads(o, c, h, w->v);
+    at_tensor *q = heads(o, h, w->q), *k = heads(o, h, w->k), *v = heads(o, h, w->v);
     h = at_attention(o, q, k, v, NULL, 0, true);
     at_linear(at_into(o, x), h, w->out.w, w->out.b, &add);
     h = at_linear(o, norm(o, x, w->norm2, compute), w->fc1.w, w->fc1.b, &with_act);
@@ -182,7 +192,7 @@ static void run(at_ops *o, const at_bound *e, const at_encode_in *in, const at_t
     at_tensor *hidden = NULL;
     for (int64_t i = 0; i < c->layers && (i <= want || pooling); i++) {
         at_scope_begin(o);
-        layer(o, c, &w->layers[i], e->arch->encoder->act, x);
+        layer(o, &w->layers[i], e->arch->encoder->act, x);
         at_scope_end(o, NULL);
         if (i != want) continue; // later layers go on in x: take what is wanted out of it
         hidden =

@@ -160,12 +160,17 @@ static void cost(const void *config, int64_t batch, int64_t latent_h, int64_t la
     out->flops = (double)batch * (attention + blocks_flops + ends);
     out->activation_bytes =
         (double)batch * n * (7 * h + 2 * (h + mlp)) * (double)at_dtype_size(compute);
-    out->share = (at_share_hints){.axes = 1u << AT_AXIS_RING | 1u << AT_AXIS_ULYSSES,
-                                  .tokens = (int64_t)n,
-                                  .heads = c->heads,
-                                  .attention_flops = attention,
-                                  .attentions = (int)(c->depth + c->single),
-                                  .sequence_bytes = n * h * (double)at_dtype_size(compute)};
+    double stream = n * h * (double)at_dtype_size(compute);
+    out->share =
+        (at_share_hints){.axes = 1u << AT_AXIS_RING | 1u << AT_AXIS_ULYSSES | 1u << AT_AXIS_TP,
+                         .tokens = (int64_t)n,
+                         .heads = c->heads,
+                         .attention_flops = attention,
+                         .attentions = (int)(c->depth + c->single),
+                         .sequence_bytes = stream,
+                         .tp_meetings = (int)(4 * c->depth + c->single),
+                         .tp_bytes = (double)(2 * c->depth + c->single) * stream,
+                         .tp_flops = attention + blocks_flops};
 }
 
 static at_tensor *prepare(at_ops *o, const at_bound *m, const at_model_in *in, int64_t n)

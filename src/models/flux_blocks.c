@@ -234,6 +234,9 @@ bool at_flux_begin(at_ops *o, const at_arch *a, const at_flux_config *c, const a
         }
     }
     measure(in, s);
+    s->heads = at_ops_own_heads(o, c->heads);
+    s->inner = s->heads * c->head_dim;
+    s->mlp = at_ops_own_units(o, c->mlp);
     s->control = in->control;
     s->mods = in->made ? in->made->cond : NULL;
     if (!s->mods) s->vec = condition(o, c, w, in, s->batch);
@@ -322,21 +325,22 @@ at_tensor *at_flux_enter(at_ops *o, const at_flux_config *c, const at_flux_state
     return at_add_norm(o, x, y, gate, &spec);
 }
 
-// Head view [b, t, heads, dim] of part 0 (q), 1 (k) or 2 (v) of a fused qkv [b, t, 3 * hidden ..].
-static at_tensor *heads_of(at_ops *o, const at_flux_config *c, const at_tensor *qkv, int part)
+// Head view [b, t, heads, dim] of part 0 (q), 1 (k) or 2 (v) of a fused qkv [b, t, 3 * inner ..].
+static at_tensor *heads_of(at_ops *o, const at_flux_config *c, const at_flux_state *s,
+                           const at_tensor *qkv, int part)
 {
-    at_tensor *one = at_narrow(o, qkv, 2, part * c->hidden, c->hidden);
+    at_tensor *one = at_narrow(o, qkv, 2, part * s->inner, s->inner);
     if (!one) return NULL;
-    return at_reshape(o, one, 4, (int64_t[]){one->shape[0], one->shape[1], c->heads, c->head_dim});
+    return at_reshape(o, one, 4, (int64_t[]){one->shape[0], one->shape[1], s->heads, c->head_dim});
 }
 
 // What to normalise and rotate where it lies: q and k of a fused qkv.
-static void rotations(at_ops *o, const at_flux_config *c, const at_tensor *qkv,
-                      const at_weight *q_norm, const at_weight *k_norm, const at_rope_table *rope,
-                      at_rope_job out[2])
+static void rotations(at_ops *o, const at_flux_config *c, const at_flux_state *s,
+                      const at_tensor *qkv, const at_weight *q_norm, const at_weight *k_norm,
+                      const at_rope_table *rope, at_rope_job out[2])
 {
-    out[0] = (at_rope_job){heads_of(o, c, qkv, 0), q_norm, rope};
-    out[1] = (at_rope_job){heads_of(o, c, qkv, 1), k_norm, rope};
+    out[0] = (at_rope_job){heads_of(o, c, s, qkv, 0), q_norm, rope};
+    out[1] = (at_rope_job){heads_of(o, c, s, qkv, 1), k_norm, rope};
 }
 
 static at_site site_of(const at_flux_state *s, at_site_part part, int block)
@@ -349,7 +353,8 @@ static at_tensor *attend(at_ops *o, const at_flux_config *c, const at_flux_state
                          at_site_part part, int block, const at_tensor *qkv, int n,
                          const at_rope_job *turn, const at_weight *then, at_tensor *into)
 {
-    at_tensor *q = heads_of(o, c, qkv, 0), *k = heads_of(o, c, qkv, 1), *v = heads_of(o, c, qkv, 2);
+    at_tensor *q = heads_of(o, c, s, qkv, 0), *k = heads_of(o, c, s, qkv, 1);
+    at_tensor *v = heads_of(o, c, s, qkv, 2);
     if (!s->in || !at_patches_count(s->in->patches))
         return at_attention_turned(at_into(o, into), n, turn, norm_eps, false, q, k, v, then);
     at_rope_all(o, n, turn, norm_eps, false);
@@ -391,12 +396,12 @@ static void add_control(at_ops *o, const at_flux_state *s, const at_tensor *add,
 
 // First half of a double block for one stream: its rows of the joint qkv, and what is to be rotated
 // there.
-static void stream_in(at_ops *o, const at_flux_config *c, const at_flux_stream *w,
-                      const at_tensor *y, const at_rope_table *rope, at_tensor *qkv,
-                      at_rope_job turn[2])
+static void stream_in(at_ops *o, const at_flux_config *c, const at_flux_state *s,
+                      const at_flux_stream *w, const at_tensor *y, const at_rope_table *rope,
+                      at_tensor *qkv, at_rope_job turn[2])
 {
-    fused(o, qkv, y, w->qkv, w->parts, (int64_t[]){c->hidden, c->hidden, c->hidden}, 3);
-    rotations(o, c, qkv, w->q_norm, w->k_norm, rope, turn);
+    fused(o, qkv, y, w->qkv, w->parts, (int64_t[]){s->inner, s->inner, s->inner}, 3);
+    rotations(o, c, s, qkv, w->q_norm, w->k_norm, rope, turn);
 }
 
 // Second half: projection, then MLP, both added to the stream x in place, or the second into `due`.
@@ -452,23 +457,23 @@ static at_tensor *attend_later(at_ops *o, const at_flux_config *c, const at_flux
     const at_flux_stream *stream[] = {&w->txt, &w->img};
     const at_tensor *y[] = {text, image}, *to[] = {text_qkv, image_qkv};
     const at_rope_table *rope[] = {&s->rope_text, &s->rope_image};
-    at_tensor *q = heads_of(o, c, qkv, 0), *k = heads_of(o, c, qkv, 1), *v = heads_of(o, c, qkv, 2);
+    at_tensor *q = heads_of(o, c, s, qkv, 0), *k = heads_of(o, c, s, qkv, 1);
+    at_tensor *v = heads_of(o, c, s, qkv, 2);
     at_tensor *rest[2];
     at_rope_job turn[2];
 
     for (int i = 0; i < 2; i++) {
-        rest[i] = at_narrow(o, to[i], 2, c->hidden, 2 * c->hidden);
-        at_linear_rest(o, y[i], stream[i]->qkv.w, stream[i]->qkv.b, c->hidden, AT_ACT_NONE,
-                       rest[i]);
-        turn[i] = (at_rope_job){heads_of(o, c, to[i], 1), stream[i]->k_norm, rope[i]};
+        rest[i] = at_narrow(o, to[i], 2, s->inner, 2 * s->inner);
+        at_linear_rest(o, y[i], stream[i]->qkv.w, stream[i]->qkv.b, s->inner, AT_ACT_NONE, rest[i]);
+        turn[i] = (at_rope_job){heads_of(o, c, s, to[i], 1), stream[i]->k_norm, rope[i]};
     }
     at_rope_all(o, 2, turn, norm_eps, false);
     at_attention_ahead(o, q, k, v);
     for (int i = 0; i < 2; i++) {
-        at_tensor *part = at_narrow(o, to[i], 2, 0, c->hidden);
-        at_linear_first(at_into(o, part), y[i], stream[i]->qkv.w, stream[i]->qkv.b, c->hidden,
+        at_tensor *part = at_narrow(o, to[i], 2, 0, s->inner);
+        at_linear_first(at_into(o, part), y[i], stream[i]->qkv.w, stream[i]->qkv.b, s->inner,
                         AT_ACT_NONE, rest[i]);
-        turn[i] = (at_rope_job){heads_of(o, c, to[i], 0), stream[i]->q_norm, rope[i]};
+        turn[i] = (at_rope_job){heads_of(o, c, s, to[i], 0), stream[i]->q_norm, rope[i]};
     }
     at_rope_all(o, 2, turn, norm_eps, false);
     return at_attention(o, q, k, v, NULL, 0, false);
@@ -481,7 +486,8 @@ static void run_double(at_ops *o, const at_flux_config *c, const at_flux_double 
     at_tensor *txt = at_narrow(o, h, 1, 0, text), *img = at_narrow(o, h, 1, text, image);
     at_tensor *img_mod = at_flux_modulation(o, s, w->img.mod, at, c->mod6);
     at_tensor *txt_mod = at_flux_modulation(o, s, w->txt.mod, at + c->mod6, c->mod6);
-    at_tensor *qkv = at_empty(o, at_ops_compute(o), 3, (int64_t[]){s->batch, text + image, c->qkv});
+    int64_t width[] = {s->batch, text + image, 3 * s->inner};
+    at_tensor *qkv = at_empty(o, at_ops_compute(o), 3, width);
     at_tensor *txt_qkv = at_narrow(o, qkv, 1, 0, text);
     at_tensor *img_qkv = at_narrow(o, qkv, 1, text, image);
     at_rope_job turn[4];
@@ -489,9 +495,9 @@ static void run_double(at_ops *o, const at_flux_config *c, const at_flux_double 
     at_tensor *y = at_flux_enter(o, c, s, txt, 0, AT_FLUX_TEXT, txt_mod, 0, w->txt.qkv.w);
     at_tensor *z = NULL;
     bool later = queries_later(o, w, s);
-    if (!later) stream_in(o, c, &w->txt, y, &s->rope_text, txt_qkv, turn);
+    if (!later) stream_in(o, c, s, &w->txt, y, &s->rope_text, txt_qkv, turn);
     z = at_flux_enter(o, c, s, img, text, AT_FLUX_PICTURE, img_mod, 0, w->img.qkv.w);
-    if (!later) stream_in(o, c, &w->img, z, &s->rope_image, img_qkv, turn + 2);
+    if (!later) stream_in(o, c, s, &w->img, z, &s->rope_image, img_qkv, turn + 2);
     if (later)
         y = attend_later(o, c, s, w, y, z, txt_qkv, img_qkv, qkv);
     else
@@ -513,15 +519,15 @@ at_tensor *at_flux_double_block(at_ops *o, const at_flux_config *c, const at_flu
 }
 
 // What attention reads (the result, at least [b, t, qkv] wide) and, activated, the MLP's half of `both`.
-static at_tensor *single_in(at_ops *o, const at_flux_config *c, const at_flux_single *w,
+static at_tensor *single_in(at_ops *o, const at_flux_state *s, const at_flux_single *w,
                             const at_tensor *x, at_tensor *mlp)
 {
     if (w->lin1.w)
-        return at_linear_split(o, x, w->lin1.w, w->lin1.b, c->qkv, AT_ACT_GELU_TANH, mlp);
+        return at_linear_split(o, x, w->lin1.w, w->lin1.b, 3 * s->inner, AT_ACT_GELU_TANH, mlp);
     if (!x) return NULL;
     at_tensor *qkv =
-        at_empty(o, at_ops_compute(o), 3, (int64_t[]){x->shape[0], x->shape[1], c->qkv});
-    fused(o, qkv, x, (at_lin){0}, w->parts, (int64_t[]){c->hidden, c->hidden, c->hidden}, 3);
+        at_empty(o, at_ops_compute(o), 3, (int64_t[]){x->shape[0], x->shape[1], 3 * s->inner});
+    fused(o, qkv, x, (at_lin){0}, w->parts, (int64_t[]){s->inner, s->inner, s->inner}, 3);
     at_linear_extra gelu = {.act = AT_ACT_GELU_TANH};
     linear(at_into(o, mlp), x, w->parts[3], &gelu);
     return qkv;
@@ -556,12 +562,14 @@ static void single_ahead(at_ops *o, const at_flux_config *c, const at_flux_singl
                          at_tensor *attended)
 {
     at_rope_job turn[2];
-    at_tensor *y = at_linear_first(o, x, w->lin1.w, w->lin1.b, c->qkv, AT_ACT_GELU_TANH, mlp);
-    rotations(o, c, y, w->q_norm, w->k_norm, &s->rope, turn);
+    int64_t qkv = 3 * s->inner;
+    at_tensor *y = at_linear_first(o, x, w->lin1.w, w->lin1.b, qkv, AT_ACT_GELU_TANH, mlp);
+    rotations(o, c, s, y, w->q_norm, w->k_norm, &s->rope, turn);
     at_rope_all(o, 2, turn, norm_eps, false);
-    at_tensor *q = heads_of(o, c, y, 0), *k = heads_of(o, c, y, 1), *v = heads_of(o, c, y, 2);
+    at_tensor *q = heads_of(o, c, s, y, 0), *k = heads_of(o, c, s, y, 1);
+    at_tensor *v = heads_of(o, c, s, y, 2);
     at_attention_ahead(o, q, k, v);
-    at_linear_rest(o, x, w->lin1.w, w->lin1.b, c->qkv, AT_ACT_GELU_TANH, mlp);
+    at_linear_rest(o, x, w->lin1.w, w->lin1.b, qkv, AT_ACT_GELU_TANH, mlp);
     at_attention(at_into(o, attended), q, k, v, NULL, 0, false);
 }
 
@@ -573,17 +581,18 @@ static void run_single(at_ops *o, const at_flux_config *c, const at_flux_single 
     int64_t at = c->depth * 2 * c->mod6 + i * c->mod3;
     at_tensor *mod = at_flux_modulation(o, s, w->mod, at, c->mod3);
     at_tensor *x = h ? single_norm(o, c, w, s, h, mod) : NULL;
-    at_tensor *both = at_empty(o, at_ops_compute(o), 3, (int64_t[]){s->batch, tokens, c->lin2});
-    at_tensor *mlp_out = at_narrow(o, both, 2, c->hidden, c->mlp);
+    int64_t width[] = {s->batch, tokens, s->inner + s->mlp};
+    at_tensor *both = at_empty(o, at_ops_compute(o), 3, width);
+    at_tensor *mlp_out = at_narrow(o, both, 2, s->inner, s->mlp);
     at_linear_extra add = {.residual = h, .gate = chunk(o, c, mod, 2)};
 
-    at_tensor *attended = at_narrow(o, both, 2, 0, c->hidden);
+    at_tensor *attended = at_narrow(o, both, 2, 0, s->inner);
     if (goes_ahead(o, w, s)) {
         single_ahead(o, c, w, s, x, mlp_out, attended);
     } else {
-        at_tensor *y = single_in(o, c, w, x, mlp_out);
+        at_tensor *y = single_in(o, s, w, x, mlp_out);
         at_rope_job turn[2];
-        rotations(o, c, y, w->q_norm, w->k_norm, &s->rope, turn);
+        rotations(o, c, s, y, w->q_norm, w->k_norm, &s->rope, turn);
         attend(o, c, s, AT_SITE_SINGLE, i, y, 2, turn, NULL, attended);
     }
     if (s->due)

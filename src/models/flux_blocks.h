@@ -49,6 +49,7 @@ typedef struct at_flux_state {
     int64_t all_image;          // image tokens of all ranks, those of reference latents too
     int64_t height, width;      // of the latent
     int64_t rows, cols;         // of patches
+    int64_t heads, inner, mlp;  // this rank's heads, their width, and its units of the MLP
     at_tensor *vec;             // silu(time + guidance + pooled) [b, hidden]; NULL with mods
     const at_tensor *mods;      // all modulations [b, at_flux_mods_width], or NULL: made one by one
     at_rope_table rope, rope_text, rope_image;

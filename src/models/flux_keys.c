@@ -16,6 +16,41 @@
         .key = key_, .offset = offsetof(type, field), .rank = 1, .dim = { F(size) }                \
     }
 
+// --- shares of ranks ---------------------------------------------------------------------------
+// Heads and the MLP's units: rows of the layers that make them, columns of those that read them.
+#define HEADS(times_)                                                                              \
+    {                                                                                              \
+        F(hidden), F(head_dim), times_                                                             \
+    }
+#define UNITS                                                                                      \
+    {                                                                                              \
+        F(mlp), 0, 1                                                                               \
+    }
+static const at_bind_cut cut_qkv = {.run = {HEADS(3)}}, cut_heads = {.run = {HEADS(1)}},
+                         cut_mlp = {.run = {UNITS}}, cut_lin1 = {.run = {HEADS(3), UNITS}},
+                         cut_proj = {.columns = true, .run = {HEADS(1)}},
+                         cut_fc2 = {.columns = true, .run = {UNITS}},
+                         cut_lin2 = {.columns = true, .run = {HEADS(1), UNITS}};
+#define LIN_BY_ROWS(type, field, key_, out, in, cut_)                                              \
+    {.key = key_ ".weight",                                                                        \
+     .offset = offsetof(type, field.w),                                                            \
+     .rank = 2,                                                                                    \
+     .dim = {F(out), F(in)},                                                                       \
+     .cut = &cut_},                                                                                \
+    {                                                                                              \
+        .key = key_ ".bias", .offset = offsetof(type, field.b), .rank = 1, .dim = {F(out)},        \
+        .cut = &cut_                                                                               \
+    }
+#define LIN_BY_COLUMNS(type, field, key_, out, in, cut_)                                           \
+    {.key = key_ ".weight",                                                                        \
+     .offset = offsetof(type, field.w),                                                            \
+     .rank = 2,                                                                                    \
+     .dim = {F(out), F(in)},                                                                       \
+     .cut = &cut_},                                                                                \
+    {                                                                                              \
+        .key = key_ ".bias", .offset = offsetof(type, field.b), .rank = 1, .dim = { F(out) }       \
+    }
+
 // --- Black Forest Labs -------------------------------------------------------------------------
 const at_bind_row at_flux_rows_ends[AT_FLUX_ROWS_ENDS] = {
     LIN(at_flux_weights, img_in, "img_in", hidden, patch_in),
@@ -33,10 +68,10 @@ const at_bind_row at_flux_rows_guidance[AT_FLUX_ROWS_GUIDANCE] = {
 
 #define STREAM(s)                                                                                  \
     LIN(at_flux_double, s.mod, #s "_mod.lin", mod6, hidden),                                       \
-        LIN(at_flux_double, s.qkv, #s "_attn.qkv", qkv, hidden),                                   \
-        LIN(at_flux_double, s.proj, #s "_attn.proj", hidden, hidden),                              \
-        LIN(at_flux_double, s.fc1, #s "_mlp.0", mlp, hidden),                                      \
-        LIN(at_flux_double, s.fc2, #s "_mlp.2", hidden, mlp),                                      \
+        LIN_BY_ROWS(at_flux_double, s.qkv, #s "_attn.qkv", qkv, hidden, cut_qkv),                  \
+        LIN_BY_COLUMNS(at_flux_double, s.proj, #s "_attn.proj", hidden, hidden, cut_proj),         \
+        LIN_BY_ROWS(at_flux_double, s.fc1, #s "_mlp.0", mlp, hidden, cut_mlp),                     \
+        LIN_BY_COLUMNS(at_flux_double, s.fc2, #s "_mlp.2", hidden, mlp, cut_fc2),                  \
         VEC(at_flux_double, s.q_norm, #s "_attn.norm.query_norm.scale", head_dim),                 \
         VEC(at_flux_double, s.k_norm, #s "_attn.norm.key_norm.scale", head_dim)
 
@@ -44,8 +79,8 @@ const at_bind_row at_flux_rows_double[AT_FLUX_ROWS_DOUBLE] = {STREAM(img), STREA
 
 const at_bind_row at_flux_rows_single[AT_FLUX_ROWS_SINGLE] = {
     LIN(at_flux_single, mod, "modulation.lin", mod3, hidden),
-    LIN(at_flux_single, lin1, "linear1", lin1, hidden),
-    LIN(at_flux_single, lin2, "linear2", hidden, lin2),
+    LIN_BY_ROWS(at_flux_single, lin1, "linear1", lin1, hidden, cut_lin1),
+    LIN_BY_COLUMNS(at_flux_single, lin2, "linear2", hidden, lin2, cut_lin2),
     VEC(at_flux_single, q_norm, "norm.query_norm.scale", head_dim),
     VEC(at_flux_single, k_norm, "norm.key_norm.scale", head_dim),
 };
@@ -68,12 +103,12 @@ const at_bind_row at_flux_rows_guidance_split[AT_FLUX_ROWS_GUIDANCE] = {
 
 #define STREAM_SPLIT(s, norm, q, k, v, out, ff)                                                    \
     LIN(at_flux_double, s.mod, norm ".linear", mod6, hidden),                                      \
-        LIN(at_flux_double, s.parts[0], "attn." q, hidden, hidden),                                \
-        LIN(at_flux_double, s.parts[1], "attn." k, hidden, hidden),                                \
-        LIN(at_flux_double, s.parts[2], "attn." v, hidden, hidden),                                \
-        LIN(at_flux_double, s.proj, "attn." out, hidden, hidden),                                  \
-        LIN(at_flux_double, s.fc1, ff ".net.0.proj", mlp, hidden),                                 \
-        LIN(at_flux_double, s.fc2, ff ".net.2", hidden, mlp)
+        LIN_BY_ROWS(at_flux_double, s.parts[0], "attn." q, hidden, hidden, cut_heads),             \
+        LIN_BY_ROWS(at_flux_double, s.parts[1], "attn." k, hidden, hidden, cut_heads),             \
+        LIN_BY_ROWS(at_flux_double, s.parts[2], "attn." v, hidden, hidden, cut_heads),             \
+        LIN_BY_COLUMNS(at_flux_double, s.proj, "attn." out, hidden, hidden, cut_proj),             \
+        LIN_BY_ROWS(at_flux_double, s.fc1, ff ".net.0.proj", mlp, hidden, cut_mlp),                \
+        LIN_BY_COLUMNS(at_flux_double, s.fc2, ff ".net.2", hidden, mlp, cut_fc2)
 
 const at_bind_row at_flux_rows_double_split[AT_FLUX_ROWS_DOUBLE_SPLIT] = {
     STREAM_SPLIT(img, "norm1", "to_q", "to_k", "to_v", "to_out.0", "ff"),
@@ -87,11 +122,11 @@ const at_bind_row at_flux_rows_double_split[AT_FLUX_ROWS_DOUBLE_SPLIT] = {
 
 const at_bind_row at_flux_rows_single_split[AT_FLUX_ROWS_SINGLE_SPLIT] = {
     LIN(at_flux_single, mod, "norm.linear", mod3, hidden),
-    LIN(at_flux_single, parts[0], "attn.to_q", hidden, hidden),
-    LIN(at_flux_single, parts[1], "attn.to_k", hidden, hidden),
-    LIN(at_flux_single, parts[2], "attn.to_v", hidden, hidden),
-    LIN(at_flux_single, parts[3], "proj_mlp", mlp, hidden),
-    LIN(at_flux_single, lin2, "proj_out", hidden, lin2),
+    LIN_BY_ROWS(at_flux_single, parts[0], "attn.to_q", hidden, hidden, cut_heads),
+    LIN_BY_ROWS(at_flux_single, parts[1], "attn.to_k", hidden, hidden, cut_heads),
+    LIN_BY_ROWS(at_flux_single, parts[2], "attn.to_v", hidden, hidden, cut_heads),
+    LIN_BY_ROWS(at_flux_single, parts[3], "proj_mlp", mlp, hidden, cut_mlp),
+    LIN_BY_COLUMNS(at_flux_single, lin2, "proj_out", hidden, lin2, cut_lin2),
     VEC(at_flux_single, q_norm, "attn.norm_q.weight", head_dim),
     VEC(at_flux_single, k_norm, "attn.norm_k.weight", head_dim),
 };

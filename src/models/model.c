@@ -244,12 +244,16 @@ at_model_cost at_model_estimate(const at_model *m, int64_t batch, int64_t latent
 {
     at_model_cost c = {0};
     at_store *s = m->bound->store;
+    double cut = 0;
 
     for (size_t i = 0; i < at_store_count(s); i++) {
         const at_weight *w = at_store_at(s, i);
-        if (at_starts_with(w->name, m->bound->prefix)) c.weight_bytes += (double)w->bytes;
+        if (!at_starts_with(w->name, m->bound->prefix)) continue;
+        c.weight_bytes += (double)w->bytes;
+        if (at_weight_how_cut(w)) cut += (double)w->bytes;
     }
     m->bound->arch->denoiser->cost(m->bound->config, batch, latent_h, latent_w, text_tokens,
                                    compute, &c);
+    c.share.tp_weights = cut;
     return c;
 }

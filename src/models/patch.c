@@ -99,8 +99,8 @@ void at_patch_attn_in(at_ops *o, const at_patches *set, const at_site *s, const 
     p->ops->attn_in(p->self, o, s, q, k, v);
 }
 
-at_tensor *at_patch_attn(at_ops *o, const at_patches *set, const at_site *s, const at_tensor *q,
-                         const at_tensor *k, const at_tensor *v)
+static at_tensor *whole_attn(at_ops *o, const at_patches *set, const at_site *s, const at_tensor *q,
+                             const at_tensor *k, const at_tensor *v)
 {
     for (size_t i = at_patches_count(set); i-- > 0;) {
         const at_patch *p = at_patches_at(set, i);
@@ -108,6 +108,23 @@ at_tensor *at_patch_attn(at_ops *o, const at_patches *set, const at_site *s, con
         if (out) return out;
     }
     return at_attention(o, q, k, v, NULL, 0, false);
+}
+
+// Patches see all heads, also where each rank has made some of them.
+at_tensor *at_patch_attn(at_ops *o, const at_patches *set, const at_site *s, const at_tensor *q,
+                         const at_tensor *k, const at_tensor *v)
+{
+    if (!at_patches_count(set) || at_ops_mesh(o)->axis[AT_AXIS_TP]->size == 1)
+        return whole_attn(o, set, s, q, k, v);
+    q = at_gather_heads(o, q, s->heads);
+    k = at_gather_heads(o, k, s->heads);
+    v = at_gather_heads(o, v, s->heads);
+    at_tensor *y = whole_attn(o, set, s, q, k, v);
+    if (!y) return NULL;
+    int64_t b = y->shape[0], t = y->shape[1], own = at_ops_own_heads(o, s->heads);
+    y = at_reshape(o, y, 4, (int64_t[]){b, t, s->heads, s->dim});
+    y = at_share_heads(o, y, 2);
+    return at_reshape(o, y, 3, (int64_t[]){b, t, own * s->dim});
 }
 
 at_tensor *at_patch_attn_out(at_ops *o, const at_patches *set, const at_site *s, at_tensor *x)

@@ -241,6 +241,12 @@ static bool key_of(at_ops *o, const at_model_in *in, key *k)
     return true;
 }
 
+static void prefetch(at_ops *o, at_bound *m)
+{
+    const at_comm *tp = at_ops_mesh(o)->axis[AT_AXIS_TP];
+    at_bound_prefetch(m, at_ops_device(o), tp->rank, tp->size);
+}
+
 static void fill(at_ops *o, at_tensor *to, const at_tensor *from)
 {
     if (to && from) at_unary(at_into(o, to), from, AT_ACT_NONE);
@@ -482,7 +488,7 @@ at_tensor *at_session_forward(at_ops *o, at_bound *m, const at_model_in *in)
     entry *e = key_of(o, in, &k) ? enter(m, &k) : NULL;
     at_tensor *out = NULL;
 
-    if (!e || e->calls == 0) at_bound_prefetch(m, at_ops_device(o));
+    if (!e || e->calls == 0) prefetch(o, m);
     at_scope_begin(o);
     if (e) make_tables(o, m, in, e);
     if (e) make_text(o, m, in, e);
@@ -577,7 +583,7 @@ void at_session_encode(at_ops *o, at_bound *m, const at_encode_in *in, at_tensor
         drop_recording(e);
         e->calls = 0;
     }
-    if (!e || e->calls == 0) at_bound_prefetch(m, at_ops_device(o));
+    if (!e || e->calls == 0) prefetch(o, m);
     const at_tensor *shared = shared_of(o, m, e, x->shape[1]);
     bool may = e && e->calls > 0 && !e->broken && g_record && !at_trace_ops();
     if (may && at_ops_status(o) == AT_OK && encode_recorded(o, m, e, in, x))

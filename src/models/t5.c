@@ -18,6 +18,7 @@
 
 typedef struct t5_config {
     int64_t vocab, width, layers, heads, inner, mlp, buckets;
+    int64_t head_dim; // derived
 } t5_config;
 
 typedef struct t5_block {
@@ -38,12 +39,15 @@ static const float norm_eps = 1e-6f;
         .dim = dim_                                                                                \
     }
 #define F(field) AT_FIELD(t5_config, field)
-#define MAT(field, key_, out, in)                                                                  \
+// Shares of ranks: heads and the MLP's units.
+static const at_bind_cut cut_heads = {.run = {{F(inner), F(head_dim), 1}}},
+                         cut_o = {.columns = true, .run = {{F(inner), F(head_dim), 1}}},
+                         cut_mlp = {.run = {{F(mlp), 0, 1}}},
+                         cut_down = {.columns = true, .run = {{F(mlp), 0, 1}}};
+#define MAT_CUT(field, key_, out, in, cut_)                                                        \
     {                                                                                              \
-        .key = key_ ".weight", .offset = offsetof(t5_block, field), .rank = 2, .dim = {            \
-            F(out),                                                                                \
-            F(in)                                                                                  \
-        }                                                                                          \
+        .key = key_ ".weight", .offset = offsetof(t5_block, field), .rank = 2,                     \
+        .dim = {F(out), F(in)}, .cut = &cut_                                                       \
     }
 #define ATT "layer.0.SelfAttention."
 #define MLP "layer.1.DenseReluDense."
@@ -72,10 +76,10 @@ static const at_bind_row rows_outer[] = {
 };
 
 static const at_bind_row rows_block[] = {
-    MAT(q, ATT "q", inner, width),
-    MAT(k, ATT "k", inner, width),
-    MAT(v, ATT "v", inner, width),
-    MAT(o, ATT "o", width, inner),
+    MAT_CUT(q, ATT "q", inner, width, cut_heads),
+    MAT_CUT(k, ATT "k", inner, width, cut_heads),
+    MAT_CUT(v, ATT "v", inner, width, cut_heads),
+    MAT_CUT(o, ATT "o", width, inner, cut_o),
     {.key = ATT "relative_attention_bias.weight",
      .offset = offsetof(t5_block, bias),
      .optional = true,
@@ -85,9 +89,9 @@ static const at_bind_row rows_block[] = {
      .offset = offsetof(t5_block, norm1),
      .rank = 1,
      .dim = {F(width)}},
-    MAT(gate, MLP "wi_0", mlp, width),
-    MAT(up, MLP "wi_1", mlp, width),
-    MAT(down, MLP "wo", width, mlp),
+    MAT_CUT(gate, MLP "wi_0", mlp, width, cut_mlp),
+    MAT_CUT(up, MLP "wi_1", mlp, width, cut_mlp),
+    MAT_CUT(down, MLP "wo", width, mlp, cut_down),
     {.key = "layer.1.layer_norm.weight",
      .offset = offsetof(t5_block, norm2),
      .rank = 1,
@@ -106,11 +110,12 @@ static const at_bind_group groups[] = {
 
 static const char *derive(void *config)
 {
-    const t5_config *c = config;
+    t5_config *c = config;
     if (c->layers < 1) return "there are no blocks";
     if (c->inner % c->heads) return "the attention width is no multiple of the heads";
     if (c->buckets % 4 || c->buckets > 1024)
         return "the number of distance buckets is no multiple of 4";
+    c->head_dim = c->inner / c->heads;
     return NULL;
 }
 
@@ -191,13 +196,14 @@ static at_tensor *norm(at_ops *o, const at_tensor *x, const at_weight *w)
     return at_norm(at_into(o, y), x, &spec);
 }
 
-// Part i of q, k and v side by side, by heads.
+// Part i of q, k and v side by side, by heads: this rank's.
 static at_tensor *heads(at_ops *o, const t5_config *c, const at_tensor *qkv, int i)
 {
-    at_tensor *y = at_narrow(o, qkv, 2, i * c->inner, c->inner);
+    int64_t width = qkv ? qkv->shape[2] / 3 : 0;
+    at_tensor *y = at_narrow(o, qkv, 2, i * width, width);
     if (!y) return NULL;
     return at_reshape(o, y, 4,
-                      (int64_t[]){y->shape[0], y->shape[1], c->heads, c->inner / c->heads});
+                      (int64_t[]){y->shape[0], y->shape[1], width / c->head_dim, c->head_dim});
 }
 
 // Adds to x, which is f32, in place.
@@ -209,7 +215,7 @@ static void block(at_ops *o, const t5_config *c, const t5_block *w, const at_ten
     at_tensor *h = norm(o, x, w->norm1);
     at_tensor *qkv = at_linear_beside(o, h, 3, parts);
     at_tensor *q = heads(o, c, qkv, 0), *k = heads(o, c, qkv, 1), *v = heads(o, c, qkv, 2);
-    h = at_attention(o, q, k, v, bias, 1.0f, false);
+    h = at_attention(o, q, k, v, at_share_heads(o, bias, 1), 1.0f, false);
     at_linear(at_into(o, x), h, w->o, NULL, &add);
 
     h = norm(o, x, w->norm2);

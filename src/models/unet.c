@@ -144,7 +144,7 @@ static at_tensor *text(at_ops *o, const at_bound *m, const at_model_in *in)
     if (in->context->shape[2] != s->context) return NULL; // the prologue says so
     for (int i = 0; i < count; i++)
         for (int64_t k = 0; k < t[i]->depth; k++)
-            columns += 2 * t[i]->layers[k].cross.k->shape[0];
+            columns += 2 * at_ops_own_features(o, t[i]->layers[k].cross.k);
     if (!columns || b * n > MOST_TEXT / columns) return NULL;
     at_tensor *all = at_empty(o, at_ops_compute(o), 1, (int64_t[]){b * n * columns});
     at_tensor *context = at_cast(o, in->context, at_ops_compute(o));
@@ -152,7 +152,7 @@ static at_tensor *text(at_ops *o, const at_bound *m, const at_model_in *in)
         for (int64_t k = 0; k < 2 * t[i]->depth; k++) {
             const at_unet_attention *c = &t[i]->layers[k / 2].cross;
             const at_weight *w = k % 2 ? c->v : c->k;
-            int64_t shape[] = {b, n, w->shape[0]}, size = b * n * w->shape[0];
+            int64_t own = at_ops_own_features(o, w), shape[] = {b, n, own}, size = b * n * own;
             at_tensor *part = at_reshape(o, at_narrow(o, all, 0, at, size), 3, shape);
             at_linear(at_into(o, part), context, w, NULL, NULL);
             at += size;
@@ -269,6 +269,9 @@ typedef struct cost_walk {
     double flops, skips, peak, text;
     double across; // elements that a rank of many reads of the others' rows: keys and values
     int meetings;  // halos of convolutions, sums of group norms, keys and values
+    int sums;      // behind layers whose columns ranks share,
+    double summed; // of so many elements,
+    double layers; // in so many operations
 } cost_walk;
 
 static void cost_block(const at_unet_shape *s, const at_unet_block_shape *b, double pixels,
@@ -281,6 +284,9 @@ static void cost_block(const at_unet_shape *s, const at_unet_block_shape *b, dou
     if (b->kind == AT_UNET_RES && b->depth >= 0) {
         w->meetings += 1 + (int)b->depth;
         w->across += 2 * pixels * (double)b->out * (double)b->depth;
+        w->sums += 3 * (int)b->depth;
+        w->summed += 3 * pixels * (double)b->out * (double)b->depth;
+        w->layers += (double)b->depth * at_unet_layer_flops(s, b, pixels, w->text);
     }
 }
 
@@ -323,10 +329,13 @@ static void cost(const void *config, int64_t batch, int64_t latent_h, int64_t la
     if (s->adm) w.flops += 2 * emb * (double)s->adm + 2 * emb * emb;
     out->flops = (double)batch * w.flops;
     out->activation_bytes = (double)batch * w.peak * (double)at_dtype_size(compute);
-    out->share = (at_share_hints){.axes = 1u << AT_AXIS_PATCH,
+    out->share = (at_share_hints){.axes = 1u << AT_AXIS_PATCH | 1u << AT_AXIS_TP,
                                   .rows = latent_h,
                                   .map_meetings = w.meetings + 2,
-                                  .map_bytes = w.across * (double)at_dtype_size(compute)};
+                                  .map_bytes = w.across * (double)at_dtype_size(compute),
+                                  .tp_meetings = w.sums,
+                                  .tp_bytes = w.summed * (double)at_dtype_size(compute),
+                                  .tp_flops = w.layers};
 }
 
 const at_denoiser_ops at_unet_ops = {

@@ -11,7 +11,7 @@
 
 // Widths that rows point at.
 typedef struct part_size {
-    int64_t in, out, emb, text, ff, ff2;
+    int64_t in, out, emb, text, ff, ff2, head;
 } part_size;
 
 #define F(field) AT_FIELD(part_size, field)
@@ -58,11 +58,23 @@ static const at_bind_row rows_linear[] = {
     LIN(at_unet_transformer, proj_out, "proj_out", out, out),
 };
 
+// Shares of ranks: heads and the feed-forward's units.
+static const at_bind_cut cut_heads = {.run = {{F(out), F(head), 1}}},
+                         cut_out = {.columns = true, .run = {{F(out), F(head), 1}}},
+                         cut_halves = {.run = {{F(ff), 0, 2}}},
+                         cut_ff = {.columns = true, .run = {{F(ff), 0, 1}}};
+#define MAT_CUT(type, field, key_, out_, in_, cut_)                                                \
+    {                                                                                              \
+        .key = key_ ".weight", .offset = offsetof(type, field), .rank = 2,                         \
+        .dim = {F(out_), F(in_)}, .cut = &cut_                                                     \
+    }
+
 #define ATTENTION(field, key_, text_)                                                              \
-    MAT(at_unet_layer, field.q, key_ ".to_q", out, out),                                           \
-        MAT(at_unet_layer, field.k, key_ ".to_k", out, text_),                                     \
-        MAT(at_unet_layer, field.v, key_ ".to_v", out, text_),                                     \
-        LIN(at_unet_layer, field.out, key_ ".to_out.0", out, out)
+    MAT_CUT(at_unet_layer, field.q, key_ ".to_q", out, out, cut_heads),                            \
+        MAT_CUT(at_unet_layer, field.k, key_ ".to_k", out, text_, cut_heads),                      \
+        MAT_CUT(at_unet_layer, field.v, key_ ".to_v", out, text_, cut_heads),                      \
+        MAT_CUT(at_unet_layer, field.out.w, key_ ".to_out.0", out, out, cut_out),                  \
+        VEC(at_unet_layer, field.out.b, key_ ".to_out.0.bias", out)
 
 static const at_bind_row rows_layer[] = {
     NORM(at_unet_layer, norm1, "norm1", out),
@@ -70,8 +82,14 @@ static const at_bind_row rows_layer[] = {
     NORM(at_unet_layer, norm2, "norm2", out),
     ATTENTION(cross, "attn2", text),
     NORM(at_unet_layer, norm3, "norm3", out),
-    LIN(at_unet_layer, ff_in, "ff.net.0.proj", ff2, out),
-    LIN(at_unet_layer, ff_out, "ff.net.2", out, ff),
+    MAT_CUT(at_unet_layer, ff_in.w, "ff.net.0.proj", ff2, out, cut_halves),
+    {.key = "ff.net.0.proj.bias",
+     .offset = offsetof(at_unet_layer, ff_in.b),
+     .rank = 1,
+     .dim = {F(ff2)},
+     .cut = &cut_halves},
+    MAT_CUT(at_unet_layer, ff_out.w, "ff.net.2", out, ff, cut_ff),
+    VEC(at_unet_layer, ff_out.b, "ff.net.2.bias", out),
 };
 
 static const at_bind_row rows_time[] = {
@@ -116,6 +134,7 @@ void at_unet_bind_transformer(at_binder *b, const char *base, const at_unet_shap
     t->layers = pool->items + pool->used;
     t->depth = depth;
     t->heads = at_unet_heads(s, width);
+    size.head = t->heads > 0 ? width / t->heads : 0;
     for (int64_t i = 0; i < depth && pool->used < AT_UNET_LAYERS; i++, pool->used++) {
         snprintf(key, sizeof key, "%stransformer_blocks.%d.", base, (int)i);
         size.ff = ff_width(b, key);

@@ -83,17 +83,19 @@ at_tensor *at_unet_res_forward(at_ops *o, const at_unet_res *w, at_unet_pass *p,
 }
 
 // --- transformers ------------------------------------------------------------------------------
-static at_tensor *heads_of(at_ops *o, const at_tensor *x, const at_weight *w, int64_t heads)
+// Ranks along tp have some of the site's heads each.
+static at_tensor *heads_of(at_ops *o, const at_site *s, const at_tensor *x, const at_weight *w)
 {
     at_tensor *y = at_linear(o, x, w, NULL, NULL);
     if (!y) return NULL;
-    return at_reshape(o, y, 4, (int64_t[]){y->shape[0], y->shape[1], heads, y->shape[2] / heads});
+    return at_reshape(o, y, 4, (int64_t[]){y->shape[0], y->shape[1], y->shape[2] / s->dim, s->dim});
 }
 
 // The next keys or values of the text [b, t, heads, dim] that were made ahead.
 static at_tensor *made_heads(at_ops *o, at_unet_pass *p, const at_site *s)
 {
-    int64_t shape[] = {p->context->shape[0], p->context->shape[1], s->heads, s->dim};
+    int64_t shape[] = {p->context->shape[0], p->context->shape[1], at_ops_own_heads(o, s->heads),
+                       s->dim};
     int64_t n = shape[0] * shape[1] * shape[2] * shape[3], at = p->next_text;
     p->next_text += n;
     return at_reshape(o, at_narrow(o, p->text, 0, at, n), 4, shape);
@@ -105,11 +107,11 @@ static void self_heads(at_ops *o, const at_unet_attention *w, const at_site *s, 
 {
     const at_weight *parts[] = {w->q, w->k, w->v};
     at_tensor *qkv = at_linear_beside(o, n, 3, parts);
-    int64_t width = (int64_t)s->heads * s->dim;
+    int64_t heads = at_ops_own_heads(o, s->heads), width = heads * s->dim;
     for (int i = 0; i < 3; i++) {
         at_tensor *y = at_narrow(o, qkv, 2, i * width, width);
         out[i] =
-            y ? at_reshape(o, y, 4, (int64_t[]){y->shape[0], y->shape[1], s->heads, s->dim}) : NULL;
+            y ? at_reshape(o, y, 4, (int64_t[]){y->shape[0], y->shape[1], heads, s->dim}) : NULL;
     }
 }
 
@@ -126,9 +128,9 @@ static void attend(at_ops *o, const at_unet_attention *w, at_unet_pass *p, const
     if (q == k && k == v) {
         self_heads(o, w, s, q, h);
     } else {
-        h[0] = heads_of(o, q, w->q, s->heads);
-        h[1] = made ? made_heads(o, p, s) : heads_of(o, k, w->k, s->heads);
-        h[2] = made ? made_heads(o, p, s) : heads_of(o, v, w->v, s->heads);
+        h[0] = heads_of(o, s, q, w->q);
+        h[1] = made ? made_heads(o, p, s) : heads_of(o, s, k, w->k);
+        h[2] = made ? made_heads(o, p, s) : heads_of(o, s, v, w->v);
     }
     at_tensor *y = at_patch_attn(o, set, s, h[0], h[1], h[2]);
     if (!at_patches_count(set)) {
@@ -227,10 +229,20 @@ at_tensor *at_unet_upsample(at_ops *o, at_lin l, const at_tensor *x, int64_t h, 
 }
 
 // --- cost --------------------------------------------------------------------------------------
+double at_unet_layer_flops(const at_unet_shape *s, const at_unet_block_shape *b, double pixels,
+                           double text_tokens)
+{
+    double out = (double)b->out, text = (double)s->context;
+    // q, k, v and out of self attention, q and out of cross attention, 8c and 4c of the feed-forward
+    return 2 * pixels * out * out * (4 + 2 + 8 + 4) +
+           2 * 2 * text_tokens * text * out +             // k and v of the text
+           2 * 2 * pixels * (pixels + text_tokens) * out; // both products of attention
+}
+
 double at_unet_block_flops(const at_unet_shape *s, const at_unet_block_shape *b, double pixels,
                            double text_tokens, double *peak)
 {
-    double in = (double)b->in, out = (double)b->out, text = (double)s->context;
+    double in = (double)b->in, out = (double)b->out;
     double conv = 2 * 9 * in * out * pixels;
 
     *peak = pixels * (in + out);
@@ -239,11 +251,8 @@ double at_unet_block_flops(const at_unet_shape *s, const at_unet_block_shape *b,
     if (b->in != b->out) flops += 2 * in * out * pixels;
     *peak = pixels * (2 * in + 2 * out);
     if (b->depth < 0) return flops;
-    // q, k, v and out of self attention, q and out of cross attention, 8c and 4c of the feed-forward
-    double layer_flops = 2 * pixels * out * out * (4 + 2 + 8 + 4);
-    layer_flops += 2 * 2 * text_tokens * text * out;              // k and v of the text
-    layer_flops += 2 * 2 * pixels * (pixels + text_tokens) * out; // both products of attention
-    flops += 2 * 2 * pixels * out * out + (double)b->depth * layer_flops; // proj_in, proj_out
-    if (*peak < 7 * pixels * out) *peak = 7 * pixels * out;               // x, tokens, n, gated 4c
+    flops += 2 * 2 * pixels * out * out + // proj_in, proj_out
+             (double)b->depth * at_unet_layer_flops(s, b, pixels, text_tokens);
+    if (*peak < 7 * pixels * out) *peak = 7 * pixels * out; // x, tokens, n, gated 4c
     return flops;
 }

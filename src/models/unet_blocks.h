@@ -127,6 +127,9 @@ at_tensor *at_unet_upsample(at_ops *o, at_lin l, const at_tensor *x, int64_t h, 
 
 // Multiply and add are two: work of one block on h x w pixels of one image, and the elements that
 // are alive at its widest moment.
+// One layer of the block's transformer.
+double at_unet_layer_flops(const at_unet_shape *s, const at_unet_block_shape *b, double pixels,
+                           double text_tokens);
 double at_unet_block_flops(const at_unet_shape *s, const at_unet_block_shape *b, double pixels,
                            double text_tokens, double *peak);
 

@@ -91,7 +91,7 @@ at_tensor *at_vae_decode_raw(at_ops *o, at_vae *v, const at_tensor *z)
         return at_ops_poison(o, AT_EINVAL, "%s: takes latents [b, %d, h, w], not %lld channels",
                              v->label, at_vae_channels(v),
                              (long long)(z->rank > 1 ? z->shape[1] : 0));
-    at_bound_prefetch(v->bound, at_ops_device(o));
+    at_bound_prefetch(v->bound, at_ops_device(o), 0, 1);
     return v->bound->arch->vae->decode(o, v->bound, z);
 }
 
@@ -103,7 +103,7 @@ at_tensor *at_vae_encode_raw(at_ops *o, at_vae *v, const at_tensor *x)
         return at_ops_poison(o, AT_EINVAL,
                              "%s: takes pixels [b, 3, h, w] with h and w multiples of %d", v->label,
                              down);
-    at_bound_prefetch(v->bound, at_ops_device(o));
+    at_bound_prefetch(v->bound, at_ops_device(o), 0, 1);
     return v->bound->arch->vae->encode(o, v->bound, x);
 }
 

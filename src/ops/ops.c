@@ -29,9 +29,6 @@ at_status at_ops_new(const at_ops_config *config, at_ops **out)
         return at_fail(AT_EINVAL, "activations in %s; f32, bf16 and f16 are possible",
                        at_dtype_name(config->compute));
     }
-    if (config->mesh && config->mesh->axis[AT_AXIS_TP]->size > 1)
-        return at_fail(AT_EUNSUPPORTED, "tp=%d: no layer is shared along tp yet; leave it out",
-                       config->mesh->axis[AT_AXIS_TP]->size);
     o = at_calloc(1, sizeof *o);
     if (!o) return at_fail(AT_ENOMEM, "no memory for the op context");
     o->dev = dev;
@@ -245,11 +242,11 @@ const char *op_weight_text(const at_weight *w, char out[256])
 
 at_status op_takes_weight(const op_pass *p, const char *what, const at_weight *w, at_wview *out)
 {
+    const at_comm *tp = p->o->mesh.axis[AT_AXIS_TP];
     char text[256];
-    (void)p; // a device backend makes its own form of host bytes
 
     if (!w) return at_fail(AT_EINVAL, "%s is missing", what);
-    at_status made = at_weight_ready(w);
+    at_status made = at_weight_share(w, tp->rank, tp->size, &w);
     if (made != AT_OK) return made;
     if (!w->data) {
         return at_fail(AT_EUNSUPPORTED, "%s %s is a shape without bytes", what,

@@ -248,6 +248,15 @@ at_tensor *at_split_rows(at_ops *o, const at_tensor *x);
 at_tensor *at_gather_rows(at_ops *o, const at_tensor *x);
 int64_t
 at_map_rows(const at_tensor *x); // of the whole map: dimension 1, or what it was before the split
+// The layers of weights that may be cut (weight/cut.h) are shared along the mesh's tp axis: one cut by rows gives this
+// rank's features, and one cut by columns takes them and gives the sum, the same on all ranks. How many of `heads`
+// heads, of a `width` of free units and of w's rows are this rank's:
+int64_t at_ops_own_heads(const at_ops *o, int64_t heads);
+int64_t at_ops_own_units(const at_ops *o, int64_t width);
+int64_t at_ops_own_features(const at_ops *o, const at_weight *w);
+// This rank's heads of x, which has all of them along `dim`; and all ranks' of x [b, t, own, d], [b, t, heads, d].
+at_tensor *at_share_heads(at_ops *o, const at_tensor *x, int dim);
+at_tensor *at_gather_heads(at_ops *o, const at_tensor *x, int64_t heads);
 bool at_ops_meets(const at_ops *o); // a forward has exchanges with other ranks in it
 // The smallest number (0 or more) of the ranks that meet in this one's forward, for the host's decisions; with
 // none, `mine`. 0 after a failure.

@@ -25,8 +25,8 @@ static at_tensor *beside_of_parts(at_ops *o, const at_tensor *x, int n, const at
     shape[dim] = width;
     at_tensor *out = at_empty(o, at_ops_compute(o), x->rank, shape);
     op_like(out, x);
-    for (int i = 0; i < n; at += w[i++]->shape[0]) {
-        at_tensor *part = at_narrow(o, out, dim, at, w[i]->shape[0]);
+    for (int i = 0; i < n; at += at_ops_own_features(o, w[i++])) {
+        at_tensor *part = at_narrow(o, out, dim, at, at_ops_own_features(o, w[i]));
         at_linear(at_into(o, part), x, w[i], NULL, NULL);
     }
     return out;

@@ -79,14 +79,14 @@ static at_status matrix(const op_pass *p, const at_weight *w, at_wview *out)
         AT_TRY(at_fail(AT_EINVAL, "w %s is not a matrix", op_weight_text(w, text)));
     }
     out->v.rank = 2;
-    out->v.stride[0] = w->shape[1];
+    out->v.stride[0] = out->v.shape[1];
     out->v.stride[1] = 1;
 out:
     return st;
 }
 
 static at_status linear(op_pass *p, const at_tensor *x, at_wview w, at_wview bias,
-                        const at_linear_extra *extra, at_tensor **out)
+                        const at_linear_extra *extra, bool sums, at_tensor **out)
 {
     at_ops *o = p->o;
     at_status st = AT_OK;
@@ -106,7 +106,8 @@ static at_status linear(op_pass *p, const at_tensor *x, at_wview w, at_wview bia
     a.w8 = op_may_w8(o, &w);
     AT_TRY(linear_extra(p, extra, &a.out, &a));
     AT_TRY(op_has(p, o->be->linear != NULL));
-    if (at_tensor_count(*out) == 0) goto out;
+    if (sums) AT_TRY(op_linear_summed(p, &a, *out));
+    if (sums || at_tensor_count(*out) == 0) goto out;
     AT_TRY(o->be->linear(o->dev->stream, &a));
     o->stats.flops_linear += 2.0 * (double)at_tensor_count(*out) * (double)w.v.shape[1];
 out:
@@ -142,7 +143,7 @@ static at_tensor *linear_door(at_ops *o, const at_tensor *x, const at_weight *w,
         if (bias) bv.v = op_part(bv.v, 0, first, rows);
         bv.packed = NULL;
     }
-    AT_TRY(linear(&p, x, wv, bv, extra, &out));
+    AT_TRY(linear(&p, x, wv, bv, extra, op_sums(o, w), &out));
 out:
     if (st != AT_OK && w) st = at_fail_context(st, "%s: ", w->name);
     return op_leave(&p, st, out);
@@ -195,6 +196,34 @@ static at_status split_shapes(const at_tensor *x, const at_weight *name, const a
     return AT_OK;
 }
 
+// The backend writes two results, and so can make them one after the other; else the first call makes both.
+static bool in_halves(const at_ops *o, const at_tensor *rest)
+{
+    return o->be->splits && rest->dtype == o->compute;
+}
+
+// Ranks along tp may have one of the parts alone. True: it is done.
+static bool one_part(at_ops *o, const at_tensor *x, const at_weight *w, const at_weight *bias,
+                     int64_t split, at_act act, at_tensor *rest, int which, at_tensor **head)
+{
+    if (!x || !w || !rest || o->mesh.axis[AT_AXIS_TP]->size == 1) return false;
+    int64_t shape[AT_MAX_RANK], n = at_ops_own_features(o, w);
+    at_tensor *into = o->into;
+    if (split > 0 && split < n) return false;
+    o->into = NULL;
+    *head = NULL;
+    memcpy(shape, x->shape, sizeof shape);
+    shape[x->rank - 1] = split;
+    if (split > 0) {
+        if (which != 2) *head = at_linear(at_into(o, into), x, w, bias, NULL);
+        return true;
+    }
+    *head = into ? into : at_empty(o, o->compute, x->rank, shape);
+    if (which != 1 || !in_halves(o, rest))
+        at_linear(at_into(o, rest), x, w, bias, &(at_linear_extra){.act = act});
+    return true;
+}
+
 static at_tensor *linear_split(at_ops *o, const at_tensor *x, const at_weight *w,
                                const at_weight *bias, int64_t split, at_act act, at_tensor *rest,
                                int which)
@@ -206,13 +235,14 @@ static at_tensor *linear_split(at_ops *o, const at_tensor *x, const at_weight *w
     int64_t shape[AT_MAX_RANK];
     op_pass p;
 
+    if (one_part(o, x, w, bias, split, act, rest, which, &out)) return out;
     if (!op_enter(&p, o, "linear", &o->stats.seconds_linear)) return NULL;
     AT_TRY(op_takes_rows(&p, "x", x));
     AT_TRY(op_takes(&p, "the rest", rest));
     AT_TRY(matrix(&p, w, &a.w));
     AT_TRY(op_takes_vector(&p, "bias", bias, a.w.v.shape[0], &a.bias));
     AT_TRY(split_shapes(x, w, &a.w, split, rest));
-    if (!o->be->splits || rest->dtype != o->compute) {
+    if (!in_halves(o, rest)) {
         at_tensor *head = split_of_parts(o, x, w, bias, split, act, rest);
         return p.into ? at_unary(at_into(o, p.into), head, AT_ACT_NONE) : head;
     }
@@ -262,8 +292,7 @@ at_tensor *at_linear_first(at_ops *o, const at_tensor *x, const at_weight *w, co
 void at_linear_rest(at_ops *o, const at_tensor *x, const at_weight *w, const at_weight *bias,
                     int64_t split, at_act act, at_tensor *rest)
 {
-    if (rest && o->be->splits && rest->dtype == o->compute)
-        linear_split(o, x, w, bias, split, act, rest, 2);
+    if (rest && in_halves(o, rest)) linear_split(o, x, w, bias, split, act, rest, 2);
 }
 
 // --- the gated unit --------------------------------------------------------------------------
@@ -271,7 +300,7 @@ void at_linear_rest(at_ops *o, const at_tensor *x, const at_weight *w, const at_
 static at_tensor *geglu_of_parts(at_ops *o, at_tensor *into, const at_tensor *x, const at_weight *w,
                                  const at_weight *bias, at_act act)
 {
-    int64_t n = w->shape[0] / 2;
+    int64_t n = at_ops_own_features(o, w) / 2;
     at_tensor *gate = at_linear_rows(o, x, w, bias, n, n, NULL);
     at_tensor *value = at_linear_rows(o, x, w, bias, 0, n, NULL);
 
@@ -322,7 +351,7 @@ out:
 bool op_gives_rows8(const at_ops *o, const at_view *x, const at_weight *then)
 {
     if (!then || then->rank != 2 || then->shape[1] != x->shape[2] || !o->be->fp8_rows) return false;
-    at_wview w = {.v = {.shape = {then->shape[0], then->shape[1]}}};
+    at_wview w = {.v = {.shape = {at_ops_own_features(o, then), then->shape[1]}}};
     return x->dtype == o->compute && op_may_fp8(o, x, &w) &&
            o->be->fp8_rows(o->dev->stream, w.v.shape[0], w.v.shape[1]);
 }

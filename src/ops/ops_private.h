@@ -7,6 +7,7 @@
 #define AT_OPS_OPS_PRIVATE_H
 
 #include "ops/ops.h"
+#include "weight/cut.h"
 
 enum { OPS_MAX_DEPTH = 64, OPS_ERROR_BYTES = 1024, OPS_MAX_RUNS = 8, OPS_MAX_RANKS = 256 };
 
@@ -62,7 +63,7 @@ at_tensor *op_leave(op_pass *p, at_status st, at_tensor *result);
 at_status op_takes(const op_pass *p, const char *what, const at_tensor *t);
 // The same for those who also read fp8 rows (at_tensor_new_rows8).
 at_status op_takes_rows(const op_pass *p, const char *what, const at_tensor *t);
-// The weight must exist and have bytes; as a slot sees it.
+// The weight must exist and have bytes; as a slot sees it: this rank's share of one that is cut.
 at_status op_takes_weight(const op_pass *p, const char *what, const at_weight *w, at_wview *out);
 // An optional weight of `n` elements (bias, affine); absent gives an absent view.
 at_status op_takes_vector(const op_pass *p, const char *what, const at_weight *w, int64_t n,
@@ -104,6 +105,10 @@ at_status op_sum(at_ops *o, at_comm *c, float *inout, size_t count);
 void op_split_counts(const at_ops *o, int64_t *counts);
 // The same for the pixels of a map, rank by rank of the patch axis.
 void op_row_counts(const at_ops *o, const at_row_run *run, int64_t *counts);
+// A layer cut by columns (weight/cut.h): a's x, w and extras are set; out, of a->out, becomes the ranks' sum with them.
+at_status op_linear_summed(const op_pass *p, at_linear_args *a, at_tensor *out);
+// w's layer ends in a sum over the ranks of these ops.
+bool op_sums(const at_ops *o, const at_weight *w);
 // The slot, with its work counted.
 at_status op_attention_slot(const op_pass *p, at_attention_args *a);
 // The same for this rank's tokens of a sequence that is split: of pixels of a map if `run` is one.

@@ -46,7 +46,7 @@ at_status at_degrees_parse(const char *text, at_degrees *out)
         if (axis < 0 || value < 1 || value > 256 || (*end && *end != ',') || out->of[axis])
             return at_fail(AT_EINVAL,
                            "\"%s\" is no way to share a picture: none, or some of cfg=N, "
-                           "patch=N, ring=N, ulysses=N with commas between",
+                           "tp=N, patch=N, ring=N, ulysses=N with commas between",
                            text);
         out->of[axis] = (int)value;
         if (!*end) break;

@@ -3,7 +3,8 @@
 // A step is rounds of forwards (units dealt along cfg), each of which is arithmetic that its ranks share as evenly as
 // tokens, heads or rows divide, a part that none shares, and exchanges: latency for each, bytes over the link.
 // Volumes, of A bytes of one [tokens, width] tensor on u x r ranks: 4 (u - 1) / u^2 / r A for Ulysses (q, k, v and
-// the result), 2 (r - 1) / (r u) A for keys and values along a ring (arXiv:2309.14509, arXiv:2405.07719).
+// the result), 2 (r - 1) / (r u) A for keys and values along a ring (arXiv:2309.14509, arXiv:2405.07719),
+// 2 (tp - 1) / tp A for each sum over tp ranks.
 // Easy to get wrong: a few per cent of predicted gain are below what the prediction is worth: then fewer ranks win.
 #include "par/plan.h"
 
@@ -61,7 +62,7 @@ static double exchanges(const at_par_task *t, const at_par_site *s, const at_deg
     }
     if (tp > 1) {
         meetings += h->tp_meetings;
-        bytes += h->tp_meetings * 2 * (tp - 1) / tp * h->sequence_bytes / (u * r);
+        bytes += 2 * (tp - 1) / tp * h->tp_bytes / (u * r);
     }
     return meetings * s->latency + bytes / s->bandwidth;
 }
@@ -71,16 +72,17 @@ static void predict(const at_par_task *t, const at_par_site *s, at_par_plan *p)
     const at_share_hints *h = &t->hints;
     const at_degrees *d = &p->degrees;
     int u = of(d, AT_AXIS_ULYSSES), r = of(d, AT_AXIS_RING), c = of(d, AT_AXIS_CFG);
-    int inside = u * r * of(d, AT_AXIS_PATCH) * of(d, AT_AXIS_TP);
+    int tp = of(d, AT_AXIS_TP), inside = u * r * of(d, AT_AXIS_PATCH) * tp;
     double units = ceil(t->conditionings * (double)t->batch / c), share, attention;
 
     p->ranks = at_degrees_ranks(d);
     p->jobs = s->ranks / p->ranks;
-    share = largest((double)h->tokens, u * r) * largest((double)h->rows, of(d, AT_AXIS_PATCH)) /
-            of(d, AT_AXIS_TP);
+    share = largest((double)h->tokens, u * r) * largest((double)h->rows, of(d, AT_AXIS_PATCH));
     attention =
         h->heads && u > 1 ? largest((double)h->heads, u) * largest((double)h->tokens, r) : share;
     double work = (t->flops - h->attention_flops) * share + h->attention_flops * attention;
+    double saved = tp > 1 ? 1 - largest((double)h->heads, tp) : 0; // of what tp divides
+    if (tp > 1 && t->flops > 0) work *= 1 - saved * h->tp_flops / t->flops;
     double rate = s->flops / (1 + thinner * (inside - 1));
     if (s->one_processor) rate /= p->ranks;
     p->compute = units * (work / rate + s->overhead);
@@ -88,7 +90,7 @@ static void predict(const at_par_task *t, const at_par_site *s, at_par_plan *p)
     if (c > 1)
         p->exchange +=
             s->latency + t->latent_bytes * t->conditionings * (double)t->batch / s->bandwidth;
-    p->bytes = t->weight_bytes / of(d, AT_AXIS_TP) + t->activation_bytes * units * share;
+    p->bytes = t->weight_bytes - saved * h->tp_weights + t->activation_bytes * units * share;
     p->fits = s->memory <= 0 || p->bytes <= s->memory;
     p->step = p->compute + p->exchange;
     if (!p->fits) p->step += units * (p->bytes - s->memory) / s->load;

@@ -20,7 +20,10 @@ typedef struct at_share_hints {
     int64_t rows;           // of the map (patch)
     int map_meetings;       // exchanges of a map: halos, sums, keys and values
     double map_bytes;       // what a rank of many reads of the others in them
-    int tp_meetings;        // sums after row-split layers
+    int tp_meetings;        // sums behind layers whose columns are shared (tp)
+    double tp_bytes;        // of all that they sum
+    double tp_flops;        // of the layers that heads and units divide
+    double tp_weights;      // bytes of their weights
 } at_share_hints;
 
 typedef struct at_par_task {

@@ -35,6 +35,17 @@ static const at_par_task sdxl = {
     .batch = 1,
     .steps = 30,
     .hints = {.axes = 1u << AT_AXIS_PATCH, .rows = 128, .map_meetings = 155, .map_bytes = 419e6}};
+// Flux.1 as it says it of itself: all but the modulations' weights are shared along tp.
+static at_par_task flux_by_layers(void)
+{
+    at_par_task t = flux;
+    t.hints.axes |= 1u << AT_AXIS_TP;
+    t.hints.tp_meetings = 4 * 19 + 38;
+    t.hints.tp_bytes = (2 * 19 + 38) * 28.3e6;
+    t.hints.tp_flops = 73e12;
+    t.hints.tp_weights = 17e9;
+    return t;
+}
 static const at_par_site nvlink = {.ranks = 2,
                                    .flops = 500e12,
                                    .memory = 80e9,
@@ -172,6 +183,29 @@ static void weights_that_do_not_fit_are_counted(void **state)
     assert_true(one->step > one->compute + 12e9 / 40e9);
 }
 
+// Two devices that hold the model together and not alone take its layers apart; where it fits, its tokens.
+static void layers_are_shared_where_the_model_does_not_fit(void **state)
+{
+    at_par_task t = flux_by_layers();
+    at_par_site s = nvlink;
+    at_par_plan p[MANY];
+    char text[96];
+
+    (void)state;
+    s.memory = 18e9;
+    int n = at_par_plans(&t, &s, p, MANY);
+    assert_string_equal(at_degrees_text(&p[0].degrees, text), "tp=2");
+    assert_true(p[0].fits);
+    assert_true(fabs(p[0].bytes - (24e9 - 17e9 / 2 + 0.9e9)) < 1);
+    double exchange = (4 * 19 + 38) * 15e-6 + (2 * 19 + 38) * 28.3e6 / 250e9;
+    assert_true(fabs(p[0].exchange - exchange) < 1e-6);
+    assert_true(p[0].compute > 37.5 / 500 && p[0].compute < 37.5 / 500 * 1.05);
+    assert_false(find(p, n, "ulysses=2")->fits);
+    s.memory = 80e9;
+    at_par_plans(&t, &s, p, MANY);
+    assert_string_equal(at_degrees_text(&p[0].degrees, text), "ulysses=2");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -180,6 +214,7 @@ int main(void)
         cmocka_unit_test(a_prediction_counts_work_and_bytes),
         cmocka_unit_test(what_does_not_divide_costs_the_largest_share),
         cmocka_unit_test(weights_that_do_not_fit_are_counted),
+        cmocka_unit_test(layers_are_shared_where_the_model_does_not_fit),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -71,21 +71,22 @@ class Parallel(kit.Case):
 
     # --- transformers -----------------------------------------------------------------------------------
     def test_flux(self):
-        self.alike(kit.flux(), "cfg=2", "ulysses=2", "ring=2", "cfg=2,ulysses=2")
+        self.alike(kit.flux(), "cfg=2", "ulysses=2", "ring=2", "cfg=2,ulysses=2", "tp=2", "cfg=2,tp=2")
 
     def test_flux_of_odd_size_on_odd_ranks(self):
         self.alike(kit.flux(width=80, height=112), "ulysses=3", "ring=3", "ring=2,ulysses=2",
-                   "cfg=2,ring=2,ulysses=2", "ulysses=8")
+                   "cfg=2,ring=2,ulysses=2", "ulysses=8", "tp=3", "tp=2,ring=2")
 
     # --- UNets ------------------------------------------------------------------------------------------
     def test_sd15(self):
-        self.alike(checkpoint("tiny_sd15.safetensors", 64, 64), "cfg=2", "patch=2", "cfg=2,patch=2")
+        self.alike(checkpoint("tiny_sd15.safetensors", 64, 64), "cfg=2", "patch=2", "cfg=2,patch=2", "tp=2",
+                   "tp=2,patch=2")
 
     def test_sd15_of_odd_size_on_odd_ranks(self):
         self.alike(checkpoint("tiny_sd15.safetensors", 72, 104), "patch=3", "cfg=2,patch=4")
 
     def test_sdxl(self):
-        self.alike(checkpoint("tiny_sdxl.safetensors", 72, 88), "cfg=2", "patch=2", "cfg=2,patch=3")
+        self.alike(checkpoint("tiny_sdxl.safetensors", 72, 88), "cfg=2", "patch=2", "cfg=2,patch=3", "tp=4")
 
     # --- what is asked ----------------------------------------------------------------------------------
     def test_batches_are_shared_and_keep_their_seeds(self):
@@ -115,9 +116,9 @@ class Parallel(kit.Case):
         w["20"] = kit.node("FreeU_V2", model=["1", 0], b1=1.3, b2=1.4, s1=0.9, s2=0.2)
         w["21"] = kit.node("RescaleCFG", model=["20", 0], multiplier=0.7)
         w["7"]["inputs"]["model"] = ["21", 0]
-        self.alike(w, "cfg=2", "patch=2", "cfg=2,patch=2")
+        self.alike(w, "cfg=2", "patch=2", "cfg=2,patch=2", "tp=2")
         w["20"] = kit.node("TomePatchModel", model=["1", 0], ratio=0.3) # draws random numbers as it goes
-        self.alike(w, "cfg=2", "patch=2")
+        self.alike(w, "cfg=2", "patch=2", "tp=2")
 
     def test_loras(self):
         with open(self.path("models/diffusion_models/tiny_dev.safetensors"), "rb") as f:
@@ -138,7 +139,7 @@ class Parallel(kit.Case):
                            strength_model=0.5)
         w["7"]["inputs"]["model"] = ["20", 0]
         self.assertGreater(max(abs(a - b) for a, b in zip(plain, self.draw(w, *ONE)[0])), 1e-3)
-        self.alike(w, "cfg=2", "ulysses=2", "cfg=2,ring=2")
+        self.alike(w, "cfg=2", "ulysses=2", "cfg=2,ring=2", "tp=2")
 
     def test_custom_samplers(self):
         w = kit.flux()
@@ -204,7 +205,6 @@ class Parallel(kit.Case):
         w = self.workflow(kit.flux())
         for flags, words in ((("--parallel", "two"), "no way to share"),
                              (("--parallel", "cfg=0"), "no way to share"),
-                             (("--parallel", "tp=2"), "no layer is shared along tp"),
                              (("--cpu-ranks", "2", "--parallel", "cfg=4"), "needs 4 devices"),
                              (("--cpu-ranks", "99"), "99"),
                              (("--devices", "cpu,cpu", "--cpu-ranks", "2"), "exclude"),

@@ -61,6 +61,7 @@ SLOT(group_stats, at_group_norm_args)
 SLOT(rope, at_rope_args)
 SLOT(conv2d, at_conv2d_args)
 SLOT(geglu, at_geglu_args)
+SLOT(lincomb, at_lincomb_args)
 
 static at_status failing_copy(void *stream, const at_view *from, const at_view *to)
 {
@@ -239,12 +240,14 @@ static void a_transformer_rank_fails_at_any_op(void **state)
     (void)state;
     every_op_of_each_rank(&flux, "cfg=2,ulysses=2");
     every_op_of_each_rank(&flux, "ring=3");
+    every_op_of_each_rank(&flux, "tp=3");
 }
 
 static void a_unet_rank_fails_at_any_op(void **state)
 {
     (void)state;
     every_op_of_each_rank(&sd15, "cfg=2,patch=2");
+    every_op_of_each_rank(&sd15, "tp=2");
 }
 
 static void every_allocation(const net *n, const char *plan)
@@ -277,6 +280,7 @@ static void any_allocation_fails(void **state)
     (void)state;
     every_allocation(&flux, "cfg=2,ulysses=2");
     every_allocation(&sd15, "patch=3");
+    every_allocation(&flux, "tp=2");
 }
 
 static int set_up(void **state)
@@ -291,6 +295,7 @@ static int set_up(void **state)
     g_backend.linear = failing_linear;
     g_backend.attention = failing_attention;
     g_backend.norm = failing_norm;
+    g_backend.lincomb = failing_lincomb;
     g_backend.group_norm = failing_group_norm;
     if (g_backend.group_stats) g_backend.group_stats = failing_group_stats;
     g_backend.rope = failing_rope;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // main.c - runs golden cases:
-//   verify_cases [--dtype D] [--rtol R] [--ranks N] [--repeat N] [--time] CASE_DIR...
+//   verify_cases [--dtype D] [--rtol R] [--ranks N] [--tp] [--repeat N] [--time] CASE_DIR...
 // One line per compared tensor; exits 0 only if all pass.
 // Owns nothing beyond a call.
 #include <stdio.h>
@@ -58,6 +58,8 @@ int main(int argc, char **argv)
             opt.repeat = atoi(argv[++i]);
         } else if (strcmp(argv[i], "--ranks") == 0 && i + 1 < argc) {
             opt.ranks = atoi(argv[++i]);
+        } else if (strcmp(argv[i], "--tp") == 0) {
+            opt.layers = true;
         } else if (strcmp(argv[i], "--time") == 0) {
             times = 1;
         } else {
@@ -66,7 +68,8 @@ int main(int argc, char **argv)
         }
     }
     if (!ran)
-        fprintf(stderr, "usage: verify_cases [--dtype D] [--rtol R] [--ranks N] [--repeat N] "
-                        "[--time] CASE_DIR...\n");
+        fprintf(stderr,
+                "usage: verify_cases [--dtype D] [--rtol R] [--ranks N] [--tp] [--repeat N] "
+                "[--time] CASE_DIR...\n");
     return bad || !ran ? 1 : 0;
 }
