@@ -188,7 +188,8 @@ typedef struct at_gate_add_args {
     at_view x, y, gate, out;
 } at_gate_add_args;
 
-// out = sum_i coef[i] * in[i], all contiguous with the same count; the samplers' only arithmetic.
+// out = sum_i coef[i] * in[i], any float, all contiguous with the same count, summed in that order in f32; the samplers'
+// only arithmetic, and the sums of ranks that share layers.
 #define AT_LINCOMB_MAX 8
 typedef struct at_lincomb_args {
     int n;

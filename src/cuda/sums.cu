@@ -50,6 +50,26 @@ __global__ void sum4_kernel(const sum_args a)
     ((float4 *)a.out)[i] = sum;
 }
 
+// All of one 16-bit type at whole 16 bytes (the sums of ranks that share layers).
+template <class T> __global__ void __launch_bounds__(THREADS) sum8_kernel(const sum_args a)
+{
+    int64_t at = (blockIdx.x * (int64_t)THREADS + threadIdx.x) * PIECE;
+    if (at >= a.count) return;
+    vec<T, PIECE> x[TERMS];
+    float sum[1][PIECE] = {};
+#pragma unroll
+    for (int k = 0; k < TERMS; k++)
+        if (k < a.n) x[k] = *reinterpret_cast<const vec<T, PIECE> *>((const T *)a.in[k] + at);
+#pragma unroll
+    for (int k = 0; k < TERMS; k++) {
+        if (k >= a.n) break;
+#pragma unroll
+        for (int e = 0; e < PIECE; e++)
+            sum[0][e] = add_term(sum[0][e], a.coef[k], to_f32(x[k].v[e]));
+    }
+    store_pieces_of((T *)a.out, at, 0, 1, sum);
+}
+
 __global__ void sum_kernel(const sum_args a)
 {
     for (int64_t i = blockIdx.x * (int64_t)THREADS + threadIdx.x; i < a.count;
@@ -72,15 +92,22 @@ extern "C" cudaError_t at_k_lincomb(cudaStream_t s, const at_k_lincomb_in *in)
     a.n = in->n;
     a.dout = in->out.dtype;
     a.out = in->out.data;
+    bool eights = (a.dout == AT_BF16 || a.dout == AT_F16) && a.count % PIECE == 0 &&
+                  (uintptr_t)a.out % 16 == 0;
     bool fours = a.dout == AT_F32 && a.count % 4 == 0 && (uintptr_t)a.out % 16 == 0;
     for (int k = 0; k < a.n; k++) {
         a.coef[k] = in->coef[k];
         a.in[k] = in->in[k].data;
         a.dtype[k] = in->in[k].dtype;
         fours = fours && a.dtype[k] == AT_F32 && (uintptr_t)a.in[k] % 16 == 0;
+        eights = eights && a.dtype[k] == a.dout && (uintptr_t)a.in[k] % 16 == 0;
     }
     if (fours)
         sum4_kernel<<<blocks_of(a.count / 4), THREADS, 0, s>>>(a);
+    else if (eights && a.dout == AT_BF16)
+        sum8_kernel<bf16><<<blocks_of(a.count / PIECE), THREADS, 0, s>>>(a);
+    else if (eights)
+        sum8_kernel<f16><<<blocks_of(a.count / PIECE), THREADS, 0, s>>>(a);
     else
         sum_kernel<<<blocks_of(a.count), THREADS, 0, s>>>(a);
     return cudaGetLastError();

@@ -5,7 +5,7 @@
 
 #include "check.h"
 
-enum { STRIDED = 1, IN_PLACE = 2, BENCH = 4 };
+enum { STRIDED = 1, IN_PLACE = 2, BENCH = 4, ALIGNED = 8 };
 
 // --- unary
 // --------------------------------------------------------------------------------------------
@@ -283,6 +283,11 @@ static const struct {
             {1000, 8, AT_F32, AT_F32, 0},
             {777, 3, AT_BF16, AT_F32, 0},
             {777, 3, AT_F32, AT_BF16, 0},
+            {8 * 999, 2, AT_BF16, AT_BF16, ALIGNED | IN_PLACE}, // sums of ranks
+            {8 * 100, 8, AT_F16, AT_F16, ALIGNED},
+            {8 * 100 + 3, 3, AT_BF16, AT_BF16, ALIGNED | IN_PLACE},
+            {4 * 300, 3, AT_F32, AT_F32, ALIGNED},
+            {4608 * 3072, 2, AT_BF16, AT_BF16, BENCH | ALIGNED | IN_PLACE},
             {1 << 22, 3, AT_F32, AT_F32, BENCH},
             {16 * 128 * 128, 3, AT_F32, AT_F32, BENCH}};
 
@@ -308,9 +313,10 @@ static void sum_build(ck_run *r, int row)
         a->in[i] = i == 0 && sums[row].flags & IN_PLACE
                        ? a->out
                        : ck_make(r, sums[row].in, CK_SHAPE(sums[row].count),
-                                 (ck_layout){.shift = i}, CK_UNIT);
+                                 (ck_layout){.shift = sums[row].flags & ALIGNED ? 0 : i}, CK_UNIT);
     }
-    r->bytes = (double)sums[row].count * 4 * (a->n + 1);
+    int in = sums[row].in == AT_F32 ? 4 : 2, out = sums[row].out == AT_F32 ? 4 : 2;
+    r->bytes = (double)sums[row].count * (double)(a->n * in + out);
 }
 
 static at_status sum_call(const at_backend *b, ck_run *r)
