@@ -194,7 +194,7 @@ at_status at_bench_team_compare(at_bench_team *t, at_ops *o, double *difference)
     float *several = at_calloc(n, sizeof *several), *single = at_calloc(n, sizeof *single);
 
     *difference = 0;
-    if (!u->model || t->over) goto out;
+    if ((!u->model && !u->vae) || t->over) goto out;
     if (!several || !single) AT_TRY(at_fail(AT_ENOMEM, "bench: no memory to compare"));
     if (announced(t->comm[0], 0) != 0) AT_TRY(at_fail(AT_EINTERNAL, "bench: the ranks have gone"));
     st = at_bench_forward(o, u, 0, several, n * sizeof *several);

@@ -130,7 +130,12 @@ at_status at_bench_forward(at_ops *o, at_bench_subject *u, int i, float *out, si
         t = NULL;
         at_encoder_forward(o, u->encoder, &in);
     }
-    if (out && t) st = at_tensor_to_host(t, AT_F32, out, bytes);
+    if (out && t) {
+        size_t need = (size_t)at_tensor_count(t) * sizeof *out;
+        st = need <= bytes
+                 ? at_tensor_to_host(t, AT_F32, out, need)
+                 : at_fail(AT_EINTERNAL, "bench: %zu bytes of result in %zu", need, bytes);
+    }
     at_scope_end(o, NULL);
     return st == AT_OK ? at_ops_status(o) : st;
 }

@@ -201,6 +201,14 @@ class Parallel(kit.Case):
         for words in ("on 4 devices", "none", "cfg=2", "ulysses="):
             self.assertIn(words, r.out)
 
+    @unittest.skipIf(kit.SANITIZED, "random weights of a whole VAE")
+    def test_bench_compares_shared_rows_of_a_vae_with_one_rank(self):
+        r = self.check(self.atelier("bench", "--arch", "flux-vae", "--size", "72", "--dtype", "f32", "--steps", "1",
+                                    "--devices", "cpu,cpu", "--parallel", "patch=2", "--json"), 0)
+        difference = json.loads(r.out)["difference"]
+        self.assertGreater(difference, 0)  # 0: nothing was compared, sums of parts are never the same to the bit
+        self.assertLess(difference, 1e-4)
+
     def test_what_cannot_be_is_refused(self):
         w = self.workflow(kit.flux())
         for flags, words in ((("--parallel", "two"), "no way to share"),
