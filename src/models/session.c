@@ -141,6 +141,7 @@ static entry *enter(at_bound *m, const key *k)
     pthread_mutex_lock(&g_lock);
     at_sessions *s = sessions_of(m);
     for (e = s ? s->entries : NULL; e; e = e->next)
+        // NOLINTNEXTLINE(bugprone-suspicious-memory-comparison): padding is zeroed with the rest
         if (memcmp(&e->k, k, sizeof *k) == 0) break;
     if (e && e->busy) {
         e = NULL;

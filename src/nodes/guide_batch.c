@@ -236,12 +236,20 @@ static at_tensor *run(const group *b, at_model_in *in, int64_t all, float *times
     in->ref_method = b->items[0].e->c.ref_method;
     in->kinds = kinds;
     in->chunks = (int)b->n;
-    if (at_ops_status(b->o) != AT_OK) return NULL;
-    steer(b, in, all, &control);
-    at_model *net = at_guide_network(b->g, b->o, b->items[0].e->c.extra[AT_COND_HOOKS], in->sigma);
-    if (!net) return NULL;
-    return at_forward_next(
-        b->o, &(at_forward){.guide = b->g, .in = in, .ids = ids, .row = b->row, .network = net});
+    at_model *net = NULL;
+    if (at_ops_status(b->o) == AT_OK) {
+        steer(b, in, all, &control);
+        net = at_guide_network(b->g, b->o, b->items[0].e->c.extra[AT_COND_HOOKS], in->sigma);
+    }
+    at_tensor *out = NULL;
+    if (net)
+        out = at_forward_next(
+            b->o,
+            &(at_forward){.guide = b->g, .in = in, .ids = ids, .row = b->row, .network = net});
+    in->refs = NULL; // these live no longer than this call
+    in->kinds = NULL;
+    in->control = NULL;
+    return out;
 }
 
 void at_guide_forward(at_guide *g, at_ops *o, const at_plan *p, const at_batch *batch,

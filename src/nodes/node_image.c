@@ -91,7 +91,7 @@ static void preview_prefix(char prefix[32])
     FILE *f = fopen("/dev/urandom", "rb");
     if (!f || fread(random, 1, sizeof random, f) != sizeof random) memset(random, 7, sizeof random);
     if (f) fclose(f);
-    strcpy(prefix, "ComfyUI_temp_xxxxx");
+    snprintf(prefix, 32, "ComfyUI_temp_xxxxx");
     for (size_t i = 0; i < sizeof random; i++)
         prefix[13 + i] = (char)('a' + random[i] % 26);
 }

@@ -208,7 +208,7 @@ static at_status duff_run(at_node_ctx *c, const void *in, at_value *out)
     size_t mode = 0;
 
     AT_TRY(duff_inputs(i, &x));
-    while (mode < AT_COUNT(modes) - 1 && strcmp(modes[mode].name, i->mode))
+    while (mode < AT_COUNT(modes) - 1 && strcmp(modes[mode].name, i->mode) != 0)
         mode++;
     int64_t b = x.s.b;
     for (int k = 0; k < 3; k++) {

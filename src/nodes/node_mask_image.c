@@ -53,7 +53,7 @@ static at_status to_mask_run(at_node_ctx *c, const void *in, at_value *out)
     int64_t k = 0;
     at_status st = at_pixels_of("ImageToMask", i->image, &x);
     if (st != AT_OK) return st;
-    while (k < 3 && strcmp(channels[k], i->channel))
+    while (k < 3 && strcmp(channels[k], i->channel) != 0)
         k++;
     if (k >= x.c)
         return at_fail(AT_EINVAL, "ImageToMask: the picture has %lld channels and no %s",

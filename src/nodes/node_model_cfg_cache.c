@@ -66,7 +66,10 @@ static bool take(at_ops *o, const at_tensor *t, sparse *out)
     float *all = at_sum_values(o, t);
     int64_t h = t ? t->shape[2] : 0, w = t ? t->shape[3] : 0, n = 0;
 
-    if (!all) return false;
+    if (!all || h < 1 || w < 1) {
+        at_free(all);
+        return false;
+    }
     for (int64_t i = 0, count = at_tensor_count(t); i < count; i++)
         if (i % w % EVERY == 0 && i / w % h % EVERY == 0) all[n++] = all[i];
     at_free(out->v);

@@ -106,7 +106,7 @@ static at_status fit_mask(const at_tensor *mask, const at_tensor *like, at_tenso
     int64_t h = mask->rank < 2 ? 0 : mask->shape[mask->rank - 2];
     int64_t w = mask->rank < 2 ? 0 : mask->shape[mask->rank - 1], n = at_tensor_count(mask);
 
-    if (n < 1) AT_TRY(at_fail(AT_EINVAL, "sampler: the noise mask is empty"));
+    if (n < 1 || h < 1 || w < 1) AT_TRY(at_fail(AT_EINVAL, "sampler: the noise mask is empty"));
     AT_TRY(at_tensor_reshape(mask, 3, (int64_t[]){n / (h * w), h, w}, &flat));
     AT_TRY(at_resize(flat, AT_ORDER_NHW, like->shape[3], like->shape[2], AT_RESIZE_BILINEAR, false,
                      &sized));
