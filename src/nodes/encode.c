@@ -17,6 +17,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "nodes/embedding.h"
+#include "nodes/encode_ranks.h"
 #include "text/prompt.h"
 
 enum {
@@ -242,7 +243,7 @@ static at_tensor *chunk_state(at_ops *o, const part *p, const batch *b, const at
 }
 
 // All chunks of one encoder, joined along tokens; pooled of the first.
-static at_status encode_part(at_ops *o, part *p, bool raw_pooled)
+static at_status encode_part(at_env *env, at_ops *o, part *p, bool raw_pooled)
 {
     at_status st = AT_OK;
     batch b = {0};
@@ -260,7 +261,7 @@ static at_status encode_part(at_ops *o, part *p, bool raw_pooled)
                        .layer = p->layer,
                        .final_norm = p->final_norm,
                        .eos = p->how.max_length ? p->how.eos : -1};
-    at_encoded all = at_encoder_forward(o, p->e->encoder, &in);
+    at_encoded all = at_encode_forward(env, o, p->e->encoder, &in);
     AT_TRY(at_ops_status(o));
     for (size_t i = 0; i < n; i++)
         states[i] = chunk_state(o, p, &b, all.hidden, i);
@@ -369,7 +370,7 @@ at_status at_encode_texts(at_ops *o, const at_obj_clip *clip, const at_prompt_te
     for (int i = 0; i < AT_TE_COUNT; i++) {
         bool raw = i == AT_TE_L && kind_rules[clip->kind].l_pooled_raw;
         if (no_clip && i != AT_TE_T5) continue;
-        AT_TRY(encode_part(o, &parts[i], raw || texts->raw_pooled));
+        AT_TRY(encode_part(texts->env, o, &parts[i], raw || texts->raw_pooled));
     }
     join(o, clip->kind, parts, &context, &pooled);
     AT_TRY(give_cond(o, context, pooled, out));

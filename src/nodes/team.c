@@ -65,8 +65,13 @@ static at_status run_alone(const at_ops_config *like, at_team_fn *fn, void *ctx)
 at_status at_team_run(const at_node_ctx *c, const at_ops_config *like, const at_degrees *degrees,
                       at_team_fn *fn, void *ctx)
 {
+    return at_team_run_in(at_env_of(c), like, degrees, fn, ctx);
+}
+
+at_status at_team_run_in(at_env *e, const at_ops_config *like, const at_degrees *degrees,
+                         at_team_fn *fn, void *ctx)
+{
     at_status st = AT_OK;
-    at_env *e = at_env_of(c);
     int n = at_degrees_ranks(degrees);
     team t = {.like = *like, .env = &e->ranks, .degrees = degrees, .fn = fn, .ctx = ctx};
     char text[96];

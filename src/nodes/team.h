@@ -15,6 +15,8 @@ typedef at_status at_team_fn(void *ctx, int rank, at_ops *o);
 
 // fn on degrees' ranks, each on its device, configured as `like` (whose device and mesh are replaced). One
 // rank: fn on like->device. The failure of the lowest rank that has one, with its words.
+at_status at_team_run_in(at_env *e, const at_ops_config *like, const at_degrees *degrees,
+                         at_team_fn *fn, void *ctx);
 at_status at_team_run(const at_node_ctx *c, const at_ops_config *like, const at_degrees *degrees,
                       at_team_fn *fn, void *ctx);
 
