@@ -17,7 +17,7 @@
 #include "base/status.h"
 
 // Exact equality is asked at load: a plug-in built against another header is refused.
-#define AT_BACKEND_ABI 4
+#define AT_BACKEND_ABI 5
 
 // A place where a backend may keep its own form of a weight (packed panels, dequantised bytes). Lives
 // as long as the weight. Publish with compare-exchange: the loser frees its copy and takes the winner's.
@@ -115,6 +115,8 @@ typedef struct at_rope_args {
 // turns (at_backend.turns): first rope of these n_turns, each in place and a run of tokens of q or of k, in their order,
 // all tokens of both; what q and k hold afterwards is open. With turns, one sample and fp8, out_scale as in norm: out is
 // e4m3, contiguous, and each token over a scale in out_scale [tq], of the backend's choice.
+// lse: [b, h, tq] f32 contiguous takes log(sum(exp(score))) of every row, -inf where it sees nothing: what
+// attention_merge wants. out is floats then, and without keys it is zeros.
 typedef struct at_attention_args {
     at_view q, k, v, out;
     at_view bias; // data NULL: absent
@@ -123,7 +125,17 @@ typedef struct at_attention_args {
     const at_rope_args *turns;
     int n_turns;
     at_view out_scale; // data NULL: out is floats
+    at_view lse;       // data NULL: not wanted
 } at_attention_args;
+
+// The same queries over two sets of keys become those over both (Liu et al. 2023, arXiv:2310.01889): each row is
+// weighted by exp(its lse - the lse of both), in f32.
+//   a, b, out      [batch, t, h, d] any float, d contiguous; out may be a
+//   a_lse, b_lse   [batch, h, t] f32 contiguous; out_lse likewise, may be a_lse; data NULL: not wanted
+// Rows that have seen nothing anywhere become zeros.
+typedef struct at_attention_merge_args {
+    at_view a, a_lse, b, b_lse, out, out_lse;
+} at_attention_merge_args;
 
 // Normalise the last dimension; then y = y * weight + bias; then y = y * (1 + mod_scale) + mod_shift.
 //   x, out    [batch, tokens, dim] any float; weight, bias [dim]; mod_scale, mod_shift [batch, dim]
@@ -222,6 +234,8 @@ typedef struct at_backend {
     // True where a linear with w [n, k] gains from x in fp8 rows, which norm then writes. NULL: never.
     bool (*fp8_rows)(void *stream, int64_t n, int64_t k);
     at_status (*attention)(void *stream, const at_attention_args *a);
+    // NULL: attention knows no lse, and tokens that are split meet all keys at once.
+    at_status (*attention_merge)(void *stream, const at_attention_merge_args *a);
     at_status (*norm)(void *stream, const at_norm_args *a);
     at_status (*group_norm)(void *stream, const at_group_norm_args *a);
     // x, add and groups as there; out [batch, groups, 2] f32 contiguous. NULL: maps stay whole.

@@ -31,6 +31,7 @@ static const at_backend reference = {
     .lincomb = at_cpu_ref_lincomb,
     .linear = at_cpu_ref_linear,
     .attention = at_cpu_ref_attention,
+    .attention_merge = at_cpu_ref_attention_merge,
     .norm = at_cpu_ref_norm,
     .group_norm = at_cpu_ref_group_norm,
     .group_stats = at_cpu_ref_group_stats,
@@ -153,9 +154,10 @@ static const struct {
     {                                                                                              \
 #name, offsetof(at_backend, name)                                                          \
     }
-    SLOT(copy),        SLOT(fill),   SLOT(unary),     SLOT(binary),    SLOT(gate_add),
-    SLOT(lincomb),     SLOT(linear), SLOT(attention), SLOT(norm),      SLOT(group_norm),
-    SLOT(group_stats), SLOT(rope),   SLOT(conv2d),    SLOT(embedding), SLOT(geglu),
+    SLOT(copy),     SLOT(fill),       SLOT(unary),       SLOT(binary),
+    SLOT(gate_add), SLOT(lincomb),    SLOT(linear),      SLOT(attention),
+    SLOT(norm),     SLOT(group_norm), SLOT(group_stats), SLOT(rope),
+    SLOT(conv2d),   SLOT(embedding),  SLOT(geglu),       SLOT(attention_merge),
 #undef SLOT
 };
 

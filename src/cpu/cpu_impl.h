@@ -19,6 +19,7 @@ at_status at_cpu_ref_lincomb(void *stream, const at_lincomb_args *a);
 at_status at_cpu_ref_linear(void *stream, const at_linear_args *a);
 at_status at_cpu_ref_geglu(void *stream, const at_geglu_args *a);
 at_status at_cpu_ref_attention(void *stream, const at_attention_args *a);
+at_status at_cpu_ref_attention_merge(void *stream, const at_attention_merge_args *a);
 at_status at_cpu_ref_norm(void *stream, const at_norm_args *a);
 at_status at_cpu_ref_group_norm(void *stream, const at_group_norm_args *a);
 at_status at_cpu_ref_group_stats(void *stream, const at_group_norm_args *a);
@@ -56,6 +57,9 @@ typedef struct at_cpu_spread {
 } at_cpu_spread;
 // Those of the whole map, from what its parts said (a->parts; not all of them may be empty).
 at_cpu_spread at_cpu_merge_parts(const at_group_norm_args *a, int64_t b, int64_t group);
+
+// Log-sum-exp of query i of head `head` (counted through the batch), where it is wanted.
+void at_cpu_give_lse(const at_attention_args *a, int64_t head, int64_t i, float max, float sum);
 
 // --- loops over up to four views that broadcast to the first -------------------------------------
 // Dimensions of 1 are dropped and neighbours that are

@@ -245,6 +245,7 @@ static void give_rows(const flash *f, state *st, int64_t head)
         float *row = st->o + r * st->o_ld;
         // A row that saw no key has sum 0 and result 0.
         if (st->sum[r] != 0) f->k->scale(row, 1.0f / st->sum[r], f->dv);
+        at_cpu_give_lse(f->a, head, st->i0 + r, st->max[r], st->sum[r]);
         f->k->store(o->data, o->dtype, first + r * o->stride[1], 1, row, f->dv);
     }
 }

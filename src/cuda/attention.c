@@ -13,6 +13,7 @@
 //   2. 16 bits, heads to 256 in steps of 8, any mask, machines without cuDNN: flash.cu
 //   3. f32, mixed formats, heads wider than 256 (cuDNN: 7.1 ms at 16384 x 1 x 512): attention_matmul.c
 //   4. what is left: the reference
+#include <math.h>
 #include <string.h>
 
 #include "base/mem.h"
@@ -23,14 +24,14 @@
 typedef struct problem {
     int64_t b, h, tq, tk, d;
     int64_t q[3], k[3], v[3], o[3];
-    int type;
+    int type, lse;
 } problem;
 
 typedef struct plan {
     at_dnn_plan p; // plan NULL: cuDNN refused
 } plan;
 
-enum { UID_Q = 1, UID_K, UID_V, UID_O, UID_SCALE };
+enum { UID_Q = 1, UID_K, UID_V, UID_O, UID_SCALE, UID_LSE };
 
 static void *tensor(at_dnn_build *b, int64_t uid, int type, int64_t batch, int64_t heads,
                     int64_t tokens, int64_t dim, const int64_t s[3])
@@ -54,15 +55,20 @@ static void plan_make(at_cuda *g, const problem *p, plan *out)
                     tensor(&b, UID_O, p->type, p->b, p->h, p->tq, p->d, p->o));
     at_dnn_set_desc(&b, op, DNN_A_SDPA_SCALE,
                     at_dnn_tensor(&b, UID_SCALE, DNN_FLOAT, 4, one, one, 0, 1));
+    if (p->lse) { // maximum + log of the sum, of real scores
+        const int64_t row[] = {p->h * p->tq, 1, p->tq};
+        at_dnn_set_desc(&b, op, DNN_A_SDPA_STATS,
+                        tensor(&b, UID_LSE, DNN_FLOAT, p->b, p->h, p->tq, 1, row));
+    }
     at_dnn_finish(&b, op);
     if (b.status || at_dnn_plan_make(&b, g->dnn_handle, &op, 1, &out->p)) {
         at_dnn_build_drop(&b);
         out->p.plan = NULL;
         return;
     }
-    static const int64_t uids[] = {UID_Q, UID_K, UID_V, UID_O, UID_SCALE};
+    static const int64_t uids[] = {UID_Q, UID_K, UID_V, UID_O, UID_SCALE, UID_LSE};
     memcpy(out->p.uids, uids, sizeof uids);
-    out->p.n = 5;
+    out->p.n = p->lse ? 6 : 5;
     if (out->p.workspace > g->workspace_bytes) out->p.plan = NULL;
 }
 
@@ -81,6 +87,7 @@ static bool suits(const at_cuda *g, const at_attention_args *a)
     if (a->q.dtype != AT_BF16 && a->q.dtype != AT_F16) return false;
     for (int i = 0; i < 4; i++) {
         if (v[i]->dtype != a->q.dtype || (uintptr_t)v[i]->data % 16) return false;
+        if ((uintptr_t)a->lse.data % 16) return false;
         for (int d = 0; d < 3; d++)
             if (v[i]->shape[d] > 1 && (v[i]->stride[d] % 8 || v[i]->stride[d] <= 0)) return false;
     }
@@ -108,6 +115,7 @@ static at_status by_cudnn(at_cuda *g, const at_attention_args *a, bool *done)
     strides_of(&a->v, p.v);
     strides_of(&a->out, p.o);
     p.type = a->q.dtype == AT_BF16 ? DNN_BF16 : DNN_HALF;
+    p.lse = a->lse.data != NULL;
     *done = false;
     plan *chosen = at_cuda_plans_find(g->attention_plans, &p, sizeof p);
     if (!chosen) {
@@ -119,7 +127,7 @@ static at_status by_cudnn(at_cuda *g, const at_attention_args *a, bool *done)
     }
     if (!chosen->p.plan) return AT_OK;
     float scale = a->scale;
-    void *addresses[] = {a->q.data, a->k.data, a->v.data, a->out.data, &scale};
+    void *addresses[] = {a->q.data, a->k.data, a->v.data, a->out.data, &scale, a->lse.data};
     int st = at_dnn_run(g->dnn, g->dnn_handle, &chosen->p, addresses, g->workspace);
     if (st)
         chosen->p.plan = NULL;
@@ -134,7 +142,7 @@ static at_status in_place(at_cuda *g, const at_attention_args *a)
 {
     at_status st = AT_OK;
     bool done = false;
-    at_k_attention_in in = {a->q, a->k, a->v, a->out, a->bias, a->scale, a->causal};
+    at_k_attention_in in = {a->q, a->k, a->v, a->out, a->bias, a->scale, a->causal, a->lse.data};
 
     AT_TRY(at_cuda_attention_fp8(g, a, &done));
     if (done) goto out;
@@ -182,7 +190,12 @@ at_status at_cuda_attention(void *stream, const at_attention_args *a)
 
     if (at_cuda_count(&a->out) == 0) return AT_OK;
     cudaSetDevice(g->ordinal);
-    if (a->k.shape[1] == 0) return at_cuda_check(g, at_k_fill(g->stream, &a->out, 0), "attention");
+    if (a->k.shape[1] == 0) {
+        AT_TRY(at_cuda_check(g, at_k_fill(g->stream, &a->out, 0), "attention"));
+        if (a->lse.data)
+            AT_TRY(at_cuda_check(g, at_k_fill(g->stream, &a->lse, -INFINITY), "attention"));
+        return AT_OK;
+    }
     if (!a->n_turns) return in_place(g, a);
     AT_TRY(at_cuda_attention_fp8(g, a, &done));
     if (done) goto out;

@@ -26,6 +26,7 @@ enum { LEAST_TOKENS = 2048, DIM = 128, MOST_OPS = 20 };
 typedef struct problem {
     int64_t b, h, tq, tk;
     int fp8; // tells this key from those of other plans
+    int lse; // rows' statistics are wanted
 } problem;
 
 typedef struct plan {
@@ -50,6 +51,7 @@ enum { // in the order of the addresses
     UID_TO_O,
     UID_AMAX_P,
     UID_AMAX_O,
+    UID_LSE, // last: not always there
     UIDS = UID_AMAX_O,
     UID_VIRTUAL = 100
 };
@@ -158,6 +160,15 @@ static void *scores(graph *g)
     return times(g, s, number(g, UID_OF_K, 0), DNN_FLOAT, tk);
 }
 
+// Maximum + log of the sum of each row: [b, h, tq, 1], there for cuDNN's pattern if nobody reads them.
+static void *statistics(graph *g)
+{
+    int64_t rows = g->p->tq, h = g->p->h, dims[] = {g->p->b, h, rows, 1};
+    int64_t strides[] = {h * rows, rows, 1, 1};
+    if (!g->p->lse) return between(g, DNN_FLOAT, 1);
+    return at_dnn_tensor(&g->b, UID_LSE, DNN_FLOAT, 4, dims, strides, 0, 0);
+}
+
 static void *softmax(graph *g, void *s)
 {
     int64_t tk = g->p->tk;
@@ -168,8 +179,8 @@ static void *softmax(graph *g, void *s)
     pointwise(g, DNN_PW_SUB, s, top, less);
     pointwise(g, DNN_PW_EXP, less, NULL, e);
     reduce(g, DNN_RED_ADD, e, sum);
-    pointwise(g, DNN_PW_LOG, sum, NULL, log); // a row's statistics: nobody reads them
-    pointwise(g, DNN_PW_ADD, top, log, between(g, DNN_FLOAT, 1));
+    pointwise(g, DNN_PW_LOG, sum, NULL, log);
+    pointwise(g, DNN_PW_ADD, top, log, statistics(g));
     pointwise(g, DNN_PW_DIV, e, sum, p);
     reduce(g, DNN_RED_AMAX, p, number(g, UID_AMAX_P, 0));
     return times(g, p, number(g, UID_TO_P, 0), DNN_E4M3, tk);
@@ -189,8 +200,8 @@ static void plan_make(at_cuda *d, const problem *p, plan *out)
         out->p.plan = NULL;
         return;
     }
-    out->p.n = UIDS;
-    for (int i = 0; i < UIDS; i++)
+    out->p.n = p->lse ? UIDS + 1 : UIDS;
+    for (int i = 0; i < out->p.n; i++)
         out->p.uids[i] = i + 1;
     if (out->p.workspace > d->workspace_bytes) out->p.plan = NULL;
 }
@@ -222,6 +233,7 @@ static bool suits(const at_cuda *g, const at_attention_args *a)
     const at_view *v[] = {&a->q, &a->k, &a->v, &a->out};
     if (!a->fp8 || !g->dnn || g->capability != 90 || a->bias.data || a->causal) return false;
     if (a->q.dtype != AT_BF16 && a->q.dtype != AT_F16) return false;
+    if ((uintptr_t)a->lse.data % 16) return false;
     if (a->q.shape[1] < LEAST_TOKENS || a->k.shape[1] < LEAST_TOKENS || a->q.shape[3] != DIM)
         return false;
     for (int i = 0; i < 4; i++) {
@@ -252,6 +264,7 @@ at_status at_cuda_attention_fp8(at_cuda *g, const at_attention_args *a, bool *do
     p.h = a->q.shape[2];
     p.tk = a->k.shape[1];
     p.fp8 = 1;
+    p.lse = a->lse.data != NULL;
     AT_TRY(plan_of(g, &p, &chosen));
     if (!chosen || !chosen->p.plan) goto out;
     for (int i = 0; i < (a->out_scale.data ? 3 : 4); i++)
@@ -265,8 +278,8 @@ at_status at_cuda_attention_fp8(at_cuda *g, const at_attention_args *a, bool *do
     }
     float scale = a->scale, *s = chosen->scales;
     void *result = a->out_scale.data ? a->out.data : heads[3];
-    void *addresses[UIDS] = {heads[0], heads[1], heads[2], result, &scale, s,    s + 1,
-                             s + 2,    s + 3,    s + 4,    s + 5,  s + 6,  s + 7};
+    void *addresses[UIDS + 1] = {heads[0], heads[1], heads[2], result, &scale, s,     s + 1,
+                                 s + 2,    s + 3,    s + 4,    s + 5,  s + 6,  s + 7, a->lse.data};
     if (at_dnn_run(g->dnn, g->dnn_handle, &chosen->p, addresses, g->workspace)) {
         chosen->p.plan = NULL;
         goto out;

@@ -176,6 +176,10 @@ static at_status chunk(at_cuda *g, const at_attention_args *a, int64_t b, int64_
         soft.bias = (const float *)a->bias.data + b * bias_stride(&a->bias, 0) +
                     h * soft.bias_stride[0] + t * soft.bias_stride[1];
     }
+    if (a->lse.data) {
+        soft.lse_stride = tq;
+        soft.lse = (float *)a->lse.data + (b * a->q.shape[2] + h) * tq + t;
+    }
     problem one;
     memset(&one, 0, sizeof one); // padding is part of the key
     one.batch = n;

@@ -87,6 +87,7 @@ enum { // attributes
     DNN_A_SDPA_K = 2801,
     DNN_A_SDPA_V = 2802,
     DNN_A_SDPA_O = 2803,
+    DNN_A_SDPA_STATS = 2804,
     DNN_A_SDPA_SCALE = 2805
 };
 enum { // types of attributes
@@ -139,7 +140,7 @@ const at_cudnn *at_cudnn_open(void);
 
 // --- graphs of few operations (cudnn_graph.c) ----------------------------------------------------
 // A finished plan: the tensors' uids in the order in which at_dnn_run wants their addresses.
-#define AT_DNN_TENSORS 13
+#define AT_DNN_TENSORS 14
 typedef struct at_dnn_plan {
     void *plan;
     size_t workspace;

@@ -190,6 +190,9 @@ __global__ void __launch_bounds__(WARPS * 32) flash_kernel(const __grid_constant
             sum += __shfl_xor_sync(0xffffffffu, sum, 2);
             float part = sum > 0 ? 1.0f / sum : 0.0f;
             int mine = (warp * MT + m) * 16 + half * 8 + (lane >> 2), i = first + mine;
+            if (a.lse && col == 0 && i < a.tq) // maxima are times log2(e)
+                a.lse[((int64_t)b * gridDim.y + h) * a.tq + i] =
+                    sum == 0 ? -INFINITY : most[m][half] * (1 / LOG2E) + logf(sum);
 #pragma unroll
             for (int n = 0; n < DT; n++) {
                 float x = o[m][n][2 * half] * part, y = o[m][n][2 * half + 1] * part;
@@ -289,8 +292,9 @@ extern "C" cudaError_t at_k_flash(cudaStream_t s, const at_k_attention_in *in)
     a.bias_scale = 1.0f / in->scale;
     a.causal = in->causal;
     a.out_f32 = in->out.dtype == AT_F32;
+    a.lse = in->lse;
     if (!batch || !heads || !a.tq) return cudaSuccess;
-    if (a.tk <= FEW_KEYS && a.dim <= FEW_DIM && !a.bias && !a.out_f32)
+    if (a.tk <= FEW_KEYS && a.dim <= FEW_DIM && !a.bias && !a.out_f32 && !a.lse)
         return few_keys(s, a, in->q.dtype, batch, heads);
     if (in->q.dtype == AT_BF16) return by_dim<bf16>(s, a, batch, heads);
     return by_dim<f16>(s, a, batch, heads);

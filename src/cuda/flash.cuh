@@ -22,6 +22,7 @@ struct flash_args {
     int tq, tk, dim;
     float scale; // of the scores, times log2(e)
     float bias_scale;
+    float *lse;      // [batch, heads, tq]; NULL: not wanted
     bool causal, out_f32, pairs; // pairs: two neighbours of the bias are one aligned load
 };
 

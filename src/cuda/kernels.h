@@ -86,12 +86,20 @@ typedef struct at_k_attention_in {
     at_view q, k, v, out, bias;
     float scale;
     bool causal;
+    float *lse; // [b, h, tq]: as at_attention_args has it; NULL: not wanted
 } at_k_attention_in;
 cudaError_t at_k_attention(cudaStream_t s, const at_k_attention_in *a);
 // The same on tensor cores (flash.cu), for what `suits`: 16-bit q, k and v of one format in words of 16 bytes,
 // heads up to 256 in steps of 8, a scale above zero; out like q or f32.
 bool at_k_flash_suits(const at_k_attention_in *a);
 cudaError_t at_k_flash(cudaStream_t s, const at_k_attention_in *a);
+// As at_attention_merge_args has it.
+typedef struct at_k_merge_in {
+    at_view a, b, out;
+    const float *a_lse, *b_lse;
+    float *out_lse; // NULL: not wanted
+} at_k_merge_in;
+cudaError_t at_k_attention_merge(cudaStream_t s, const at_k_merge_in *a);
 
 // Rows of scores to probabilities times `times`, in place: row i of head h lies at scores + h * head_pitch +
 // i * pitch (floats, the pitch a multiple of 4) and becomes `keys` elements of `dtype` at the same address.
@@ -104,6 +112,9 @@ typedef struct at_k_softmax_in {
     float times;
     at_dtype dtype;
     bool causal;
+    float *
+        lse; // of row 0 and head 0, rows beside each other: log of the sum of exp; NULL: not wanted
+    int64_t lse_stride; // of a head
 } at_k_softmax_in;
 cudaError_t at_k_softmax(cudaStream_t s, const at_k_softmax_in *a);
 

@@ -90,6 +90,7 @@ struct attention_shape {
     int qt, kt, vt, ot;
     float scale;
     bool causal;
+    float *lse;
 };
 
 template <int EACH>
@@ -138,6 +139,8 @@ __global__ void attention_kernel(attention_shape a, const void *q, const void *k
         if (d < a.dim)
             write(out, a.ot, b * a.o[0] + i * a.o[1] + h * a.o[2] + d, total > 0 ? sum[e] / total : 0.0f);
     }
+    if (a.lse && lane == 0)
+        a.lse[((int64_t)b * a.heads + h) * a.tq + i] = total == 0 ? -INFINITY : most + logf(total);
 }
 
 extern "C" cudaError_t at_k_attention(cudaStream_t s, const at_k_attention_in *in)
@@ -162,6 +165,7 @@ extern "C" cudaError_t at_k_attention(cudaStream_t s, const at_k_attention_in *i
     a.ot = in->out.dtype;
     a.scale = in->scale;
     a.causal = in->causal;
+    a.lse = in->lse;
     int64_t b = in->q.shape[0];
     if (!b || !a.tq || !a.heads) return cudaSuccess;
     if (a.dim > 512) return cudaErrorInvalidValue;

@@ -129,6 +129,13 @@ static at_status slot_rope(void *stream, const at_rope_args *a)
     return at_cuda_ropes(stream, a, 1);
 }
 
+static at_status slot_attention_merge(void *stream, const at_attention_merge_args *a)
+{
+    at_cuda *g = of(stream);
+    at_k_merge_in in = {a->a, a->b, a->out, a->a_lse.data, a->b_lse.data, a->out_lse.data};
+    return at_cuda_check(g, at_k_attention_merge(g->stream, &in), "attention_merge");
+}
+
 static at_status slot_embedding(void *stream, const at_embedding_args *a)
 {
     at_cuda *g = of(stream);
@@ -158,6 +165,7 @@ const at_backend at_cuda_backend = {
     .fp8_rows = at_cuda_fp8_rows,
     .geglu = at_cuda_geglu,
     .attention = at_cuda_attention,
+    .attention_merge = slot_attention_merge,
     .norm = slot_norm,
     .adds = true,
     .turns = true,

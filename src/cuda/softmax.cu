@@ -21,8 +21,17 @@ struct softmax_args {
     int64_t bias_head, bias_row, bias_key;
     int keys, seen; // causal: row 0 sees `seen` keys, every later one a key more
     float times;
+    float *lse;
+    int64_t lse_head;
     bool causal;
 };
+
+// One thread of the block: `top` is 0 for a row that sees nothing.
+__device__ inline void give_lse(const softmax_args &a, float top, float total)
+{
+    if (a.lse && threadIdx.x == 0)
+        a.lse[blockIdx.y * a.lse_head + blockIdx.x] = total == 0 ? -INFINITY : top + logf(total);
+}
 
 // The scores of one thread's columns; -inf past the end.
 __device__ inline void read_scores(const softmax_args &a, const float *row, const float *bias,
@@ -106,6 +115,7 @@ __global__ void __launch_bounds__(THREADS) held_kernel(const __grid_constant__ s
         for (int e = 0; e < EACH; e++)
             total += x[i][e] = expf(x[i][e] - top);
     total = block_sum(total, shared);
+    give_lse(a, top, total);
     float part = total > 0 ? a.times / total : 0.0f;
 #pragma unroll
     for (int i = 0; i < TILES; i++) {
@@ -138,6 +148,7 @@ __global__ void __launch_bounds__(THREADS) long_kernel(const __grid_constant__ s
     total = block_sum(most == -INFINITY ? 0.0f : total * expf(most - top), shared);
     float part = total > 0 ? a.times / total : 0.0f;
     if (top == -INFINITY) top = 0;
+    give_lse(a, top, total);
 
     for (int first = 0; first < a.keys; first += TILE) {
         int at = first + threadIdx.x * EACH;
@@ -180,6 +191,8 @@ extern "C" cudaError_t at_k_softmax(cudaStream_t s, const at_k_softmax_in *in)
     a.seen = (int)in->seen;
     a.times = in->times;
     a.causal = in->causal;
+    a.lse = in->lse;
+    a.lse_head = in->lse_stride;
     if (!in->rows || !in->heads || !in->keys) return cudaSuccess;
     if (in->heads > 65535) return cudaErrorInvalidValue;
     dim3 grid((unsigned)in->rows, (unsigned)in->heads);

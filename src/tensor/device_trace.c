@@ -318,6 +318,17 @@ static at_status my_attention(void *stream, const at_attention_args *a)
         text_of(&a->k, k), a->causal ? " causal" : "", a->bias.data ? " bias" : "");
 }
 
+static at_status my_attention_merge(void *stream, const at_attention_merge_args *a)
+{
+    pass p = enter(stream, "attention_merge");
+    at_status st = p.t->slots->attention_merge(stream, a);
+    char x[128];
+
+    if (!p.on) return st;
+    return leave(&p, st, 0, VIEWS(&a->a, &a->b, &a->a_lse, &a->b_lse, &a->out, &a->out_lse), NULL,
+                 "%s", text_of(&a->out, x));
+}
+
 static at_status my_norm(void *stream, const at_norm_args *a)
 {
     pass p = enter(stream, "norm");
@@ -432,7 +443,7 @@ static at_status my_to_host(at_device *d, void *dst, const void *src, size_t byt
 }
 
 // A slot that is added to backend.h wants a wrapper above and a line below: then this number changes.
-enum { SLOTS_AND_FIELDS = 21 };
+enum { SLOTS_AND_FIELDS = 22 };
 _Static_assert(sizeof(at_backend) == SLOTS_AND_FIELDS * sizeof(void *),
                "at_backend changed: give its new slot a wrapper here, and count again");
 
@@ -455,6 +466,7 @@ static void wrap(traced *t)
     WRAP(lincomb);
     WRAP(linear);
     WRAP(attention);
+    WRAP(attention_merge);
     WRAP(norm);
     WRAP(group_norm);
     WRAP(group_stats);

@@ -66,6 +66,7 @@ NOTHING(gate_add, at_gate_add_args)
 NOTHING(lincomb, at_lincomb_args)
 NOTHING(linear, at_linear_args)
 NOTHING(attention, at_attention_args)
+NOTHING(attention_merge, at_attention_merge_args)
 NOTHING(norm, at_norm_args)
 NOTHING(group_norm, at_group_norm_args)
 NOTHING(group_stats, at_group_norm_args)
@@ -102,9 +103,9 @@ static at_status dry_unary(void *stream, const at_view *x, const at_view *out, a
 #define DRY_SLOTS                                                                                  \
     .abi = AT_BACKEND_ABI, .name = "dry", .copy = dry_copy, .fill = dry_fill, .unary = dry_unary,  \
     .binary = dry_binary, .gate_add = dry_gate_add, .lincomb = dry_lincomb, .linear = dry_linear,  \
-    .attention = dry_attention, .norm = dry_norm, .group_norm = dry_group_norm,                    \
-    .group_stats = dry_group_stats, .rope = dry_rope, .conv2d = dry_conv2d,                        \
-    .embedding = dry_embedding, .geglu = dry_geglu
+    .attention = dry_attention, .attention_merge = dry_attention_merge, .norm = dry_norm,          \
+    .group_norm = dry_group_norm, .group_stats = dry_group_stats, .rope = dry_rope,                \
+    .conv2d = dry_conv2d, .embedding = dry_embedding, .geglu = dry_geglu
 static const at_backend whole = {DRY_SLOTS, .splits = false};
 static const at_backend split = {DRY_SLOTS, .splits = true};
 

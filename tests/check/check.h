@@ -54,6 +54,7 @@ typedef struct ck_run {
         at_linear_args linear;
         at_geglu_args geglu;
         at_attention_args attention;
+        at_attention_merge_args merge;
         at_norm_args norm;
         at_group_norm_args group_norm;
         at_rope_args rope;
@@ -89,7 +90,8 @@ typedef struct ck_op {
 } ck_op;
 
 extern const ck_op ck_linear, ck_attention, ck_norm, ck_group_norm, ck_rope, ck_ropes, ck_conv2d,
-    ck_unary, ck_binary, ck_gate_add, ck_lincomb, ck_copy, ck_fill_op, ck_embedding, ck_geglu;
+    ck_unary, ck_binary, ck_gate_add, ck_lincomb, ck_copy, ck_fill_op, ck_embedding, ck_geglu,
+    ck_attention_lse, ck_attention_merge;
 
 // One more tensor of the run, filled; its view. Index 0 (the first made) is the output.
 at_view ck_make(ck_run *r, at_dtype dtype, int rank, const int64_t *shape, ck_layout layout,

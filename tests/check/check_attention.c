@@ -17,7 +17,8 @@ enum {
     BIAS_LINE = 128, // a bias by distance: every row is a window on one line of its head
     FP8 = 256,       // with leave to round to e4m3
     TURNED = 512,    // q and k are normalised and rotated first, in two runs of tokens
-    ROWS8 = 1024     // into fp8 rows
+    ROWS8 = 1024,    // into fp8 rows
+    LSE = 2048       // a log-sum-exp is wanted too (check_lse.c judges it)
 };
 
 typedef struct attention_row {
@@ -100,6 +101,11 @@ static const attention_row rows[] = {
     {1, 70, 70, 3, 264, AT_BF16, AT_BF16, CAUSAL | FUSED_QKV},
     {1, 33, 1, 2, 512, AT_BF16, AT_BF16},
     {1, 1, 33, 2, 264, AT_F16, AT_F16, BIAS},
+    // with a log-sum-exp, which chooses other kernels
+    {2, 129, 77, 2, 64, AT_BF16, AT_BF16, LSE},
+    {1, 301, 301, 2, 128, AT_BF16, AT_BF16, FUSED_QKV | LSE},
+    {2, 33, 77, 2, 40, AT_F32, AT_F32, LSE},
+    {1, 2051, 2051, 1, 128, AT_BF16, AT_BF16, FP8 | FUSED_QKV | LSE},
     // in e4m3, where a backend does it at all
     {1, 2048, 2051, 1, 128, AT_BF16, AT_BF16, FP8 | FUSED_QKV},
     {1, 2050, 2048, 1, 128, AT_F16, AT_F16, FP8, CK_WIDE},
@@ -143,19 +149,25 @@ static const attention_row rows[] = {
     {1, 4608, 4608, 24, 128, AT_BF16, AT_BF16, BENCH | FUSED_QKV | FP8 | TURNED},
     {1, 4608, 4608, 24, 128, AT_BF16, AT_F8E4M3, BENCH | FUSED_QKV | FP8 | TURNED | ROWS8},
     {1, 4609, 4609, 24, 128, AT_BF16, AT_BF16, BENCH | FUSED_QKV},
+    // half of Flux.1 1024x1024: all keys, half of the heads, half of the keys
+    {1, 2304, 4608, 24, 128, AT_BF16, AT_BF16, BENCH},
+    {1, 4608, 4608, 12, 128, AT_BF16, AT_BF16, BENCH},
+    {1, 2304, 2304, 24, 128, AT_BF16, AT_BF16, BENCH},
+    {1, 2304, 2304, 24, 128, AT_BF16, AT_BF16, BENCH | LSE},
+    {1, 2304, 2304, 24, 128, AT_BF16, AT_BF16, BENCH | FP8 | LSE},
     {1, 256, 256, 8, 64, AT_F32, AT_F32, BENCH | FUSED_QKV | BIAS},
 };
 
 static const char *label(int row, char out[160])
 {
     const attention_row *r = &rows[row];
-    snprintf(out, 160, "b%lld q%lld k%lld h%lld d%lld %s%s%s%s%s%s%s%s%s fill%d", (long long)r->b,
+    snprintf(out, 160, "b%lld q%lld k%lld h%lld d%lld %s%s%s%s%s%s%s%s%s%s fill%d", (long long)r->b,
              (long long)r->tq, (long long)r->tk, (long long)r->h, (long long)r->d,
              ck_dtype_name(r->in), r->flags & CAUSAL ? " causal" : "",
              r->flags & BIAS ? " bias" : "", r->flags & MASK ? " mask" : "",
              r->flags & BIAS_LINE ? " line" : "", r->flags & FP8 ? " fp8" : "",
              r->flags & FUSED_QKV ? " qkv" : "", r->flags & TURNED ? " turned" : "",
-             r->flags & ROWS8 ? " rows8" : "", (int)r->fill);
+             r->flags & ROWS8 ? " rows8" : "", r->flags & LSE ? " lse" : "", (int)r->fill);
     return out;
 }
 
@@ -237,6 +249,10 @@ static void build(ck_run *r, int row)
                             .rank = 4,
                             .shape = {1, c->h, c->tq, c->tk},
                             .stride = {c->h * each, each, -1, 1}};
+    }
+    if (c->flags & LSE) {
+        a->lse = ck_make(r, AT_F32, CK_SHAPE(c->b, c->h, c->tq), (ck_layout){0}, CK_UNIT);
+        r->t[r->n - 1].also_written = true;
     }
     if (c->flags & ROWS8) a->out_scale = ck_make_scales(r, c->b * c->tq);
     a->scale = (float)(1 / sqrt((double)c->d));

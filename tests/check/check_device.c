@@ -63,10 +63,15 @@ static void move_args(ck_mirror *m)
     } else if (strcmp(op, "geglu") == 0) {
         move_view(m, &r->a.geglu.x);
         move_view(m, &r->a.geglu.out);
-    } else if (strcmp(op, "attention") == 0) {
-        at_attention_args *a = &r->a.attention;
-        at_view *views[] = {&a->q, &a->k, &a->v, &a->out, &a->bias, &a->out_scale};
+    } else if (strcmp(op, "attention_merge") == 0) {
+        at_attention_merge_args *a = &r->a.merge;
+        at_view *views[] = {&a->a, &a->b, &a->out, &a->a_lse, &a->b_lse, &a->out_lse};
         for (int i = 0; i < 6; i++)
+            move_view(m, views[i]);
+    } else if (strncmp(op, "attention", 9) == 0) { // attention_lse too
+        at_attention_args *a = &r->a.attention;
+        at_view *views[] = {&a->q, &a->k, &a->v, &a->out, &a->bias, &a->out_scale, &a->lse};
+        for (int i = 0; i < 7; i++)
             move_view(m, views[i]);
         for (int i = 0; i < a->n_turns; i++)
             move_rope(m, &r->turns[i]);
