@@ -6,15 +6,18 @@
 
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/file.h"
 #include "base/mem.h"
+#include "base/str.h"
 
 // --- life ------------------------------------------------------------------------------------
 at_status at_ops_new(const at_ops_config *config, at_ops **out)
 {
     at_device *dev = config->device ? config->device : at_device_cpu();
+    const char *off = getenv("AT_OFF");
     at_ops *o;
 
     *out = NULL;
@@ -38,6 +41,10 @@ at_status at_ops_new(const at_ops_config *config, at_ops **out)
     o->int8 = config->int8;
     o->fp8 = config->fp8;
     o->weights8 = config->weights8;
+    o->ring = at_has_word(off, "gather") ? OPS_RING_HOPS
+              : at_has_word(off, "hops") ? OPS_RING_GATHERS
+                                         : OPS_RING_AUTO;
+    o->late = at_has_word(off, "early");
     o->mesh = config->mesh   ? *config->mesh
               : config->comm ? at_mesh_tokens(config->comm)
                              : at_mesh_self();

@@ -124,7 +124,7 @@ out:
 bool at_ops_goes_ahead(const at_ops *o)
 {
     const at_comm *c = o->mesh.tokens;
-    return o->split.open && c->size > 1 && c->ops->scatter_begin != NULL;
+    return o->split.open && c->size > 1 && c->ops->scatter_begin != NULL && !o->late;
 }
 
 bool at_ops_queries_later(const at_ops *o)

@@ -9,6 +9,9 @@
 #include "ops/ops.h"
 #include "weight/cut.h"
 
+// How keys and values of other rings are met: as their size says, or by a word of AT_OFF.
+typedef enum ops_ring { OPS_RING_AUTO, OPS_RING_HOPS, OPS_RING_GATHERS } ops_ring;
+
 enum { OPS_MAX_DEPTH = 64, OPS_ERROR_BYTES = 1024, OPS_MAX_RUNS = 8, OPS_MAX_RANKS = 256 };
 
 struct at_ops {
@@ -16,6 +19,8 @@ struct at_ops {
     const at_backend *be;
     at_dtype compute;
     bool int8, fp8, weights8;
+    ops_ring ring;
+    bool late; // AT_OFF=early: models do not send keys before the products that need none of them
     at_comm *comm; // all ranks
     at_mesh mesh;  // borrowed comms
     const at_sink *sink;
