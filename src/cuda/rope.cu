@@ -3,12 +3,10 @@
 // of its text's, and v where all become e4m3).
 // Idea: a block owns one token of one tensor. A thread owns the same eight channels of several heads,
 // so angles and weights are read once and serve them all; the heads' pieces are asked for together,
-// a head's sum is taken across its lanes. Where that is all of a token (16-bit q and k of Flux), a block
-// owns several tokens, and those to come are on their way while it turns this one. Pairs are neighbours
-// here; halves and odd sizes go through the plain kernel.
+// a head's sum is taken across its lanes. Pairs are neighbours here; halves and odd sizes go through the
+// plain kernel. Several tokens a block, and a token a warp, were slower in a model (docs/bench/cuda.md).
 // Easy to get wrong: in place is usual (q and k inside a fused qkv), so a piece is written only by
 // the thread that read it.
-#include "cuda/async.cuh"
 #include "cuda/kernels.h"
 #include "cuda/pieces.cuh"
 
@@ -18,7 +16,7 @@ struct rope_one {
     const float *weight, *cosines, *sines;
     int64_t xs[3], os[3]; // batch, token, head
     unsigned first;       // its first block
-    unsigned tokens, all; // of a sample, of all
+    unsigned tokens;      // of a sample
     int dx, dout, heads;
     float eps, factor; // of e4m3
     bool per_batch;
@@ -27,7 +25,6 @@ struct rope_one {
 struct rope_args {
     rope_one one[AT_K_ROPES];
     int n, dim, lanes; // lanes of a head: dim / 8
-    unsigned each;     // tokens a block
     bool halves;
 };
 
@@ -116,7 +113,7 @@ __device__ inline void put_heads(const rope_one &o, int64_t at, int64_t step, un
     store_pieces<ROPE_EACH>(o.out, o.dout, at, step, have, v);
 }
 
-__global__ void __launch_bounds__(ROPE_THREADS) rope_kernel(const rope_args a)
+template <bool E4M3> __global__ void __launch_bounds__(ROPE_THREADS) rope_kernel(const rope_args a)
 {
     const rope_one &o = rope_mine(a);
     unsigned bt = blockIdx.x - o.first, b = bt / o.tokens, t = bt - b * o.tokens;
@@ -136,67 +133,7 @@ __global__ void __launch_bounds__(ROPE_THREADS) rope_kernel(const rope_args a)
         float v[ROPE_EACH][PIECE];
         load_pieces<ROPE_EACH>(o.x, o.dx, from + head * o.xs[2], slots * o.xs[2], from, have, v);
         turn_heads(a, o, v, c, s, w);
-        put_heads<true>(o, to + head * o.os[2], slots * o.os[2], have, v);
-    }
-}
-
-// --- several tokens a block ----------------------------------------------------------------------
-enum { ROPE_STAGES = 3, ROPE_PLACES = ROPE_EACH + 2 }; // heads' pieces, cosines, sines
-
-// This thread's pieces and angles of token r on their way into its places of a stage.
-__device__ inline void rope_ask(const rope_args &a, const rope_one &o, unsigned r, unsigned last,
-                                int64_t at, int64_t step, unsigned have, uint4 *place)
-{
-    if (r < last) {
-        unsigned b = r / o.tokens, t = r - b * o.tokens;
-        const f16 *from = (const f16 *)o.x + b * o.xs[0] + t * o.xs[1] + at;
-#pragma unroll
-        for (int e = 0; e < ROPE_EACH; e++)
-            if (have >> e & 1) async_copy(place + e, from + e * step);
-        if (o.cosines) {
-            int64_t angle =
-                (int64_t)(o.per_batch ? r : t) * (a.dim / 2) + threadIdx.x % a.lanes * (PIECE / 2);
-            async_copy_shared(place + ROPE_EACH, o.cosines + angle);
-            async_copy_shared(place + ROPE_EACH + 1, o.sines + angle);
-        }
-    }
-    async_close();
-}
-
-// 16-bit x, all heads of a token in one turn.
-template <bool E4M3>
-__global__ void __launch_bounds__(ROPE_THREADS, 5) rope_tokens_kernel(const rope_args a)
-{
-    __shared__ uint4 ring[ROPE_STAGES][ROPE_THREADS][ROPE_PLACES];
-    const rope_one &o = rope_mine(a);
-    unsigned first = (blockIdx.x - o.first) * a.each, last = min(first + a.each, o.all);
-    int slots = ROPE_THREADS / a.lanes, head = threadIdx.x / a.lanes;
-    int at = threadIdx.x % a.lanes * PIECE;
-    unsigned have = heads_here(o, head, slots);
-    int64_t of_x = head * o.xs[2] + at, of_out = head * o.os[2] + at, step = slots * o.xs[2];
-    float c[PIECE / 2] = {}, s[PIECE / 2] = {}, w[PIECE] = {}, v[ROPE_EACH][PIECE];
-
-#pragma unroll
-    for (int i = 0; i < ROPE_STAGES - 1; i++)
-        rope_ask(a, o, first + i, last, of_x, step, have, ring[i][threadIdx.x]);
-    if (o.weight) load<float, PIECE>(o.weight + at, w);
-    for (unsigned r = first; r < last; r++) {
-        unsigned i = r - first, b = r / o.tokens, t = r - b * o.tokens;
-        rope_ask(a, o, r + ROPE_STAGES - 1, last, of_x, step, have,
-                 ring[(i + ROPE_STAGES - 1) % ROPE_STAGES][threadIdx.x]);
-        async_wait<ROPE_STAGES - 1>();
-        const uint4 *place = ring[i % ROPE_STAGES][threadIdx.x];
-        raw_pieces<ROPE_EACH> raw;
-#pragma unroll
-        for (int e = 0; e < ROPE_EACH; e++)
-            raw.first[e] = place[e];
-        as_floats<ROPE_EACH>(raw, o.dx, have, v);
-        if (o.cosines) {
-            load<float, PIECE / 2>((const float *)(place + ROPE_EACH), c);
-            load<float, PIECE / 2>((const float *)(place + ROPE_EACH + 1), s);
-        }
-        turn_heads(a, o, v, c, s, w);
-        put_heads<E4M3>(o, b * o.os[0] + t * o.os[1] + of_out, slots * o.os[2], have, v);
+        put_heads<E4M3>(o, to + head * o.os[2], slots * o.os[2], have, v);
     }
 }
 
@@ -254,7 +191,6 @@ static rope_one take(const at_k_rope_in *in)
         o.os[i] = in->x.shape[i] == 1 ? 0 : in->out.stride[i];
     }
     o.tokens = (unsigned)in->x.shape[1];
-    o.all = (unsigned)(in->x.shape[0] * in->x.shape[1]);
     o.dx = in->x.dtype;
     o.dout = in->out.dtype;
     o.heads = (int)in->x.shape[2];
@@ -282,8 +218,6 @@ static bool has_e4m3(const rope_args *a)
     return has;
 }
 
-enum { RESIDENT = 132 * 5 }; // blocks on an H200
-
 extern "C" cudaError_t at_k_rope(cudaStream_t s, const at_k_rope_in *in, int n)
 {
     rope_args a = {};
@@ -295,7 +229,6 @@ extern "C" cudaError_t at_k_rope(cudaStream_t s, const at_k_rope_in *in, int n)
     // a head's lanes are a power of two, so that they are neighbours in one warp
     bool wide =
         !a.halves && a.dim && a.dim % PIECE == 0 && a.lanes <= 32 && !(a.lanes & (a.lanes - 1));
-    bool one_turn = wide;
     for (int i = 0; i < n; i++) {
         const at_view *x = &in[i].x;
         if (x->shape[3] != a.dim || in[i].halves != a.halves) return cudaErrorInvalidValue;
@@ -304,24 +237,15 @@ extern "C" cudaError_t at_k_rope(cudaStream_t s, const at_k_rope_in *in, int n)
         *o = take(&in[i]);
         tokens += x->shape[0] * x->shape[1];
         wide = wide && fits_pieces(o);
-        one_turn =
-            one_turn && wide && o->dx != AT_F32 && o->heads * a.lanes <= ROPE_THREADS * ROPE_EACH;
+        o->first = (unsigned)(tokens - x->shape[0] * x->shape[1]);
     }
     if (!tokens) return cudaSuccess;
     if (tokens > 0x7fffffff || (!wide && has_e4m3(&a))) return cudaErrorInvalidValue;
-    // as many blocks as are resident on a large chip
-    a.each = one_turn ? (unsigned)((tokens + RESIDENT - 1) / RESIDENT) : 1;
-    unsigned blocks = 0;
-    for (int i = 0; i < a.n; i++) {
-        a.one[i].first = blocks;
-        blocks += (a.one[i].all + a.each - 1) / a.each;
-    }
-    if (one_turn && has_e4m3(&a))
-        rope_tokens_kernel<true><<<blocks, ROPE_THREADS, 0, s>>>(a);
-    else if (one_turn)
-        rope_tokens_kernel<false><<<blocks, ROPE_THREADS, 0, s>>>(a);
+    unsigned blocks = (unsigned)tokens;
+    if (wide && has_e4m3(&a))
+        rope_kernel<true><<<blocks, ROPE_THREADS, 0, s>>>(a);
     else if (wide)
-        rope_kernel<<<blocks, ROPE_THREADS, 0, s>>>(a);
+        rope_kernel<false><<<blocks, ROPE_THREADS, 0, s>>>(a);
     else
         rope_plain_kernel<<<blocks, ROPE_THREADS, 0, s>>>(a);
     return cudaGetLastError();
