@@ -84,8 +84,13 @@ static at_status make_end(at_wire *w, int rank)
         AT_TRY(at_cuda_check(g, at_k_wire_push(g->stream, &nothing, false, true), "a wire"));
     }
     at_k_wire nobody = {.own = own, .cut = w->host};
-    AT_TRY(at_cuda_check(g, at_k_wire_sum(g->stream, &nobody, &(at_k_wire_sum_in){0}), "a wire"));
-    AT_TRY(at_cuda_check(g, at_k_wire_add(g->stream, &(at_k_wire_sum_in){0}, NULL), "a wire"));
+    static const at_dtype sums[] = {AT_F32, AT_F16, AT_BF16};
+    for (int i = 0; i < 3; i++) {
+        at_k_wire_sum_in nothing = {.dtype = sums[i]};
+
+        AT_TRY(at_cuda_check(g, at_k_wire_sum(g->stream, &nobody, &nothing), "a wire"));
+        AT_TRY(at_cuda_check(g, at_k_wire_add(g->stream, &nothing, NULL), "a wire"));
+    }
     AT_TRY(at_cuda_check(g, cudaStreamSynchronize(g->stream), "a wire"));
     AT_TRY(at_cuda_check(g, cudaStreamCreateWithFlags(&w->side[rank], cudaStreamNonBlocking),
                          "a stream for pushes"));
@@ -340,11 +345,11 @@ out:
 }
 
 // --- sums --------------------------------------------------------------------------------------
-static at_status wire_ready_sum(at_wire *w, int rank, int n, size_t count)
+static at_status wire_ready_sum(at_wire *w, int rank, at_dtype dtype, int n, size_t count)
 {
     at_status st = AT_OK;
     at_cuda *g = w->gpu[rank];
-    size_t bytes = (size_t)n * count * sizeof(float);
+    size_t bytes = (size_t)n * count * at_cuda_size(dtype);
     void *fresh = NULL;
 
     if (w->direct || w->scratch_bytes[rank] >= bytes) return AT_OK;
@@ -359,29 +364,31 @@ out:
     return st;
 }
 
-static at_view floats(void *data, size_t count)
+static at_view numbers(void *data, at_dtype dtype, size_t first, size_t count)
 {
-    return at_cuda_view(data, AT_F32, 1, (int64_t[]){(int64_t)count});
+    return at_cuda_view((char *)data + first * at_cuda_size(dtype), dtype, 1,
+                        (int64_t[]){(int64_t)count});
 }
 
 // Everybody's numbers to everybody, then each adds by itself.
-static at_status sum_by_copies(at_wire *w, int rank, const int *ranks, float *const *inout, int n,
-                               size_t count)
+static at_status sum_by_copies(at_wire *w, int rank, at_dtype dtype, const int *ranks,
+                               void *const *inout, int n, size_t count)
 {
     at_status st = AT_OK;
     at_cuda *g = w->gpu[rank];
     at_wire_part parts[AT_WIRE_RANKS];
-    at_k_wire_sum_in in = {.n = n, .count = count};
+    at_k_wire_sum_in in = {.n = n, .dtype = dtype, .count = count};
     int me = 0;
 
     while (me < n && ranks[me] != rank)
         me++;
     for (int i = 0; i < n; i++) {
-        parts[i] = (at_wire_part){.rank = ranks[i],
-                                  .from = floats(inout[me], count),
-                                  .to = floats(w->scratch[ranks[i]] + count * (size_t)me, count),
-                                  .comes = true};
-        in.inout[i] = w->scratch[rank] + count * (size_t)i;
+        parts[i] =
+            (at_wire_part){.rank = ranks[i],
+                           .from = numbers(inout[me], dtype, 0, count),
+                           .to = numbers(w->scratch[ranks[i]], dtype, count * (size_t)me, count),
+                           .comes = true};
+        in.inout[i] = numbers(w->scratch[rank], dtype, count * (size_t)i, count).data;
     }
     AT_TRY(wire_push(w, rank, parts, n));
     AT_TRY(at_cuda_check(g, at_k_wire_add(g->stream, &in, inout[me]), "a sum"));
@@ -389,24 +396,26 @@ out:
     return st;
 }
 
-static at_status wire_sum(at_wire *w, int rank, const int *ranks, float *const *inout, int n,
-                          size_t count)
+static at_status wire_sum(at_wire *w, int rank, at_dtype dtype, const int *ranks,
+                          void *const *inout, int n, size_t count)
 {
     at_cuda *g = w->gpu[rank];
     at_k_wire k = {.own = w->own[rank], .cut = w->host};
-    at_k_wire_sum_in in = {.n = n};
+    at_k_wire_sum_in in = {.n = n, .dtype = dtype};
+    const size_t line = 64; // shares begin at whole lines, so that words are whole
 
     if (n > AT_WIRE_RANKS) return at_fail(AT_EINTERNAL, "%s: %d numbers to add", g->dev.name, n);
     (void)cudaSetDevice(g->ordinal);
-    if (!w->direct) return sum_by_copies(w, rank, ranks, inout, n, count);
+    if (!w->direct) return sum_by_copies(w, rank, dtype, ranks, inout, n, count);
     for (int i = 0; i < n; i++) {
         in.inout[i] = inout[i];
         if (ranks[i] != rank) {
             add_peer(w, rank, ranks[i], &k);
             continue;
         }
-        in.first = count / (size_t)n * (size_t)i;
-        in.count = i == n - 1 ? count - in.first : count / (size_t)n;
+        size_t lines = (count + line - 1) / line, each = (lines + (size_t)n - 1) / (size_t)n * line;
+        in.first = each * (size_t)i < count ? each * (size_t)i : count;
+        in.count = count - in.first < each ? count - in.first : each;
     }
     return at_cuda_check(g, at_k_wire_sum(g->stream, &k, &in), "a sum");
 }

@@ -6,6 +6,7 @@
 // Easy to get wrong: data must be with the peer before the flag says so: all blocks' stores, a fence of the
 // whole system by each block, the count of blocks, a release store. What peers wrote is read by later kernels
 // alone. A peer's memory must not be read through L1.
+#include "cuda/dtype.cuh"
 #include "cuda/wire.h"
 
 namespace
@@ -132,29 +133,84 @@ __global__ void __launch_bounds__(THREADS)
     if (ends && last_block(w.own)) end(w);
 }
 
-__global__ void __launch_bounds__(THREADS)
-    sum_kernel(const __grid_constant__ at_k_wire w, const __grid_constant__ at_k_wire_sum_in a)
+// Words of 16 bytes, AT_ONCE of them asked of each rank before one is waited for: what a peer has comes over the link.
+template <class T> __device__ void sum_words(const at_k_wire_sum_in &a)
 {
-    bool well = begin(w, blockIdx.x == 0, true);
-    for (size_t i = blockIdx.x * (size_t)THREADS + threadIdx.x; i < a.count && well;
+    constexpr int EACH = 16 / sizeof(T);
+    const uint32_t words = (uint32_t)(a.count / EACH), step = gridDim.x * THREADS;
+    for (uint32_t i = blockIdx.x * THREADS + threadIdx.x; i < words; i += step * AT_ONCE) {
+        float sum[AT_ONCE][EACH] = {};
+        for (int k = 0; k < a.n; k++) {
+            const uint4 *from = reinterpret_cast<const uint4 *>((const T *)a.inout[k] + a.first);
+            uint4 x[AT_ONCE];
+#pragma unroll
+            for (int e = 0; e < AT_ONCE; e++)
+                x[e] = __ldcv(from + (i + e * step < words ? i + e * step : i));
+#pragma unroll
+            for (int e = 0; e < AT_ONCE; e++) {
+                const vec<T, EACH> &one = reinterpret_cast<const vec<T, EACH> &>(x[e]);
+#pragma unroll
+                for (int j = 0; j < EACH; j++)
+                    sum[e][j] += to_f32(one.v[j]);
+            }
+        }
+        for (int k = 0; k < a.n; k++) {
+            T *to = (T *)a.inout[k] + a.first;
+#pragma unroll
+            for (int e = 0; e < AT_ONCE; e++)
+                if (i + e * step < words)
+                    store<T, EACH>(to + (size_t)(i + e * step) * EACH, sum[e]);
+        }
+    }
+}
+
+// Read past L1, as words are.
+__device__ inline float fresh(const float *p)
+{
+    return __ldcv(p);
+}
+template <class T> __device__ inline float fresh(const T *p)
+{
+    const unsigned short bits = __ldcv(reinterpret_cast<const unsigned short *>(p));
+    T x;
+    memcpy(&x, &bits, sizeof x);
+    return to_f32(x);
+}
+
+// Elements [first, count) of the share, one by one.
+template <class T> __device__ void sum_rest(const at_k_wire_sum_in &a, size_t first)
+{
+    for (size_t i = first + blockIdx.x * (size_t)THREADS + threadIdx.x; i < a.count;
          i += (size_t)gridDim.x * THREADS) {
         float sum = 0;
         for (int k = 0; k < a.n; k++)
-            sum += __ldcv(a.inout[k] + a.first + i);
+            sum += fresh((const T *)a.inout[k] + a.first + i);
         for (int k = 0; k < a.n; k++)
-            a.inout[k][a.first + i] = sum;
+            ((T *)a.inout[k])[a.first + i] = from_f32<T>(sum);
+    }
+}
+
+template <class T>
+__global__ void __launch_bounds__(THREADS)
+    sum_kernel(const __grid_constant__ at_k_wire w, const __grid_constant__ at_k_wire_sum_in a,
+               bool whole_words)
+{
+    constexpr int EACH = 16 / sizeof(T);
+    if (begin(w, blockIdx.x == 0, true)) {
+        if (whole_words) sum_words<T>(a);
+        sum_rest<T>(a, whole_words ? a.count / EACH * EACH : 0);
     }
     if (last_block(w.own)) end(w);
 }
 
-__global__ void add_kernel(const __grid_constant__ at_k_wire_sum_in a, float *into)
+template <class T> __global__ void add_kernel(const __grid_constant__ at_k_wire_sum_in a, T *into)
 {
     for (size_t i = blockIdx.x * (size_t)THREADS + threadIdx.x; i < a.count;
          i += (size_t)gridDim.x * THREADS) {
         float sum = 0;
         for (int k = 0; k < a.n; k++)
-            sum += a.inout[k][i];
-        into[i] = sum;
+            sum += to_f32(((const T *)a.inout[k])[i]);
+        into[i] = from_f32<T>(sum);
     }
 }
 
@@ -187,12 +243,28 @@ extern "C" cudaError_t at_k_wire_push(cudaStream_t s, const at_k_wire *w, bool b
 
 extern "C" cudaError_t at_k_wire_sum(cudaStream_t s, const at_k_wire *w, const at_k_wire_sum_in *a)
 {
-    sum_kernel<<<blocks_for(a->count), THREADS, 0, s>>>(*w, *a);
+    const size_t size = a->dtype == AT_F32 ? 4 : 2;
+    bool words = a->count < (size_t)1 << 32;
+    for (int k = 0; k < a->n; k++)
+        words = words && ((uintptr_t)a->inout[k] + a->first * size) % 16 == 0;
+    unsigned blocks = blocks_for(words ? a->count * size / 16 : a->count);
+    if (a->dtype == AT_BF16)
+        sum_kernel<bf16><<<blocks, THREADS, 0, s>>>(*w, *a, words);
+    else if (a->dtype == AT_F16)
+        sum_kernel<f16><<<blocks, THREADS, 0, s>>>(*w, *a, words);
+    else
+        sum_kernel<float><<<blocks, THREADS, 0, s>>>(*w, *a, words);
     return cudaGetLastError();
 }
 
-extern "C" cudaError_t at_k_wire_add(cudaStream_t s, const at_k_wire_sum_in *from, float *into)
+extern "C" cudaError_t at_k_wire_add(cudaStream_t s, const at_k_wire_sum_in *from, void *into)
 {
-    add_kernel<<<blocks_for(from->count), THREADS, 0, s>>>(*from, into);
+    unsigned blocks = blocks_for(from->count);
+    if (from->dtype == AT_BF16)
+        add_kernel<<<blocks, THREADS, 0, s>>>(*from, (bf16 *)into);
+    else if (from->dtype == AT_F16)
+        add_kernel<<<blocks, THREADS, 0, s>>>(*from, (f16 *)into);
+    else
+        add_kernel<<<blocks, THREADS, 0, s>>>(*from, (float *)into);
     return cudaGetLastError();
 }

@@ -60,13 +60,14 @@ cudaError_t at_k_wire_push(cudaStream_t s, const at_k_wire *w, bool begin, bool 
 
 // inout[k][i] for all k becomes the sum over k, in that order, for i in this rank's share [first, first + count).
 typedef struct at_k_wire_sum_in {
-    float *inout[AT_WIRE_RANKS];
+    void *inout[AT_WIRE_RANKS];
     int n;
+    at_dtype dtype; // f32, f16, bf16; sums are f32 and rounded once
     size_t first, count;
 } at_k_wire_sum_in;
 cudaError_t at_k_wire_sum(cudaStream_t s, const at_k_wire *w, const at_k_wire_sum_in *a);
 // into[i] = sum over k of from[k][i], in that order: nobody else takes part.
-cudaError_t at_k_wire_add(cudaStream_t s, const at_k_wire_sum_in *from, float *into);
+cudaError_t at_k_wire_add(cudaStream_t s, const at_k_wire_sum_in *from, void *into);
 
 #ifdef __cplusplus
 }

@@ -106,6 +106,8 @@ at_status op_attention_ahead(const op_pass *p, const at_attention_args *a);
 at_status op_scatter(at_ops *o, at_comm *c, const at_view *send,
                      const at_view *recv); // where c has it
 at_status op_sum(at_ops *o, at_comm *c, float *inout, size_t count);
+at_status op_sum_of(at_ops *o, at_comm *c, at_dtype dtype, void *inout,
+                    size_t count); // where c has it
 // Tokens of each rank in its sequence, as at_split_tokens has made it.
 void op_split_counts(const at_ops *o, int64_t *counts);
 // The same for the pixels of a map, rank by rank of the patch axis.

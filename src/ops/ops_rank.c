@@ -66,6 +66,12 @@ at_status op_sum(at_ops *o, at_comm *c, float *inout, size_t count)
     return st == AT_OK ? heard(o, c->ops->all_reduce_sum(c, inout, count)) : st;
 }
 
+at_status op_sum_of(at_ops *o, at_comm *c, at_dtype dtype, void *inout, size_t count)
+{
+    at_status st = ready(o, c);
+    return st == AT_OK ? heard(o, c->ops->sum(c, dtype, inout, count)) : st;
+}
+
 int at_ops_token_ranks(const at_ops *o)
 {
     return o->mesh.tokens->size;

@@ -216,6 +216,8 @@ static at_status sum_of_ranks(const op_pass *p, at_tensor *x)
     if (c->size == 1 || at_tensor_count(x) == 0) return AT_OK;
     if (c->size > OPS_MAX_RANKS)
         return at_fail(AT_EUNSUPPORTED, "%d ranks; %d are the most", c->size, OPS_MAX_RANKS);
+    if (c->ops->sum)
+        return op_sum_of(p->o, c, x->dtype, at_tensor_data(x), (size_t)at_tensor_count(x));
     if (c->size == 2 || at_tensor_bytes(x) <= AT_ONCE) return sum_at_once(p, c, x);
     return sum_by_runs(p, c, x);
 }

@@ -44,6 +44,8 @@ typedef struct at_comm_ops {
     at_status (*scatter_begin)(at_comm *c, const at_view *send, const at_view *recv);
     at_status (*scatter_end)(at_comm *c);
     at_status (*all_reduce_sum)(at_comm *c, float *inout, size_t count);
+    // The same of f32, f16 or bf16, summed in f32. NULL: who wants it exchanges and adds.
+    at_status (*sum)(at_comm *c, at_dtype dtype, void *inout, size_t count);
     // What this rank's exchanges took on its device since this was asked last; NULL: not known.
     at_status (*spent)(
         at_comm *c,

@@ -172,19 +172,24 @@ static at_status peer_all_to_all(at_comm *c, const void *send, void *recv, size_
     return peer_exchange(c, from, to);
 }
 
-static at_status peer_all_reduce_sum(at_comm *c, float *inout, size_t count)
+static at_status peer_sum(at_comm *c, at_dtype dtype, void *inout, size_t count)
 {
     at_status st = AT_OK;
     peer_comm *p = of(c);
     const at_wire_ops *ops = p->f->ops;
-    float *all[AT_WIRE_RANKS];
+    void *all[AT_WIRE_RANKS];
 
-    AT_TRY(gives_up(c, ops->ready_sum(p->f->wire, p->here, c->size, count)));
+    AT_TRY(gives_up(c, ops->ready_sum(p->f->wire, p->here, dtype, c->size, count)));
     AT_TRY(p->control->ops->tell(p->control, &inout, all, sizeof inout));
-    AT_TRY(gives_up(c, ops->sum(p->f->wire, p->here, p->ends, all, c->size, count)));
+    AT_TRY(gives_up(c, ops->sum(p->f->wire, p->here, dtype, p->ends, all, c->size, count)));
     AT_TRY(meet(p));
 out:
     return st;
+}
+
+static at_status peer_all_reduce_sum(at_comm *c, float *inout, size_t count)
+{
+    return peer_sum(c, AT_F32, inout, count);
 }
 
 // --- words -------------------------------------------------------------------------------------
@@ -249,9 +254,9 @@ static at_status peer_split(at_comm *c, int colour, at_comm **out);
 
 #define PEER_OPS                                                                                   \
     .all_gather = peer_all_gather, .all_to_all = peer_all_to_all, .exchange = peer_exchange,       \
-    .scatter = peer_scatter, .all_reduce_sum = peer_all_reduce_sum, .vote = peer_vote,             \
-    .tell = peer_tell, .spent = peer_spent, .split = peer_split, .abort = peer_abort,              \
-    .free = peer_free
+    .scatter = peer_scatter, .all_reduce_sum = peer_all_reduce_sum, .sum = peer_sum,               \
+    .vote = peer_vote, .tell = peer_tell, .spent = peer_spent, .split = peer_split,                \
+    .abort = peer_abort, .free = peer_free
 // AT_OFF=ahead: nothing travels beside other work.
 static const at_comm_ops peer_ops_plain = {PEER_OPS};
 static const at_comm_ops peer_ops = {PEER_OPS, .scatter_begin = peer_scatter_begin,

@@ -52,11 +52,11 @@ typedef struct at_wire_ops {
     at_status (*begin)(at_wire *w, int rank, const at_wire_part *parts, int n);
     at_status (*end)(at_wire *w, int rank);
     // Once before the hosts meet for a sum of so many: room that it needs.
-    at_status (*ready_sum)(at_wire *w, int rank, int n, size_t count);
-    // inout[0 .. n): `count` floats each, of ranks[0 .. n), which all call this; every one becomes their sum, added in
-    // that order.
-    at_status (*sum)(at_wire *w, int rank, const int *ranks, float *const *inout, int n,
-                     size_t count);
+    at_status (*ready_sum)(at_wire *w, int rank, at_dtype dtype, int n, size_t count);
+    // inout[0 .. n): `count` of a float dtype each, of ranks[0 .. n), which all call this; every one becomes their sum,
+    // added in that order in f32.
+    at_status (*sum)(at_wire *w, int rank, at_dtype dtype, const int *ranks, void *const *inout,
+                     int n, size_t count);
     // From any thread: what is queued and all that will be queued ends soon, with any bytes, until reset.
     void (*cut)(at_wire *w);
     // After a cut: this rank's end is as new. Its stream must be idle, and so must all others' be.

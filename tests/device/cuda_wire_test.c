@@ -15,6 +15,7 @@
 #include <unistd.h>
 #include <cmocka.h>
 
+#include "base/half.h"
 #include "base/mem.h"
 #include "cuda/cuda.h"
 #include "fake_cudart.h"
@@ -199,11 +200,29 @@ static void sum_up(rank_ctx *r)
     }
 }
 
+// bf16 of whole numbers, over several lines of each rank's share.
+static void sum_halves(rank_ctx *r)
+{
+    at_comm *c = r->comm;
+    uint16_t x[300];
+
+    for (size_t count = 1; count <= 300; count += 23) {
+        for (size_t i = 0; i < count; i++)
+            x[i] = at_f32_to_bf16((float)((int)(i % 7) + 10 * c->rank));
+        expect(r, c->ops->sum(c, AT_BF16, x, count) == AT_OK);
+        for (size_t i = 0; i < count; i++)
+            expect(r, at_bf16_to_f32(x[i]) ==
+                          (float)(c->size * (int)(i % 7) + 5 * c->size * (c->size - 1)));
+    }
+}
+
 static void sums_run_in_rank_order_on_every_rank(void **state)
 {
     (void)state;
-    for (int size = 1; size <= 4; size++)
+    for (int size = 1; size <= 4; size++) {
         both_ways(size, sum_up);
+        both_ways(size, sum_halves);
+    }
 }
 
 // 2 x 2 ranks: rows and columns exchange in turns over the same wire.

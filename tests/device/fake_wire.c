@@ -4,6 +4,7 @@
 #include <sched.h>
 #include <string.h>
 
+#include "base/half.h"
 #include "cuda/wire.h"
 #include "fake_cudart.h"
 
@@ -74,6 +75,21 @@ cudaError_t at_k_wire_push(cudaStream_t s, const at_k_wire *w, bool begin, bool 
     return cudaSuccess;
 }
 
+static float get(const void *p, at_dtype dtype, size_t i)
+{
+    return dtype == AT_F32    ? ((const float *)p)[i]
+           : dtype == AT_BF16 ? at_bf16_to_f32(((const uint16_t *)p)[i])
+                              : at_f16_to_f32(((const uint16_t *)p)[i]);
+}
+
+static void put(void *p, at_dtype dtype, size_t i, float x)
+{
+    if (dtype == AT_F32)
+        ((float *)p)[i] = x;
+    else
+        ((uint16_t *)p)[i] = dtype == AT_BF16 ? at_f32_to_bf16(x) : at_f32_to_f16(x);
+}
+
 cudaError_t at_k_wire_sum(cudaStream_t s, const at_k_wire *w, const at_k_wire_sum_in *a)
 {
     int well = begin_all(w);
@@ -83,23 +99,23 @@ cudaError_t at_k_wire_sum(cudaStream_t s, const at_k_wire *w, const at_k_wire_su
         float sum = 0;
 
         for (int k = 0; k < a->n; k++)
-            sum += a->inout[k][i];
+            sum += get(a->inout[k], a->dtype, i);
         for (int k = 0; k < a->n; k++)
-            a->inout[k][i] = sum;
+            put(a->inout[k], a->dtype, i, sum);
     }
     end_all(w);
     return cudaSuccess;
 }
 
-cudaError_t at_k_wire_add(cudaStream_t s, const at_k_wire_sum_in *from, float *into)
+cudaError_t at_k_wire_add(cudaStream_t s, const at_k_wire_sum_in *from, void *into)
 {
     (void)s;
     for (size_t i = 0; i < from->count; i++) {
         float sum = 0;
 
         for (int k = 0; k < from->n; k++)
-            sum += from->inout[k][i];
-        into[i] = sum;
+            sum += get(from->inout[k], from->dtype, i);
+        put(into, from->dtype, i, sum);
     }
     return cudaSuccess;
 }
