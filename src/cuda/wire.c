@@ -66,6 +66,7 @@ static at_status make_end(at_wire *w, int rank)
     at_status st = AT_OK;
     at_cuda *g = w->gpu[rank];
     void *own = NULL, *flags = NULL;
+    int first = 0; // the highest priority
 
     AT_TRY(at_cuda_check(g, cudaSetDevice(g->ordinal), "choosing it"));
     AT_TRY(at_cuda_check(g, cudaMalloc(&own, sizeof *w->own[0]), "counters of a wire"));
@@ -84,6 +85,7 @@ static at_status make_end(at_wire *w, int rank)
         AT_TRY(at_cuda_check(g, at_k_wire_push(g->stream, &nothing, false, true), "a wire"));
     }
     at_k_wire nobody = {.own = own, .cut = w->host};
+    AT_TRY(at_cuda_check(g, at_k_wire_flags_only(g->stream, &nobody, 0), "a wire"));
     static const at_dtype sums[] = {AT_F32, AT_F16, AT_BF16};
     for (int i = 0; i < 3; i++) {
         at_k_wire_sum_in nothing = {.dtype = sums[i]};
@@ -92,7 +94,10 @@ static at_status make_end(at_wire *w, int rank)
         AT_TRY(at_cuda_check(g, at_k_wire_add(g->stream, &nothing, NULL), "a wire"));
     }
     AT_TRY(at_cuda_check(g, cudaStreamSynchronize(g->stream), "a wire"));
-    AT_TRY(at_cuda_check(g, cudaStreamCreateWithFlags(&w->side[rank], cudaStreamNonBlocking),
+    // What waits there is short and others wait for it: it goes before what fills the chip.
+    AT_TRY(at_cuda_check(g, cudaDeviceGetStreamPriorityRange(NULL, &first), "a stream for pushes"));
+    AT_TRY(at_cuda_check(g,
+                         cudaStreamCreateWithPriority(&w->side[rank], cudaStreamNonBlocking, first),
                          "a stream for pushes"));
     AT_TRY(at_cuda_check(g, cudaEventCreateWithFlags(&w->forked[rank], cudaEventDisableTiming),
                          "an event"));
@@ -301,7 +306,8 @@ out:
     return st;
 }
 
-// The own part on the stream, the others' by copy engines: those take nothing from what runs beside them.
+// The own part on the stream, the others' by copy engines: those take nothing from what runs beside them. The stream
+// itself says that it is here and goes on; whether the others are, and that all is sent, is the side's matter.
 static at_status wire_begin(at_wire *w, int rank, const at_wire_part *parts, int n)
 {
     at_status st = AT_OK;
@@ -322,11 +328,15 @@ static at_status wire_begin(at_wire *w, int rank, const at_wire_part *parts, int
     AT_TRY(wanted(w, rank, others, n_others, &k));
     *flags = k;
     flags->copies = 0;
-    AT_TRY(at_cuda_check(g, at_k_wire_push(g->stream, flags, true, false), "a push"));
+    AT_TRY(
+        at_cuda_check(g, at_k_wire_flags_only(g->stream, flags, AT_K_WIRE_TELL_READY), "a push"));
     AT_TRY(at_cuda_check(g, cudaEventRecord(w->forked[rank], g->stream), "a push"));
     AT_TRY(at_cuda_check(g, cudaStreamWaitEvent(w->side[rank], w->forked[rank], 0), "a push"));
+    AT_TRY(at_cuda_check(g, at_k_wire_flags_only(w->side[rank], flags, AT_K_WIRE_READY), "a push"));
     for (int i = 0; i < k.copies; i++)
         AT_TRY(copy_rows(g, w->side[rank], &k.copy[i], k.unit));
+    AT_TRY(at_cuda_check(g, at_k_wire_flags_only(w->side[rank], flags, AT_K_WIRE_TELL_SENT),
+                         "a push"));
     AT_TRY(at_cuda_check(g, cudaEventRecord(w->joined[rank], w->side[rank]), "a push"));
 out:
     return st;
@@ -339,7 +349,8 @@ static at_status wire_end(at_wire *w, int rank)
 
     (void)cudaSetDevice(g->ordinal);
     AT_TRY(at_cuda_check(g, cudaStreamWaitEvent(g->stream, w->joined[rank], 0), "a push"));
-    AT_TRY(at_cuda_check(g, at_k_wire_push(g->stream, &w->pending[rank], false, true), "a push"));
+    AT_TRY(at_cuda_check(g, at_k_wire_flags_only(g->stream, &w->pending[rank], AT_K_WIRE_SENT),
+                         "a push"));
 out:
     return st;
 }

@@ -5,7 +5,8 @@
 // packing before it), the last block to end tells the peers and waits for theirs. See wire.h.
 // Easy to get wrong: data must be with the peer before the flag says so: all blocks' stores, a fence of the
 // whole system by each block, the count of blocks, a release store. What peers wrote is read by later kernels
-// alone. A peer's memory must not be read through L1.
+// alone. A peer's memory must not be read through L1. Flags alone are a warp of at most 32 registers a thread: it finds
+// room beside a block of matrix products that takes 64512 of an SM's 65536, where a larger one would wait for its end.
 #include "cuda/dtype.cuh"
 #include "cuda/wire.h"
 
@@ -133,6 +134,31 @@ __global__ void __launch_bounds__(THREADS)
     if (ends && last_block(w.own)) end(w);
 }
 
+// The stores of copy engines before this in its stream are done; the fence orders them before the flag.
+__global__ void __launch_bounds__(32) flags_kernel(const __grid_constant__ at_k_wire w, int steps)
+{
+    uint64_t came = now();
+    if (threadIdx.x < w.peers) {
+        const at_k_wire_peer &p = w.peer[threadIdx.x];
+        uint32_t round = w.own->round[p.rank] + 1;
+        if (steps & AT_K_WIRE_TELL_READY) tell(&p.there->ready, round);
+        if (steps & AT_K_WIRE_READY) wait_for(&p.here->ready, round, w.cut);
+        if (steps & AT_K_WIRE_TELL_SENT) {
+            __threadfence_system();
+            tell(&p.there->done, round);
+        }
+        if (steps & AT_K_WIRE_SENT) {
+            wait_for(&p.here->done, round, w.cut);
+            w.own->round[p.rank] = round;
+        }
+    }
+    __syncwarp();
+    if (threadIdx.x == 0 && (steps & AT_K_WIRE_SENT)) {
+        w.own->waited += now() - came;
+        w.own->pushes++;
+    }
+}
+
 // Words of 16 bytes, AT_ONCE of them asked of each rank before one is waited for: what a peer has comes over the link.
 template <class T> __device__ void sum_words(const at_k_wire_sum_in &a)
 {
@@ -238,6 +264,12 @@ extern "C" cudaError_t at_k_wire_push(cudaStream_t s, const at_k_wire *w, bool b
         push_kernel<uint16_t><<<blocks, THREADS, 0, s>>>(*w, begin, end);
     else
         push_kernel<uint8_t><<<blocks, THREADS, 0, s>>>(*w, begin, end);
+    return cudaGetLastError();
+}
+
+extern "C" cudaError_t at_k_wire_flags_only(cudaStream_t s, const at_k_wire *w, int steps)
+{
+    flags_kernel<<<1, 32, 0, s>>>(*w, steps);
     return cudaGetLastError();
 }
 

@@ -57,6 +57,10 @@ typedef struct at_k_wire {
 
 // begin, end: wait for the peers before, behind; both: one push. Neither: a copy.
 cudaError_t at_k_wire_push(cudaStream_t s, const at_k_wire *w, bool begin, bool end);
+// Steps of a push whose copies are somebody else's, in this order, on one stream or several: tell the peers that they
+// may write here; wait until they may be written to; tell them that all has been sent; wait for what they send.
+enum { AT_K_WIRE_TELL_READY = 1, AT_K_WIRE_READY = 2, AT_K_WIRE_TELL_SENT = 4, AT_K_WIRE_SENT = 8 };
+cudaError_t at_k_wire_flags_only(cudaStream_t s, const at_k_wire *w, int steps);
 
 // inout[k][i] for all k becomes the sum over k, in that order, for i in this rank's share [first, first + count).
 typedef struct at_k_wire_sum_in {

@@ -75,6 +75,29 @@ cudaError_t at_k_wire_push(cudaStream_t s, const at_k_wire *w, bool begin, bool 
     return cudaSuccess;
 }
 
+cudaError_t at_k_wire_flags_only(cudaStream_t s, const at_k_wire *w, int steps)
+{
+    (void)s;
+    for (int i = 0; i < w->peers; i++) {
+        const at_k_wire_peer *p = &w->peer[i];
+        uint32_t round = w->own->round[p->rank] + 1;
+
+        if (steps & AT_K_WIRE_TELL_READY)
+            __atomic_store_n(&p->there->ready, round, __ATOMIC_RELEASE);
+        if (steps & AT_K_WIRE_TELL_SENT) __atomic_store_n(&p->there->done, round, __ATOMIC_RELEASE);
+    }
+    for (int i = 0; i < w->peers; i++) {
+        const at_k_wire_peer *p = &w->peer[i];
+        uint32_t round = w->own->round[p->rank] + 1;
+
+        if (steps & AT_K_WIRE_READY) wait_for(&p->here->ready, round, w);
+        if (steps & AT_K_WIRE_SENT) wait_for(&p->here->done, round, w);
+        if (steps & AT_K_WIRE_SENT) w->own->round[p->rank] = round;
+    }
+    if (steps & AT_K_WIRE_SENT) w->own->pushes++;
+    return cudaSuccess;
+}
+
 static float get(const void *p, at_dtype dtype, size_t i)
 {
     return dtype == AT_F32    ? ((const float *)p)[i]
