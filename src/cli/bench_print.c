@@ -84,6 +84,22 @@ static void print_load(const at_load *l)
            l->limits & AT_LIMIT_OTHER ? ", slowed down" : "");
 }
 
+// Who waits for whom: a rank that waits less than the others is the slow one.
+static void print_ranks(const at_bench_options *b, const at_bench_report *r)
+{
+    for (int i = 0; i < b->ranks; i++) {
+        const at_wire_spent *s = &r->ranks[i].spent;
+        const at_load *l = &r->ranks[i].load;
+
+        if (!s->pushes) continue;
+        printf("  rank %-5d %10.2f ms busy, %.3f waiting, %.3f sending in %.0f exchanges", i,
+               (r->step - s->waited) * 1e3, s->waited * 1e3, s->moved * 1e3, (double)s->pushes);
+        if (l->samples >= 3) printf(", %.0f MHz", l->mean_mhz);
+        if (l->samples >= 3 && l->watts > 0) printf(", %.0f W", l->watts);
+        printf("\n");
+    }
+}
+
 static void print_ops(const at_bench_ops *r, bool kernels)
 {
     double all = 0;
@@ -185,9 +201,7 @@ void at_bench_print(const at_bench_options *b, const at_bench_report *r, bool ke
     if (b->ranks > 1)
         printf("  ranks      %d by %s, relative difference from one rank %.2e\n", b->ranks,
                at_degrees_text(&b->degrees, degrees), r->difference);
-    if (r->spent.pushes)
-        printf("  exchanges  %9.0f a step: %.3f ms of waiting, %.3f ms of sending\n",
-               (double)r->spent.pushes, r->spent.waited * 1e3, r->spent.moved * 1e3);
+    print_ranks(b, r);
     printf("  run        %d x %d, batch %d", b->width, b->height, b->batch);
     if (tokens_of(b)) printf(", %d text tokens", tokens_of(b));
     printf(", weights %s, compute %s%s\n", at_dtype_name(b->storage), at_dtype_name(b->compute),
@@ -210,6 +224,22 @@ void at_bench_print(const at_bench_options *b, const at_bench_report *r, bool ke
 }
 
 // --- JSON ------------------------------------------------------------------------------------
+static json_t *ranks_json(const at_bench_options *b, const at_bench_report *r)
+{
+    json_t *list = json_array();
+
+    for (int i = 0; i < b->ranks; i++) {
+        const at_wire_spent *s = &r->ranks[i].spent;
+        const at_load *l = &r->ranks[i].load;
+
+        json_array_append_new(list, json_pack("{s:f, s:f, s:I, s:f, s:f}", "exchange_wait_ms",
+                                              s->waited * 1e3, "exchange_send_ms", s->moved * 1e3,
+                                              "exchanges", (json_int_t)s->pushes, "mean_mhz",
+                                              l->mean_mhz, "watts", l->watts));
+    }
+    return list;
+}
+
 static json_t *ceilings_json(const at_ceilings *c)
 {
     return json_pack("{s:s, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f}", "compute",
@@ -272,7 +302,7 @@ at_status at_bench_print_json(const at_bench_options *b, const at_bench_report *
     json_t *o = json_pack(
         "{s:s, s:s, s:s, s:s, s:s, s:b, s:b, s:o, s:i, s:i, s:i, s:i, s:i, s:f, s:f, s:f, "
         "s:f, s:i, s:s, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:I, s:I, s:o, s:o, "
-        "s:o, s:o}",
+        "s:o, s:o, s:o}",
         "arch", b->shape->name, "device", b->device->name, "chip", b->device->description,
         "weights", at_dtype_name(b->storage), "compute", at_dtype_name(b->compute), "int8", b->int8,
         "fp8", b->fp8, "load", load, "width", b->width, "height", b->height, "batch", b->batch,
@@ -280,14 +310,14 @@ at_status at_bench_print_json(const at_bench_options *b, const at_bench_report *
         r->wall_step * 1e3, "first_step_ms", r->first_step * 1e3, "second_step_ms",
         r->second_step * 1e3, "ranks", b->ranks > 1 ? b->ranks : 1, "parallel",
         at_degrees_text(&b->degrees, degrees), "difference", r->difference, "exchange_wait_ms",
-        r->spent.waited * 1e3, "exchange_send_ms", r->spent.moved * 1e3, "floor_ms",
-        products_of(r) * 1e3, "linear_gflop", w->flops_linear / 1e9, "linear_ms",
+        r->ranks[0].spent.waited * 1e3, "exchange_send_ms", r->ranks[0].spent.moved * 1e3,
+        "floor_ms", products_of(r) * 1e3, "linear_gflop", w->flops_linear / 1e9, "linear_ms",
         w->seconds_linear * 1e3, "attention_gflop", w->flops_attention / 1e9, "attention_ms",
         w->seconds_attention * 1e3, "conv_gflop", w->flops_conv / 1e9, "conv_ms",
         w->seconds_conv * 1e3, "other_ms", w->seconds_other * 1e3, "peak_bytes",
         (json_int_t)r->peak_bytes, "device_peak_bytes", (json_int_t)r->device_peak_bytes,
         "ceilings", ceilings_json(&r->ceilings), "ops", ops_json(&r->ops, kernels), "first_ops",
-        ops_json(&r->first_ops, kernels), "block_ms", blocks);
+        ops_json(&r->first_ops, kernels), "block_ms", blocks, "by_rank", ranks_json(b, r));
     return put(o);
 }
 

@@ -80,19 +80,25 @@ static at_status timed_steps(const at_bench_options *b, at_ops *o, at_bench_subj
         AT_TRY(one_step(b, o, u, 2, &third));
     }
     at_ops_stats_reset(o);
-    if (u->team) (void)at_bench_team_spent(u->team);
-    at_load_watch *watch = at_load_start(b->device);
+    at_wire_spent spent[AT_BENCH_RANKS] = {{0}};
+    at_load_watch *watch[AT_BENCH_RANKS] = {NULL};
+    if (u->team) at_bench_team_spent(u->team, spent);
+    for (int i = 0; i < b->ranks; i++)
+        watch[i] = at_load_start(b->devices[i]);
+    if (!b->ranks) watch[0] = at_load_start(b->device);
     double start = at_now();
     if (b->device->ops->mark) st = steps_by_marks(b, o, u, n, times);
     for (int i = 0; i < n && !b->device->ops->mark && st == AT_OK; i++)
         st = one_step(b, o, u, i + 1, &times[i]);
     r->wall_step = (at_now() - start) / n;
-    r->load = at_load_stop(watch);
+    for (int i = 0; i < AT_BENCH_RANKS; i++)
+        r->ranks[i].load = at_load_stop(watch[i]);
+    r->load = r->ranks[0].load;
     AT_TRY(st);
-    if (u->team) r->spent = at_bench_team_spent(u->team);
-    r->spent.waited /= n;
-    r->spent.moved /= n;
-    r->spent.pushes /= (uint64_t)n;
+    if (u->team) at_bench_team_spent(u->team, spent);
+    for (int i = 0; i < AT_BENCH_RANKS; i++)
+        r->ranks[i].spent =
+            (at_wire_spent){spent[i].waited / n, spent[i].moved / n, spent[i].pushes / (uint64_t)n};
     r->step = median(times, (size_t)n);
     at_ops_stats_get(o, &r->work);
     r->work.flops_linear /= n;

@@ -57,6 +57,12 @@ typedef struct at_bench_ops {
     size_t n_kernels;
 } at_bench_ops;
 
+// Of one of several ranks while steps were timed.
+typedef struct at_bench_rank {
+    at_wire_spent spent; // of one step
+    at_load load;
+} at_bench_rank;
+
 typedef struct at_bench_report {
     double load_seconds; // making the random weights and binding them
     // Seconds: the first step (weights go to the device, plans are made), the second (a forward is
@@ -70,7 +76,7 @@ typedef struct at_bench_report {
     size_t peak_bytes, device_peak_bytes; // of host memory and of the device's, at the highest
     at_bench_ops ops;                     // of a later step, on the device's clock
     at_bench_ops first_ops;               // of the first, on the host's
-    at_wire_spent spent;                  // of rank 0 in one step
+    at_bench_rank ranks[AT_BENCH_RANKS];  // of several
     double difference; // of several ranks' result from one rank's, relative; 0: not asked
 } at_bench_report;
 

@@ -151,13 +151,14 @@ const at_mesh *at_bench_team_mesh(const at_bench_team *t)
     return &t->mesh;
 }
 
-at_wire_spent at_bench_team_spent(at_bench_team *t)
+// The others wait for word from this rank, and do nothing with their devices meanwhile.
+void at_bench_team_spent(at_bench_team *t, at_wire_spent out[AT_BENCH_RANKS])
 {
-    at_comm *c = t->comm[0];
-    at_wire_spent s = {0};
+    for (int i = 0; i < t->options.ranks; i++) {
+        at_comm *c = t->comm[i];
 
-    if (c->ops->spent && c->ops->spent(c, &s) != AT_OK) s = (at_wire_spent){0};
-    return s;
+        if (!c->ops->spent || c->ops->spent(c, &out[i]) != AT_OK) out[i] = (at_wire_spent){0};
+    }
 }
 
 void at_bench_team_end(at_bench_team *t)

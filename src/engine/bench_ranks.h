@@ -33,7 +33,7 @@ at_status at_bench_team_start(const at_bench_options *b, const at_ops_config *li
                               at_bench_subject *first, at_bench_team **out);
 const at_mesh *at_bench_team_mesh(const at_bench_team *t); // of rank 0
 // What rank 0's exchanges took since this was asked last; zeros where it is not known.
-at_wire_spent at_bench_team_spent(at_bench_team *t);
+void at_bench_team_spent(at_bench_team *t, at_wire_spent out[AT_BENCH_RANKS]);
 // ||several ranks - one rank|| / ||one rank|| of a denoiser's or VAE's result.
 at_status at_bench_team_compare(at_bench_team *t, at_ops *o, double *difference);
 void at_bench_team_end(at_bench_team *t); // NULL is fine
