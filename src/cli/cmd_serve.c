@@ -23,7 +23,7 @@ typedef struct serve_options {
     bool cache_classic, cache_none, compress, multi_user, no_persist, test_nodes, quiet, quick_test,
         one_process;
     at_arg_real drain, rate_limit;
-    long queue_limit, keepalive;
+    long queue_limit, max_queue, keepalive;
 } serve_options;
 
 #define FLAG(name_, field_, help_)                                                                 \
@@ -80,6 +80,8 @@ static const at_arg serve_args[] = {
          "jobs and uploads a minute of one user (without tokens: of one address); default: any"},
     {"--queue-limit", "N", AT_ARG_INT, offsetof(serve_options, queue_limit), 0, 10000,
      .help = "jobs of one user that may wait (default: any number)"},
+    {"--max-queue", "N", AT_ARG_INT, offsetof(serve_options, max_queue), 1, 10000000,
+     .help = "jobs of all users that may wait (default 10000)"},
     {"--log-format", "FORM", AT_ARG_CHOICE, offsetof(serve_options, log_format),
      .choices = "text|json", .help = "of the lines on standard error (default text)"},
     {"--keepalive-seconds", "S", AT_ARG_INT, offsetof(serve_options, keepalive), 1, 7200,
@@ -184,6 +186,7 @@ static at_status serve(void *options, const at_arg_list *operands)
                          .rate_limit = o->rate_limit.given ? o->rate_limit.value : 0,
                          .keepalive_seconds = (int)o->keepalive,
                          .queue_limit = (size_t)o->queue_limit,
+                         .max_queue = (size_t)o->max_queue,
                          .drain_seconds = o->drain.given ? o->drain.value : 5,
                          .ready = ready,
                          .ctx = o};

@@ -156,6 +156,7 @@ at_status at_check(at_graph *g, const at_registry *r, const at_file_lists *files
     }
     AT_TRY(check_classes(g, out));
     if (!out->error) AT_TRY(check_outputs(&w, targets, target_count, out));
+    out->pure = !w.c.outside;
 out:
     walk_free(&w);
     if (st != AT_OK) at_check_result_free(out);

@@ -12,6 +12,7 @@ typedef struct at_checker {
     const at_file_lists *files;
     void *engine;
     json_t *lists; // choices of combos over files, by list name: listed once per check
+    bool outside;  // files or a node's own validator were asked
 } at_checker;
 
 typedef struct at_verdict {

@@ -17,6 +17,7 @@ json_t *at_checker_choices(at_checker *c, const at_in *row)
     if (!row->list || row->choices) return NULL;
     known = json_object_get(c->lists, row->list);
     if (known) return known;
+    c->outside = true;
     known = at_in_choices(row, c->files);
     if (!known || json_object_set_new_nocheck(c->lists, row->list, known)) return NULL;
     return known;

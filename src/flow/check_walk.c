@@ -182,6 +182,7 @@ static at_status ask_node(at_walk *w, at_visit *v, const at_graph_node *n)
     at_node_ctx ctx = {.node = n->spec, .id = n->id, .job = "", .engine = w->c.engine};
     char *reason = NULL;
 
+    w->c.outside = true;
     at_error_clear();
     st = at_constants_make(n, &k);
     ctx.linked = k.linked;

@@ -57,6 +57,8 @@ typedef struct at_check_result {
     json_t *node_errors; // {"id": {"errors": [...], "dependent_outputs": [...], "class_type": ...}}
     char **outputs;      // ids of good outputs
     size_t output_count;
+    bool
+        pure; // nothing but the workflow was looked at: the same one is answered the same at any time
 } at_check_result;
 // engine is what at_node_engine gives to validators. targets NULL: all outputs; else only these.
 // AT_OK whenever the check could be made, also of a bad workflow: ask out->ok.

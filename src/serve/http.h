@@ -73,6 +73,8 @@ typedef struct at_response {
     int file; // when is_file: a descriptor that is streamed from `offset`, `bytes` long, and closed at the end
     bool is_file;
     uint64_t offset;
+    struct at_submission
+        *held; // not NULL: filled when the turn is committed (submit.h), who also frees it
 } at_response;
 
 void at_response_free(at_response *rs);

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/random.h>
+#include <time.h>
 
 #include "base/log.h"
 #include "base/mem.h"
@@ -321,15 +322,54 @@ json_t *at_server_features(void)
                      (json_int_t)at_max_upload_bytes);
 }
 
+static void draw(unsigned char b[16])
+{
+    static _Thread_local unsigned char
+        pool[1024]; // of the kernel's random bytes: a call a job is dear
+    static _Thread_local size_t left;
+
+    if (left < 16) {
+        if (getrandom(pool, sizeof pool, 0) != sizeof pool) memset(pool, 0, sizeof pool);
+        left = sizeof pool;
+    }
+    left -= 16;
+    memcpy(b, pool + left, 16);
+}
+
+static void write_uuid(char out[37], const unsigned char b[16], bool dashes)
+{
+    static const char digits[] = "0123456789abcdef";
+    size_t len = 0;
+    for (int i = 0; i < 16; i++) {
+        if (dashes && (i == 4 || i == 6 || i == 8 || i == 10)) out[len++] = '-';
+        out[len++] = digits[b[i] >> 4];
+        out[len++] = digits[b[i] & 15];
+    }
+    out[len] = 0;
+}
+
 void at_uuid(char out[37], bool dashes)
 {
     unsigned char b[16];
-    size_t len = 0;
-    if (getrandom(b, sizeof b, 0) != sizeof b) memset(b, 0, sizeof b);
+    draw(b);
     b[6] = (unsigned char)((b[6] & 15) | 64); // version 4, variant 1 (RFC 9562)
     b[8] = (unsigned char)((b[8] & 63) | 128);
-    for (int i = 0; i < 16; i++) {
-        if (dashes && (i == 4 || i == 6 || i == 8 || i == 10)) out[len++] = '-';
-        len += (size_t)snprintf(out + len, 37 - len, "%02x", b[i]);
-    }
+    write_uuid(out, b, dashes);
+}
+
+void at_uuid_of_job(char out[37])
+{
+    unsigned char b[16];
+    struct timespec t;
+
+    draw(b);
+    clock_gettime(CLOCK_REALTIME, &t);
+    uint64_t ms = (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
+    uint64_t part = (uint64_t)t.tv_nsec % 1000000 * 4096 / 1000000; // of the millisecond
+    for (int i = 0; i < 6; i++)
+        b[i] = (unsigned char)(ms >> (40 - 8 * i));
+    b[6] = (unsigned char)(part >> 8 | 0x70); // version 7, its method 3
+    b[7] = (unsigned char)part;
+    b[8] = (unsigned char)((b[8] & 63) | 128);
+    write_uuid(out, b, true);
 }

@@ -69,6 +69,8 @@ at_message *at_session_next(at_session *s); // takes the oldest; NULL if none
 
 json_t *at_server_features(void);        // the body of GET /features
 void at_uuid(char out[37], bool dashes); // a random UUID
+// One whose first half is the time (version 7): a job's. What is inserted in its order lies together in an index.
+void at_uuid_of_job(char out[37]);
 
 extern size_t at_max_upload_bytes; // what /features tells; set once before the server starts
 

@@ -9,11 +9,13 @@
 
 #include "base/log.h"
 #include "base/mem.h"
+#include "serve/submit.h"
 
 void at_exchange_release(at_exchange *x)
 {
     if (!x || atomic_fetch_sub_explicit(&x->refs, 1, memory_order_acq_rel) != 1) return;
     at_request_free(&x->rq);
+    at_submission_free(x->rs.held);
     at_response_free(&x->rs);
     at_free(x);
 }
@@ -66,6 +68,43 @@ static void take_done(at_net *n)
     at_exchange *x = n->done, *next;
     n->done = NULL;
     pthread_mutex_unlock(&n->lock);
+    for (; x; x = next) {
+        next = x->next;
+        x->answered = true;
+        if (x->socket) lws_callback_on_writable(x->socket);
+        at_exchange_release(x);
+    }
+}
+
+// --- the end of a turn -------------------------------------------------------------------------------
+void at_net_hold(at_net *n, at_exchange *x)
+{
+    atomic_fetch_add(&x->refs, 1);
+    x->next = NULL;
+    *n->held_last = x;
+    n->held_last = &x->next;
+    n->held_count++;
+}
+
+void at_net_settle(at_net *n)
+{
+    at_exchange *x = n->held, *next;
+    at_held few[64], *all = n->held_count > 64 ? at_alloc(n->held_count * sizeof *all) : few;
+    size_t count = 0;
+
+    if (!x) return;
+    n->held = NULL;
+    n->held_last = &n->held;
+    n->held_count = 0;
+    for (at_exchange *h = x; h; h = h->next) {
+        at_held one = {&h->rq, &h->rs};
+        if (all)
+            all[count++] = one;
+        else
+            at_submit_commit(n->server, &one, 1); // no memory for a list: one by one
+    }
+    if (count) at_submit_commit(n->server, all, count);
+    if (all != few) at_free(all);
     for (; x; x = next) {
         next = x->next;
         x->answered = true;
@@ -237,6 +276,7 @@ at_status at_net_open(at_server *s, at_net **out)
     n->server = s;
     n->port = s->config->port;
     n->todo_last = &n->todo;
+    n->held_last = &n->held;
     n->max_body = at_max_upload_bytes;
     n->lock_made = pthread_mutex_init(&n->lock, NULL) == 0;
     n->wake_made = pthread_cond_init(&n->wake, NULL) == 0;
@@ -276,7 +316,8 @@ at_status at_net_run(at_net *n)
     sigaction(SIGPIPE, &ignore, &old_pipe);
     sigaction(SIGXFSZ, &ignore, &old_size);
     while (!atomic_load(&n->stop) && lws_service(n->context, 0) >= 0)
-        ;
+        at_net_settle(n);
+    at_net_settle(n);
     sigaction(SIGINT, &old_int, NULL);
     sigaction(SIGTERM, &old_term, NULL);
     sigaction(SIGPIPE, &old_pipe, NULL);

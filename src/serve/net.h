@@ -53,6 +53,9 @@ typedef struct at_net {
     at_exchange *todo, **todo_last, *done;
     pthread_t workers[AT_NET_WORKERS];
     int worker_count;
+    at_exchange *held,
+        **held_last; // answers that wait for the end of the loop's turn; its thread's
+    size_t held_count;
     bool lock_made, wake_made;
     unsigned char piece[LWS_PRE + AT_NET_PIECE]; // the loop thread's scratch
 } at_net;
@@ -65,6 +68,9 @@ void at_net_stop(at_net *n);     // any thread, and signal handlers
 
 void at_exchange_release(at_exchange *x);    // NULL is fine
 void at_net_work(at_net *n, at_exchange *x); // give it to a worker
+void at_net_hold(at_net *n, at_exchange *x); // its answer comes with the next at_net_settle
+// What the turn's requests brought is committed; their answers may go out. The loop thread, after each turn.
+void at_net_settle(at_net *n);
 
 // One of libwebsockets' callbacks for HTTP or for a WebSocket.
 int at_net_http(at_net *n, struct lws *wsi, enum lws_callback_reasons reason, at_conn *c, void *in,

@@ -157,6 +157,10 @@ static void dispatch(at_net *n, at_exchange *x)
         return;
     }
     at_route_answer(n->server, x->route, &x->rq, &x->rs);
+    if (x->rs.held) {
+        at_net_hold(n, x);
+        return;
+    }
     x->answered = true;
     lws_callback_on_writable(x->socket);
 }
@@ -244,7 +248,8 @@ static int body_comes(at_net *n, at_exchange *x, const char *in, size_t len)
     return 0;
 }
 
-static int send_head(struct lws *wsi, at_exchange *x)
+// whole: the body goes with it, in one write; the caller knows that it fits.
+static int send_head(struct lws *wsi, at_exchange *x, bool whole)
 {
     at_response *rs = &x->rs;
     at_net *n = net_of(x);
@@ -276,7 +281,11 @@ static int send_head(struct lws *wsi, at_exchange *x)
     if (rs->status >= 100 && rs->status < 600)
         atomic_fetch_add(&x->server->metrics.http[rs->status / 100], 1);
     at_histogram_add(&x->server->metrics.answer, at_now() - x->began);
-    return lws_finalize_write_http_header(wsi, start, &p, end);
+    if (!whole) return lws_finalize_write_http_header(wsi, start, &p, end);
+    if (lws_finalize_http_header(wsi, &p, end)) return -1;
+    memcpy(p, rs->body, rs->bytes);
+    size_t n_bytes = (size_t)(p - start) + rs->bytes;
+    return lws_write(wsi, start, n_bytes, LWS_WRITE_HTTP_HEADERS) == (int)n_bytes ? 0 : -1;
 }
 
 // The next piece into the scratch; its length, or -1.
@@ -314,8 +323,9 @@ static int writes(struct lws *wsi, at_conn *c)
     bool bodyless = x->rq.head || x->rs.status == 204 || x->rs.status == 304 || !x->rs.bytes;
     if (!x->head_sent) {
         x->since = at_now();
-        if (send_head(wsi, x)) return -1;
-        if (bodyless) return ends(wsi, c);
+        bool whole = !bodyless && !x->rs.is_file && x->rs.bytes <= AT_NET_PIECE / 2;
+        if (send_head(wsi, x, whole)) return -1;
+        if (bodyless || whole) return ends(wsi, c);
         lws_set_timeout(wsi, PENDING_TIMEOUT_HTTP_CONTENT, 60);
         lws_callback_on_writable(wsi);
         return 0;
@@ -339,6 +349,7 @@ static int writes(struct lws *wsi, at_conn *c)
 static int pipelined(struct lws *wsi, at_conn *c)
 {
     at_exchange *x = c->x;
+    if (x->rs.held) at_net_settle(net_of(x));
     if (x->answered && !x->head_sent) {
         x->close_after = true;
         if (writes(wsi, c) == 0 && c->x && c->x->head_sent) (void)writes(wsi, c);

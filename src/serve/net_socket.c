@@ -29,14 +29,17 @@ static int joins(at_net *n, struct lws *wsi, at_conn *c)
 {
     at_request rq = {0};
 
+    size_t remaining = at_queue_remaining(n->server->queue), now;
+
     at_exchange_release(c->x);
     *c = (at_conn){0};
     if (at_net_request(wsi, &rq) == AT_OK && at_request_identify(n->server, &rq) == 0)
         c->session = at_hub_join(n->server->hub, at_request_owner(n->server, &rq),
-                                 at_request_query(&rq, "clientId"), wsi,
-                                 at_queue_remaining(n->server->queue));
+                                 at_request_query(&rq, "clientId"), wsi, remaining);
     at_request_free(&rq);
     if (!c->session) return -1;
+    now = at_queue_remaining(n->server->queue); // while nobody listened, nobody was told
+    if (now != remaining) at_hub_post_status(n->server->hub, now);
     lws_callback_on_writable(wsi);
     return 0;
 }

@@ -102,13 +102,17 @@ static at_status end(at_queue *q, at_status st, const char *what)
 }
 
 // --- putting -----------------------------------------------------------------------------------------
-static at_status put_row(at_queue *q, const at_queue_entry *e)
+static int64_t wall_ms(void)
 {
-    at_status st = AT_OK;
-    sqlite3_stmt *s = NULL;
+    struct timespec t;
+    clock_gettime(CLOCK_REALTIME, &t);
+    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
 
-    AT_TRY(begin(q, "accepting a job"));
-    s = at_sql_use(q, AT_SQL_PUT);
+static at_status put_row(at_queue *q, const at_queue_entry *e, double now)
+{
+    sqlite3_stmt *s = at_sql_use(q, AT_SQL_PUT);
+
     at_sql_text(s, 1, e->id);
     sqlite3_bind_double(s, 2, e->order);
     at_sql_text(s, 3, e->number);
@@ -118,16 +122,17 @@ static at_status put_row(at_queue *q, const at_queue_entry *e)
     at_sql_text(s, 7, e->targets);
     at_sql_text(s, 8, e->user);
     sqlite3_bind_int64(s, 9, q->run);
-    sqlite3_bind_double(s, 10, at_now());
-    st = at_sql_run(q, AT_SQL_PUT, "accepting a job");
-    if (st == AT_OK && q->counter != q->counter_kept) {
-        s = at_sql_use(q, AT_SQL_COUNTER);
-        sqlite3_bind_int64(s, 1, q->counter);
-        st = at_sql_run(q, AT_SQL_COUNTER, "accepting a job");
-    }
-    st = end(q, st, "accepting a job");
-out:
-    return st;
+    sqlite3_bind_double(s, 10, now);
+    sqlite3_bind_int64(s, 11, wall_ms());
+    return at_sql_run(q, AT_SQL_PUT, "accepting a job");
+}
+
+static at_status keep_counter(at_queue *q)
+{
+    if (q->counter == q->counter_kept) return AT_OK;
+    sqlite3_stmt *s = at_sql_use(q, AT_SQL_COUNTER);
+    sqlite3_bind_int64(s, 1, q->counter);
+    return at_sql_run(q, AT_SQL_COUNTER, "accepting a job");
 }
 
 static size_t waiting_of(at_queue *q, const char *user)
@@ -139,24 +144,96 @@ static size_t waiting_of(at_queue *q, const char *user)
     return n;
 }
 
+// Is there room for one more, behind `more` that are put but not committed?
+static at_status has_room(at_queue *q, const at_queue_entry *e, size_t more)
+{
+    if (q->pending + more >= q->config.max_pending)
+        return at_fail(AT_EUNSUPPORTED, "the queue is full: %zu jobs wait; try again later",
+                       q->pending + more);
+    if (e->most_of_user && waiting_of(q, e->user) >= e->most_of_user)
+        return at_fail(AT_EUNSUPPORTED, "%zu of your jobs wait already; try again later",
+                       e->most_of_user);
+    return AT_OK;
+}
+
+// Jobs on their way into the table. told_of: which of them were refused, and their owner knows it.
+typedef struct putting {
+    const at_queue_entry *e;
+    bool *told_of;
+    at_queue_told_fn *told;
+    void *ctx;
+} putting;
+
+// One transaction for jobs `from` to `to`; *put counts those in it. A failure is of them all: nothing is kept.
+static at_status put_rows(at_queue *q, const putting *p, size_t from, size_t to, size_t *put)
+{
+    double now = at_now();
+    at_status st = begin(q, "accepting a job"), room;
+
+    if (st != AT_OK) return st;
+    for (size_t i = from; i < to && st == AT_OK; i++) {
+        if (p->told_of[i]) continue;
+        room = has_room(q, &p->e[i], *put);
+        if (room == AT_OK) {
+            st = put_row(q, &p->e[i], now);
+            *put += st == AT_OK;
+            continue;
+        }
+        p->told_of[i] = true;
+        p->told(p->ctx, i, room);
+    }
+    if (st == AT_OK) st = keep_counter(q);
+    return end(q, st, "accepting a job");
+}
+
+static void put_range(at_queue *q, const putting *p, size_t from, size_t to)
+{
+    size_t put = 0;
+
+    pthread_mutex_lock(&q->lock);
+    at_status st = put_rows(q, p, from, to, &put);
+    if (st == AT_OK && put) {
+        q->counter_kept = q->counter;
+        q->pending += put;
+        at_queue_changed(q);
+        pthread_cond_signal(&q->wake);
+    }
+    pthread_mutex_unlock(&q->lock);
+    for (size_t i = from; i < to; i++) {
+        if (p->told_of[i]) continue;
+        if (st != AT_OK &&
+            to - from > 1) { // what is too large for the disk shall not hinder the rest
+            put_range(q, p, i, i + 1);
+            continue;
+        }
+        p->told_of[i] = true;
+        p->told(p->ctx, i, st);
+    }
+}
+
+void at_queue_put_all(at_queue *q, const at_queue_entry *e, size_t n, at_queue_told_fn *told,
+                      void *ctx)
+{
+    putting p = {e, at_calloc(n + 1, sizeof *p.told_of), told, ctx};
+
+    if (p.told_of)
+        put_range(q, &p, 0, n);
+    else
+        for (size_t i = 0; i < n; i++)
+            told(ctx, i, at_fail(AT_ENOMEM, "queue: no memory for a turn's jobs"));
+    at_free(p.told_of);
+}
+
+static void keep_status(void *ctx, size_t i, at_status st)
+{
+    (void)i;
+    *(at_status *)ctx = st;
+}
+
 at_status at_queue_put(at_queue *q, const at_queue_entry *e)
 {
     at_status st = AT_OK;
-
-    pthread_mutex_lock(&q->lock);
-    if (q->pending >= q->config.max_pending)
-        AT_TRY(at_fail(AT_EUNSUPPORTED, "the queue is full: %zu jobs wait; try again later",
-                       q->pending));
-    if (e->most_of_user && waiting_of(q, e->user) >= e->most_of_user)
-        AT_TRY(at_fail(AT_EUNSUPPORTED, "%zu of your jobs wait already; try again later",
-                       e->most_of_user));
-    AT_TRY(put_row(q, e));
-    q->counter_kept = q->counter;
-    q->pending++;
-    at_queue_changed(q);
-    pthread_cond_signal(&q->wake);
-out:
-    pthread_mutex_unlock(&q->lock);
+    at_queue_put_all(q, e, 1, keep_status, &st);
     return st;
 }
 

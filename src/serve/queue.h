@@ -42,6 +42,11 @@ typedef struct at_queue_entry {
 } at_queue_entry;
 // AT_EUNSUPPORTED: the queue is full, or this user's part of it.
 at_status at_queue_put(at_queue *q, const at_queue_entry *e);
+// Several in one transaction, in this order. told(ctx, i, st) is called once for each, after the commit or with the
+// reason why not (at_error_text): AT_EUNSUPPORTED for some does not hinder the others.
+typedef void at_queue_told_fn(void *ctx, size_t i, at_status st);
+void at_queue_put_all(at_queue *q, const at_queue_entry *e, size_t n, at_queue_told_fn *told,
+                      void *ctx);
 // The number of the next job that brings none; each call counts up, as every POST /prompt does in ComfyUI.
 int64_t at_queue_count(at_queue *q);
 

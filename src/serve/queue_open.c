@@ -49,7 +49,7 @@ static const char *const statements[AT_SQL_COUNT] = {
     [AT_SQL_COMMIT] = "COMMIT",
     [AT_SQL_ROLLBACK] = "ROLLBACK",
     [AT_SQL_PUT] = "INSERT INTO jobs(id, number, number_text, state, client_id, created_ms, prompt,"
-                   " extra_data, targets, user, run, put_s) VALUES(?1, ?2, ?3, 0, ?4, " NOW
+                   " extra_data, targets, user, run, put_s) VALUES(?1, ?2, ?3, 0, ?4, ?11"
                    ", ?5, ?6, ?7, coalesce(?8, 'default'), ?9, ?10)",
     [AT_SQL_COUNTER] = "INSERT INTO counters VALUES('number', ?1) ON CONFLICT(name) DO UPDATE SET"
                        " value = excluded.value",

@@ -131,6 +131,57 @@ static void a_full_queue_refuses(void **state)
     at_queue_close(q);
 }
 
+static void keep_one(void *ctx, size_t i, at_status st)
+{
+    at_status *each = ctx;
+    assert_int_equal(each[i], AT_STATUS_COUNT); // told once
+    each[i] = st;
+}
+
+static void several_are_put_at_once(void **state)
+{
+    (void)state;
+    at_queue *q = open_queue(4, 0);
+    static const char *const ids[] = {"a", "b", "c", "d"};
+    static const char *const users[] = {"ann", "ann", "ann", "bob"};
+    at_queue_entry e[8];
+    at_status each[8];
+    at_str list = {0};
+
+    for (int i = 0; i < 8; i++) {
+        e[i] = (at_queue_entry){.id = ids[i % 4],
+                                .user = users[i % 4],
+                                .number = "1",
+                                .order = 1,
+                                .prompt = "{}",
+                                .extra_data = "{}",
+                                .targets = "[]",
+                                .most_of_user = 2};
+        each[i] = AT_STATUS_COUNT;
+    }
+    calls = 0;
+    at_queue_put_all(q, e, 4, keep_one, each);
+    assert_int_equal(each[0], AT_OK);
+    assert_int_equal(each[1], AT_OK);
+    assert_int_equal(each[2], AT_EUNSUPPORTED); // two of ann's wait, though not committed yet
+    assert_int_equal(each[3], AT_OK);
+    assert_int_equal(calls, 1);
+    assert_int_equal(told, 3);
+    for (int i = 0; i < 8; i++) {
+        e[i].most_of_user = 0;
+        each[i] = AT_STATUS_COUNT;
+    }
+    at_queue_put_all(q, e + 4, 4, keep_one, each + 4);
+    assert_int_equal(each[4], AT_OK);
+    for (int i = 5; i < 8; i++)
+        assert_int_equal(each[i], AT_EUNSUPPORTED); // four wait
+    assert_int_equal(at_queue_remaining(q), 4);
+    assert_int_equal(at_queue_list(q, NULL, 0, &list), AT_OK);
+    assert_non_null(strstr(list.data, "\"pending_total\": 4"));
+    at_str_free(&list);
+    at_queue_close(q);
+}
+
 static void assert_waiting(at_queue *q, const char *ids)
 {
     at_str text = {0}, got = {0};
@@ -237,6 +288,7 @@ int main(void)
         cmocka_unit_test(lower_numbers_run_first),
         cmocka_unit_test(a_returned_job_is_taken_again),
         cmocka_unit_test(a_full_queue_refuses),
+        cmocka_unit_test(several_are_put_at_once),
         cmocka_unit_test(a_waiting_job_moves),
         cmocka_unit_test(a_user_moves_only_own_jobs),
         cmocka_unit_test(the_history_is_bounded_and_paged),

@@ -80,9 +80,8 @@ const at_route *at_route_find(at_request *rq, int *status)
     return NULL;
 }
 
-void at_route_answer(at_server *s, const at_route *r, at_request *rq, at_response *rs)
+void at_route_dress(const at_server *s, const at_request *rq, at_response *rs, at_status st)
 {
-    at_status st = r->run(s, rq, rs);
     if (st != AT_OK) {
         at_log(AT_WARN, "HTTP-FAILED", "%s: %s", rq->path, at_error_text());
         at_str_free(&rs->head);
@@ -98,6 +97,12 @@ void at_route_answer(at_server *s, const at_route *r, at_request *rq, at_respons
     if (!rs->status) rs->status = 200;
     at_response_squeeze(s, rq, rs);
     at_response_dress(s, rq, rs);
+}
+
+void at_route_answer(at_server *s, const at_route *r, at_request *rq, at_response *rs)
+{
+    at_status st = r->run(s, rq, rs);
+    if (!rs->held) at_route_dress(s, rq, rs, st);
 }
 
 // --- who may ask -------------------------------------------------------------------------------------

@@ -13,13 +13,14 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "engine/claims.h"
+#include "serve/repeat.h"
 #include "serve/net.h"
 #include "serve/sweep.h"
 
 static void queue_changed(void *ctx, size_t remaining)
 {
     at_server *s = ctx;
-    at_hub_post_status(s->hub, remaining);
+    if (at_hub_sessions(s->hub)) at_hub_post_status(s->hub, remaining);
 }
 
 // The hub is there before the sockets are: until then nobody needs waking.
@@ -81,7 +82,8 @@ static void warn_if_open(const at_serve_config *c)
 static at_status open_queue(at_server *s)
 {
     char *path = s->config->no_persist ? NULL : at_path_join(s->user_dir, "atelier.db");
-    at_queue_config q = {.path = path, .changed = queue_changed, .ctx = s};
+    at_queue_config q = {
+        .path = path, .max_pending = s->config->max_queue, .changed = queue_changed, .ctx = s};
     at_status st = path || s->config->no_persist ? at_queue_open(&q, &s->queue)
                                                  : at_fail(AT_ENOMEM, "server: no memory");
     at_free(path);
@@ -198,6 +200,7 @@ at_status at_serve(const at_serve_config *config)
     AT_TRY(open_queue(&s)); // nobody else serves from this folder
     at_sweep(at_engine_env(s.engine)->temp_dir);
     AT_TRY(open_claims(&s));
+    s.repeats = at_repeats_new();
     AT_TRY(at_net_open(&s, &net));
     atomic_store(&w.net, net);
     o.net = net;
@@ -215,6 +218,7 @@ out:
     at_journal_close(s.journal);
     at_tokens_free(s.tokens);
     at_limits_free(s.limits);
+    at_repeats_free(s.repeats);
     at_free(s.user_dir);
     at_free(s.claims_dir);
     at_free(s.page_dir);

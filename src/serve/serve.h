@@ -27,6 +27,7 @@ typedef struct at_serve_config {
     bool multi_user, no_persist;
     double rate_limit;  // submissions a minute of one user; 0: any number
     size_t queue_limit; // jobs of one user that wait; 0: any number
+    size_t max_queue;   // jobs of all that wait; 0: 10000
     // The program and its arguments that call at_engine_process (runner.h), NULL-terminated: jobs run there, and a
     // crash ends that process alone. NULL: they run in this process.
     const char *const *engine_argv;

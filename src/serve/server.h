@@ -22,8 +22,9 @@ typedef struct at_server {
     at_hub *hub;
     at_journal *journal;
     at_metrics metrics;
-    at_tokens *tokens; // NULL: everybody may do everything
-    at_limits *limits; // NULL: none
+    at_tokens *tokens;          // NULL: everybody may do everything
+    at_limits *limits;          // NULL: none
+    struct at_repeats *repeats; // prompts that were checked a moment ago; the loop thread's
     at_runner *runner;
     at_executor *executor;
     atomic_bool ready, draining; // the engine can run jobs; no more are taken
@@ -47,8 +48,10 @@ typedef struct at_route {
 
 // The route for this request with rq->param filled; NULL and *status (404, 405) if there is none.
 const at_route *at_route_find(at_request *rq, int *status);
-// Run it; a failure becomes an answer.
+// Run it; a failure becomes an answer. An answer that is held (rs->held) is dressed later.
 void at_route_answer(at_server *s, const at_route *r, at_request *rq, at_response *rs);
+// What every answer goes through: a failure's status and words, gzip, and the headers that all carry.
+void at_route_dress(const at_server *s, const at_request *rq, at_response *rs, at_status st);
 bool at_listens_inside(const at_serve_config *c); // for this machine alone?
 // Is this request allowed to be here at all (Host, Origin)? Else the status of the refusal.
 int at_request_refused(const at_server *s, const at_request *rq);

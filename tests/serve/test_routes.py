@@ -66,6 +66,31 @@ class Routes(Case):
         body, kind = form(*parts)
         return self.server.post(route, body, Content_Type=kind)
 
+    def test_the_same_prompt_again_is_answered_the_same(self):
+        good, bad = picture(7), picture(8)
+        mixed = {"1": good["1"], "2": good["2"],
+                 "3": dict(bad["2"], inputs=dict(bad["2"]["inputs"], images=["nobody", 0]))}
+        text = lambda prompt, rest="": ('{"prompt": %s%s}' % (json.dumps(prompt), rest)).encode()
+        for prompt in (good, mixed):
+            first = self.server.post("/prompt", text(prompt)).json()
+            self.assertEqual("3" in first["node_errors"], prompt is mixed)
+            for rest in ("", ', "client_id": "a"', ', "extra_data": {"a": [1, "}"]}', ', "partial_execution_targets": null'):
+                again = self.server.post("/prompt", text(prompt, rest)).json()
+                self.assertEqual(again["node_errors"], first["node_errors"])
+                self.assertNotEqual(again["prompt_id"], first["prompt_id"])
+                mine, his = (self.server.wait(a["prompt_id"])["prompt"] for a in (again, first))
+                self.assertEqual((mine[2], mine[4]), (his[2], his[4]))
+                if "extra" in rest:
+                    self.assertEqual(mine[3], {"a": [1, "}"]})
+        one = self.server.post("/prompt", text(mixed, ', "partial_execution_targets": ["3"]'))
+        self.assertEqual((one.status, one.json()["error"]["type"]), (400, "prompt_outputs_failed_validation"))
+        twice = self.server.post("/prompt", text(good, ', "prompt": {}'))  # the last one counts
+        self.assertEqual((twice.status, twice.json()["error"]["type"]), (400, "prompt_no_outputs"))
+        for broken in (', "a": }', ', "a": 1,', ', "number": "x"'):
+            self.assertEqual(self.server.post("/prompt", text(good, broken)).status,
+                             self.server.post("/prompt", text(picture(9), broken)).status, broken)
+            self.assertNotEqual(self.server.post("/prompt", text(good, broken)).status, 200, broken)
+
     def test_a_waiting_job_moves(self):
         first = self.server.submit(sleeper(60, 3)).json()["prompt_id"]
         ids = [self.server.submit(picture(n)).json()["prompt_id"] for n in range(3)]
