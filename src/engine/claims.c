@@ -25,6 +25,18 @@ struct at_claims {
     json_int_t nth; // of `named`
 };
 
+// Most jobs write nothing, or have their folder since the first one.
+static int open_lines(const char *path)
+{
+    enum { HOW = O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC };
+    int fd = open(path, HOW, 0600);
+    char *dir = fd < 0 && errno == ENOENT ? at_path_dir(path) : NULL;
+
+    if (dir && at_make_dirs(dir) == AT_OK) fd = open(path, HOW, 0600);
+    at_free(dir);
+    return fd;
+}
+
 // Takes v; NULL: out of memory.
 static void add_line(at_claims *c, json_t *v)
 {
@@ -33,7 +45,7 @@ static void add_line(at_claims *c, json_t *v)
     if (v) at_json_append(&line, v, AT_JSON_COMPACT);
     at_str_append(&line, "\n");
     json_decref(v);
-    int fd = open(c->path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+    int fd = open_lines(c->path);
     if (fd < 0 || !v || line.failed || write(fd, line.data, line.len) != (ssize_t)line.len)
         at_log(AT_WARN, "CLAIM-WRITE", "%s: %s; after a crash the job may write a file twice",
                c->path, strerror(errno));
@@ -92,16 +104,15 @@ static void read_lines(at_claims *c, char *text)
 at_status at_claims_open(const char *path, at_claims **out)
 {
     at_status st = AT_OK;
-    char *text = NULL, *dir = at_path_dir(path);
+    char *text = NULL;
     size_t n = 0;
     at_claims *c = at_calloc(1, sizeof *c);
 
-    if (!c || !dir) AT_TRY(at_fail(AT_ENOMEM, "%s: no memory", path));
+    if (!c) AT_TRY(at_fail(AT_ENOMEM, "%s: no memory", path));
     c->path = at_strdup(path);
     c->before = json_array();
     c->counts = json_object();
     if (!c->path || !c->before || !c->counts) AT_TRY(at_fail(AT_ENOMEM, "%s: no memory", path));
-    AT_TRY(at_make_dirs(dir));
     if (at_path_exists(path)) {
         AT_TRY(at_file_read(path, MOST, &text, &n));
         read_lines(c, text);
@@ -113,7 +124,6 @@ at_status at_claims_open(const char *path, at_claims **out)
 out:
     if (c) at_claims_close(c);
     at_free(text);
-    at_free(dir);
     return st;
 }
 

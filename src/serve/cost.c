@@ -43,14 +43,19 @@ void at_meter_hear(void *ctx, const at_event *e)
     at_sink_emit(m->next, e);
 }
 
+// To the microsecond.
 char *at_cost_text(const at_cost *c)
 {
-    json_t *v =
-        json_pack("{s:f, s:f, s:o, s:{}}", "waited", c->waited, "device_seconds", c->seconds,
-                  "joules", c->joules < 0 ? json_null() : json_real(c->joules), "stages");
-    for (int i = 0; v && i < AT_STAGES; i++)
-        json_object_set_new(json_object_get(v, "stages"), names[i], json_real(c->stage[i]));
-    char *text = v ? at_json_dump(v, 0) : NULL;
-    json_decref(v);
-    return text;
+    at_str s = {0};
+    at_str_printf(&s, "{\"waited\": %.6f, \"device_seconds\": %.6f, \"joules\": ", c->waited,
+                  c->seconds);
+    if (c->joules < 0)
+        at_str_append(&s, "null");
+    else
+        at_str_printf(&s, "%.6f", c->joules);
+    at_str_append(&s, ", \"stages\": {");
+    for (int i = 0; i < AT_STAGES; i++)
+        at_str_printf(&s, "%s\"%s\": %.6f", i ? ", " : "", names[i], c->stage[i]);
+    at_str_append(&s, "}}");
+    return at_str_take(&s);
 }

@@ -5,6 +5,7 @@
 // Easy to get wrong: it must not outlive the server (it would write pictures that nobody asks for any more): the line's
 // end is its end, even inside a job. A terminal's Ctrl-C comes here too: the server decides what it means.
 // Owns: what came down the line and has not been run.
+#include <errno.h>
 #include <fcntl.h>
 #include <math.h>
 #include <pthread.h>
@@ -28,6 +29,9 @@ typedef struct host {
     at_engine *engine;
     pthread_mutex_t out; // of writing to the line
     at_str message;      // scratch of whoever holds it
+    at_str waiting;      // messages that go with the next one
+    double told;         // at_now() when the device was last told
+    bool untold;         // a job ended since
     pthread_mutex_t lock;
     pthread_cond_t wake;
     at_str job; // the message; len 0: none
@@ -38,7 +42,18 @@ typedef struct host {
 // --- up ----------------------------------------------------------------------------------------------
 static void send_out(host *h)
 {
-    if (at_wire_send(h->line, &h->message) != AT_OK) _exit(0); // the server is gone
+    if (!h->waiting.len) {
+        if (at_wire_send(h->line, &h->message) != AT_OK) _exit(0); // the server is gone
+        return;
+    }
+    at_wire_queue(&h->waiting, &h->message);
+    if (at_wire_flush(h->line, &h->waiting) != AT_OK) _exit(0);
+}
+
+// Another message follows at once.
+static bool is_followed(at_event_kind kind)
+{
+    return kind == AT_EV_START || kind == AT_EV_CACHED || kind == AT_EV_SUCCESS;
 }
 
 static void on_log(void *ctx, at_log_level level, const char *id, const char *text)
@@ -68,7 +83,10 @@ static void on_event(void *ctx, const at_event *e)
     at_wire_number(&h->message, e->value);
     at_wire_number(&h->message, e->max);
     at_wire_bytes(&h->message, e->data, e->data ? e->bytes : 0);
-    send_out(h);
+    if (is_followed(e->kind))
+        at_wire_queue(&h->waiting, &h->message);
+    else
+        send_out(h);
     pthread_mutex_unlock(&h->out);
 }
 
@@ -129,7 +147,19 @@ static void tell_device(host *h)
     at_wire_number(&h->message, (double)atomic_load(&d->peak_bytes));
     at_wire_bytes(&h->message, known ? &u : NULL, known ? sizeof u : 0);
     send_out(h);
+    h->told = at_now();
+    h->untold = false;
     pthread_mutex_unlock(&h->out);
+}
+
+// Not after each of many short jobs: what is left out here is told when no job comes (serve_jobs).
+static void tell_device_after_a_job(host *h)
+{
+    pthread_mutex_lock(&h->out);
+    bool soon = at_now() - h->told < 0.02;
+    h->untold = soon;
+    pthread_mutex_unlock(&h->out);
+    if (!soon) tell_device(h);
 }
 
 static void hello(host *h, at_status st)
@@ -167,10 +197,11 @@ static void tell_result(host *h, at_status st, const at_job_result *r, double en
 static void *hear(void *ctx)
 {
     host *h = ctx;
+    static at_wire_in in; // one line, one thread
     at_str m = {0};
     at_wire_kind kind;
 
-    while (at_wire_receive(h->line, &m) == AT_OK) {
+    while (at_wire_receive(h->line, &in, &m) == AT_OK) {
         (void)at_wire_open(&m, &kind);
         pthread_mutex_lock(&h->lock);
         if (kind == AT_WIRE_CANCEL) atomic_store(&h->cancel, true);
@@ -222,18 +253,39 @@ static void run_job(host *h, const at_str *message)
                        ? at_engine_run(h->engine, &job, &result)
                        : at_fail(AT_ENOMEM, "job %s: no memory", job.id ? job.id : "");
     double after = joules(d);
-    tell_device(h);
+    tell_device_after_a_job(h);
     tell_result(h, st, &result, before >= 0 && after >= before ? after - before : -1);
     at_job_result_free(&result);
     at_free(targets);
+}
+
+// Waits for a job or an order, under h->lock.
+static void wait_for_work(host *h)
+{
+    struct timespec until;
+    int wait = 0;
+
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_nsec += 5000000;
+    if (until.tv_nsec >= 1000000000) until.tv_sec++, until.tv_nsec -= 1000000000;
+    while (!h->has_job && !h->forget && wait != ETIMEDOUT)
+        wait = pthread_cond_timedwait(&h->wake, &h->lock, &until);
+    if (h->has_job || h->forget) return;
+    pthread_mutex_unlock(&h->lock);
+    pthread_mutex_lock(&h->out);
+    bool untold = h->untold;
+    pthread_mutex_unlock(&h->out);
+    if (untold) tell_device(h);
+    pthread_mutex_lock(&h->lock);
+    while (!h->has_job && !h->forget)
+        pthread_cond_wait(&h->wake, &h->lock);
 }
 
 static _Noreturn void serve_jobs(host *h)
 {
     for (;;) {
         pthread_mutex_lock(&h->lock);
-        while (!h->has_job && !h->forget)
-            pthread_cond_wait(&h->wake, &h->lock);
+        wait_for_work(h);
         bool forget = h->forget, has_job = h->has_job;
         at_str job = has_job ? h->job : (at_str){0};
         if (has_job) h->job = (at_str){0};

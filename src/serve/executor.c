@@ -34,10 +34,12 @@ static const char **target_list(const json_t *json, size_t *n)
 // {"9": {"node_id": "9", ...}} for every node that showed something.
 static char *meta_of(const char *outputs)
 {
-    json_t *all = NULL, *meta = json_object(), *ui;
+    json_t *all = NULL, *meta, *ui;
     const char *id;
     char *text;
 
+    if (strcmp(outputs, "{}") == 0) return at_strdup("{}");
+    meta = json_object();
     if (at_json_load("outputs", outputs, strlen(outputs), &all) != AT_OK) all = NULL;
     json_object_foreach(all, id, ui)
         json_object_set_new_nocheck(meta, id,
@@ -114,9 +116,10 @@ static void forget_claims(at_executor *x, const at_ticket *t)
     at_free(path);
 }
 
-// The result goes to the history; a disk that is full is waited for, the job is not forgotten.
+// The result goes to the history, and the next job comes with it. A disk that is full is waited for: the job is not
+// forgotten.
 static void finish(at_executor *x, const at_ticket *t, at_story *story, const char *outputs,
-                   bool success, const at_cost *cost)
+                   bool success, const at_cost *cost, at_ticket *next)
 {
     json_t *status = at_story_status(story, success);
     char *status_text = status ? at_json_dump(status, 0) : NULL, *meta = meta_of(outputs);
@@ -126,7 +129,13 @@ static void finish(at_executor *x, const at_ticket *t, at_story *story, const ch
                               .status = status_text ? status_text : "{}",
                               .meta = meta ? meta : "{}",
                               .cost = cost};
-    while (at_queue_finish(x->c.queue, t, &result) != AT_OK) {
+    bool more = !atomic_load(&x->stop) && !atomic_load(&x->drain) && !atomic_load(&x->forget) &&
+                at_runner_is_up(x->c.runner);
+    while (at_queue_finish_and_take(x->c.queue, t, &result, more ? next : NULL) != AT_OK) {
+        if (more) { // without the next job, first
+            more = false;
+            continue;
+        }
         at_log(AT_ERROR, "QUEUE-FINISH", "job %s: %s", t->id, at_error_text());
         if (atomic_load(&x->stop)) break;
         nanosleep(&(struct timespec){1, 0}, NULL);
@@ -147,7 +156,8 @@ static void count(at_executor *x, const at_ticket *t, at_status st, double secon
     at_histogram_add(&x->c.metrics->run, seconds);
 }
 
-static void run_job(at_executor *x, const at_ticket *t)
+// next->id is set if the next job was taken already.
+static void run_job(at_executor *x, const at_ticket *t, at_ticket *next)
 {
     at_story story = {0};
     at_job_result r = {0};
@@ -174,7 +184,7 @@ static void run_job(at_executor *x, const at_ticket *t)
             at_log(AT_ERROR, "QUEUE-RETURN", "job %s: %s", t->id, at_error_text());
     } else {
         count(x, t, st, r.seconds);
-        finish(x, t, &story, r.outputs ? r.outputs : "{}", st == AT_OK, &cost);
+        finish(x, t, &story, r.outputs ? r.outputs : "{}", st == AT_OK, &cost, next);
         at_log(AT_INFO, "JOB-ENDED", "%s of %s: %s after %.2f s, waited %.2f s", t->id, t->user,
                at_status_facts(st)->name, r.seconds, t->waited);
         if (t->client_id)
@@ -194,8 +204,17 @@ static void set_running(at_executor *x, const at_ticket *t)
     pthread_mutex_unlock(&x->lock);
 }
 
+// It waits again: the engine is not there, or the server ends.
+static void give_back(at_executor *x, at_ticket *t)
+{
+    if (!t->id) return;
+    if (at_queue_return(x->c.queue, t) != AT_OK)
+        at_log(AT_ERROR, "QUEUE-RETURN", "job %s: %s", t->id, at_error_text());
+    at_ticket_free(t);
+}
+
 // The engine can take a job; else (a crash, and now no memory for it) wait longer and longer: the jobs stay accepted.
-static bool engine_ready(at_executor *x, double *pause)
+static bool engine_ready(at_executor *x, at_ticket *t, double *pause)
 {
     at_status st = at_runner_ready(x->c.runner);
     atomic_store(x->c.up, st == AT_OK);
@@ -205,6 +224,7 @@ static bool engine_ready(at_executor *x, double *pause)
     }
     if (atomic_load(&x->stop)) return false;
     at_log(AT_ERROR, "ENGINE-START", "%s; the next try in %.0f s", at_error_text(), *pause);
+    give_back(x, t);
     for (double end = at_now() + *pause; at_now() < end && !atomic_load(&x->stop);)
         nanosleep(&(struct timespec){0, 50000000}, NULL);
     *pause = *pause < 30 ? *pause * 2 : 30;
@@ -214,23 +234,27 @@ static bool engine_ready(at_executor *x, double *pause)
 static void *work(void *ctx)
 {
     at_executor *x = ctx;
-    at_ticket t = {0};
+    at_ticket t = {0}, next = {0};
     double pause = 0.5;
 
     at_status st = at_runner_ready(x->c.runner);
     x->c.ready(x->c.ctx, st, st == AT_OK ? "" : at_error_text());
     if (st != AT_OK) return NULL;
     while (!atomic_load(&x->stop) && !atomic_load(&x->drain)) {
-        if (!engine_ready(x, &pause)) continue;
-        if (at_queue_take(x->c.queue, &t, 1)) {
+        if (!engine_ready(x, &t, &pause)) continue;
+        if (t.id || at_queue_take(x->c.queue, &t, 1)) {
             set_running(x, &t);
-            run_job(x, &t);
+            run_job(x, &t, &next);
             set_running(x, NULL);
             at_ticket_free(&t);
+            t = next;
+            next = (at_ticket){0};
+            if (t.id) at_queue_tell(x->c.queue);
         }
         if (atomic_exchange(&x->forget, false)) at_runner_forget(x->c.runner);
         at_runner_idle(x->c.runner);
     }
+    give_back(x, &t);
     x->c.drained(x->c.ctx);
     return NULL;
 }

@@ -54,7 +54,10 @@ void at_response_free(at_response *rs)
 // A value with a line break would be a second header: it is cut there.
 void at_response_header(at_response *rs, const char *name, const char *value)
 {
-    at_str_printf(&rs->head, "%s: %.*s\r\n", name, (int)strcspn(value, "\r\n"), value);
+    at_str_append(&rs->head, name);
+    at_str_append(&rs->head, ": ");
+    at_str_append_n(&rs->head, value, strcspn(value, "\r\n"));
+    at_str_append(&rs->head, "\r\n");
 }
 
 at_status at_reply_status(at_response *rs, int status)

@@ -95,6 +95,10 @@ static void put_post(at_hub *h, const char *user, const char *client, at_message
 void at_hub_post(at_hub *h, const char *user, const char *client, const char *type, json_t *data,
                  bool droppable)
 {
+    if (!at_hub_sessions(h)) { // nobody hears it; who joins now is told the state by the join
+        json_decref(data);
+        return;
+    }
     at_message *m = json_message(type, data);
     if (m) m->droppable = droppable;
     put_post(h, user, client, m, NULL);
@@ -103,7 +107,12 @@ void at_hub_post(at_hub *h, const char *user, const char *client, const char *ty
 void at_hub_post_picture(at_hub *h, const char *user, const char *client, at_message *with_metadata,
                          at_message *plain)
 {
-    put_post(h, user, client, with_metadata, plain);
+    if (at_hub_sessions(h)) {
+        put_post(h, user, client, with_metadata, plain);
+        return;
+    }
+    at_message_release(with_metadata);
+    at_message_release(plain);
 }
 
 static json_t *status_data(size_t remaining, const char *sid)

@@ -37,6 +37,7 @@ typedef struct at_conn {
     at_exchange *x;      // the HTTP request under way
     at_session *session; // a WebSocket's
     at_str frame;        // pieces of a text frame
+    char peer[48];       // the address of the other side; "": not asked for yet
 } at_conn;
 
 typedef struct at_net {

@@ -96,7 +96,6 @@ at_status at_net_request(struct lws *wsi, at_request *rq)
     AT_TRY(
         copy_header(wsi, WSI_TOKEN_HTTP_ACCEPT_ENCODING, &rq->header[AT_HEADER_ACCEPT_ENCODING]));
     AT_TRY(copy_custom(wsi, "comfy-user:", &rq->header[AT_HEADER_USER]));
-    (void)lws_get_peer_simple(wsi, rq->peer, sizeof rq->peer);
 out:
     return st;
 }
@@ -173,6 +172,13 @@ static bool is_old(struct lws *wsi)
            strncmp(version, "HTTP/1.0", 8) == 0;
 }
 
+// Asked for once a connection.
+static const char *peer_of(struct lws *wsi, at_conn *c)
+{
+    if (!c->peer[0]) (void)lws_get_peer_simple(wsi, c->peer, sizeof c->peer);
+    return c->peer;
+}
+
 static int begins(at_net *n, struct lws *wsi, at_conn *c)
 {
     char *length = NULL, *coding = NULL;
@@ -192,6 +198,7 @@ static int begins(at_net *n, struct lws *wsi, at_conn *c)
         copy_header(wsi, WSI_TOKEN_HTTP_CONTENT_LENGTH, &length) != AT_OK ||
         copy_header(wsi, WSI_TOKEN_HTTP_TRANSFER_ENCODING, &coding) != AT_OK)
         return -1;
+    memcpy(x->rq.peer, peer_of(wsi, c), sizeof c->peer);
     x->chunked = coding && at_equal_nocase(coding, "chunked");
     unsigned long long bytes = length ? strtoull(length, NULL, 10) : 0;
     bool body = bytes > 0 || x->chunked;
@@ -262,17 +269,10 @@ static int send_head(struct lws *wsi, at_exchange *x, bool whole)
                                                  (const unsigned char *)rs->type,
                                                  (int)strlen(rs->type), &p, end))
         return -1;
-    while (*line) { // "Name: value\r\n"
-        const char *colon = strchr(line, ':'), *stop = strstr(line, "\r\n");
-        char name[64];
-        if (!colon || !stop) break;
-        snprintf(name, sizeof name, "%.*s:", (int)(colon - line), line);
-        if (lws_add_http_header_by_name(wsi, (const unsigned char *)name,
-                                        (const unsigned char *)colon + 2, (int)(stop - colon - 2),
-                                        &p, end))
-            return -1;
-        line = stop + 2;
-    }
+    if (rs->head.failed || rs->head.len > (size_t)(end - p)) return -1;
+    memcpy(p, line,
+           rs->head.len); // lines as they stand in HTTP/1.1, the only one that is spoken here
+    p += rs->head.len;
     if (!bodyless && lws_add_http_header_content_length(wsi, rs->bytes, &p, end)) return -1;
     if (x->close_after && lws_add_http_header_by_name(wsi, (const unsigned char *)"connection:",
                                                       (const unsigned char *)"close", 5, &p, end))

@@ -93,6 +93,7 @@ static at_status end(at_queue *q, at_status st, const char *what)
 {
     at_sql_use(q, AT_SQL_COMMIT);
     if (st == AT_OK) st = at_sql_run(q, AT_SQL_COMMIT, what);
+    if (st == AT_OK) at_queue_flusher_tell(q->flusher);
     if (st != AT_OK && !sqlite3_get_autocommit(q->db)) {
         at_sql_use(q, AT_SQL_ROLLBACK);
         sqlite3_step(q->sql[AT_SQL_ROLLBACK]);
@@ -102,7 +103,7 @@ static at_status end(at_queue *q, at_status st, const char *what)
 }
 
 // --- putting -----------------------------------------------------------------------------------------
-static int64_t wall_ms(void)
+int64_t at_queue_wall_ms(void)
 {
     struct timespec t;
     clock_gettime(CLOCK_REALTIME, &t);
@@ -123,7 +124,7 @@ static at_status put_row(at_queue *q, const at_queue_entry *e, double now)
     at_sql_text(s, 8, e->user);
     sqlite3_bind_int64(s, 9, q->run);
     sqlite3_bind_double(s, 10, now);
-    sqlite3_bind_int64(s, 11, wall_ms());
+    sqlite3_bind_int64(s, 11, at_queue_wall_ms());
     return at_sql_run(q, AT_SQL_PUT, "accepting a job");
 }
 
@@ -263,6 +264,7 @@ static at_status take_row(at_queue *q, at_ticket *t)
     sqlite3_stmt *s = at_sql_use(q, AT_SQL_NEXT);
 
     sqlite3_bind_int64(s, 1, q->run);
+    sqlite3_bind_int64(s, 2, at_queue_wall_ms());
     if (sqlite3_step(s) != SQLITE_ROW) AT_TRY(at_sql_fail(q, "taking a job"));
     *t = (at_ticket){.row = sqlite3_column_int64(s, 0),
                      .id = copy(s, 1),
@@ -281,9 +283,8 @@ static at_status take_row(at_queue *q, at_ticket *t)
         AT_TRY(at_fail(AT_ENOMEM, "queue: no memory for a job"));
     s = at_sql_use(q, AT_SQL_START);
     sqlite3_bind_int64(s, 1, t->row);
+    sqlite3_bind_int64(s, 2, at_queue_wall_ms());
     AT_TRY(at_sql_run(q, AT_SQL_START, "starting a job"));
-    q->pending--;
-    q->running++;
 out:
     sqlite3_reset(q->sql[AT_SQL_NEXT]);
     if (st != AT_OK) at_ticket_free(t);
@@ -306,8 +307,13 @@ bool at_queue_take(at_queue *q, at_ticket *out, double seconds)
     q->woken = false;
     if (q->pending) {
         got = take_row(q, out) == AT_OK;
-        if (got) at_queue_changed(q);
-        if (!got) at_log(AT_ERROR, "QUEUE-TAKE", "%s", at_error_text());
+        if (got) {
+            q->pending--;
+            q->running++;
+            at_queue_changed(q);
+        } else {
+            at_log(AT_ERROR, "QUEUE-TAKE", "%s", at_error_text());
+        }
     }
     bool failed = q->pending && !got;
     pthread_mutex_unlock(&q->lock);
@@ -337,6 +343,7 @@ static at_status finish_row(at_queue *q, const at_ticket *t, const at_queue_resu
     at_sql_text(s, 5, r->meta);
     sqlite3_bind_int64(s, 6, q->last_done + 1);
     at_sql_text(s, 7, cost);
+    sqlite3_bind_int64(s, 8, at_queue_wall_ms());
     at_status st = at_sql_run(q, AT_SQL_FINISH, "finishing a job");
     at_free(cost);
     return st;
@@ -378,9 +385,11 @@ out:
     return st;
 }
 
-at_status at_queue_finish(at_queue *q, const at_ticket *t, const at_queue_result *r)
+at_status at_queue_finish_and_take(at_queue *q, const at_ticket *t, const at_queue_result *r,
+                                   at_ticket *next)
 {
     size_t gone = 0;
+    bool more = false;
 
     pthread_mutex_lock(&q->lock);
     at_status st = begin(q, "finishing a job");
@@ -388,6 +397,8 @@ at_status at_queue_finish(at_queue *q, const at_ticket *t, const at_queue_result
         st = finish_row(q, t, r);
         if (st == AT_OK) st = add_usage(q, t, r);
         if (st == AT_OK) st = forget_rows(q, t, &gone);
+        more = next && q->pending;
+        if (st == AT_OK && more) st = take_row(q, next);
         st = end(q, st, "finishing a job");
     }
     if (st == AT_OK) {
@@ -395,9 +406,25 @@ at_status at_queue_finish(at_queue *q, const at_ticket *t, const at_queue_result
         q->done = q->done + 1 - gone;
         q->running--;
         at_queue_changed(q);
+        q->pending -= more;
+        q->running += more;
+    } else if (next) {
+        at_ticket_free(next);
     }
     pthread_mutex_unlock(&q->lock);
     return st;
+}
+
+at_status at_queue_finish(at_queue *q, const at_ticket *t, const at_queue_result *r)
+{
+    return at_queue_finish_and_take(q, t, r, NULL);
+}
+
+void at_queue_tell(at_queue *q)
+{
+    pthread_mutex_lock(&q->lock);
+    at_queue_changed(q);
+    pthread_mutex_unlock(&q->lock);
 }
 
 at_status at_queue_return(at_queue *q, const at_ticket *t)

@@ -69,6 +69,11 @@ typedef struct at_queue_result {
     const at_cost *cost;                 // NULL: nothing is known
 } at_queue_result;
 at_status at_queue_finish(at_queue *q, const at_ticket *t, const at_queue_result *r);
+// The same, and the next job is taken in the same transaction if one waits: next->id NULL if none does. The taking is
+// told by at_queue_tell, when what the clients hear of the job that ended has been said.
+at_status at_queue_finish_and_take(at_queue *q, const at_ticket *t, const at_queue_result *r,
+                                   at_ticket *next);
+void at_queue_tell(at_queue *q); // calls `changed`
 // The server ends while it ran: it waits again, as if it had never been taken.
 at_status at_queue_return(at_queue *q, const at_ticket *t);
 void at_queue_wake(at_queue *q); // ends a wait of at_queue_take

@@ -42,11 +42,15 @@ typedef enum at_sql {
     AT_SQL_COUNT
 } at_sql;
 
+typedef struct at_queue_flusher at_queue_flusher; // queue_flush.c
+
 struct at_queue {
     at_queue_config config;
     char *path;
     sqlite3 *db;
     sqlite3_stmt *sql[AT_SQL_COUNT];
+    at_queue_flusher
+        *flusher; // NULL: the table is in memory, or the checkpoint waits for the disk alone
     pthread_mutex_t lock;
     pthread_cond_t wake;
     bool lock_made, wake_made, woken;
@@ -64,7 +68,12 @@ void at_sql_text(sqlite3_stmt *s, int at, const char *text);
 const char *at_sql_column(sqlite3_stmt *s, int at); // "" for NULL
 // [number, id, prompt, extra_data, outputs_to_execute] from the columns `at` on.
 void at_sql_item(sqlite3_stmt *s, int at, at_str *out);
-void at_queue_changed(at_queue *q);            // under the lock
+int64_t at_queue_wall_ms(void);     // the clock on the wall, since 1970
+void at_queue_changed(at_queue *q); // under the lock
+// NULL path or no memory: NULL, which the others take.
+at_queue_flusher *at_queue_flusher_start(const char *path);
+void at_queue_flusher_tell(at_queue_flusher *f); // a commit was made
+void at_queue_flusher_stop(at_queue_flusher *f);
 void at_str_json(at_str *s, const char *text); // as a JSON string
 
 #endif

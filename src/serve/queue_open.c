@@ -23,7 +23,8 @@ static const char schema[] =
     " prompt TEXT NOT NULL, extra_data TEXT NOT NULL, targets TEXT NOT NULL,"
     " status_str TEXT, outputs TEXT, status TEXT, meta TEXT, done INTEGER,"
     " user TEXT NOT NULL DEFAULT 'default', cost TEXT, run INTEGER, put_s REAL);"
-    "CREATE INDEX IF NOT EXISTS jobs_waiting ON jobs(state, number, id);"
+    "DROP INDEX IF EXISTS jobs_waiting;" // of older versions: it held the history too
+    "CREATE INDEX IF NOT EXISTS jobs_active ON jobs(state, number, id) WHERE state < 2;"
     "CREATE INDEX IF NOT EXISTS jobs_done ON jobs(done) WHERE done IS NOT NULL;"
     "CREATE INDEX IF NOT EXISTS jobs_id ON jobs(id);"
     "CREATE TABLE IF NOT EXISTS counters(name TEXT PRIMARY KEY, value INTEGER NOT NULL);"
@@ -40,8 +41,8 @@ static const char *const additions[][2] = {
     {"put_s", "ALTER TABLE jobs ADD COLUMN put_s REAL"}, // when, by its clock that nobody sets
 };
 
-#define NOW "CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)"
-
+#define WAITS                                                                                      \
+    "state < 2 AND state = 0" // the first term is that of the index jobs_active: SQLite wants it in words
 #define OF_USER(n) " AND (?" n " IS NULL OR user = ?" n ")"
 // INDEXED BY: without it the planner takes the index that begins with the state, and reads the whole history.
 static const char *const statements[AT_SQL_COUNT] = {
@@ -53,30 +54,29 @@ static const char *const statements[AT_SQL_COUNT] = {
                    ", ?5, ?6, ?7, coalesce(?8, 'default'), ?9, ?10)",
     [AT_SQL_COUNTER] = "INSERT INTO counters VALUES('number', ?1) ON CONFLICT(name) DO UPDATE SET"
                        " value = excluded.value",
-    [AT_SQL_NEXT] = "SELECT row, id, client_id, prompt, extra_data, targets, attempts, " NOW
+    [AT_SQL_NEXT] = "SELECT row, id, client_id, prompt, extra_data, targets, attempts, ?2"
                     " - created_ms, user, CASE run WHEN ?1 THEN put_s END FROM jobs"
-                    " WHERE state = 0 ORDER BY number, id, row LIMIT 1",
+                    " WHERE " WAITS " ORDER BY number, id, row LIMIT 1",
     [AT_SQL_START] =
-        "UPDATE jobs SET state = 1, attempts = attempts + 1, started_ms = " NOW " WHERE row = ?1",
+        "UPDATE jobs SET state = 1, attempts = attempts + 1, started_ms = ?2 WHERE row = ?1",
     [AT_SQL_RETURN] = "UPDATE jobs SET state = 0, attempts = attempts - 1 WHERE row = ?1",
-    [AT_SQL_FINISH] =
-        "UPDATE jobs SET state = 2, ended_ms = " NOW ", status_str = ?2, outputs = ?3,"
-        " status = ?4, meta = ?5, done = ?6, cost = ?7 WHERE row = ?1",
+    [AT_SQL_FINISH] = "UPDATE jobs SET state = 2, ended_ms = ?8, status_str = ?2, outputs = ?3,"
+                      " status = ?4, meta = ?5, done = ?6, cost = ?7 WHERE row = ?1",
     [AT_SQL_FORGET] =
         "DELETE FROM jobs INDEXED BY jobs_id WHERE id = ?1 AND state = 2 AND row <> ?2 AND"
         " user = (SELECT user FROM jobs WHERE row = ?2)",
     [AT_SQL_TRIM] = "DELETE FROM jobs WHERE row IN (SELECT row FROM jobs WHERE done IS NOT NULL"
                     " ORDER BY done LIMIT ?1)",
-    [AT_SQL_LIST] = "SELECT " ITEM
-                    " FROM jobs WHERE state = ?1" OF_USER("2") " ORDER BY number, id, row LIMIT ?3",
+    [AT_SQL_LIST] = "SELECT " ITEM " FROM jobs WHERE state < 2 AND state = ?1" OF_USER(
+        "2") " ORDER BY number, id, row LIMIT ?3",
     [AT_SQL_LIST_PART] =
-        "SELECT " ITEM ", number, row FROM jobs WHERE state = 0 AND (?5 = 0 OR"
+        "SELECT " ITEM ", number, row FROM jobs WHERE " WAITS " AND (?5 = 0 OR"
         " (number, id, row) > (?1, ?2, ?3))" OF_USER("4") " ORDER BY number, id, row LIMIT 64",
-    [AT_SQL_CLEAR] = "DELETE FROM jobs WHERE state = 0" OF_USER("1"),
+    [AT_SQL_CLEAR] = "DELETE FROM jobs WHERE " WAITS OF_USER("1"),
     [AT_SQL_DELETE] = "DELETE FROM jobs WHERE row = (SELECT row FROM jobs INDEXED BY jobs_id WHERE"
                       " id = ?2 AND state = 0" OF_USER("1") " ORDER BY number, row LIMIT 1)",
     [AT_SQL_PLACES] =
-        "SELECT row, number, ?1 IS NULL OR user = ?1, id = ?2, id = ?3 FROM jobs WHERE state = 0"
+        "SELECT row, number, ?1 IS NULL OR user = ?1, id = ?2, id = ?3 FROM jobs WHERE " WAITS
         " ORDER BY number, id, row",
     [AT_SQL_NUMBER] = "UPDATE jobs SET number = ?2, number_text = ?3 WHERE row = ?1 AND state = 0",
     [AT_SQL_RUNNING] = "SELECT 1 FROM jobs INDEXED BY jobs_id WHERE id = ?1 AND state = 1",
@@ -92,7 +92,7 @@ static const char *const statements[AT_SQL_COUNT] = {
     [AT_SQL_HISTORY_DELETE] =
         "DELETE FROM jobs INDEXED BY jobs_id WHERE id = ?2 AND state = 2" OF_USER("1"),
     [AT_SQL_USER_WAITING] =
-        "SELECT COUNT(*) FROM jobs INDEXED BY jobs_waiting WHERE state = 0 AND user = ?1",
+        "SELECT COUNT(*) FROM jobs INDEXED BY jobs_active WHERE " WAITS " AND user = ?1",
     [AT_SQL_USER_DONE] = "SELECT COUNT(*) FROM jobs WHERE done IS NOT NULL AND user = ?1",
     [AT_SQL_USAGE] = AT_COST_UPSERT,
 };
@@ -161,6 +161,7 @@ static at_status give_up(at_queue *q, int64_t row, const char *id)
     at_sql_text(s, 4, status);
     at_sql_text(s, 5, "{}");
     sqlite3_bind_int64(s, 6, ++q->last_done);
+    sqlite3_bind_int64(s, 8, at_queue_wall_ms());
     at_status st = at_sql_run(q, AT_SQL_FINISH, "reporting a lost job");
     at_free(status);
     return st;
@@ -173,13 +174,14 @@ static at_status recover(at_queue *q)
     sqlite3_stmt *s = NULL;
 
     q->last_done = number_of(q, "SELECT MAX(done) FROM jobs");
-    AT_TRY(run(q, "UPDATE jobs SET state = 0 WHERE state = 1 AND attempts < " ATTEMPTS));
-    if (sqlite3_prepare_v2(q->db, "SELECT row, id FROM jobs WHERE state = 1", -1, &s, NULL) !=
-        SQLITE_OK)
+    AT_TRY(
+        run(q, "UPDATE jobs SET state = 0 WHERE state < 2 AND state = 1 AND attempts < " ATTEMPTS));
+    if (sqlite3_prepare_v2(q->db, "SELECT row, id FROM jobs WHERE state < 2 AND state = 1", -1, &s,
+                           NULL) != SQLITE_OK)
         AT_TRY(at_sql_fail(q, "looking for lost jobs"));
     while (sqlite3_step(s) == SQLITE_ROW)
         AT_TRY(give_up(q, sqlite3_column_int64(s, 0), at_sql_column(s, 1)));
-    q->pending = (size_t)number_of(q, "SELECT COUNT(*) FROM jobs WHERE state = 0");
+    q->pending = (size_t)number_of(q, "SELECT COUNT(*) FROM jobs WHERE " WAITS);
     q->done = (size_t)number_of(q, "SELECT COUNT(*) FROM jobs WHERE done IS NOT NULL");
     q->counter = number_of(q, "SELECT value FROM counters WHERE name = 'number'");
     q->counter_kept = q->counter;
@@ -215,7 +217,9 @@ at_status at_queue_open(const at_queue_config *c, at_queue **out)
     sqlite3_busy_timeout(q->db, 2000);
     // One server a file: the second one is told so here, and nothing needs shared memory.
     AT_TRY(run(q, "PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=WAL;"
-                  "PRAGMA synchronous=NORMAL; PRAGMA auto_vacuum=INCREMENTAL;"));
+                  "PRAGMA synchronous=NORMAL; PRAGMA auto_vacuum=INCREMENTAL;"
+                  "PRAGMA wal_autocheckpoint=4000; PRAGMA cache_size=-16000;")); // 16 MB: a page is often written again
+
     AT_TRY(run(q, schema));
     AT_TRY(add_columns(q));
     for (int i = 0; i < AT_SQL_COUNT; i++)
@@ -223,6 +227,7 @@ at_status at_queue_open(const at_queue_config *c, at_queue **out)
                                NULL) != SQLITE_OK)
             AT_TRY(at_sql_fail(q, "preparing a statement"));
     AT_TRY(recover(q));
+    q->flusher = at_queue_flusher_start(c->path);
     *out = q;
     q = NULL;
 out:
@@ -233,6 +238,7 @@ out:
 void at_queue_close(at_queue *q)
 {
     if (!q) return;
+    at_queue_flusher_stop(q->flusher);
     for (int i = 0; i < AT_SQL_COUNT; i++)
         sqlite3_finalize(q->sql[i]);
     sqlite3_close(q->db);

@@ -34,6 +34,7 @@ struct at_runner {
     double cancelled_at;
     bool greeted; // its hello came
     bool heard;   // it has said something of the job that it runs
+    at_wire_in incoming;
     at_str in, out;
     at_device_state device;
 };
@@ -94,6 +95,7 @@ static at_status start(at_runner *r)
     AT_TRY(spawn(r, theirs));
     pthread_mutex_lock(&r->lock);
     r->line = pair[0];
+    r->incoming.from = r->incoming.to = 0;
     r->greeted = false;
     pthread_mutex_unlock(&r->lock);
     pair[0] = -1;
@@ -199,7 +201,7 @@ static void watch(at_runner *r)
     struct pollfd p = {.fd = r->line, .events = POLLIN};
     int said = 0;
     while (!said) {
-        said = poll(&p, 1, 500);
+        said = at_wire_ready(&r->incoming) ? 1 : poll(&p, 1, 500);
         pthread_mutex_lock(&r->lock);
         bool stuck = r->cancelled && at_now() - r->cancelled_at > STUCK_SECONDS;
         r->cancelled = r->cancelled && !stuck; // once
@@ -216,7 +218,7 @@ static at_status next(at_runner *r, at_wire_reader *m, at_wire_kind *kind)
 {
     for (;;) {
         watch(r);
-        at_status st = at_wire_receive(r->line, &r->in);
+        at_status st = at_wire_receive(r->line, &r->incoming, &r->in);
         if (st != AT_OK) return st;
         *m = at_wire_open(&r->in, kind);
         if (*kind == AT_WIRE_LOG)
@@ -251,6 +253,14 @@ at_status at_runner_ready(at_runner *r)
         return at_fail(st, "%s", text);
     }
     return st;
+}
+
+bool at_runner_is_up(at_runner *r)
+{
+    pthread_mutex_lock(&r->lock);
+    bool up = r->engine || (r->line >= 0 && r->greeted);
+    pthread_mutex_unlock(&r->lock);
+    return up;
 }
 
 // --- a job -------------------------------------------------------------------------------------------
@@ -329,6 +339,7 @@ static bool is_gone(const at_runner *r)
 {
     struct pollfd p = {.fd = r->line, .events = POLLIN};
     char byte;
+    if (at_wire_ready(&r->incoming)) return false;
     return r->line < 0 ||
            (poll(&p, 1, 0) > 0 && recv(r->line, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0);
 }
@@ -422,8 +433,8 @@ void at_runner_idle(at_runner *r)
     if (r->engine || r->line < 0 || !r->greeted) return;
     while (!is_gone(r)) {
         struct pollfd p = {.fd = r->line, .events = POLLIN};
-        if (poll(&p, 1, 0) <= 0) return;
-        if (at_wire_receive(r->line, &r->in) != AT_OK) break;
+        if (!at_wire_ready(&r->incoming) && poll(&p, 1, 0) <= 0) return;
+        if (at_wire_receive(r->line, &r->incoming, &r->in) != AT_OK) break;
         m = at_wire_open(&r->in, &kind);
         if (kind == AT_WIRE_LOG) hear_log(&m);
         if (kind == AT_WIRE_DEVICE) hear_device(r, &m);

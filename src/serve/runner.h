@@ -38,6 +38,7 @@ at_status at_runner_open(const at_runner_config *c,
 void at_runner_close(at_runner *r);        // NULL is fine
 // Waits until the engine has opened its device; its failure. Again after a crash: starts it anew.
 at_status at_runner_ready(at_runner *r);
+bool at_runner_is_up(at_runner *r); // without waiting: there is an engine, as far as is known
 // As at_engine_run. Whoever raises the cancel flag of job->sink also calls at_runner_cancel.
 at_status at_runner_run(at_runner *r, const at_job *job, at_job_result *out, at_run_cost *cost);
 void at_runner_cancel(at_runner *r);

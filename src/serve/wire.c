@@ -32,45 +32,93 @@ void at_wire_text(at_str *m, const char *text)
     at_wire_bytes(m, text, text ? strlen(text) + 1 : 0);
 }
 
-at_status at_wire_send(int fd, const at_str *m)
+static at_status send_all(int fd, const char *bytes, size_t n)
 {
-    uint32_t length = (uint32_t)(m->len - 4);
-
-    if (m->failed || m->len > AT_WIRE_MOST) return at_fail(AT_ENOMEM, "engine: no memory");
-    memcpy(m->data, &length, sizeof length);
-    for (size_t sent = 0; sent < m->len;) {
-        ssize_t n = send(fd, m->data + sent, m->len - sent, MSG_NOSIGNAL);
-        if (n < 0 && errno == EINTR) continue;
-        if (n <= 0) return at_fail(AT_EIO, "engine: the other process is gone");
-        sent += (size_t)n;
+    while (n) {
+        ssize_t sent = send(fd, bytes, n, MSG_NOSIGNAL);
+        if (sent < 0 && errno == EINTR) continue;
+        if (sent <= 0) return at_fail(AT_EIO, "engine: the other process is gone");
+        bytes += sent;
+        n -= (size_t)sent;
     }
     return AT_OK;
 }
 
-// --- reading -----------------------------------------------------------------------------------------
-static bool read_all(int fd, void *to, size_t n)
+// The length goes to the front.
+static bool seal(const at_str *m)
 {
-    for (char *p = to; n;) {
-        ssize_t got = recv(fd, p, n, 0);
-        if (got < 0 && errno == EINTR) continue;
-        if (got <= 0) return false;
-        p += got;
-        n -= (size_t)got;
-    }
+    uint32_t length = (uint32_t)(m->len - 4);
+    if (m->failed || m->len > AT_WIRE_MOST) return false;
+    memcpy(m->data, &length, sizeof length);
     return true;
 }
 
-at_status at_wire_receive(int fd, at_str *m)
+at_status at_wire_send(int fd, const at_str *m)
+{
+    return seal(m) ? send_all(fd, m->data, m->len) : at_fail(AT_ENOMEM, "engine: no memory");
+}
+
+void at_wire_queue(at_str *out, const at_str *m)
+{
+    if (seal(m))
+        at_str_append_n(out, m->data, m->len);
+    else
+        out->failed = true;
+}
+
+at_status at_wire_flush(int fd, at_str *out)
+{
+    at_status st = out->failed ? at_fail(AT_ENOMEM, "engine: no memory") : AT_OK;
+    if (st == AT_OK && out->len) st = send_all(fd, out->data, out->len);
+    at_str_clear(out);
+    return st;
+}
+
+// --- reading -----------------------------------------------------------------------------------------
+// More bytes behind those that are there. False: the other side is gone.
+static bool fill(int fd, at_wire_in *in)
+{
+    if (in->from == in->to) in->from = in->to = 0;
+    if (in->to == sizeof in->bytes) {
+        memmove(in->bytes, in->bytes + in->from, in->to - in->from);
+        in->to -= in->from;
+        in->from = 0;
+    }
+    for (;;) {
+        ssize_t got = recv(fd, in->bytes + in->to, sizeof in->bytes - in->to, 0);
+        if (got < 0 && errno == EINTR) continue;
+        if (got > 0) in->to += (size_t)got;
+        return got > 0;
+    }
+}
+
+static bool length_of(const at_wire_in *in, uint32_t *length)
+{
+    if (in->to - in->from < sizeof *length) return false;
+    memcpy(length, in->bytes + in->from, sizeof *length);
+    return true;
+}
+
+bool at_wire_ready(const at_wire_in *in)
+{
+    uint32_t length;
+    return length_of(in, &length) && in->to - in->from - sizeof length >= length;
+}
+
+at_status at_wire_receive(int fd, at_wire_in *in, at_str *m)
 {
     uint32_t length = 0;
-    char piece[16384];
 
     at_str_clear(m);
-    if (!read_all(fd, &length, sizeof length) || length > AT_WIRE_MOST) goto gone;
+    while (!length_of(in, &length))
+        if (!fill(fd, in)) goto gone;
+    if (length > AT_WIRE_MOST) goto gone;
+    in->from += sizeof length;
     while (length) {
-        size_t n = length < sizeof piece ? length : sizeof piece;
-        if (!read_all(fd, piece, n)) goto gone;
-        at_str_append_n(m, piece, n);
+        size_t n = in->to - in->from < length ? in->to - in->from : length;
+        if (!n && !fill(fd, in)) goto gone;
+        at_str_append_n(m, in->bytes + in->from, n);
+        in->from += n;
         length -= (uint32_t)n;
     }
     return m->failed ? at_fail(AT_ENOMEM, "engine: no memory for a message") : AT_OK;

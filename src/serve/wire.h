@@ -30,10 +30,19 @@ void at_wire_bytes(at_str *m, const void *bytes, size_t n);
 void at_wire_text(at_str *m, const char *text); // NULL is kept
 // The whole message, waiting as long as the other side takes. AT_EIO: it is gone; AT_ENOMEM.
 at_status at_wire_send(int fd, const at_str *m);
+// Behind those that wait in `out`, to go with them in one call of at_wire_flush. A failure is sticky in `out`.
+void at_wire_queue(at_str *out, const at_str *m);
+at_status at_wire_flush(int fd, at_str *out); // clears it
 
 // --- reading -------------------------------------------------------------------------------------
+// What was read and not asked for yet: several small messages come with one call of the kernel. Zeroed at first.
+typedef struct at_wire_in {
+    size_t from, to;
+    char bytes[16384];
+} at_wire_in;
 // The next message into `m` (cleared first), waiting. AT_EIO: the other side is gone.
-at_status at_wire_receive(int fd, at_str *m);
+at_status at_wire_receive(int fd, at_wire_in *in, at_str *m);
+bool at_wire_ready(const at_wire_in *in); // a whole message was read already: no need to wait
 typedef struct at_wire_reader {
     const char *at, *end;
     bool failed; // the message was too short; what was taken since is 0, "" or NULL
