@@ -2,9 +2,11 @@
 // node_testing_crash.c - TestCrash: takes its process with it, or its memory, so that a test sees what is left.
 // Easy to get wrong: only behind test_nodes (see node_testing.c): whoever may run it may stop the engine.
 #include <fcntl.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "nodes/env.h"
@@ -17,12 +19,19 @@ typedef struct crash_in {
     const char *how;
     const char *once; // a path: it goes well if there is such a file, which is made
 } crash_in;
-static const char *const ways[] = {"SEGV",  "ABRT", "FPE",  "KILL", "EXIT",
-                                   "NOMEM", "HANG", "LOSE", NULL};
+static const char *const ways[] = {"SEGV",  "ABRT", "FPE",  "KILL",       "EXIT",
+                                   "NOMEM", "HANG", "LOSE", "LOSE_LATER", NULL};
 static const at_in rows[] = {AT_ROW(crash_in, value, AT_IN_ANY, .type_name = "*"),
                              AT_ROW(crash_in, how, AT_IN_COMBO, .choices = ways),
                              AT_ROW(crash_in, once, AT_IN_STRING, .sdef = "")};
 static const at_out any_out[] = {AT_OUT("*")};
+
+static void *lose_later(void *device)
+{
+    nanosleep(&(struct timespec){.tv_nsec = 300000000}, NULL);
+    at_device_lose(device, "TestCrash");
+    return NULL;
+}
 
 static at_status crash(const at_node_ctx *c, const char *how)
 {
@@ -51,7 +60,12 @@ static at_status run(at_node_ctx *c, const void *in, at_value *out)
     const crash_in *i = in;
     int fd = *i->once ? open(i->once, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600) : -1;
     if (fd >= 0) close(fd);
-    if (!*i->once || fd >= 0) return crash(c, i->how);
+    pthread_t id;
+    if (strcmp(i->how, "LOSE_LATER") == 0) { // when this job has ended
+        if (pthread_create(&id, NULL, lose_later, at_env_of(c)->device) == 0) pthread_detach(id);
+    } else if (!*i->once || fd >= 0) {
+        return crash(c, i->how);
+    }
     *out = at_value_copy(&i->value);
     return out->kind == i->value.kind ? AT_OK : at_fail(AT_ENOMEM, "TestCrash: no memory");
 }

@@ -35,7 +35,7 @@ typedef struct host {
     pthread_mutex_t lock;
     pthread_cond_t wake;
     at_str job; // the message; len 0: none
-    bool has_job, forget;
+    bool has_job, forget, works;
     atomic_bool cancel;
 } host;
 
@@ -176,19 +176,28 @@ static void hello(host *h, at_status st)
     pthread_mutex_unlock(&h->out);
 }
 
-static void tell_result(host *h, at_status st, const at_job_result *r, double energy)
+// Why a device can do nothing any more in this process; NULL: all can.
+static const char *loss(void)
 {
-    at_device *d = at_engine_env(h->engine)->device;
+    for (int i = 0; i < at_device_count(); i++)
+        if (*at_device_at(i)->lost) return at_device_at(i)->lost;
+    return NULL;
+}
+
+// words: of a failure.
+static void tell_result(host *h, at_status st, const char *words, const at_job_result *r,
+                        double energy)
+{
     pthread_mutex_lock(&h->out);
     at_wire_begin(&h->message, AT_WIRE_RESULT);
     at_wire_number(&h->message, st);
-    at_wire_text(&h->message, st == AT_OK ? "" : at_error_text());
+    at_wire_text(&h->message, words);
     at_wire_text(&h->message, r->outputs);
     at_wire_text(&h->message, r->error);
     at_wire_text(&h->message, r->node_errors);
     at_wire_number(&h->message, r->seconds);
     at_wire_number(&h->message, energy);
-    at_wire_text(&h->message, *d->lost ? d->lost : NULL);
+    at_wire_text(&h->message, loss());
     send_out(h);
     pthread_mutex_unlock(&h->out);
 }
@@ -219,12 +228,24 @@ static void *hear(void *ctx)
     _exit(0); // the server ended: so does whatever runs here
 }
 
+// A device that is lost between two jobs shall not cost the next one: the server starts the engine anew.
+static void end_if_idle(host *h)
+{
+    pthread_mutex_lock(&h->lock);
+    bool idle = !h->works && !h->has_job;
+    pthread_mutex_unlock(&h->lock);
+    if (!idle) return; // its result says so
+    at_log(AT_ERROR, "ENGINE-LOST", "%s: between two jobs; the engine ends", loss());
+    _exit(0);
+}
+
 static void *tell(void *ctx)
 {
     host *h = ctx;
     for (;;) {
         nanosleep(&(struct timespec){1, 0}, NULL);
         tell_device(h);
+        if (loss()) end_if_idle(h);
     }
     return NULL;
 }
@@ -252,9 +273,14 @@ static void run_job(host *h, const at_str *message)
     at_status st = targets && job.text && !r.failed
                        ? at_engine_run(h->engine, &job, &result)
                        : at_fail(AT_ENOMEM, "job %s: no memory", job.id ? job.id : "");
+    char words[2048]; // asking the device may fail with others
+    snprintf(words, sizeof words, "%s", st == AT_OK ? "" : at_error_text());
     double after = joules(d);
-    tell_device_after_a_job(h);
-    tell_result(h, st, &result, before >= 0 && after >= before ? after - before : -1);
+    if (st == AT_OK)
+        tell_device_after_a_job(h);
+    else
+        tell_device(h); // which notices that it is lost
+    tell_result(h, st, words, &result, before >= 0 && after >= before ? after - before : -1);
     at_job_result_free(&result);
     at_free(targets);
 }
@@ -290,9 +316,13 @@ static _Noreturn void serve_jobs(host *h)
         at_str job = has_job ? h->job : (at_str){0};
         if (has_job) h->job = (at_str){0};
         h->forget = h->has_job = false;
+        h->works = has_job;
         pthread_mutex_unlock(&h->lock);
         if (forget) at_engine_forget(h->engine);
         if (has_job) run_job(h, &job);
+        pthread_mutex_lock(&h->lock);
+        h->works = false;
+        pthread_mutex_unlock(&h->lock);
         at_str_free(&job);
     }
 }

@@ -87,6 +87,15 @@ class Crash(Case):
         self.assertEqual(self.server.wait(self.server.submit(picture(76)).json()["prompt_id"])["status"]["status_str"], "success")
         self.assertNotEqual(engine_of(self.server), before)
 
+    def test_a_device_that_is_lost_between_jobs_costs_none(self):
+        before = engine_of(self.server)
+        self.assertEqual(self.server.wait(self.server.submit(crash("LOSE_LATER", 77)).json()["prompt_id"])["status"]["status_str"], "success")
+        end = time.monotonic() + 30
+        while engine_of(self.server) in (before, []) and time.monotonic() < end:
+            time.sleep(0.05)
+        self.assertNotIn(engine_of(self.server), (before, []))
+        self.assertEqual(self.server.wait(self.server.submit(picture(78)).json()["prompt_id"])["status"]["status_str"], "success")
+
     def test_no_memory_is_an_error_of_that_job(self):
         before = engine_of(self.server)
         job = self.server.submit(crash("NOMEM", 80)).json()["prompt_id"]
