@@ -59,6 +59,7 @@ at_status at_cuda_pool_new(at_cuda_pool **out);
 at_status at_cuda_alloc(at_cuda *g, size_t bytes, void **out);
 void at_cuda_free(at_cuda *g, void *p);
 size_t at_cuda_pool_kept(at_cuda *g);            // bytes that nobody uses
+void at_cuda_pool_trim(at_device *d);            // at_device_ops.trim
 bool at_cuda_pool_has(at_cuda *g, size_t bytes); // a kept block for exactly that
 // While g->recording is set, blocks come from (and go back to) lists of their own, which take what
 // they lack from the kept ones and give nothing back before the last recording is gone.

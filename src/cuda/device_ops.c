@@ -76,4 +76,5 @@ const at_device_ops at_cuda_device_ops = {
     .facts = at_cuda_facts,
     .usage = at_cuda_usage,
     .wire = &at_cuda_wire_ops,
+    .trim = at_cuda_pool_trim,
 };

@@ -255,6 +255,16 @@ void at_cuda_pool_release_recorded(at_cuda *g)
     pthread_mutex_unlock(&p->lock);
 }
 
+void at_cuda_pool_trim(at_device *d)
+{
+    at_cuda *g = (at_cuda *)d;
+    if (!atomic_load(&g->opened)) return;
+    cudaSetDevice(g->ordinal);
+    pthread_mutex_lock(&g->pool->lock);
+    flush(g->pool);
+    pthread_mutex_unlock(&g->pool->lock);
+}
+
 size_t at_cuda_pool_kept(at_cuda *g)
 {
     pthread_mutex_lock(&g->pool->lock);

@@ -469,6 +469,7 @@ out:
 void at_engine_forget(at_engine *e)
 {
     at_cache_clear(e->cache);
+    at_devices_trim();
 }
 
 void at_job_result_free(at_job_result *r)

@@ -205,6 +205,14 @@ at_status at_device_check(const at_device *d)
                    d->name, d->lost);
 }
 
+void at_devices_trim(void)
+{
+    for (int i = 0; i < at_device_count(); i++) {
+        at_device *d = at_device_at(i);
+        if (d->ops->trim) d->ops->trim(d);
+    }
+}
+
 void at_device_reset_peak(at_device *d)
 {
     atomic_store(&d->peak_bytes, atomic_load(&d->live_bytes));

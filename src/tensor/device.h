@@ -64,7 +64,8 @@ typedef struct at_device_ops {
     // any thread. NULL: nothing is known.
     void (*facts)(at_device *d, at_device_fact_fn *each, void *ctx);
     at_status (*usage)(at_device *d, at_device_usage *out);
-    const at_wire_ops *wire; // to others of its kind; NULL: there is none
+    const at_wire_ops *wire;    // to others of its kind; NULL: there is none
+    void (*trim)(at_device *d); // memory that is kept for reuse goes back; NULL: nothing is kept
 } at_device_ops;
 
 struct at_device {
@@ -102,6 +103,8 @@ at_device *at_device_find(const char *name); // NULL if unknown
 at_status at_device_alloc(at_device *d, size_t bytes, void **out);
 void at_device_free(at_device *d, void *p, size_t bytes);
 void at_device_reset_peak(at_device *d);
+// Memory that nobody uses goes back to the system, on every device.
+void at_devices_trim(void);
 // AT_ENOMEM with the device's name, what was wanted, what is there, and what helps.
 at_status at_device_no_memory(at_device *d, size_t bytes);
 

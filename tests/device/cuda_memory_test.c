@@ -39,6 +39,7 @@ static int open_gpu(void **state)
 {
     (void)state;
     snprintf(g.dev.name, sizeof g.dev.name, "cuda:0");
+    atomic_store(&g.opened, true);
     g.dev.ops = &ops;
     assert_int_equal(at_cuda_pool_new(&g.pool), AT_OK);
     return 0;
@@ -340,6 +341,21 @@ static void reserved_memory_is_left_until_nothing_else_helps(void **state)
     at_store_release(&s);
 }
 
+static void what_is_kept_goes_back_when_asked(void **state)
+{
+    (void)state;
+    void *used = NULL, *kept = NULL;
+    assert_int_equal(at_device_alloc(&g.dev, 3 * MIB, &used), AT_OK);
+    assert_int_equal(at_device_alloc(&g.dev, 5 * MIB, &kept), AT_OK);
+    at_device_free(&g.dev, kept, 5 * MIB);
+    assert_true(at_cuda_pool_kept(&g) >= 5 * MIB);
+    size_t before = fake.taken, idle = at_cuda_pool_kept(&g);
+    at_cuda_pool_trim(&g.dev);
+    assert_int_equal(at_cuda_pool_kept(&g), 0);
+    assert_int_equal(fake.taken, before - idle); // what is in use stays
+    at_device_free(&g.dev, used, 3 * MIB);
+}
+
 static int reclaims;
 static int reclaim(at_device *d)
 {
@@ -491,6 +507,7 @@ int main(void)
         cmocka_unit_test_setup(models_that_do_not_fit_stream, calm),
         cmocka_unit_test_setup(limits_are_kept, calm),
         cmocka_unit_test_setup(reserved_memory_is_left_until_nothing_else_helps, calm),
+        cmocka_unit_test_setup(what_is_kept_goes_back_when_asked, calm),
         cmocka_unit_test_setup(recordings_hold_still_and_are_asked_first, calm),
         cmocka_unit_test_setup(slots_make_forms_of_their_own, calm),
         cmocka_unit_test_setup(joined_weights_know_their_partners, calm),
