@@ -30,14 +30,14 @@ have='libc|libm|libdl|librt|libpthread|ld-linux-x86-64|libgcc_s|libstdc\+\+|libg
 
 cmake --preset release -S "$source" -B "$build" -G Ninja -DDNNL_INCLUDE=OFF -DDNNL_LIBRARY=OFF \
     -DAT_CUDA_ARCHS="$archs" >/dev/null
-log=$(nice ninja -C "$build" --quiet atelier check_ops house_test at_cuda 2>&1) || { echo "$log" >&2; exit 1; }
+log=$(nice ninja -C "$build" --quiet atelier check_ops house_test at_cuda at_break_gpu 2>&1) || { echo "$log" >&2; exit 1; }
 
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
 kit=$dir/kit
 mkdir -p "$kit/bin" "$kit/lib" "$kit/share/atelier/tokenizers" "$kit/python"
 cp "$build/bin/atelier" "$build/tests/check_ops" "$build/tests/house_test" "$kit/bin/"
-cp "$build/lib/libat_cuda.so" "$kit/lib/"
+cp "$build/lib/libat_cuda.so" "$build/lib/libat_break_gpu.so" "$kit/lib/"
 ldd "$build/bin/atelier" "$build/tests/check_ops" "$build/lib/libat_cuda.so" | awk '$3 ~ /^\// {print $3}' | sort -u |
     grep -vE "/($have)\.so" | while read -r lib; do cp -L "$lib" "$kit/lib/"; done
 for program in "$kit"/bin/*; do patchelf --set-rpath '$ORIGIN/../lib' "$program"; done
