@@ -17,7 +17,7 @@
 #include "base/status.h"
 
 // Exact equality is asked at load: a plug-in built against another header is refused.
-#define AT_BACKEND_ABI 5
+#define AT_BACKEND_ABI 6
 
 // A place where a backend may keep its own form of a weight (packed panels, dequantised bytes). Lives
 // as long as the weight. Publish with compare-exchange: the loser frees its copy and takes the winner's.
@@ -25,6 +25,17 @@ typedef struct at_packed {
     _Atomic(void *) data;
     void (*free)(void *data); // set before data is published
 } at_packed;
+
+// Bytes that lie apart on the host: the same pieces of each of so many lines, behind each other.
+enum { AT_PIECES = 4 };
+typedef struct at_pieces {
+    int64_t lines;
+    size_t line; // bytes from one line to the next
+    int n;
+    struct {
+        size_t at, bytes; // of a line
+    } piece[AT_PIECES];
+} at_pieces;
 
 // A weight as a slot sees it: bytes as stored, times `scale` (1 unless ComfyUI's scaled fp8).
 typedef struct at_wview {
@@ -34,6 +45,9 @@ typedef struct at_wview {
     bool mapped; // the bytes lie in a read-only file mapping: pages that a backend has packed may
                  // be given back to the system, and come again when they are read
     const char *name; // for traces; may be NULL
+    const at_pieces *
+        apart; // v.data is where the first line begins; NULL: the bytes follow each other. Only for
+               // backends that say so (at_backend.pieces); lives as long as `packed`
 } at_wview;
 
 typedef enum at_act {
@@ -231,6 +245,7 @@ typedef struct at_backend {
     bool joins;  // linear knows more, geglu knows gate
     bool adds;   // norm knows y and gate
     bool turns;  // attention knows turns
+    bool pieces; // weights may lie apart on the host
     // True where a linear with w [n, k] gains from x in fp8 rows, which norm then writes. NULL: never.
     bool (*fp8_rows)(void *stream, int64_t n, int64_t k);
     at_status (*attention)(void *stream, const at_attention_args *a);

@@ -168,6 +168,7 @@ const at_backend at_cuda_backend = {
     .attention_merge = slot_attention_merge,
     .norm = slot_norm,
     .adds = true,
+    .pieces = true,
     .turns = true,
     .group_norm = slot_group_norm,
     .group_stats = slot_group_stats,

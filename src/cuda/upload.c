@@ -16,6 +16,7 @@
 #include "base/file.h"
 #include "base/mem.h"
 #include "base/trace.h"
+#include "tensor/pieces.h"
 
 enum {
     PIECE = 2 << 20,
@@ -69,7 +70,9 @@ static void send_piece(at_cuda_uploader *u, const at_cuda_transfer *t, size_t at
     *cuda = cudaEventSynchronize(s->sent);
     *error = 0;
     if (*cuda != cudaSuccess) return;
-    if (t->file >= 0)
+    if (t->apart)
+        at_pieces_copy(t->apart, t->src, at, n, s->bytes);
+    else if (t->file >= 0)
         *error = read_all(t->file, s->bytes, n, t->offset + at);
     else
         memcpy(s->bytes, t->src + at, n);
@@ -192,15 +195,15 @@ out:
 }
 
 // --- transfers -------------------------------------------------------------------------------------
-at_status at_cuda_transfer_start(at_cuda *g, at_cuda_transfer *t, void *dst, const void *src,
-                                 size_t bytes, bool urgent, bool fresh)
+static at_status start(at_cuda *g, at_cuda_transfer *t, void *dst, const void *src,
+                       const at_pieces *apart, size_t bytes, bool urgent, bool fresh)
 {
     at_status st = at_cuda_uploader_open(g);
     at_cuda_uploader *u = g->uploader;
 
     if (st != AT_OK) return st;
-    *t = (at_cuda_transfer){.dst = dst, .src = src, .bytes = bytes, .active = true};
-    t->file = at_map_file(src, bytes, &t->offset);
+    *t = (at_cuda_transfer){.dst = dst, .src = src, .apart = apart, .bytes = bytes, .active = true};
+    t->file = apart ? -1 : at_map_file(src, bytes, &t->offset);
     AT_TRY(at_cuda_check(g, cudaEventCreateWithFlags(&t->done, cudaEventDisableTiming),
                          "an event for an upload"));
     if (!fresh) {
@@ -221,6 +224,18 @@ out:
     t->active = false;
     at_cuda_transfer_drop(g, t);
     return st;
+}
+
+at_status at_cuda_transfer_start(at_cuda *g, at_cuda_transfer *t, void *dst, const void *src,
+                                 size_t bytes, bool urgent, bool fresh)
+{
+    return start(g, t, dst, src, NULL, bytes, urgent, fresh);
+}
+
+at_status at_cuda_transfer_weight(at_cuda *g, at_cuda_transfer *t, void *dst, const at_wview *w,
+                                  size_t bytes, bool urgent)
+{
+    return start(g, t, dst, w->v.data, w->apart, bytes, urgent, false);
 }
 
 // The host waits until all of it is in the stream.
@@ -274,7 +289,8 @@ void at_cuda_transfer_drop(at_cuda *g, at_cuda_transfer *t)
 }
 
 // --- one call ----------------------------------------------------------------------------------------
-static at_status send_small(at_cuda *g, at_cuda_uploader *u, void *dst, const void *src, size_t n)
+static at_status send_small(at_cuda *g, at_cuda_uploader *u, void *dst, const void *src,
+                            const at_pieces *apart, size_t n)
 {
     at_status st = AT_OK;
 
@@ -285,7 +301,10 @@ static at_status send_small(at_cuda *g, at_cuda_uploader *u, void *dst, const vo
         AT_TRY(at_cuda_check(g, cudaEventSynchronize(u->passed[u->segment]), "an upload"));
     }
     char *stage = u->small + (size_t)u->segment * SEGMENT + u->used;
-    memcpy(stage, src, n);
+    if (apart)
+        at_pieces_copy(apart, src, 0, n, stage);
+    else
+        memcpy(stage, src, n);
     u->used += (n + 255) / 256 * 256;
     AT_TRY(at_cuda_check(g, cudaMemcpyAsync(dst, stage, n, cudaMemcpyHostToDevice, g->stream),
                          "an upload"));
@@ -293,7 +312,8 @@ out:
     return st;
 }
 
-at_status at_cuda_upload(at_cuda *g, void *dst, const void *src, size_t bytes)
+static at_status upload(at_cuda *g, void *dst, const void *src, const at_pieces *apart,
+                        size_t bytes)
 {
     at_status st = AT_OK;
     at_cuda_transfer t = {0};
@@ -302,13 +322,23 @@ at_status at_cuda_upload(at_cuda *g, void *dst, const void *src, size_t bytes)
     if (g->recording) return at_fail(AT_EDEVICE, "%s: host bytes inside a recording", g->dev.name);
     AT_TRY(at_cuda_uploader_open(g));
     if (bytes <= DIRECT) {
-        AT_TRY(send_small(g, g->uploader, dst, src, bytes));
+        AT_TRY(send_small(g, g->uploader, dst, src, apart, bytes));
         goto out;
     }
-    AT_TRY(at_cuda_transfer_start(g, &t, dst, src, bytes, true, false));
+    AT_TRY(start(g, &t, dst, src, apart, bytes, true, false));
     AT_TRY(at_cuda_transfer_join(g, &t));
     at_trace_end_bytes(began, "upload", (double)bytes, "staged to %s", g->dev.name);
 out:
     at_cuda_transfer_drop(g, &t);
     return st;
+}
+
+at_status at_cuda_upload(at_cuda *g, void *dst, const void *src, size_t bytes)
+{
+    return upload(g, dst, src, NULL, bytes);
+}
+
+at_status at_cuda_upload_weight(at_cuda *g, void *dst, const at_wview *w, size_t bytes)
+{
+    return upload(g, dst, w->v.data, w->apart, bytes);
 }

@@ -17,7 +17,8 @@ typedef struct at_cuda_transfer {
     struct at_cuda_transfer *next;
     char *dst;
     const char *src;
-    int file; // -1: src is memory
+    const at_pieces *apart; // of what lies at src; NULL: it is in one piece
+    int file;               // -1: src is memory
     uint64_t offset;
     size_t bytes, taken, queued;
     int error;        // errno of a read; -1: the file ended
@@ -31,6 +32,11 @@ at_status at_cuda_uploader_open(at_cuda *g);
 // Begin. `urgent`: before all that waits. `fresh`: nothing in the compute stream uses dst.
 at_status at_cuda_transfer_start(at_cuda *g, at_cuda_transfer *t, void *dst, const void *src,
                                  size_t bytes, bool urgent, bool fresh);
+// The same for the `bytes` bytes of a weight, which may lie apart.
+at_status at_cuda_transfer_weight(at_cuda *g, at_cuda_transfer *t, void *dst, const at_wview *w,
+                                  size_t bytes, bool urgent);
+// at_cuda_upload of them.
+at_status at_cuda_upload_weight(at_cuda *g, void *dst, const at_wview *w, size_t bytes);
 // The compute stream waits for it from here on; the host until all has been read.
 at_status at_cuda_transfer_join(at_cuda *g, at_cuda_transfer *t);
 // For what will not be used: the host waits until nothing reads src any more. NULL or joined: nothing to do

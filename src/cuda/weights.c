@@ -288,7 +288,7 @@ static at_status open_source(at_cuda *g, const at_wview *w, const forms *l, sour
     }
     AT_TRY(at_device_alloc(&g->dev, bytes, &s->scratch));
     s->view = at_cuda_view(s->scratch, w->v.dtype, w->v.rank, w->v.shape);
-    AT_TRY(at_cuda_upload(g, s->scratch, w->v.data, bytes));
+    AT_TRY(at_cuda_upload_weight(g, s->scratch, w, bytes));
 out:
     return st;
 }
@@ -479,8 +479,8 @@ static at_status bring(at_cuda *g, const at_wview *w, forms *l)
         return AT_ENOMEM;
     }
     st = bytes < AT_RESIDENT_SMALL
-             ? at_cuda_upload(g, data, w->v.data, bytes)
-             : at_cuda_transfer_start(g, &f->transfer, data, w->v.data, bytes, false, false);
+             ? at_cuda_upload_weight(g, data, w, bytes)
+             : at_cuda_transfer_weight(g, &f->transfer, data, w, bytes, false);
     if (st == AT_OK) return AT_OK;
     lock();
     unlink_form(f);

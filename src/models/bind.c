@@ -310,14 +310,16 @@ typedef struct wanted {
     at_wview *views;
     size_t n, cap;
     int rank, size;
+    bool pieces;
 } wanted;
 
 // What a LoRA changes is made when it is used.
 static void want(wanted *l, const at_weight *w)
 {
     if (!w || !w->data || l->n >= l->cap) return;
-    if (at_weight_share(w, l->rank, l->size, &w) == AT_OK && w->bytes)
-        l->views[l->n++] = at_weight_view(w);
+    at_wview *v = &l->views[l->n];
+    l->n +=
+        at_weight_share_view(w, l->rank, l->size, l->pieces, v) == AT_OK && at_view_count(&v->v);
 }
 
 static void want_rows(wanted *l, const at_bind_row *rows, size_t n, const void *target)
@@ -335,7 +337,8 @@ void at_bound_prefetch(at_bound *b, at_device *d, int rank, int size)
     if (!d->ops->prefetch || (b->brought_to == d && b->brought_at == moved)) return;
     wanted l = {.cap = 3 * at_store_count(b->store), // rows, and the rest of the file
                 .rank = rank,
-                .size = size};
+                .size = size,
+                .pieces = d->backend->pieces};
     l.views = at_calloc(l.cap ? l.cap : 1, sizeof *l.views);
     if (!l.views) return;
     for (size_t g = 0; g < b->arch->n_groups; g++) {

@@ -253,14 +253,11 @@ at_status op_takes_weight(const op_pass *p, const char *what, const at_weight *w
     char text[256];
 
     if (!w) return at_fail(AT_EINVAL, "%s is missing", what);
-    at_status made = at_weight_share(w, tp->rank, tp->size, &w);
-    if (made != AT_OK) return made;
-    if (!w->data) {
-        return at_fail(AT_EUNSUPPORTED, "%s %s is a shape without bytes", what,
+    at_status made = at_weight_share_view(w, tp->rank, tp->size, p->o->be->pieces, out);
+    if (made == AT_OK && !out->v.data)
+        made = at_fail(AT_EUNSUPPORTED, "%s %s is a shape without bytes", what,
                        op_weight_text(w, text));
-    }
-    *out = at_weight_view(w);
-    return AT_OK;
+    return made;
 }
 
 at_status op_takes_vector(const op_pass *p, const char *what, const at_weight *w, int64_t n,

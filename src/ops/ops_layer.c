@@ -137,6 +137,8 @@ static at_tensor *linear_door(at_ops *o, const at_tensor *x, const at_weight *w,
         AT_TRY(at_fail(AT_EINVAL, "rows [%lld, +%lld) leave w %s", (long long)first,
                        (long long)rows, op_weight_text(w, weight)));
     }
+    if (rows != wv.v.shape[0] && (wv.apart || bv.apart))
+        AT_TRY(at_fail(AT_EUNSUPPORTED, "some rows of a weight that ranks share in runs"));
     if (rows != wv.v.shape[0]) { // what a backend packs belongs to the whole weight
         wv.v = op_part(wv.v, 0, first, rows);
         wv.packed = NULL;

@@ -1,22 +1,27 @@
 // SPDX-License-Identifier: Apache-2.0
 // cut.c - see cut.h.
 // Idea: a record holds how it is cut and a list of shares, both said once and never changed. A share whose bytes
-// lie behind each other in the record shows them where they are; others are gathered into bytes of their own.
-// Easy to get wrong: one lock makes shares, because ranks ask for theirs at the same time; no work on files is done
-// under it but the gathering itself.
+// lie behind each other in the record shows them where they are; others are gathered once, or read piece by piece by
+// who can.
+// Easy to get wrong: ranks ask for theirs at the same time. One lock makes all shares, which is no work; each has a
+// lock of its own for the gathering.
 #include "weight/cut.h"
 
 #include <pthread.h>
 #include <string.h>
 
 #include "base/mem.h"
+#include "tensor/pieces.h"
 #include "weight/store_impl.h"
 
 struct at_share {
-    at_weight w;
+    at_weight w; // data NULL: its bytes lie apart, and were not gathered yet
     at_packed packed;
+    at_pieces apart; // lines 0: they do not
+    const void *base;
     int rank, size;
-    void *own; // gathered bytes, or NULL
+    pthread_mutex_t lock; // over the gathering
+    _Atomic(void *) own;  // gathered bytes, or NULL
     struct at_share *next;
 };
 
@@ -91,73 +96,51 @@ static size_t step_of(const at_weight *w, const at_cutting *how)
     return step;
 }
 
-// The share's bytes as one run of the record's, or NULL: they lie apart.
-static const char *in_one(const at_weight *w, const at_cutting *how, int rank, int size)
+// Where the share's bytes lie in a line of the record's.
+static at_pieces pieces_of(const at_weight *w, const at_cutting *how, int rank, int size)
 {
-    int64_t first, at = 0, n = 0;
-    const char *found = w->data; // of an empty share, which nobody reads
-    int runs = 0;
+    size_t step = step_of(w, how), at = 0;
+    at_pieces p = {.lines = how->columns ? w->shape[0] : 1,
+                   .line = step * (size_t)w->shape[how->columns]};
 
-    for (int i = 0; i < how->n; at += how->run[i++].length) {
-        n = at_cut_share(how->run[i], rank, size, &first);
-        if (n == 0) continue;
-        found = (const char *)w->data + (size_t)(at + first) * step_of(w, how);
-        runs++;
+    for (int i = 0; i < how->n; at += (size_t)how->run[i++].length * step) {
+        int64_t first, n = at_cut_share(how->run[i], rank, size, &first);
+        if (!n) continue;
+        p.piece[p.n].at = at + (size_t)first * step;
+        p.piece[p.n++].bytes = (size_t)n * step;
     }
-    bool lines = how->columns && w->shape[0] > 1;
-    return runs == 0 || (runs == 1 && !lines) ? found : NULL;
-}
-
-static void gather(const at_weight *w, const at_cutting *how, int rank, int size, char *to)
-{
-    size_t step = step_of(w, how), line = step * (size_t)w->shape[how->columns];
-    int64_t lines = how->columns ? w->shape[0] : 1;
-
-    for (int64_t l = 0; l < lines; l++) {
-        const char *from = (const char *)w->data + (size_t)l * line;
-        for (int i = 0; i < how->n; from += (size_t)how->run[i++].length * step) {
-            int64_t first, n = at_cut_share(how->run[i], rank, size, &first);
-            memcpy(to, from + (size_t)first * step, (size_t)n * step);
-            to += (size_t)n * step;
-        }
-    }
+    return p;
 }
 
 // Locked: made and in the list.
 static at_status make(const at_weight *w, const at_cutting *how, int rank, int size, at_share **out)
 {
     at_share *s = at_calloc(1, sizeof *s);
-    at_status st = AT_OK;
+    at_pieces p = pieces_of(w, how, rank, size);
 
-    if (!s) AT_TRY(at_fail(AT_ENOMEM, "%s: no memory for a share", w->name));
+    if (!s) return at_fail(AT_ENOMEM, "%s: no memory for a share", w->name);
     s->w = *w;
     s->w.packed = &s->packed;
     s->w.lazy = NULL;
     s->w.cuts = NULL;
     s->rank = rank;
     s->size = size;
+    pthread_mutex_init(&s->lock, NULL);
     at_weight_share_shape(w, rank, size, s->w.shape);
     s->w.bytes = at_dtype_size(w->dtype);
     for (int i = 0; i < w->rank; i++)
         s->w.bytes *= (size_t)s->w.shape[i];
-    if (!w->data) goto done; // a shape alone
-    s->w.data = in_one(w, how, rank, size);
-    if (s->w.data) goto done;
-    s->own = at_alloc(s->w.bytes ? s->w.bytes : 1);
-    if (!s->own)
-        AT_TRY(at_fail(AT_ENOMEM, "%s: no memory for %zu bytes of rank %d", w->name, s->w.bytes,
-                       rank));
-    gather(w, how, rank, size, s->own);
-    s->w.data = s->own;
-    s->w.mapped = false;
-done:
+    if (w->data && p.n <= 1 && (p.lines <= 1 || !s->w.bytes)) {
+        s->w.data = (const char *)w->data + (p.n ? p.piece[0].at : 0);
+    } else if (w->data) { // else a shape alone
+        s->apart = p;
+        s->base = w->data;
+        s->w.data = NULL;
+    }
     s->next = atomic_load_explicit(&w->cuts->first, memory_order_relaxed);
     atomic_store_explicit(&w->cuts->first, s, memory_order_release);
     *out = s;
-    s = NULL;
-out:
-    at_free(s);
-    return st;
+    return AT_OK;
 }
 
 static at_share *find(at_cuts *c, int rank, int size)
@@ -168,22 +151,77 @@ static at_share *find(at_cuts *c, int rank, int size)
     return s;
 }
 
-at_status at_weight_share(const at_weight *w, int rank, int size, const at_weight **out)
+// The share's record; NULL in *out: w stays whole.
+static at_status share_of(const at_weight *w, int rank, int size, at_share **out)
 {
     const at_cutting *how = at_weight_how_cut(w);
     at_status st = AT_OK;
-    at_share *s;
 
-    *out = w;
+    *out = NULL;
     if (!how || size < 2) return at_weight_ready(w);
-    if (!(s = find(w->cuts, rank, size))) {
-        AT_TRY(at_weight_ready(w));
-        pthread_mutex_lock(&g_lock);
-        if (!(s = find(w->cuts, rank, size))) st = make(w, how, rank, size, &s);
-        pthread_mutex_unlock(&g_lock);
-        AT_TRY(st);
+    if ((*out = find(w->cuts, rank, size))) return AT_OK;
+    AT_TRY(at_weight_ready(w));
+    pthread_mutex_lock(&g_lock);
+    if (!(*out = find(w->cuts, rank, size))) st = make(w, how, rank, size, out);
+    pthread_mutex_unlock(&g_lock);
+out:
+    return st;
+}
+
+// Bytes that lie apart, in one piece from here on; s->w is the caller's to see afterwards.
+static at_status gather(at_share *s)
+{
+    at_status st = AT_OK;
+    void *own = NULL;
+
+    if (!s->apart.lines || atomic_load_explicit(&s->own, memory_order_acquire)) return AT_OK;
+    pthread_mutex_lock(&s->lock);
+    if (atomic_load_explicit(&s->own, memory_order_relaxed)) goto out;
+    own = at_alloc(s->w.bytes);
+    if (!own)
+        AT_TRY(at_fail(AT_ENOMEM, "%s: no memory for %zu bytes of rank %d", s->w.name, s->w.bytes,
+                       s->rank));
+    at_pieces_copy(&s->apart, s->base, 0, s->w.bytes, own);
+    s->w.data = own;
+    s->w.mapped = false;
+    atomic_store_explicit(&s->own, own, memory_order_release);
+out:
+    pthread_mutex_unlock(&s->lock);
+    return st;
+}
+
+at_status at_weight_share(const at_weight *w, int rank, int size, const at_weight **out)
+{
+    at_status st = AT_OK;
+    at_share *s = NULL;
+
+    AT_TRY(share_of(w, rank, size, &s));
+    if (s) AT_TRY(gather(s));
+    *out = s ? &s->w : w;
+out:
+    return st;
+}
+
+at_status at_weight_share_view(const at_weight *w, int rank, int size, bool apart, at_wview *out)
+{
+    at_status st = AT_OK;
+    at_share *s = NULL;
+
+    AT_TRY(share_of(w, rank, size, &s));
+    if (s && !(apart && s->apart.lines)) AT_TRY(gather(s));
+    if (s && apart && s->apart.lines) {
+        at_weight shown = {.name = s->w.name,
+                           .dtype = s->w.dtype,
+                           .rank = s->w.rank,
+                           .scale = s->w.scale,
+                           .packed = &s->packed,
+                           .data = s->base};
+        memcpy(shown.shape, s->w.shape, sizeof shown.shape);
+        *out = at_weight_view(&shown);
+        out->apart = &s->apart;
+    } else {
+        *out = at_weight_view(s ? &s->w : w);
     }
-    *out = &s->w;
 out:
     return st;
 }
@@ -196,7 +234,8 @@ void at_cuts_close(at_cuts *c)
         at_share *next = s->next;
         void *packed = atomic_load_explicit(&s->packed.data, memory_order_acquire);
         if (packed && s->packed.free) s->packed.free(packed);
-        at_free(s->own);
+        at_free(atomic_load_explicit(&s->own, memory_order_acquire));
+        pthread_mutex_destroy(&s->lock);
         at_free(s);
         s = next;
     }

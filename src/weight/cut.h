@@ -35,6 +35,8 @@ const at_cutting *at_weight_how_cut(const at_weight *w); // NULL: it stays whole
 
 // Rank `rank`'s share of w among `size`, with its bytes; w itself where it stays whole. Any thread.
 at_status at_weight_share(const at_weight *w, int rank, int size, const at_weight **out);
+// The same as a slot sees it. apart: what does not lie in one piece is not gathered (at_wview.apart).
+at_status at_weight_share_view(const at_weight *w, int rank, int size, bool apart, at_wview *out);
 // Its shape alone: what dimension 0 or 1 becomes.
 void at_weight_share_shape(const at_weight *w, int rank, int size, int64_t shape[AT_MAX_RANK]);
 

@@ -10,6 +10,7 @@
 #include <cmocka.h>
 
 #include "base/mem.h"
+#include "tensor/pieces.h"
 
 static at_store *store;
 
@@ -104,6 +105,37 @@ static void runs_and_columns_are_gathered(void **state)
     assert_non_null(s->data);
 }
 
+// Whoever reads piece by piece, in steps of any size, has what was gathered.
+static void what_lies_apart_is_read_in_any_steps(void **state)
+{
+    (void)state;
+    const at_weight *w = record("w", 2, (int64_t[]){3, 9}), *s;
+    at_wview v;
+    float got[12];
+
+    assert_int_equal(
+        at_weight_cut(w, &(at_cutting){.columns = true, .n = 2, .run = {{4, 1}, {5, 3}}}), AT_OK);
+    assert_int_equal(at_weight_share_view(w, 1, 2, true, &v), AT_OK);
+    assert_non_null(v.apart);
+    assert_ptr_equal(v.v.data, w->data);
+    assert_int_equal(v.v.shape[1], 4); // 2 of 4, and the shorter unit of 3 and 2
+    assert_int_equal(at_weight_share(w, 1, 2, &s), AT_OK);
+    assert_memory_equal(s->data, ((float[]){2, 3, 7, 8, 11, 12, 16, 17, 20, 21, 25, 26}),
+                        sizeof got);
+    for (size_t step = 1; step <= sizeof got; step++) {
+        memset(got, 0, sizeof got);
+        for (size_t at = 0; at < sizeof got; at += step) {
+            size_t n = sizeof got - at < step ? sizeof got - at : step;
+            at_pieces_copy(v.apart, v.v.data, at, n, (char *)got + at);
+        }
+        assert_memory_equal(got, s->data, sizeof got);
+    }
+    assert_int_equal(at_weight_share_view(w, 1, 2, false, &v), AT_OK);
+    assert_null(v.apart);
+    assert_ptr_equal(v.v.data, s->data);
+    assert_ptr_equal(v.packed, s->packed);
+}
+
 static void what_does_not_fit_is_refused(void **state)
 {
     (void)state;
@@ -139,9 +171,9 @@ static void failed_allocations_leave_nothing_behind(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        T(units_stay_whole_and_all_are_given),      T(rows_in_one_piece_are_shown_where_they_are),
-        T(runs_and_columns_are_gathered),           T(what_does_not_fit_is_refused),
-        T(failed_allocations_leave_nothing_behind),
+        T(units_stay_whole_and_all_are_given),   T(rows_in_one_piece_are_shown_where_they_are),
+        T(runs_and_columns_are_gathered),        T(what_does_not_fit_is_refused),
+        T(what_lies_apart_is_read_in_any_steps), T(failed_allocations_leave_nothing_behind),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -14,7 +14,7 @@
 #include "base/mem.h"
 #include "cuda/upload.h"
 #include "fake_cudart.h"
-#include "weight/store.h"
+#include "weight/cut.h"
 
 enum { MIB = 1 << 20 };
 static at_cuda g;
@@ -130,6 +130,38 @@ static void sizes_around_the_pieces_arrive_whole(void **state)
         assert_memory_equal(to, from, n);
         at_device_free(&g.dev, to, n);
         at_free(from);
+    }
+}
+
+// A rank's columns: a piece of each row, of sizes that no slot of the ring divides.
+static void what_lies_apart_arrives_in_one_piece(void **state)
+{
+    (void)state;
+    static const int64_t shapes[][2] = {{3, 7}, {300, 1021}, {2000, 3001}};
+    for (size_t k = 0; k < sizeof shapes / sizeof *shapes; k++) {
+        const int64_t *shape = shapes[k], mine = shape[1] / 2;
+        at_store *s = NULL;
+        const at_weight *gathered;
+        at_wview v;
+        void *to = NULL;
+        assert_int_equal(at_store_new("columns", &s), AT_OK);
+        assert_int_equal(at_store_add(s, "w", AT_U8, 2, shape, NULL, NULL), AT_OK);
+        at_weight *w = at_store_find(s, "w");
+        for (size_t i = 0; i < w->bytes; i++)
+            ((unsigned char *)(uintptr_t)w->data)[i] = (unsigned char)(i * 2654435761u >> 13);
+        const at_cutting how = {.columns = true, .n = 2, .run = {{3, 1}, {shape[1] - 3, 1}}};
+        assert_int_equal(at_weight_cut(w, &how), AT_OK);
+        assert_int_equal(at_weight_share_view(w, 1, 2, true, &v), AT_OK);
+        assert_non_null(v.apart);
+        size_t n = (size_t)(v.v.shape[0] * v.v.shape[1]);
+        assert_true(v.v.shape[1] == mine || v.v.shape[1] == mine - 1);
+        assert_int_equal(at_device_alloc(&g.dev, n, &to), AT_OK);
+        assert_int_equal(at_cuda_upload_weight(&g, to, &v, n), AT_OK);
+        assert_int_equal(at_weight_share(w, 1, 2, &gathered), AT_OK);
+        assert_int_equal(gathered->bytes, n);
+        assert_memory_equal(to, gathered->data, n);
+        at_device_free(&g.dev, to, n);
+        at_store_release(&s);
     }
 }
 
@@ -499,6 +531,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup(forms_are_made_once_and_die_with_the_weight, calm),
         cmocka_unit_test_setup(sizes_around_the_pieces_arrive_whole, calm),
+        cmocka_unit_test_setup(what_lies_apart_arrives_in_one_piece, calm),
         cmocka_unit_test_setup(many_small_ones_pass_through_the_ring, calm),
         cmocka_unit_test_setup(a_shortened_file_is_an_error, calm),
         cmocka_unit_test_setup(what_is_prefetched_is_there_when_it_is_wanted, calm),
