@@ -1,51 +1,82 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
 # sanitize.sh - check rows under NVIDIA's compute-sanitizer, on the machine that has the GPU.
-#   sanitize.sh KIT [LOG_DIR]     KIT: a folder with bin/check_ops and lib/libat_cuda.so
-# memcheck runs every slot's rows (addresses outside of an allocation, misaligned ones, failed calls),
-# racecheck those whose kernels share memory between threads, synccheck those that meet at barriers.
-# Every run has a limit, so that the whole ends in about a minute; a run that meets its limit is told,
-# and counts as neither. Exit status 1: something was found.
-#   MEM="norm rope" RACE="" SYNC="" LIMIT=60 sanitize.sh kit     other slots, another limit in seconds
+#   sanitize.sh KIT [LOG_DIR]     KIT: a folder with bin/check_ops, bin/atelier and lib/libat_cuda.so
+# memcheck runs every slot's rows (addresses outside of an allocation, misaligned ones, failed calls), racecheck those whose
+# kernels share memory between threads, synccheck those that meet at barriers; with two GPUs, memcheck runs the house model over
+# the wire between them. The runs are cut small and go side by side (JOBS of them), so that the whole takes about 150 s on 16
+# cores; one that meets its limit is told and counts as neither. Exit status 1: something was found.
+#   ONLY=racecheck sanitize.sh kit           the runs whose line has that in it
+#   LIMIT=60 JOBS=4 SANITIZER=/usr/local/cuda/bin/compute-sanitizer sanitize.sh kit
 set -u
-kit=${1:?usage: sanitize.sh KIT [LOG_DIR]}
+kit=$(cd "${1:?usage: sanitize.sh KIT [LOG_DIR]}" && pwd)
+tree=$(cd "$(dirname "$0")/../.." && pwd)
 logs=${2:-.}
+mkdir -p "$logs"
+logs=$(cd "$logs" && pwd)
 tool=${SANITIZER:-compute-sanitizer}
-MEM=${MEM-norm rope ropes unary binary gate_add lincomb embedding fill group_norm}
-RACE=${RACE-norm group_norm}
-SYNC=${SYNC-norm group_norm}
-LIMIT=${LIMIT-12}
-found=0
+check=$kit/bin/check_ops
+[ -x "$check" ] || check=$kit/tests/check_ops # a build folder
+export tree kit logs tool check LIMIT=${LIMIT:-90} AT_PLUGINS=$kit/lib
+export AT_OFF=tune # timing proposals takes minutes under the tool; whichever is taken, the check is the same
+export XDG_CACHE_HOME=$logs/cache
 
 command -v "$tool" >/dev/null || { echo "no $tool on this machine"; exit 2; }
-mkdir -p "$logs"
 
-# TOOL SLOT [check_ops flags]
-run() {
-    local log="$logs/sanitize.$1.$2.log" status
-    timeout "$LIMIT" "$tool" --tool "$1" --error-exitcode 9 --print-limit 20 \
-        "$kit/bin/check_ops" --op "$2" --device cuda:0 --plugin "$kit/lib/libat_cuda.so" "${@:3}" \
-        >"$log" 2>&1
+# TOOL|SLOT|FILTER, longest first. An empty filter: every row of the slot.
+rows()
+{
+    local from
+    # Kernels of our own that share memory, or hand rows from lane to lane.
+    printf 'racecheck|%s\n' 'group_norm| g32' 'attention|k130 ' 'attention|k77 ' 'attention|k300 ' \
+        'attention|k80 ' 'attention|k9 ' 'attention|k129 ' 'attention|k131 ' 'attention|q50 ' 'attention| f32' 'norm|gated' 'norm| affine fill' 'norm| mod fill' 'norm| rms' 'norm|strided' 'group_norm|parts' 'group_norm| g4' \
+        'rope|' 'ropes|' 'geglu|' 'linear|rows8' 'linear| f32*f32' 'linear|e4m3' 'conv2d|->3 ' 'conv2d|->4 ' 'conv2d| f32*f32' \
+        'copy|0 -> 2 shape' 'copy|1 -> 1 shape' 'copy|2 -> 0 shape' 'embedding|'
+    printf 'memcheck|%s\n' 'attention|fp8' 'attention| bf16' 'attention| f16' 'attention| f32' \
+        'conv2d| f32*' 'conv2d| f16*' 'conv2d| bf16*' 'linear| f32*f32' 'linear| f32*bf16' 'linear| f32*f16' 'linear| f32*f8' \
+        'linear| bf16*' 'linear| f16*' 'linear| f8' 'linear|rows8' 'geglu| f32*' 'geglu| bf16*' 'geglu| f16*' 'group_norm|' \
+        'norm|' 'rope|' 'ropes|' 'unary|' 'binary|' 'gate_add|' 'lincomb|' 'embedding|' 'fill|'
+    for from in 0 1 2 3 4 5 6; do printf 'memcheck|copy|%s -> \n' $from; done
+    printf 'synccheck|%s\n' 'norm|' 'group_norm|' 'attention|k130 ' 'attention|k77 ' 'linear|rows8' 'rope|' 'copy|0 -> 2 shape'
+    if [ "$(nvidia-smi -L 2>/dev/null | wc -l)" -ge 2 ]; then
+        printf 'memcheck|wire|%s\n' cfg=2 ulysses=2 ring=2
+    fi
+}
+
+# The house model's picture by two GPUs.
+wire()
+{
+    "$tool" --tool memcheck --error-exitcode 9 --print-limit 20 "$kit/bin/atelier" run "$tree/examples/house.json" \
+        --models "$tree/models" --devices cuda:0,cuda:1 --parallel "$1" --set sampler.steps=2 --output "$logs/wire" --progress none
+}
+
+one()
+{
+    local tool_name slot filter log status began=$SECONDS
+    IFS='|' read -r tool_name slot filter <<<"$1"
+    log=$logs/sanitize.$(tr -c 'a-z0-9\n' _ <<<"$1").log
+    if [ "$slot" = wire ]; then
+        export -f wire
+        timeout "$LIMIT" bash -c "wire '$filter'" >"$log" 2>&1
+    else
+        timeout "$LIMIT" "$tool" --tool "$tool_name" --error-exitcode 9 --print-limit 20 "$check" --op "$slot" \
+            ${filter:+--filter "$filter"} --device cuda:0 --plugin "$kit/lib/libat_cuda.so" >"$log" 2>&1
+    fi
     status=$?
+    began="$(grep -oE '^[0-9]+ rows, [0-9]+ failed' "$log"), $((SECONDS - began)) s"
     case $status in
-    0) echo "$1 $2 ${*:3}: nothing" ;;
-    124) echo "$1 $2 ${*:3}: not done in $LIMIT s" ;;
+    0) echo "nothing   $1: $began" ;;
+    124) echo "not done  $1: in $LIMIT s" ;;
     *)
-        found=1
-        echo "$1 $2 ${*:3}: status $status"
-        grep -E "=========|FAIL" "$log" | head -40
+        echo "FOUND     $1: status $status, $began"
+        grep -E "=========|FAIL|error" "$log" | head -30
         ;;
     esac
 }
+export -f one
 
-for slot in $MEM; do run memcheck "$slot"; done
-# 864 rows of copies are too many: a contiguous, a permuted and a strided shape of one pair, then bytes
-run memcheck copy --filter "0 -> 2 shape"
-run memcheck copy --filter "1 -> 1 shape"
-# libraries load and choose slowly under the tool: a row each
-LIMIT=$((2 * LIMIT)) run memcheck geglu --filter "[1,30,160]"
-LIMIT=$((2 * LIMIT)) run memcheck attention --filter "q65 k129 h2 d128 bf16"
-for slot in $RACE; do run racecheck "$slot"; done
-run racecheck copy --filter "0 -> 2 shape"
-for slot in $SYNC; do run synccheck "$slot"; done
-exit $found
+rows | grep -F -- "${ONLY:-|}" | xargs -d '\n' -P "${JOBS:-$(nproc)}" -I '{}' bash -c 'one "$1"' - '{}' | tee "$logs/sanitize.txt"
+rm -rf "$logs/cache" "$logs/wire"
+echo "sanitize: $(grep -c '^nothing' "$logs/sanitize.txt") clean, $(grep -c '^FOUND' "$logs/sanitize.txt") with findings," \
+    "$(grep -c '^not done' "$logs/sanitize.txt") not done in time"
+! grep -q '^FOUND' "$logs/sanitize.txt"
