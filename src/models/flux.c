@@ -129,7 +129,7 @@ static at_tensor *epilogue(at_ops *o, const at_bound *m, void *state, at_tensor 
 
     int64_t own = s->rows * s->cols;
     at_tensor *img = at_narrow(o, h, 1, s->text, at_ops_token_ranks(o) == 1 ? own : s->image);
-    at_tensor *mod = at_flux_modulation(o, s, w->final_mod, at_flux_mods_final(c), c->mod2);
+    at_tensor *mod = at_flux_modulation(o, c, s, w->final_mod, at_flux_mods_final(c), c->mod2);
     img = at_flux_enter(o, c, s, img, s->text, AT_FLUX_PICTURE, mod, 0, NULL);
     img = linear(o, img, w->final, NULL);
     if (at_ops_token_ranks(o) > 1)

@@ -248,11 +248,27 @@ bool at_flux_begin(at_ops *o, const at_arch *a, const at_flux_config *c, const a
 // Modulations steer every token: they stay in floats, also where those of many steps are made together.
 static const at_linear_extra precise = {.precise = true};
 
-at_tensor *at_flux_modulation(at_ops *o, const at_flux_state *s, at_lin l, int64_t at,
-                              int64_t width)
+// The layer l of x [n, hidden], written to `into` (NULL: anywhere). They are a quarter of the network and work once a
+// run: ranks along tp hold some rows each, and have all results.
+static at_tensor *modulation(at_ops *o, const at_flux_config *c, const at_tensor *x, at_lin l,
+                             at_tensor *into)
+{
+    if (!l.w || at_ops_own_features(o, l.w) == l.w->shape[0])
+        return linear(at_into(o, into), x, l, &precise);
+    at_tensor *y = linear(o, x, l, &precise);
+    if (!y) return NULL;
+    int64_t n = y->shape[0], units = y->shape[1] / c->head_dim, width = l.w->shape[0];
+    y = at_reshape(o, y, 4, (int64_t[]){1, n, units, c->head_dim});
+    y = at_gather_heads(o, y, width / c->head_dim);
+    y = at_reshape(o, y, 2, (int64_t[]){n, width});
+    return into ? at_unary(at_into(o, into), y, AT_ACT_NONE) : y;
+}
+
+at_tensor *at_flux_modulation(at_ops *o, const at_flux_config *c, const at_flux_state *s, at_lin l,
+                              int64_t at, int64_t width)
 {
     if (s->mods) return at_narrow(o, s->mods, 1, at, width);
-    return linear(o, s->vec, l, &precise);
+    return modulation(o, c, s->vec, l, NULL);
 }
 
 int64_t at_flux_mods_final(const at_flux_config *c)
@@ -268,14 +284,14 @@ at_tensor *at_flux_mods(at_ops *o, const at_flux_config *c, const at_flux_weight
     at_tensor *all = at_empty(o, at_ops_compute(o), 2, (int64_t[]){n, width}), *part;
     for (int64_t i = 0; i < c->depth; i++) {
         part = at_narrow(o, all, 1, at, c->mod6);
-        linear(at_into(o, part), vec, w->doubles[i].img.mod, &precise);
+        modulation(o, c, vec, w->doubles[i].img.mod, part);
         part = at_narrow(o, all, 1, at + c->mod6, c->mod6);
-        linear(at_into(o, part), vec, w->doubles[i].txt.mod, &precise);
+        modulation(o, c, vec, w->doubles[i].txt.mod, part);
         at += 2 * c->mod6;
     }
     for (int64_t i = 0; i < c->single; i++, at += c->mod3) {
         part = at_narrow(o, all, 1, at, c->mod3);
-        linear(at_into(o, part), vec, w->singles[i].mod, &precise);
+        modulation(o, c, vec, w->singles[i].mod, part);
     }
     part = at_narrow(o, all, 1, at, c->mod2);
     linear(at_into(o, part), vec, w->final_mod, &precise);
@@ -484,8 +500,8 @@ static void run_double(at_ops *o, const at_flux_config *c, const at_flux_double 
 {
     int64_t text = s->text, image = s->image, at = i * 2 * c->mod6;
     at_tensor *txt = at_narrow(o, h, 1, 0, text), *img = at_narrow(o, h, 1, text, image);
-    at_tensor *img_mod = at_flux_modulation(o, s, w->img.mod, at, c->mod6);
-    at_tensor *txt_mod = at_flux_modulation(o, s, w->txt.mod, at + c->mod6, c->mod6);
+    at_tensor *img_mod = at_flux_modulation(o, c, s, w->img.mod, at, c->mod6);
+    at_tensor *txt_mod = at_flux_modulation(o, c, s, w->txt.mod, at + c->mod6, c->mod6);
     int64_t width[] = {s->batch, text + image, 3 * s->inner};
     at_tensor *qkv = at_empty(o, at_ops_compute(o), 3, width);
     at_tensor *txt_qkv = at_narrow(o, qkv, 1, 0, text);
@@ -579,7 +595,7 @@ static void run_single(at_ops *o, const at_flux_config *c, const at_flux_single 
 {
     int64_t tokens = s->text + s->image;
     int64_t at = c->depth * 2 * c->mod6 + i * c->mod3;
-    at_tensor *mod = at_flux_modulation(o, s, w->mod, at, c->mod3);
+    at_tensor *mod = at_flux_modulation(o, c, s, w->mod, at, c->mod3);
     at_tensor *x = h ? single_norm(o, c, w, s, h, mod) : NULL;
     int64_t width[] = {s->batch, tokens, s->inner + s->mlp};
     at_tensor *both = at_empty(o, at_ops_compute(o), 3, width);

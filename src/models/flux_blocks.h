@@ -169,8 +169,8 @@ void at_flux_tables(at_ops *o, const at_flux_config *c, const at_model_in *in,
 // A modulation [b, n * hidden], which is `width` columns from `at` on where all are made already;
 // and LayerNorm with its chunks `first` (shift) and `first` + 1 (scale), for the layers of `then` alone
 // (at_norm_spec) or, NULL, for anybody.
-at_tensor *at_flux_modulation(at_ops *o, const at_flux_state *s, at_lin l, int64_t at,
-                              int64_t width);
+at_tensor *at_flux_modulation(at_ops *o, const at_flux_config *c, const at_flux_state *s, at_lin l,
+                              int64_t at, int64_t width);
 at_tensor *at_flux_modulate(at_ops *o, const at_flux_config *c, const at_tensor *x,
                             const at_tensor *mod, int first, const at_weight *then);
 // The same of a part of the stream, tokens from `first` on, after what is due there: x becomes the sum.

@@ -26,6 +26,8 @@
     {                                                                                              \
         F(mlp), 0, 1                                                                               \
     }
+static const at_bind_cut cut_mod6 = {.run = {{F(mod6), F(head_dim), 1}}},
+                         cut_mod3 = {.run = {{F(mod3), F(head_dim), 1}}};
 static const at_bind_cut cut_qkv = {.run = {HEADS(3)}}, cut_heads = {.run = {HEADS(1)}},
                          cut_mlp = {.run = {UNITS}}, cut_lin1 = {.run = {HEADS(3), UNITS}},
                          cut_proj = {.columns = true, .run = {HEADS(1)}},
@@ -67,7 +69,7 @@ const at_bind_row at_flux_rows_guidance[AT_FLUX_ROWS_GUIDANCE] = {
 };
 
 #define STREAM(s)                                                                                  \
-    LIN(at_flux_double, s.mod, #s "_mod.lin", mod6, hidden),                                       \
+    LIN_BY_ROWS(at_flux_double, s.mod, #s "_mod.lin", mod6, hidden, cut_mod6),                     \
         LIN_BY_ROWS(at_flux_double, s.qkv, #s "_attn.qkv", qkv, hidden, cut_qkv),                  \
         LIN_BY_COLUMNS(at_flux_double, s.proj, #s "_attn.proj", hidden, hidden, cut_proj),         \
         LIN_BY_ROWS(at_flux_double, s.fc1, #s "_mlp.0", mlp, hidden, cut_mlp),                     \
@@ -78,7 +80,7 @@ const at_bind_row at_flux_rows_guidance[AT_FLUX_ROWS_GUIDANCE] = {
 const at_bind_row at_flux_rows_double[AT_FLUX_ROWS_DOUBLE] = {STREAM(img), STREAM(txt)};
 
 const at_bind_row at_flux_rows_single[AT_FLUX_ROWS_SINGLE] = {
-    LIN(at_flux_single, mod, "modulation.lin", mod3, hidden),
+    LIN_BY_ROWS(at_flux_single, mod, "modulation.lin", mod3, hidden, cut_mod3),
     LIN_BY_ROWS(at_flux_single, lin1, "linear1", lin1, hidden, cut_lin1),
     LIN_BY_COLUMNS(at_flux_single, lin2, "linear2", hidden, lin2, cut_lin2),
     VEC(at_flux_single, q_norm, "norm.query_norm.scale", head_dim),
@@ -102,7 +104,7 @@ const at_bind_row at_flux_rows_guidance_split[AT_FLUX_ROWS_GUIDANCE] = {
 };
 
 #define STREAM_SPLIT(s, norm, q, k, v, out, ff)                                                    \
-    LIN(at_flux_double, s.mod, norm ".linear", mod6, hidden),                                      \
+    LIN_BY_ROWS(at_flux_double, s.mod, norm ".linear", mod6, hidden, cut_mod6),                    \
         LIN_BY_ROWS(at_flux_double, s.parts[0], "attn." q, hidden, hidden, cut_heads),             \
         LIN_BY_ROWS(at_flux_double, s.parts[1], "attn." k, hidden, hidden, cut_heads),             \
         LIN_BY_ROWS(at_flux_double, s.parts[2], "attn." v, hidden, hidden, cut_heads),             \
@@ -121,7 +123,7 @@ const at_bind_row at_flux_rows_double_split[AT_FLUX_ROWS_DOUBLE_SPLIT] = {
 };
 
 const at_bind_row at_flux_rows_single_split[AT_FLUX_ROWS_SINGLE_SPLIT] = {
-    LIN(at_flux_single, mod, "norm.linear", mod3, hidden),
+    LIN_BY_ROWS(at_flux_single, mod, "norm.linear", mod3, hidden, cut_mod3),
     LIN_BY_ROWS(at_flux_single, parts[0], "attn.to_q", hidden, hidden, cut_heads),
     LIN_BY_ROWS(at_flux_single, parts[1], "attn.to_k", hidden, hidden, cut_heads),
     LIN_BY_ROWS(at_flux_single, parts[2], "attn.to_v", hidden, hidden, cut_heads),
