@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // tensor_parallel_test.c - networks whose layers are shared along tp: the result of one rank, with heads and units that
 // do and do not divide, with more ranks than heads, beside other axes, with stored fp8, a LoRA's overlay and hooks that
-// look at all heads; and every rank packs its share alone.
+// look at all heads; and every rank reads its share alone.
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -15,6 +15,7 @@
 #include "models/models.h"
 #include "models/wave_test.h"
 #include "par/ranks.h"
+#include "weight/cut.h"
 #include "weight/edits.h"
 
 #define GOLDEN AT_SOURCE_DIR "/tests/golden/"
@@ -36,12 +37,34 @@ typedef struct job {
     char text[MOST][256];
     float *out[MOST];
     int64_t n[MOST];
+    double weights[MOST]; // bytes that the rank's linear layers read
 } job;
+
+// A backend that counts the weights it meets, each once a rank.
+enum { SEEN = 512 };
+static _Thread_local const at_packed *g_seen[SEEN];
+static _Thread_local int g_seen_count;
+static _Thread_local double g_seen_bytes;
+static at_backend g_counting;
+
+static at_status counting_linear(void *stream, const at_linear_args *a)
+{
+    int i = 0;
+    while (i < g_seen_count && g_seen[i] != a->w.packed)
+        i++;
+    if (i == g_seen_count && i < SEEN) {
+        g_seen[g_seen_count++] = a->w.packed;
+        g_seen_bytes += (double)at_view_count(&a->w.v) * (double)at_dtype_size(a->w.v.dtype);
+    }
+    return at_cpu_backend()->linear(stream, a);
+}
 
 static int set_up(void **state)
 {
     (void)state;
-    at_device_set_cpu_backend(at_cpu_backend(), at_cpu_describe());
+    g_counting = *at_cpu_backend();
+    g_counting.linear = counting_linear;
+    at_device_set_cpu_backend(&g_counting, at_cpu_describe());
     return 0;
 }
 
@@ -97,7 +120,10 @@ static at_status run_rank(void *ctx, int rank)
     if (st == AT_OK)
         st = at_ops_new(&(at_ops_config){.compute = AT_F32, .mesh = world ? &mesh : NULL}, &o);
     if (st != AT_OK) return j->st[rank] = st;
+    g_seen_count = 0;
+    g_seen_bytes = 0;
     at_tensor *t = j->p->model ? denoise(o, j->p) : encode(o, j->p);
+    j->weights[rank] = g_seen_bytes;
     st = at_ops_vote(o);
     if (st != AT_OK) snprintf(j->text[rank], sizeof j->text[rank], "%s", at_error_text());
     if (t && st == AT_OK) {
@@ -270,6 +296,32 @@ static void text_encoders(void **state)
     compare((problem){.file = "clip_g"}, all);
 }
 
+// That is what it is for: a rank reads its share of the layers that are cut, and the others whole.
+static void each_rank_reads_its_share_alone(void **state)
+{
+    (void)state;
+    problem p = {.file = "flux_dev", .b = 1, .channels = 16, .h = 6, .w = 5};
+    job whole, shared;
+    double cut = 0;
+
+    open_problem(&p);
+    at_store *s = at_model_store(p.model);
+    for (size_t i = 0; i < at_store_count(s); i++) {
+        const at_weight *w = at_store_at(s, i);
+        if (w->rank == 2 && at_weight_how_cut(w)) cut += (double)w->bytes;
+    }
+    run_ranks(&p, "none", &whole);
+    run_ranks(&p, "tp=2", &shared); // two heads and an even number of units
+    assert_true(cut > 0.8 * whole.weights[0] && cut < whole.weights[0]);
+    for (int r = 0; r < 2; r++)
+        if (fabs(shared.weights[r] - (whole.weights[0] - cut / 2)) > 0.5)
+            fail_msg("rank %d reads %.0f bytes; one %.0f, of which %.0f are cut", r,
+                     shared.weights[r], whole.weights[0], cut);
+    end_job(&whole);
+    end_job(&shared);
+    close_problem(&p);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -279,6 +331,7 @@ int main(void)
         cmocka_unit_test(sdxl),
         cmocka_unit_test(hooks_see_all_heads),
         cmocka_unit_test(text_encoders),
+        cmocka_unit_test(each_rank_reads_its_share_alone),
 
     };
     return cmocka_run_group_tests(tests, set_up, NULL);
