@@ -64,8 +64,17 @@ typedef struct at_comm_ops {
     // and all later ones, return `code` on every rank. A failing rank calls it, so that none waits
     // for ever. (On a device: the work already queued ends, with any bytes; the vote comes after that.)
     void (*abort)(at_comm *c, int code);
+    // From now on (on) fn(ctx) is called, from any thread and more than once, when a rank of the family has given up
+    // or is lost: for what waits for others elsewhere than in an exchange of this carrier. Not after the call that
+    // turns it off. fn must not call this comm. NULL: nobody but the ranks themselves can give up.
+    void (*watch)(at_comm *c, void (*fn)(void *ctx), void *ctx, bool on);
     void (*free)(at_comm *c);
 } at_comm_ops;
+
+typedef struct at_comm_watcher { // what a carrier keeps of them; ctx NULL: a free place
+    void (*fn)(void *ctx);
+    void *ctx;
+} at_comm_watcher;
 
 struct at_comm {
     const at_comm_ops *ops;

@@ -32,6 +32,7 @@ typedef struct family {
     int broken_by;
     int highest, result; // of the running ballot, of the last one
     unsigned mended;     // broken meetings were swept away so often
+    at_comm_watcher watchers[MAX_RANKS];
 } family;
 
 typedef struct group {
@@ -295,6 +296,21 @@ static void threads_abort(at_comm *c, int code)
         f->broken = code ? code : AT_EINTERNAL;
         f->broken_by = ((threads_comm *)c)->first_rank;
         pthread_cond_broadcast(&f->moved);
+        for (int i = 0; i < MAX_RANKS; i++)
+            if (f->watchers[i].fn) f->watchers[i].fn(f->watchers[i].ctx);
+    }
+    pthread_mutex_unlock(&f->lock);
+}
+
+static void threads_watch(at_comm *c, void (*fn)(void *ctx), void *ctx, bool on)
+{
+    family *f = group_of(c)->f;
+
+    pthread_mutex_lock(&f->lock);
+    for (int i = 0; i < MAX_RANKS; i++) {
+        if (f->watchers[i].ctx != (on ? NULL : ctx)) continue;
+        f->watchers[i] = on ? (at_comm_watcher){fn, ctx} : (at_comm_watcher){0};
+        break;
     }
     pthread_mutex_unlock(&f->lock);
 }
@@ -334,6 +350,7 @@ static const at_comm_ops threads_ops = {
     .tell = threads_all_gather,
     .split = threads_split,
     .abort = threads_abort,
+    .watch = threads_watch,
     .free = threads_free,
 };
 
