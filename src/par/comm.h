@@ -65,7 +65,7 @@ typedef struct at_comm_ops {
     // for ever. (On a device: the work already queued ends, with any bytes; the vote comes after that.)
     void (*abort)(at_comm *c, int code);
     // From now on (on) fn(ctx) is called, from any thread and more than once, when a rank of the family has given up
-    // or is lost: for what waits for others elsewhere than in an exchange of this carrier. Not after the call that
+    // or is lost (and at once where one has): for what waits for others elsewhere than in an exchange of this carrier. Not after the call that
     // turns it off. fn must not call this comm. NULL: nobody but the ranks themselves can give up.
     void (*watch)(at_comm *c, void (*fn)(void *ctx), void *ctx, bool on);
     void (*free)(at_comm *c);

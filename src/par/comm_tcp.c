@@ -23,7 +23,12 @@
 #include "base/mem.h"
 #include "par/tcp.h"
 
-enum { FRAME_DATA = 0x61746461, FRAME_BALLOT = 0x61746262, ALARM = 0x6174616c };
+enum {
+    FRAME_DATA = 0x61746461,
+    FRAME_BALLOT = 0x61746262,
+    ALARM = 0x6174616c,
+    GOODBYE = 0x61746779
+};
 
 typedef struct head {
     uint32_t kind, zero;
@@ -138,12 +143,16 @@ static bool is_lost(family *f)
     return gone;
 }
 
-// Words of one alarm socket; false: it has ended.
-static bool hear(family *f, int rank)
+// Words of one alarm socket; false: it has ended. Whoever says goodbye has done its part: it is missed only by those
+// who still want data of it.
+static bool hear(family *f, int rank, bool *goodbye)
 {
     alarm_word w;
+
     // They are small and go whole: what is not there yet comes at once.
     if (at_tcp_recv(f->peers[rank].alarm, &w, sizeof w, at_tcp_now() + 5) != AT_OK) return false;
+    *goodbye = w.kind == GOODBYE;
+    if (*goodbye) return false;
     if (w.kind != ALARM || w.code <= 0 || w.code >= AT_STATUS_COUNT) return false;
     break_up(f, w.round, w.code, w.by >= 0 && w.by < f->size ? w.by : rank);
     return true;
@@ -160,9 +169,11 @@ static void *listen_main(void *arg)
     while (!p[f->size].revents) {
         if (poll(p, (nfds_t)f->size + 1, -1) < 0 && errno != EINTR) break;
         for (int i = 0; i < f->size; i++) {
-            if (p[i].fd < 0 || !p[i].revents || hear(f, i)) continue;
+            bool goodbye = false;
+
+            if (p[i].fd < 0 || !p[i].revents || hear(f, i, &goodbye)) continue;
             p[i].fd = -1;
-            if (!p[f->size].revents) lose(f, i);
+            if (!goodbye && !p[f->size].revents) lose(f, i);
         }
     }
     return NULL;
@@ -247,11 +258,25 @@ typedef struct wanted {
     bool misfits, done;
 } wanted;
 
+static bool ballot_begun(peer *p, void *ctx)
+{
+    (void)ctx;
+    if (p->in.kind == FRAME_BALLOT && p->in.bytes != sizeof p->ballot) return false;
+    if (p->in.kind == FRAME_BALLOT) p->to = (char *)&p->ballot;
+    return true;
+}
+
+// It votes already: there will be no data.
+static bool at_ballot(const peer *p)
+{
+    return p->in_head == sizeof p->in && p->in.kind == FRAME_BALLOT;
+}
+
 static bool data_begun(peer *p, void *ctx)
 {
     wanted *w = ctx;
 
-    if (p->in.kind != FRAME_DATA) return false;
+    if (p->in.kind == FRAME_BALLOT) return ballot_begun(p, NULL); // its alarm is on its way
     w->misfits = p->in.bytes != w->part.bytes;
     if (!w->misfits) p->to = w->part.data;
     return true;
@@ -264,7 +289,7 @@ static void let_go(tcp_comm *t)
         peer *p = &t->f->peers[t->ranks[i]];
 
         p->from = NULL;
-        p->to = NULL;
+        if (!at_ballot(p)) p->to = NULL;
     }
 }
 
@@ -287,12 +312,11 @@ static at_status move_on(tcp_comm *t, wanted *want, int *rest)
     for (int i = 0; i < n; i++) {
         peer *other = &f->peers[t->ranks[i]];
         bool sends = i != t->base.rank && !out_idle(other);
+        bool takes = !want[i].done && !at_ballot(other);
 
-        p[i] =
-            (struct pollfd){.fd = other->data,
-                            .events = (short)((sends ? POLLOUT : 0) | (want[i].done ? 0 : POLLIN))};
-        if (!p[i].events) p[i].fd = -1;
-        *rest += p[i].fd >= 0;
+        p[i] = (struct pollfd){.fd = sends || takes ? other->data : -1,
+                               .events = (short)((sends ? POLLOUT : 0) | (takes ? POLLIN : 0))};
+        *rest += sends || !want[i].done;
     }
     if (!*rest) return AT_OK;
     int k = poll(p, (nfds_t)n + 1, (int)(f->wait_seconds * 1000));
@@ -310,7 +334,7 @@ static at_status move_on(tcp_comm *t, wanted *want, int *rest)
 
         if (p[i].fd < 0 || !p[i].revents) continue;
         if (p[i].revents & (POLLOUT | POLLERR) && !push(other)) AT_TRY(lost(f, t->ranks[i]));
-        if (want[i].done || !(p[i].revents & (POLLIN | POLLHUP))) continue;
+        if (want[i].done || at_ballot(other) || !(p[i].revents & (POLLIN | POLLHUP))) continue;
         int end = pull(other, data_begun, &want[i]);
         if (end < 0) AT_TRY(lost(f, t->ranks[i]));
         want[i].done = end > 0;
@@ -412,14 +436,6 @@ out:
 }
 
 // --- votes -------------------------------------------------------------------------------------
-static bool ballot_begun(peer *p, void *ctx)
-{
-    (void)ctx;
-    if (p->in.kind == FRAME_BALLOT && p->in.bytes != sizeof p->ballot) return false;
-    if (p->in.kind == FRAME_BALLOT) p->to = (char *)&p->ballot;
-    return true;
-}
-
 // Everybody's ballot, behind whatever is left of broken exchanges.
 static at_status collect(tcp_comm *t, const int32_t *mine)
 {
@@ -518,17 +534,22 @@ static void tcp_watch(at_comm *c, void (*fn)(void *ctx), void *ctx, bool on)
         f->watchers[i] = on ? (at_comm_watcher){fn, ctx} : (at_comm_watcher){0};
         break;
     }
+    if (on && (f->lost || (f->code && f->broken == f->round))) fn(ctx);
     pthread_mutex_unlock(&f->lock);
 }
 
 // --- making ------------------------------------------------------------------------------------
 static void family_free(family *f)
 {
+    alarm_word w = {.kind = GOODBYE};
+
     if (!f) return;
     if (f->started) {
         ring(f->stop);
         pthread_join(f->thread, NULL);
     }
+    for (int i = 0; i < f->size && f->started; i++)
+        if (i != f->rank) (void)at_tcp_send(f->peers[i].alarm, &w, sizeof w, at_tcp_now() + 1);
     for (int i = 0; i < f->size; i++) {
         if (f->peers[i].data >= 0) close(f->peers[i].data);
         if (f->peers[i].alarm >= 0) close(f->peers[i].alarm);

@@ -312,6 +312,7 @@ static void threads_watch(at_comm *c, void (*fn)(void *ctx), void *ctx, bool on)
         f->watchers[i] = on ? (at_comm_watcher){fn, ctx} : (at_comm_watcher){0};
         break;
     }
+    if (on && f->broken) fn(ctx);
     pthread_mutex_unlock(&f->lock);
 }
 
