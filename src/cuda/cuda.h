@@ -87,6 +87,9 @@ const char *at_cuda_kernel_name(const char *slot);
 extern const at_wire_ops at_cuda_wire_ops;
 at_status at_cuda_link(at_device *a, at_device *b, at_wire_link *out); // links.c
 
+// --- channel.c: of at_device_ops, over NCCL
+extern const at_channel_ops at_cuda_channel_ops;
+
 // --- facts.c: of at_device_ops --------------------------------------------------------------------
 void at_cuda_facts(at_device *d, at_device_fact_fn *each, void *ctx);
 at_status at_cuda_usage(at_device *d, at_device_usage *out);

@@ -76,5 +76,6 @@ const at_device_ops at_cuda_device_ops = {
     .facts = at_cuda_facts,
     .usage = at_cuda_usage,
     .wire = &at_cuda_wire_ops,
+    .channel = &at_cuda_channel_ops,
     .trim = at_cuda_pool_trim,
 };

@@ -11,6 +11,7 @@
 #include "base/status.h"
 #include "cuda/cublaslt.h"
 #include "cuda/cudnn.h"
+#include "cuda/libs.h"
 #include "cuda/nvml.h"
 
 static void *open_in(const char *folder, size_t n, const char *name)
@@ -21,7 +22,7 @@ static void *open_in(const char *folder, size_t n, const char *name)
     return dlopen(path, RTLD_NOW | RTLD_GLOBAL);
 }
 
-static void *open_library(const char *const *names)
+void *at_cuda_library(const char *const *names)
 {
     for (int i = 0; names[i]; i++) {
         void *lib = dlopen(names[i], RTLD_NOW | RTLD_GLOBAL);
@@ -39,13 +40,7 @@ static void *open_library(const char *const *names)
     return NULL;
 }
 
-// A row per function: where its pointer goes and what it is called.
-typedef struct symbol {
-    size_t offset;
-    const char *name;
-} symbol;
-
-static int fill(void *lib, void *table, const symbol *rows, size_t n)
+int at_cuda_symbols(void *lib, void *table, const at_cuda_symbol *rows, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
         void *f = dlsym(lib, rows[i].name);
@@ -67,7 +62,7 @@ const at_cublaslt *at_cublaslt_open(void)
 {
     static at_cublaslt table;
     static const char *const names[] = {"libcublasLt.so.13", "libcublasLt.so.12", NULL};
-    static const symbol rows[] = {
+    static const at_cuda_symbol rows[] = {
         LT(Create),
         LT(MatmulDescCreate),
         LT(MatmulDescDestroy),
@@ -84,8 +79,8 @@ const at_cublaslt *at_cublaslt_open(void)
         LT(Matmul),
         LT(GetVersion),
     };
-    void *lib = open_library(names);
-    return lib && fill(lib, &table, rows, sizeof rows / sizeof *rows) ? &table : NULL;
+    void *lib = at_cuda_library(names);
+    return lib && at_cuda_symbols(lib, &table, rows, sizeof rows / sizeof *rows) ? &table : NULL;
 }
 
 #define DNN(f)                                                                                     \
@@ -96,7 +91,7 @@ const at_cudnn *at_cudnn_open(void)
 {
     static at_cudnn table;
     static const char *const names[] = {"libcudnn.so.9", NULL};
-    static const symbol rows[] = {
+    static const at_cuda_symbol rows[] = {
         DNN(Create),
         DNN(SetStream),
         DNN(GetVersion),
@@ -109,8 +104,8 @@ const at_cudnn *at_cudnn_open(void)
         DNN(BackendFinalize),
         DNN(BackendExecute),
     };
-    void *lib = open_library(names);
-    return lib && fill(lib, &table, rows, sizeof rows / sizeof *rows) ? &table : NULL;
+    void *lib = at_cuda_library(names);
+    return lib && at_cuda_symbols(lib, &table, rows, sizeof rows / sizeof *rows) ? &table : NULL;
 }
 
 #define NVML(f)                                                                                    \
@@ -122,7 +117,7 @@ static const at_nvml *g_nvml;
 static void nvml_once(void)
 {
     static at_nvml table;
-    static const symbol rows[] = {
+    static const at_cuda_symbol rows[] = {
         NVML(Init_v2),
         NVML(SystemGetDriverVersion),
         NVML(DeviceGetHandleByPciBusId_v2),
@@ -141,7 +136,7 @@ static void nvml_once(void)
         NVML(DeviceGetComputeRunningProcesses_v3),
     };
     void *lib = dlopen("libnvidia-ml.so.1", RTLD_NOW | RTLD_LOCAL); // the driver's: nowhere else
-    if (lib && fill(lib, &table, rows, sizeof rows / sizeof *rows) && !table.Init_v2())
+    if (lib && at_cuda_symbols(lib, &table, rows, sizeof rows / sizeof *rows) && !table.Init_v2())
         g_nvml = &table;
 }
 

@@ -11,6 +11,7 @@
 #include "atelier/backend.h"
 #include "atelier/types.h"
 #include "base/status.h"
+#include "tensor/channel.h"
 #include "tensor/wire.h"
 
 typedef struct at_device at_device;
@@ -65,6 +66,7 @@ typedef struct at_device_ops {
     void (*facts)(at_device *d, at_device_fact_fn *each, void *ctx);
     at_status (*usage)(at_device *d, at_device_usage *out);
     const at_wire_ops *wire;    // to others of its kind; NULL: there is none
+    const at_channel_ops *channel; // to those of other processes; NULL: there is none
     void (*trim)(at_device *d); // memory that is kept for reuse goes back; NULL: nothing is kept
 } at_device_ops;
 
