@@ -38,6 +38,7 @@ static struct {
     at_range_fn *fn;
     void *ctx;
     int64_t n, chunk;
+    const atomic_bool *cancel; // the caller's
 } g_pool = {
     .once = PTHREAD_ONCE_INIT,
     .started = -1,
@@ -47,6 +48,19 @@ static struct {
 };
 
 static _Thread_local bool t_in_loop;
+static _Thread_local const atomic_bool *t_cancel; // a worker's: that of the job it is in
+
+const atomic_bool *at_threads_watch(const atomic_bool *flag)
+{
+    const atomic_bool *before = t_cancel;
+    t_cancel = flag;
+    return before;
+}
+
+bool at_cancelled(void)
+{
+    return t_cancel && atomic_load_explicit(t_cancel, memory_order_relaxed);
+}
 
 static void relax(void)
 {
@@ -148,7 +162,9 @@ static void *worker_main(void *arg)
         last = seen / JOB;
         if (index >= atomic_load(&g_pool.wanted) || !enter(seen)) continue;
         last = atomic_load(&g_pool.ticket) / JOB; // enter may have caught a newer job
+        t_cancel = g_pool.cancel;
         work();
+        t_cancel = NULL; // the flag may not live longer than the job
         leave();
     }
     return NULL;
@@ -186,6 +202,7 @@ static void run_job(int64_t n, int64_t chunk, at_range_fn *fn, void *ctx)
     g_pool.ctx = ctx;
     g_pool.n = n;
     g_pool.chunk = chunk;
+    g_pool.cancel = t_cancel;
     atomic_store(&g_pool.next, 0);
     atomic_store(&g_pool.ticket, job * JOB | OPEN);
     if (atomic_load(&g_pool.sleepers) > 0) {

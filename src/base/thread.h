@@ -4,6 +4,7 @@
 #ifndef AT_BASE_THREAD_H
 #define AT_BASE_THREAD_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -20,6 +21,13 @@ void at_threads_set(int n);
 // fn must not fail: report through ctx. Without threads (none could start) everything runs here.
 typedef void at_range_fn(void *ctx, int64_t begin, int64_t end);
 void at_parallel_for(int64_t n, int64_t grain, at_range_fn *fn, void *ctx);
+
+// The calling thread's work may be given up when *flag rises; NULL: it may not. The flag must live until it is taken
+// back. Loops that the thread starts carry it to the pool. Returns the flag before.
+const atomic_bool *at_threads_watch(const atomic_bool *flag);
+// Asked between the tiles of a long loop: nobody wants the result any more, what is missing of it may stay missing.
+// Who keeps a result for later (packed weights) does not ask.
+bool at_cancelled(void);
 
 // A bounded queue of fixed-size messages between threads: copies in, copies out.
 typedef struct at_mailbox at_mailbox;

@@ -55,6 +55,38 @@ static void every_index_is_covered_once(void **state)
     }
 }
 
+typedef struct slow_loop {
+    atomic_bool cancel;
+    atomic_int done;
+} slow_loop;
+
+static void slow(void *ctx, int64_t begin, int64_t end)
+{
+    slow_loop *s = ctx;
+    for (int64_t i = begin; i < end && !at_cancelled(); i++)
+        if (atomic_fetch_add(&s->done, 1) == 100) atomic_store(&s->cancel, true);
+}
+
+static void a_loop_that_is_not_wanted_ends(void **state)
+{
+    slow_loop s = {0};
+    (void)state;
+    assert_false(at_cancelled());
+    at_parallel_for(1 << 20, 1, slow, &s); // nobody watches the flag
+    assert_int_equal(s.done, 1 << 20);
+    assert_true(s.cancel);
+    s.cancel = false;
+    s.done = 0;
+    at_threads_watch(&s.cancel);
+    at_parallel_for(1 << 20, 1, slow, &s);
+    assert_true(at_cancelled());
+    assert_true(s.done > 100 && s.done < 1 << 19);
+    at_threads_watch(NULL);
+    s.done = 0;
+    at_parallel_for(1 << 20, 1, slow, &s); // nor does a worker remember it
+    assert_int_equal(s.done, 1 << 20);
+}
+
 static void many_small_loops_do_not_hang(void **state)
 {
     touched *t = calloc(1, sizeof *t);
@@ -156,6 +188,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_index_is_covered_once),
         cmocka_unit_test(many_small_loops_do_not_hang),
+        cmocka_unit_test(a_loop_that_is_not_wanted_ends),
         cmocka_unit_test(nested_loops_run_serially),
         cmocka_unit_test(several_callers_never_wait_for_each_other),
         cmocka_unit_test(ranges_run_at_the_same_time),

@@ -84,7 +84,7 @@ static void attention_range(void *ctx, int64_t begin, int64_t end)
 
     if (!scratch) return;
     softmax_row r = {.q = scratch, .kv = scratch + wide, .acc = scratch + 2 * wide};
-    for (int64_t row = begin; row < end; row++) {
+    for (int64_t row = begin; row < end && !at_cancelled(); row++) {
         int64_t i = row % j->tq, h = row / j->tq % j->heads, b = row / j->tq / j->heads;
         r.max = -INFINITY;
         r.sum = 0;

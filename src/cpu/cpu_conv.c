@@ -76,7 +76,7 @@ static void conv_range(void *ctx, int64_t begin, int64_t end)
         at_cpu_scratch(&j->oom, at_alloc((size_t)(j->cin + j->cout) * sizeof *scratch));
 
     if (!scratch) return;
-    for (int64_t p = begin; p < end; p++) {
+    for (int64_t p = begin; p < end && !at_cancelled(); p++) {
         int64_t ox = p % j->ow, oy = p / j->ow % j->oh, b = p / j->ow / j->oh;
         conv_pixel(j, b, oy, ox, scratch, scratch + j->cin);
         conv_finish(j, b, oy, ox, scratch + j->cin);

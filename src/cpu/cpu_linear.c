@@ -56,7 +56,7 @@ static void linear_range(void *ctx, int64_t begin, int64_t end)
     const at_view *w = &j->a->w.v;
     float wf[K_BLOCK], sum[M_BLOCK];
 
-    for (int64_t n = begin; n < end; n++) {
+    for (int64_t n = begin; n < end && !at_cancelled(); n++) {
         for (int64_t i = 0; i < j->rows; i++)
             sum[i] = 0;
         for (int64_t k = 0; k < j->k; k += K_BLOCK) {

@@ -270,7 +270,7 @@ static void flash_range(void *ctx, int64_t begin, int64_t end)
     st.sum = st.max + rows;
     st.p = f->pairs ? st.sum + rows : st.s;
     if (f->matrix) f->k->matrix_begin();
-    for (int64_t task = begin; task < end; task++) {
+    for (int64_t task = begin; task < end && !at_cancelled(); task++) {
         int64_t head = f->first + task / f->q_tasks, last;
         st.i0 = task % f->q_tasks * f->queries;
         st.rows = at_most(f->queries, f->tq - st.i0);
@@ -298,7 +298,7 @@ static at_status run_groups(flash *f)
                        (long long)most);
     f->packed_k = packed;
     f->packed_v = packed + most * f->key_panels * f->k_len * nr;
-    for (f->first = 0; f->first < f->heads; f->first += most) {
+    for (f->first = 0; f->first < f->heads && !at_cancelled(); f->first += most) {
         f->group = at_most(most, f->heads - f->first);
         at_parallel_for(f->group * f->key_panels, 1 + 4096 / (f->d * nr),
                         f->pairs ? pack_pairs_range : pack_range, f);

@@ -163,7 +163,7 @@ static void gemm_range(void *ctx, int64_t begin, int64_t end)
     float *scratch = at_cpu_scratch(&g->oom, at_alloc((floats_a + floats_c) * sizeof *scratch));
 
     if (!scratch) return;
-    for (int64_t t = begin; t < end; t++)
+    for (int64_t t = begin; t < end && !at_cancelled(); t++)
         gemm_task(g, t, scratch, scratch + floats_a);
     at_free(scratch);
 }
@@ -186,7 +186,7 @@ at_status at_cpu_gemm_many(gemm *g)
         return at_fail(AT_ENOMEM, "linear: no memory for %lld columns of %lld weights",
                        (long long)columns, (long long)g->kk);
     g->mc = even_parts(g->m, MC, g->k->mr);
-    for (g->n0 = 0; g->n0 < g->n; g->n0 += columns) {
+    for (g->n0 = 0; g->n0 < g->n && !at_cancelled(); g->n0 += columns) {
         g->columns = at_most(columns, g->n - g->n0);
         g->nc = even_parts(g->columns, GEMM_NC / halves, nr);
         g->m_tasks = (g->m + g->mc - 1) / g->mc;

@@ -218,7 +218,7 @@ static void conv_range(void *ctx, int64_t begin, int64_t end)
     float *scratch = at_cpu_scratch(&c->oom, at_alloc((floats + sums + piece) * sizeof *scratch));
 
     if (!scratch) return;
-    for (int64_t t = begin; t < end; t++)
+    for (int64_t t = begin; t < end && !at_cancelled(); t++)
         conv_task(c, t, scratch + sums, scratch, scratch + sums + floats);
     at_free(scratch);
 }

@@ -160,7 +160,7 @@ static void conv_range(void *ctx, int64_t begin, int64_t end)
     conv_job *j = ctx;
 
     if (!at_dnnl_ready()) atomic_store(&j->failed, true);
-    for (int64_t i = begin; i < end && !atomic_load(&j->failed); i++)
+    for (int64_t i = begin; i < end && !atomic_load(&j->failed) && !at_cancelled(); i++)
         if (!conv_task(j, i)) atomic_store(&j->failed, true);
 }
 

@@ -106,7 +106,7 @@ static void linear_range(void *ctx, int64_t begin, int64_t end)
 
     if (!scratch) return;
     if (!at_dnnl_ready()) atomic_store(&j->failed, true);
-    for (int64_t i = begin; i < end && !atomic_load(&j->failed); i++)
+    for (int64_t i = begin; i < end && !atomic_load(&j->failed) && !at_cancelled(); i++)
         linear_task(j, i, (float *)(void *)scratch, scratch + j->sums);
     at_free(scratch);
 }

@@ -136,7 +136,7 @@ static void task_range(void *ctx, int64_t begin, int64_t end)
     float *v = at_cpu_scratch(&c->oom, at_alloc((v_floats + m_floats + buf) * sizeof *v));
 
     if (!v) return;
-    for (int64_t task = begin; task < end; task++) {
+    for (int64_t task = begin; task < end && !at_cancelled(); task++) {
         int64_t first = task * w->each, rows = at_most(w->each, w->patches - first);
         const float *px[PLACES];
         for (int64_t i = 0; i < rows; i++) {
@@ -193,7 +193,7 @@ at_status at_cpu_winograd_run(conv *c)
     memset(block, 0, (size_t)c->cin * sizeof *block);
     w.zeros = block;
     w.u = block + round_up(c->cin, 16);
-    for (w.n0 = 0; w.n0 < c->cout; w.n0 += columns) {
+    for (w.n0 = 0; w.n0 < c->cout && !at_cancelled(); w.n0 += columns) {
         w.columns = at_most(columns, round_up(c->cout - w.n0, nr));
         w.panels = w.columns / nr;
         at_parallel_for(w.panels * tasks, 4, filter_range, &w);

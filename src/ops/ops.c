@@ -12,6 +12,7 @@
 #include "base/file.h"
 #include "base/mem.h"
 #include "base/str.h"
+#include "base/thread.h"
 
 // --- life ------------------------------------------------------------------------------------
 at_status at_ops_new(const at_ops_config *config, at_ops **out)
@@ -206,12 +207,17 @@ bool op_enter(op_pass *p, at_ops *o, const char *name, double *seconds)
     }
     *p = (op_pass){.o = o, .name = name, .began = at_now(), .seconds = seconds, .into = into};
     o->stats.calls++;
+    if (o->dev->host && o->sink) at_threads_watch(o->sink->cancel);
     return true;
 }
 
 at_tensor *op_leave(op_pass *p, at_status st, at_tensor *result)
 {
     *p->seconds += at_now() - p->began;
+    at_threads_watch(NULL);
+    // The host's slots leave tiles out when they see it.
+    if (st == AT_OK && p->o->dev->host && at_sink_cancelled(p->o->sink))
+        st = at_fail(AT_ECANCELLED, "cancelled");
     if (st == AT_OK && p->into) st = at_fail(AT_EINTERNAL, "it cannot write into a given tensor");
     if (st == AT_OK) return result;
     stick(p->o, at_fail_context(st, "%s: ", p->name));

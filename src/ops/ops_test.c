@@ -2,6 +2,8 @@
 // ops_test.c - the context: sticky errors, scopes, cancel, counters.
 #include "ops/ops.h"
 
+#include "base/thread.h"
+
 #include "ops/ops_testing.h"
 
 static void the_first_failure_stays(void **state)
@@ -242,6 +244,43 @@ static void every_leave_has_a_bit_of_its_own(void **state)
     bench_close(&b);
 }
 
+// A sink whose job is cancelled while the slot of a door runs.
+static atomic_bool g_cancel;
+static at_status (*g_linear)(void *stream, const at_linear_args *a);
+
+static at_status linear_then_cancel(void *s, const at_linear_args *a)
+{
+    atomic_store(&g_cancel, true);
+    at_status st = g_linear(s, a);
+    assert_true(at_cancelled());
+    return st;
+}
+
+static void a_cancel_inside_a_door_ends_it(void **state)
+{
+    at_backend changed = *at_cpu_backend();
+    at_sink sink = {.cancel = &g_cancel};
+    at_ops_config config = {.compute = AT_F32, .sink = &sink};
+    at_ops *o = NULL;
+    static float ones[64 * 64];
+    const at_weight w = {
+        .name = "w", .dtype = AT_F32, .rank = 2, .shape = {64, 64}, .data = ones, .scale = 1};
+
+    (void)state;
+    g_linear = changed.linear;
+    changed.linear = linear_then_cancel;
+    at_device_set_cpu_backend(&changed, "");
+    assert_int_equal(at_ops_new(&config, &o), AT_OK);
+    at_tensor *x = at_zeros(o, AT_F32, SHAPE(1, 8, 64));
+    assert_non_null(x);
+    assert_null(at_linear(o, x, &w, NULL, NULL));
+    assert_int_equal(at_ops_status(o), AT_ECANCELLED);
+    assert_false(at_cancelled()); // the flag is not watched outside
+    g_cancel = false;
+    at_ops_free(o);
+    at_device_set_cpu_backend(at_cpu_backend(), "");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -254,6 +293,7 @@ int main(void)
         cmocka_unit_test(too_many_scopes_fail_but_still_pair_up),
         cmocka_unit_test(kept_and_adopted_references_change_hands),
         cmocka_unit_test(cancel_is_read_at_every_door),
+        cmocka_unit_test(a_cancel_inside_a_door_ends_it),
         cmocka_unit_test(bad_configs_are_refused),
         cmocka_unit_test(tensors_of_another_device_are_refused),
         cmocka_unit_test(work_is_counted),

@@ -180,7 +180,10 @@ static at_status mul_backend(const at_device *cpu, const at_matrix *a, const at_
         .w = {.v = {bt.v, AT_F32, 2, {bt.rows, bt.cols}, {bt.cols, 1}}, .scale = 1},
         .bias = {.scale = 1}};
     args.out.stride[0] = out->rows * out->cols;
-    AT_TRY(cpu->backend->linear(cpu->stream, &args));
+    const atomic_bool *watched = at_threads_watch(NULL); // the result is kept: it must be whole
+    st = cpu->backend->linear(cpu->stream, &args);
+    at_threads_watch(watched);
+    AT_TRY(st);
 out:
     at_matrix_free(&bt);
     return st;

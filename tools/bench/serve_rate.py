@@ -5,14 +5,13 @@
     tools/bench/serve_rate.py [--atelier build/release/bin/atelier] [--comfyui CHECKOUT --python VENV/bin/python]
 
 Both servers start on the CPU with folders of their own, in turn (A B A B ...), and take the same job: EmptyImage 64x64
-into PreviewImage, which both answer from their caches after the first. A generator of several processes posts over
-keep-alive connections, one request in flight on each, for --seconds; jobs run meanwhile, as they do in life. Told:
-accepted a second, p50 and p99 of the answer, jobs run a second, time from the start to the first answer, resident
-memory when idle and after. ComfyUI is brought by whoever runs this (a checkout and a Python with its requirements).
+into PreviewImage, which both answer from their caches after the first. The generator (http_load.c, one thread) posts
+over keep-alive connections, one request in flight on each, for --seconds; jobs run meanwhile, as they do in life, and
+the queue is then waited for: "ended_well" must be "accepted". Told: accepted a second, p50 and p99 of the answer, jobs
+run a second, time from the start to the first answer, resident memory when idle and after. ComfyUI is brought by whoever runs this (a checkout and a Python with its requirements).
 """
 import argparse
 import json
-import multiprocessing
 import os
 import shutil
 import socket
@@ -20,6 +19,7 @@ import statistics
 import subprocess
 import tempfile
 import time
+import urllib.error
 import urllib.request
 
 JOB = {"1": {"class_type": "EmptyImage", "inputs": {"width": 64, "height": 64, "batch_size": 1, "color": 0}},
@@ -90,71 +90,68 @@ class Server:
         shutil.rmtree(self.dir, ignore_errors=True)
 
 
-def answer_of(connection):
-    """Read one answer whole; its status."""
-    data = b""
-    while b"\r\n\r\n" not in data:
-        piece = connection.recv(65536)
-        if not piece:
-            raise OSError("the server closed the connection")
-        data += piece
-    head, body = data.split(b"\r\n\r\n", 1)
-    length = next(int(line.split(b":")[1]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length"))
-    while len(body) < length:
-        piece = connection.recv(65536)
-        if not piece:
-            raise OSError("the server closed the connection")
-        body += piece
-    return int(head.split()[1])
+def build_generator(folder):
+    """http_load.c beside this file, compiled."""
+    out = os.path.join(folder, "http_load")
+    subprocess.run(["cc", "-O2", "-o", out, os.path.join(os.path.dirname(os.path.abspath(__file__)), "http_load.c")], check=True)
+    return out
 
 
-def post(port, seconds, go, out):
-    """Requests one after another over one connection: their times, and how many were refused."""
-    body = json.dumps({"prompt": JOB, "client_id": "rate"}).encode()
-    request = (b"POST /prompt HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
-               % (port, len(body))) + body
-    connection = socket.create_connection(("127.0.0.1", port), timeout=120)
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    times, refused = [], 0
-    go.wait()
-    end = time.perf_counter() + seconds
-    while (at := time.perf_counter()) < end:
-        connection.sendall(request)
-        if answer_of(connection) == 200:
-            times.append(time.perf_counter() - at)
-        else:
-            refused += 1
-            time.sleep(0.01)
-    connection.close()
-    out.put((times, refused))
+def ended(server):
+    """Jobs that came to a good end, as the server itself counts them (ComfyUI: its history, 10,000 at most)."""
+    try:
+        with urllib.request.urlopen("http://127.0.0.1:%d/metrics" % server.port, timeout=120) as answer:
+            for line in answer.read().decode().splitlines():
+                if line.startswith('atelier_jobs_ended_total{outcome="success"}'):
+                    return int(line.split()[-1])
+    except urllib.error.HTTPError:
+        pass
+    return len(server.get("/history"))
 
 
-def load(server, connections, seconds):
-    go, out = multiprocessing.Event(), multiprocessing.Queue()
-    people = [multiprocessing.Process(target=post, args=(server.port, seconds, go, out)) for _ in range(connections)]
-    for p in people:
-        p.start()
-    time.sleep(0.3)
-    start = time.perf_counter()
-    go.set()
-    answers = [out.get(timeout=seconds + 120) for _ in people]
-    taken = time.perf_counter() - start
-    for p in people:
-        p.join()
-    times = sorted(t for a in answers for t in a[0])
+def load(server, generator, connections, seconds):
+    body = os.path.join(server.dir, "body.json")
+    with open(body, "w", encoding="ascii") as f:
+        json.dump({"prompt": JOB, "client_id": "rate"}, f)
+    out = subprocess.run([generator, str(server.port), "/prompt", body, str(connections), str(seconds)],
+                         check=True, stdout=subprocess.PIPE)
+    told = json.loads(out.stdout)
+    begun = time.perf_counter()
     left = server.waiting()
     grown = resident(server.process.pid)
-    before = time.perf_counter()
-    while left and time.perf_counter() - before < 2:  # how fast they run when nobody asks
+    while server.waiting():  # every accepted job is run
+        if time.perf_counter() - begun > 300:
+            raise RuntimeError("the queue does not get empty")
         time.sleep(0.05)
-        now = server.waiting()
-        if not now:
-            break
-    alone = (left - server.waiting()) / (time.perf_counter() - before) if left else 0
-    return {"accepted_per_s": len(times) / taken, "p50_ms": times[len(times) // 2] * 1e3,
-            "p99_ms": times[int(len(times) * 0.99)] * 1e3, "refused": sum(a[1] for a in answers),
-            "run_per_s_meanwhile": (len(times) - left) / taken, "run_per_s_after": alone, "waiting_after": left,
+    alone = left / (time.perf_counter() - begun)
+    n, run = told["accepted"], ended(server)
+    if told["different"] != n or told["failed"]:
+        raise RuntimeError("answers that are none: %r" % told)
+    return {"accepted_per_s": n / told["seconds"], "p50_ms": told["p50_ms"], "p99_ms": told["p99_ms"],
+            "max_ms": told["max_ms"], "refused": told["refused"], "accepted": n, "ended_well": run,
+            "run_per_s_meanwhile": (n - left) / told["seconds"], "run_per_s_after": alone,
+            "generator_cores": told["generator_cpu_s"] / told["seconds"],
             "start_ms": server.started * 1e3, "idle_mib": server.idle, "after_mib": grown}
+
+
+def compare(sides, generator, connections, args):
+    results = {name: [] for name in sides}
+    for _ in range(args.rounds):
+        for name, (command, cwd) in sides.items():
+            server = Server(command, cwd)
+            try:
+                results[name].append(load(server, generator, connections, args.seconds))
+            finally:
+                server.stop()
+            print(connections, name, json.dumps({k: round(v, 2) for k, v in results[name][-1].items()}), flush=True)
+    middle = {name: {k: statistics.median(r[k] for r in rows) for k in rows[0]} for name, rows in results.items()}
+    for name, row in middle.items():
+        print("%d connections, median" % connections, name, json.dumps({k: round(v, 2) for k, v in row.items()}))
+    if "comfyui" in middle:
+        print("%d connections: accepted a second: %.1f times; p99: %.1f times shorter; run meanwhile: %.1f times" % (
+            connections, *(middle[a][k] / middle[b][k] for a, b, k in (
+                ("atelier", "comfyui", "accepted_per_s"), ("comfyui", "atelier", "p99_ms"),
+                ("atelier", "comfyui", "run_per_s_meanwhile")))))
 
 
 def main():
@@ -163,33 +160,21 @@ def main():
     parser.add_argument("--atelier", default=os.path.join(here, "..", "..", "build", "release", "bin", "atelier"))
     parser.add_argument("--comfyui", help="a ComfyUI checkout")
     parser.add_argument("--python", default="python3", help="with ComfyUI's requirements")
-    parser.add_argument("--connections", type=int, default=4)
+    parser.add_argument("--connections", type=int, action="append", help="several: one after the other (default 16 and 64)")
     parser.add_argument("--seconds", type=float, default=2.0)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--flag", action="append", default=[], help="one more for atelier serve")
     args = parser.parse_args()
     sides = {"atelier": ([os.path.abspath(args.atelier), "serve", "--port", "{port}", "--device", "cpu",
-                          "--base-directory", "{dir}", "--user-directory", "{dir}/user"] + args.flag, None)}
+                          "--base-directory", "{dir}", "--user-directory", "{dir}/user", "--max-queue", "1000000"] + args.flag, None)}
     if args.comfyui:
         sides["comfyui"] = ([args.python, "main.py", "--cpu", "--port", "{port}", "--base-directory", "{dir}",
                              "--disable-all-custom-nodes", "--disable-api-nodes", "--database-url", "sqlite:///:memory:"],
                             args.comfyui)
-    results = {name: [] for name in sides}
-    for _ in range(args.rounds):
-        for name, (command, cwd) in sides.items():
-            server = Server(command, cwd)
-            try:
-                results[name].append(load(server, args.connections, args.seconds))
-            finally:
-                server.stop()
-            print(name, json.dumps({k: round(v, 2) for k, v in results[name][-1].items()}), flush=True)
-    middle = {name: {k: statistics.median(r[k] for r in rows) for k in rows[0]} for name, rows in results.items()}
-    for name, row in middle.items():
-        print("median", name, json.dumps({k: round(v, 2) for k, v in row.items()}))
-    if args.comfyui:
-        print("accepted a second: %.1f times; p99: %.1f times shorter" % (
-            middle["atelier"]["accepted_per_s"] / middle["comfyui"]["accepted_per_s"],
-            middle["comfyui"]["p99_ms"] / middle["atelier"]["p99_ms"]))
+    with tempfile.TemporaryDirectory(prefix="serve-rate-") as folder:
+        generator = build_generator(folder)
+        for connections in args.connections or [16, 64]:
+            compare(sides, generator, connections, args)
 
 
 if __name__ == "__main__":
