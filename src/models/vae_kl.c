@@ -240,7 +240,7 @@ static at_tensor *conv(at_ops *o, const at_tensor *x, at_lin l, const at_conv_sp
     at_tensor *in = x->shape[3] <= FEW_CHANNELS ? (at_tensor *)x : at_cast(o, x, at_ops_compute(o));
     // ... and what is no more than pixels or moments stays f32.
     at_dtype type = l.w->shape[0] <= FEW_CHANNELS ? AT_F32 : stream(o);
-    at_tensor *out = to_stream ? at_empty(o, type, 4, shape) : NULL;
+    at_tensor *out = to_stream ? at_empty_rows(o, type, shape, x) : NULL;
     return at_conv2d(at_into(o, out), in, l.w, l.b, spec);
 }
 
@@ -253,7 +253,7 @@ static at_conv_spec padded(int pad, const at_tensor *residual)
 static at_tensor *norm(at_ops *o, const at_tensor *x, at_lin l, at_act act)
 {
     if (!x) return NULL;
-    at_tensor *out = at_empty(o, at_ops_compute(o), 4, x->shape);
+    at_tensor *out = at_empty_rows(o, at_ops_compute(o), x->shape, x);
     return at_group_norm(at_into(o, out), x, l.w, l.b, GROUPS, norm_eps, act);
 }
 

@@ -63,6 +63,9 @@ at_tensor *at_ops_adopt(at_ops *o, at_tensor *t);
 
 // --- making and moving -----------------------------------------------------------------------
 at_tensor *at_empty(at_ops *o, at_dtype dtype, int rank, const int64_t *shape);
+// A map [b, h, w, c] for at_into: where `like` is one rank's rows, with room for rows of others at its ends, so that what
+// reads it next need not copy it.
+at_tensor *at_empty_rows(at_ops *o, at_dtype dtype, const int64_t *shape, const at_tensor *like);
 at_tensor *at_zeros(at_ops *o, at_dtype dtype, int rank, const int64_t *shape);
 at_tensor *at_from_host(at_ops *o, at_dtype dtype, int rank, const int64_t *shape,
                         const void *bytes);

@@ -497,8 +497,7 @@ at_tensor *at_add_group_norm(at_ops *o, const at_tensor *x, const at_tensor *add
     AT_TRY(op_takes_vector(&p, "bias", bias, x->shape[3], &a.bias));
     AT_TRY(op_takes_modulation(&p, "add", add, x->shape[0], x->shape[3], &a.add));
     AT_TRY(flatten_pixels(&p, x, &a.x));
-    AT_TRY(op_result(&p, x->dtype, 4, x->shape, &out));
-    op_like(out, x);
+    AT_TRY(op_run_result(&p, x->dtype, x->shape, x->run, &out));
     AT_TRY(flatten_pixels(&p, out, &a.out));
     AT_TRY(op_has(&p, o->be->group_norm != NULL));
     if (x->run.rows) AT_TRY(op_group_parts(&p, x, &a, pixels));
@@ -577,26 +576,27 @@ static at_status conv_run(op_pass *p, const at_tensor *x, at_conv2d_args *a, int
     AT_TRY(op_inner_contiguous(p->o, in, &inner));
     made = shape[1] ? op_conv_rows(a, in->shape[1], kh) : 0;
     if (made == shape[1]) {
-        AT_TRY(op_result(p, p->o->compute, 4, shape, out));
-        (*out)->run = (at_row_run){rows, 1};
+        AT_TRY(op_run_result(p, p->o->compute, shape, (at_row_run){rows, 1}, out));
         AT_TRY(conv_residual(p, residual, *out, &a->residual));
         AT_TRY(conv_slot(p, a, inner, *out));
         goto out;
     }
     if (residual) AT_TRY(at_fail(AT_EUNSUPPORTED, "an upsampling layer of some rows that adds"));
-    AT_TRY(op_make(p->o, p->into ? p->into->dtype : p->o->compute, 4,
-                   (int64_t[]){shape[0], made, shape[2], shape[3]}, &more));
-    AT_TRY(conv_slot(p, a, inner, more));
-    AT_TRY(at_tensor_narrow(more, 1, skip, shape[1], &more));
-    AT_TRY(op_own(p->o, more));
-    *out = more;
-    if (p->into) {
-        at_view from = at_tensor_as_view(more), to;
-        AT_TRY(op_result(p, more->dtype, 4, shape, out));
-        to = at_tensor_as_view(*out);
-        AT_TRY(p->o->be->copy(p->o->dev->stream, &from, &to));
+    AT_TRY(op_run_result(p, p->o->compute, shape, (at_row_run){rows, 1}, out));
+    int64_t wider[] = {shape[0], made, shape[2], shape[3]};
+    bool fits = skip <= (*out)->room && made - skip - shape[1] <= (*out)->room;
+    if (fits) {
+        AT_TRY(at_tensor_view(*out, 4, wider, (*out)->stride, -skip * (*out)->stride[1], &more));
+        AT_TRY(op_own(p->o, more));
+    } else {
+        AT_TRY(op_make(p->o, (*out)->dtype, 4, wider, &more));
     }
-    (*out)->run = (at_row_run){rows, 1};
+    AT_TRY(conv_slot(p, a, inner, more));
+    if (!fits) {
+        at_view from = op_part(at_tensor_as_view(more), 1, skip, shape[1]),
+                to = at_tensor_as_view(*out);
+        if (shape[1]) AT_TRY(p->o->be->copy(p->o->dev->stream, &from, &to));
+    }
 out:
     return st;
 }

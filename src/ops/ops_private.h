@@ -145,6 +145,10 @@ void op_like(at_tensor *out, const at_tensor *x);
 at_status op_row_part(const op_pass *p, const at_tensor *like, const at_tensor **x);
 // The label of x under the shape of `out`, a reshape of it. AT_EUNSUPPORTED where rows do not stay rows.
 at_status op_reshaped_run(const at_tensor *x, at_tensor *out);
+// op_result for this rank's rows [b, h, w, c] of a map. Where they lie behind each other it gets room for a row at either
+// end, so that neighbours' rows can join them without a copy.
+at_status op_run_result(op_pass *p, at_dtype dtype, const int64_t *shape, at_row_run run,
+                        at_tensor **out);
 // The rows needs[this rank] of the map of which x [b, h, w, c] is this rank's run; needs[i] is what rank i
 // asks for in the same call.
 at_status op_fetch_rows(const op_pass *p, const at_tensor *x, const op_span *needs,

@@ -10,12 +10,17 @@
 //   - shares of an odd height do not halve into the shares of the half: a convolution's rows are found from
 //     the rows that it gives, never from the rank's own
 //   - padding belongs to the edges of the whole map, not to those of a run
-//   - an upsampling convolution may need half of a row's two copies: it computes a row more and drops it
+//   - an upsampling convolution may need half of a row's two copies: it computes rows more and drops them
+//   - room at the ends of a run belongs to that tensor alone: views and copies have none
 //   - a rank without rows still takes part
 // Owns: see ops.h.
 #include "ops/ops_private.h"
 
 #include <string.h>
+
+enum {
+    ROOM = 2
+}; // rows: what a 3x3 kernel looks over the edge, and what it makes too many there of a doubled map
 
 static at_comm *patch_comm(const at_ops *o)
 {
@@ -142,6 +147,67 @@ static at_status copy_rows(const op_pass *p, at_view from, at_view to)
     return p->o->be->copy(p->o->dev->stream, &from, &to);
 }
 
+// A map with ROOM where it can have it.
+static at_status map_with_room(at_ops *o, at_dtype dtype, const int64_t *shape, at_tensor **out)
+{
+    at_status st = AT_OK;
+    at_tensor *whole;
+
+    if (shape[0] != 1 || shape[1] < 1 || shape[2] * shape[3] * (int64_t)at_dtype_size(dtype) % 16)
+        return op_make(o, dtype, 4, shape, out);
+    AT_TRY(op_make(o, dtype, 4, (int64_t[]){1, shape[1] + 2 * ROOM, shape[2], shape[3]}, &whole));
+    AT_TRY(at_tensor_narrow(whole, 1, ROOM, shape[1], out));
+    AT_TRY(op_own(o, *out));
+    (*out)->room = ROOM;
+out:
+    return st;
+}
+
+at_status op_run_result(op_pass *p, at_dtype dtype, const int64_t *shape, at_row_run run,
+                        at_tensor **out)
+{
+    at_status st = AT_OK;
+
+    if (p->into || !run.rows)
+        AT_TRY(op_result(p, dtype, 4, shape, out));
+    else
+        AT_TRY(map_with_room(p->o, dtype, shape, out));
+    if (run.rows) (*out)->run = run;
+out:
+    return st;
+}
+
+at_tensor *at_empty_rows(at_ops *o, at_dtype dtype, const int64_t *shape, const at_tensor *like)
+{
+    at_tensor *out = NULL;
+    at_status st;
+    op_pass p;
+
+    if (!like || !like->run.rows) return at_empty(o, dtype, 4, shape);
+    if (!op_enter(&p, o, "empty_rows", &o->stats.seconds_other)) return NULL;
+    st = map_with_room(o, dtype, shape, &out);
+    return op_leave(&p, st, out);
+}
+
+// The rows `need` in the place where `mine`, which x holds, lie already; *out NULL: there is no such place.
+static at_status in_room(const op_pass *p, const at_tensor *x, op_span mine, op_span need,
+                         at_tensor **out)
+{
+    at_status st = AT_OK;
+    int64_t shape[4];
+
+    *out = NULL;
+    if (mine.lo >= mine.hi || need.lo >= need.hi || mine.lo - need.lo > x->room ||
+        need.hi - mine.hi > x->room || need.lo > mine.hi || need.hi < mine.lo)
+        return AT_OK;
+    memcpy(shape, x->shape, sizeof shape);
+    shape[1] = need.hi - need.lo;
+    AT_TRY(at_tensor_view(x, 4, shape, x->stride, (need.lo - mine.lo) * x->stride[1], out));
+    AT_TRY(op_own(p->o, *out));
+out:
+    return st;
+}
+
 at_status op_fetch_rows(const op_pass *p, const at_tensor *x, const op_span *needs, at_tensor **out)
 {
     at_ops *o = p->o;
@@ -155,7 +221,8 @@ at_status op_fetch_rows(const op_pass *p, const at_tensor *x, const op_span *nee
     AT_TRY(op_has(p, o->be->copy != NULL));
     memcpy(shape, x->shape, sizeof shape);
     shape[1] = need.hi - need.lo;
-    AT_TRY(op_make(o, x->dtype, 4, shape, out));
+    AT_TRY(in_room(p, x, mine, need, out));
+    if (!*out) AT_TRY(op_make(o, x->dtype, 4, shape, out));
     to = at_tensor_as_view(*out);
     for (int i = 0; i < c->size; i++) {
         op_span theirs = overlap(mine, needs[i]), ours = overlap(share_of(o, rows, i), need);
@@ -286,6 +353,11 @@ at_status op_conv_input(const op_pass *p, const at_tensor *x, int64_t kh, at_con
     if (apart) {
         AT_TRY(op_fetch_rows(p, x, needs, &fetched));
         *in = fetched;
+    }
+    // A doubled map keeps its padding (backends have that in one kernel): rows too many come out at the edges of the run.
+    if (zoom == 2 && a->stride == 1) {
+        *skip = gives.lo - need.lo * zoom;
+        goto out;
     }
     // What is left of the padding at this run's edges.
     int64_t begin = gives.lo * a->stride - a->pad_top;
