@@ -17,7 +17,7 @@
 #include "base/thread.h"
 #include "image/image.h"
 
-enum { STRIP_BYTES = 256 << 10, FILTERS = 5 };
+enum { STRIP_BYTES = 64 << 10, FILTERS = 5 };
 
 typedef struct strip {
     uint8_t *bytes;
