@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 // rope.cu - RMS norm of each head and rotation, for up to five tensors in one launch (q and k of a picture's stream and
 // of its text's, and v where all become e4m3).
-// Idea: a block owns one token of one tensor. A thread owns the same eight channels of several heads,
+// Idea: a block owns one token of one tensor, the last ones first: what the product before has written last is still
+// in the chip's cache. A thread owns the same eight channels of several heads,
 // so angles and weights are read once and serve them all; the heads' pieces are asked for together,
 // a head's sum is taken across its lanes. Pairs are neighbours here; halves and odd sizes go through the
 // plain kernel. Several tokens a block, and a token a warp, were slower in a model (docs/bench/cuda.md).
 // Easy to get wrong: in place is usual (q and k inside a fused qkv), so a piece is written only by
 // the thread that read it.
+#include "cuda/grid.cuh"
 #include "cuda/kernels.h"
 #include "cuda/pieces.cuh"
 
@@ -30,12 +32,14 @@ struct rope_args {
 
 enum { ROPE_THREADS = 128, ROPE_EACH = 3 };
 
-// The tensor that this block works on.
-__device__ inline const rope_one &rope_mine(const rope_args &a)
+// The tensor that this block works on, and which of its tokens.
+__device__ inline const rope_one &rope_mine(const rope_args &a, unsigned *token)
 {
+    unsigned block = gridDim.x - 1 - blockIdx.x;
     int i = a.n - 1;
-    while (i > 0 && blockIdx.x < a.one[i].first)
+    while (i > 0 && block < a.one[i].first)
         i--;
+    *token = block - a.one[i].first;
     return a.one[i];
 }
 
@@ -115,10 +119,12 @@ __device__ inline void put_heads(const rope_one &o, int64_t at, int64_t step, un
 
 template <bool E4M3> __global__ void __launch_bounds__(ROPE_THREADS) rope_kernel(const rope_args a)
 {
-    const rope_one &o = rope_mine(a);
-    unsigned bt = blockIdx.x - o.first, b = bt / o.tokens, t = bt - b * o.tokens;
+    unsigned bt;
+    const rope_one &o = rope_mine(a, &bt);
+    unsigned b = bt / o.tokens, t = bt - b * o.tokens;
     int lane = threadIdx.x % a.lanes, slots = ROPE_THREADS / a.lanes, at = lane * PIECE;
     float c[PIECE / 2] = {}, s[PIECE / 2] = {}, w[PIECE] = {};
+    grid_begin();
     if (o.cosines) {
         int64_t angle = (int64_t)(o.per_batch ? bt : t) * (a.dim / 2) + at / 2;
         load<float, PIECE / 2>(o.cosines + angle, c);
@@ -141,10 +147,12 @@ template <bool E4M3> __global__ void __launch_bounds__(ROPE_THREADS) rope_kernel
 // after pair.
 __global__ void __launch_bounds__(ROPE_THREADS) rope_plain_kernel(const rope_args a)
 {
-    const rope_one &o = rope_mine(a);
-    unsigned bt = blockIdx.x - o.first, b = bt / o.tokens, t = bt - b * o.tokens;
+    unsigned bt;
+    const rope_one &o = rope_mine(a, &bt);
+    unsigned b = bt / o.tokens, t = bt - b * o.tokens;
     int lane = threadIdx.x % 32, half = a.dim / 2;
     int64_t angle = (int64_t)(o.per_batch ? bt : t) * half;
+    grid_begin();
     for (int h = threadIdx.x / 32; h < o.heads; h += ROPE_THREADS / 32) {
         int64_t from = b * o.xs[0] + t * o.xs[1] + h * o.xs[2];
         int64_t to = b * o.os[0] + t * o.os[1] + h * o.os[2];
@@ -241,12 +249,6 @@ extern "C" cudaError_t at_k_rope(cudaStream_t s, const at_k_rope_in *in, int n)
     }
     if (!tokens) return cudaSuccess;
     if (tokens > 0x7fffffff || (!wide && has_e4m3(&a))) return cudaErrorInvalidValue;
-    unsigned blocks = (unsigned)tokens;
-    if (wide && has_e4m3(&a))
-        rope_kernel<true><<<blocks, ROPE_THREADS, 0, s>>>(a);
-    else if (wide)
-        rope_kernel<false><<<blocks, ROPE_THREADS, 0, s>>>(a);
-    else
-        rope_plain_kernel<<<blocks, ROPE_THREADS, 0, s>>>(a);
-    return cudaGetLastError();
+    auto kernel = !wide ? rope_plain_kernel : has_e4m3(&a) ? rope_kernel<true> : rope_kernel<false>;
+    return launch_early(kernel, dim3((unsigned)tokens), ROPE_THREADS, 0, s, a);
 }
