@@ -133,18 +133,21 @@ static block *take_kept(at_cuda_pool *p, size_t bytes, bool recording)
     return b;
 }
 
-// Give everything that is kept back to the device. Locked.
-static void flush(at_cuda_pool *p)
+// Give back to the device what is kept, as far as `bytes` need it: freeing waits for the device, and what is gone is
+// missed by the next one of its size. Locked. False: nothing was kept.
+static bool flush(at_cuda_pool *p, size_t bytes)
 {
-    for (size_t i = 0; i < CLASSES; i++) {
-        for (block *b = p->free_lists[i], *next; b; b = next) {
-            next = b->next;
+    size_t freed = 0;
+    for (size_t i = 0; i < CLASSES; i++)
+        while (p->free_lists[i] && freed < bytes) {
+            block *b = p->free_lists[i];
+            p->free_lists[i] = b->next;
+            freed += b->bytes;
             cudaFree(b->address);
             at_free(b);
         }
-        p->free_lists[i] = NULL;
-    }
-    p->kept_bytes = 0;
+    p->kept_bytes -= freed;
+    return freed > 0;
 }
 
 // Fresh memory; what others are to have left counts as not there. Locked.
@@ -176,8 +179,9 @@ static block *get_block(at_cuda *g, size_t want, bool spare, cudaError_t *e)
             b = larger;
             *e = cudaSuccess;
         } else if (*e == cudaErrorMemoryAllocation && !g->recording) {
-            flush(p);
-            *e = fresh(g, want, spare, &b->address);
+            // Pieces of the freed sum may lie apart: then more of them.
+            while (*e == cudaErrorMemoryAllocation && flush(p, want))
+                *e = fresh(g, want, spare, &b->address);
         }
         if (*e != cudaSuccess) {
             at_free(b);
@@ -261,7 +265,7 @@ void at_cuda_pool_trim(at_device *d)
     if (!atomic_load(&g->opened)) return;
     cudaSetDevice(g->ordinal);
     pthread_mutex_lock(&g->pool->lock);
-    flush(g->pool);
+    (void)flush(g->pool, SIZE_MAX);
     pthread_mutex_unlock(&g->pool->lock);
 }
 

@@ -26,8 +26,13 @@ typedef struct at_resident {
     bool wanted; // brought ahead and not used yet: goes last
 } at_resident;
 
-typedef struct at_residency {
+typedef struct at_residency_list {
     at_resident *newest, *oldest;
+} at_residency_list;
+
+// Small ones lie in a list of their own: a UNet has a thousand, and who looks for one that may go would pass them all.
+typedef struct at_residency {
+    at_residency_list large, small;
     size_t bytes;
     uint64_t tick;
 } at_residency;

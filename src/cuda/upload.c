@@ -6,6 +6,9 @@
 // A slot's life: taken by a thread when the copy out of it has ended, filled, sent, put at the end of the
 // row again. Slots are taken in the order in which they were sent, so waiting for one is waiting for the
 // link. A transfer ends when its last piece is in the stream: then its event is recorded.
+// What a transfer into used memory waits for, its copies wait for, just before each: said when the transfer begins, the
+// wait would stand in the stream before the copies of earlier transfers that are still being read, and the link would
+// run no further ahead of the kernels than the host does.
 #include "cuda/upload.h"
 
 #include <errno.h>
@@ -37,7 +40,6 @@ struct at_cuda_uploader {
     pthread_mutex_t lock;
     pthread_cond_t work, ended;
     cudaStream_t stream;
-    cudaEvent_t before; // what the compute stream had queued when a transfer into used memory began
     slot slots[SLOTS];
     int row[SLOTS], row_first, row_count; // idle slots in the order in which they were sent
     at_cuda_transfer *first;              // pieces left to take
@@ -77,6 +79,8 @@ static void send_piece(at_cuda_uploader *u, const at_cuda_transfer *t, size_t at
     else
         memcpy(s->bytes, t->src + at, n);
     if (*error) return;
+    if (t->behind) *cuda = cudaStreamWaitEvent(u->stream, t->done, 0);
+    if (*cuda != cudaSuccess) return;
     *cuda = cudaMemcpyAsync(t->dst + at, s->bytes, n, cudaMemcpyHostToDevice, u->stream);
     cudaError_t e = cudaEventRecord(s->sent, u->stream);
     if (*cuda == cudaSuccess) *cuda = e;
@@ -155,7 +159,6 @@ static at_status open_rings(at_cuda *g, at_cuda_uploader *u)
     u->small = ring + (size_t)SLOTS * PIECE;
     AT_TRY(at_cuda_check(g, cudaStreamCreateWithFlags(&u->stream, cudaStreamNonBlocking),
                          "a stream for uploads"));
-    AT_TRY(at_cuda_check(g, cudaEventCreateWithFlags(&u->before, quiet), "an event"));
     for (int i = 0; i < SEGMENTS; i++)
         AT_TRY(at_cuda_check(g, cudaEventCreateWithFlags(&u->passed[i], quiet), "an event"));
     for (int i = 0; i < SLOTS; i++) {
@@ -206,10 +209,8 @@ static at_status start(at_cuda *g, at_cuda_transfer *t, void *dst, const void *s
     t->file = apart ? -1 : at_map_file(src, bytes, &t->offset);
     AT_TRY(at_cuda_check(g, cudaEventCreateWithFlags(&t->done, cudaEventDisableTiming),
                          "an event for an upload"));
-    if (!fresh) {
-        AT_TRY(at_cuda_check(g, cudaEventRecord(u->before, g->stream), "an upload"));
-        AT_TRY(at_cuda_check(g, cudaStreamWaitEvent(u->stream, u->before, 0), "an upload"));
-    }
+    t->behind = !fresh;
+    if (!fresh) AT_TRY(at_cuda_check(g, cudaEventRecord(t->done, g->stream), "an upload"));
     pthread_mutex_lock(&u->lock);
     at_cuda_transfer **place = &u->first;
     while (*place && !urgent)

@@ -23,8 +23,9 @@ typedef struct at_cuda_transfer {
     size_t bytes, taken, queued;
     int error;        // errno of a read; -1: the file ended
     cudaError_t cuda; // of a copy
-    cudaEvent_t done; // behind the last copy, once all is queued
-    bool active, joined;
+    // Behind the last copy, once all is queued; before, if `behind`, what the compute stream had queued when it began.
+    cudaEvent_t done;
+    bool active, joined, behind;
 } at_cuda_transfer;
 
 // Make the rings and the threads ready (again: nothing happens).

@@ -47,7 +47,7 @@ typedef struct forms {
 static const char the_tag;
 static pthread_mutex_t g_lock = PTHREAD_MUTEX_INITIALIZER;
 
-enum { AT_CUDA_GPUS = 16, AHEAD_BYTES = 256 << 20, LEAST_AHEAD = 64 << 20, AHEAD_WEIGHTS = 64 };
+enum { AT_CUDA_GPUS = 16, AHEAD_BYTES = 256 << 20, LEAST_AHEAD = 128 << 20, AHEAD_WEIGHTS = 64 };
 static forms *g_last[AT_CUDA_GPUS]; // what each GPU asked for last
 
 static void lock(void)
@@ -447,11 +447,14 @@ at_status at_cuda_weight_stored(at_cuda *g, const at_wview *w, at_cuda_use_store
 }
 
 // --- ahead -------------------------------------------------------------------------------------------
-// A fifth of the memory stays free for activations; who needs more sends weights away.
-static bool has_room(size_t bytes)
+// A fifth of the memory stays free for activations, beside what is reserved for others; who needs more sends weights
+// away.
+static bool has_room(const at_cuda *g, size_t bytes)
 {
     size_t rest = 0, all = 0;
-    if (cudaMemGetInfo(&rest, &all) != cudaSuccess) return false;
+    if (cudaMemGetInfo(&rest, &all) != cudaSuccess || rest <= g->dev.reserve_bytes) return false;
+    rest -= g->dev.reserve_bytes;
+    all -= g->dev.reserve_bytes;
     return rest > bytes && rest - bytes > all / 5;
 }
 
@@ -540,7 +543,7 @@ at_status at_cuda_prefetch(at_device *d, const at_wview *list, size_t n)
         if (d->weight_bytes && g->weights.bytes + bytes > d->weight_bytes) break;
         if (promised < bytes) {
             promised = (size_t)256 << 20 > bytes ? (size_t)256 << 20 : bytes;
-            if (!has_room(promised)) break;
+            if (!has_room(g, promised)) break;
         }
         promised -= bytes;
         st = bring(g, w, l);

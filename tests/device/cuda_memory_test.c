@@ -309,7 +309,7 @@ static void models_that_do_not_fit_stream(void **state)
     for (size_t i = 1; i < 60; i++) {
         use(s, i, AT_BF16);
         int ahead = 0;
-        for (const at_resident *x = g.weights.newest; x; x = x->older)
+        for (const at_resident *x = g.weights.large.newest; x; x = x->older)
             ahead += x->wanted;
         if (i >= 45 && i < 55) assert_in_range(ahead, 1, 8);
     }
@@ -386,6 +386,57 @@ static void what_is_kept_goes_back_when_asked(void **state)
     assert_int_equal(at_cuda_pool_kept(&g), 0);
     assert_int_equal(fake.taken, before - idle); // what is in use stays
     at_device_free(&g.dev, used, 3 * MIB);
+}
+
+// Used memory is written behind the kernels that read it; and no copy waits for more than its own transfer does.
+static void copies_wait_where_they_stand(void **state)
+{
+    (void)state;
+    at_store *s = weights(40, 3000);
+    fake.bare_copies = 0;
+    g.dev.weight_bytes = 1;
+    atomic_fetch_add(&g.dev.epoch, 1);
+    for (int step = 0; step < 3; step++)
+        for (size_t i = 0; i < 40; i++)
+            use(s, i, AT_BF16);
+    assert_int_equal(fake.bare_copies, 0);
+    at_store_release(&s);
+}
+
+static void no_more_goes_back_than_is_wanted(void **state)
+{
+    (void)state;
+    void *p[16], *one = NULL;
+    at_cuda_pool_trim(&g.dev);
+    for (size_t i = 0; i < 16; i++)
+        assert_int_equal(at_device_alloc(&g.dev, (i + 2) * MIB, &p[i]), AT_OK);
+    for (size_t i = 0; i < 16; i++)
+        at_device_free(&g.dev, p[i], (i + 2) * MIB);
+    size_t kept = at_cuda_pool_kept(&g);
+    fake.room = fake.taken;
+    assert_int_equal(at_device_alloc(&g.dev, 33 * MIB, &one), AT_OK);
+    assert_in_range(at_cuda_pool_kept(&g), 1, kept - 33 * MIB);
+    assert_true(at_cuda_pool_kept(&g) + 33 * MIB + 17 * MIB >= kept);
+    at_device_free(&g.dev, one, 33 * MIB);
+    at_cuda_pool_trim(&g.dev);
+}
+
+// What is reserved for others is not filled ahead, only to be thrown out again.
+static void prefetch_leaves_what_is_reserved(void **state)
+{
+    (void)state;
+    at_store *s = weights(40, 32 * 1024);
+    at_wview list[40];
+    for (size_t i = 0; i < 40; i++)
+        list[i] = at_weight_view(at_store_at(s, i));
+    at_cuda_pool_trim(&g.dev);
+    fake.room = fake.taken + (size_t)2000 * MIB;
+    g.dev.reserve_bytes = (size_t)1500 * MIB;
+    unsigned long moved = g.dev.moved;
+    assert_int_equal(at_cuda_prefetch(&g.dev, list, 40), AT_OK);
+    assert_in_range(g.weights.bytes, 0, 500 * MIB);
+    assert_int_equal(g.dev.moved, moved);
+    at_store_release(&s);
 }
 
 static int reclaims;
@@ -540,6 +591,9 @@ int main(void)
         cmocka_unit_test_setup(models_that_do_not_fit_stream, calm),
         cmocka_unit_test_setup(limits_are_kept, calm),
         cmocka_unit_test_setup(reserved_memory_is_left_until_nothing_else_helps, calm),
+        cmocka_unit_test_setup(copies_wait_where_they_stand, calm),
+        cmocka_unit_test_setup(no_more_goes_back_than_is_wanted, calm),
+        cmocka_unit_test_setup(prefetch_leaves_what_is_reserved, calm),
         cmocka_unit_test_setup(what_is_kept_goes_back_when_asked, calm),
         cmocka_unit_test_setup(recordings_hold_still_and_are_asked_first, calm),
         cmocka_unit_test_setup(slots_make_forms_of_their_own, calm),

@@ -17,6 +17,7 @@
 fake_gpu fake = {.room = (size_t)1 << 40};
 static pthread_mutex_t g_lock = PTHREAD_MUTEX_INITIALIZER;
 static cudaError_t g_last;
+static _Thread_local bool t_waited;
 
 static cudaError_t fails(cudaError_t e)
 {
@@ -49,6 +50,7 @@ cudaError_t cudaFree(void *p)
     size_t *head = (size_t *)(void *)((char *)p - AT_ALIGN);
     pthread_mutex_lock(&g_lock);
     fake.taken -= *head;
+    fake.frees++;
     pthread_mutex_unlock(&g_lock);
     at_free(head);
     return cudaSuccess;
@@ -74,6 +76,8 @@ cudaError_t cudaMemcpyAsync(void *dst, const void *src, size_t n, enum cudaMemcp
     (void)stream;
     if (fake.copy_error != cudaSuccess) return fails(fake.copy_error);
     memcpy(dst, src, n);
+    if (kind == cudaMemcpyHostToDevice && n > 256 << 10) fake.bare_copies += !t_waited;
+    t_waited = false;
     if (kind == cudaMemcpyHostToDevice) fake.uploaded += n;
     return cudaSuccess;
 }
@@ -145,6 +149,7 @@ cudaError_t cudaStreamDestroy(cudaStream_t s)
 }
 cudaError_t cudaStreamWaitEvent(cudaStream_t s, cudaEvent_t e, unsigned flags)
 {
+    t_waited = true;
     (void)s;
     (void)e;
     (void)flags;

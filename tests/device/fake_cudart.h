@@ -10,6 +10,9 @@ typedef struct fake_gpu {
     size_t room, taken;
     int mallocs, events;
     _Atomic size_t uploaded;
+    _Atomic int
+        bare_copies; // large ones to the device whose thread had not let the stream wait just before
+    int frees;
     cudaError_t copy_error;
     void *pinned; // the one block: the uploader's
 } fake_gpu;
