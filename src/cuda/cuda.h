@@ -42,6 +42,11 @@ typedef struct at_cuda {
     int recordings; // that live
     cudaEvent_t rounds[2]; // of throttle
     unsigned round;
+    struct {                       // aside.c
+        cudaStream_t stream, main; // the second one; the first one, while g->stream is the second
+        void *workspace, *main_workspace;
+        cudaEvent_t forked, joined;
+    } aside;
     cudaEvent_t *marks; // of traces, AT_CUDA_MARKS of them; NULL before the first
 } at_cuda;
 
@@ -58,8 +63,10 @@ extern const at_device_ops at_cuda_device_ops;
 at_status at_cuda_pool_new(at_cuda_pool **out);
 at_status at_cuda_alloc(at_cuda *g, size_t bytes, void **out);
 void at_cuda_free(at_cuda *g, void *p);
-size_t at_cuda_pool_kept(at_cuda *g);            // bytes that nobody uses
-void at_cuda_pool_trim(at_device *d);            // at_device_ops.trim
+size_t at_cuda_pool_kept(at_cuda *g); // bytes that nobody uses
+void at_cuda_pool_trim(at_device *d); // at_device_ops.trim
+// From true to false what is freed waits, and is not handed out again.
+void at_cuda_pool_keep_late(at_cuda *g, bool late);
 bool at_cuda_pool_has(at_cuda *g, size_t bytes); // a kept block for exactly that
 // While g->recording is set, blocks come from (and go back to) lists of their own, which take what
 // they lack from the kept ones and give nothing back before the last recording is gone.
@@ -82,6 +89,9 @@ at_status at_cuda_elapsed(at_device *d, int from, int to, double *seconds);
 // in one call are joined. A slot that tells nothing is "own SLOT".
 void at_cuda_served(const char *kernel);
 const char *at_cuda_kernel_name(const char *slot);
+
+// --- aside.c: of at_device_ops ----------------------------------------------------------------------
+at_status at_cuda_aside(at_device *d, at_aside step);
 
 // --- wire.c: of at_device_ops ---------------------------------------------------------------------
 extern const at_wire_ops at_cuda_wire_ops;

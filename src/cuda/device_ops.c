@@ -78,4 +78,5 @@ const at_device_ops at_cuda_device_ops = {
     .wire = &at_cuda_wire_ops,
     .channel = &at_cuda_channel_ops,
     .trim = at_cuda_pool_trim,
+    .aside = at_cuda_aside,
 };

@@ -31,6 +31,8 @@ struct at_cuda_pool {
     block *recorded_lists[CLASSES];
     block *used[BUCKETS]; // by address
     size_t kept_bytes;    // of free_lists
+    block *late;          // freed while two streams were at work: see aside.c
+    bool two_streams;
 };
 
 at_status at_cuda_pool_new(at_cuda_pool **out)
@@ -225,6 +227,13 @@ at_status at_cuda_alloc(at_cuda *g, size_t bytes, void **out)
     return at_cuda_check(g, e, "memory");
 }
 
+// Locked.
+static void keep(at_cuda_pool *p, block *b)
+{
+    put(b->recorded ? p->recorded_lists : p->free_lists, b);
+    if (!b->recorded) p->kept_bytes += b->bytes;
+}
+
 void at_cuda_free(at_cuda *g, void *address)
 {
     at_cuda_pool *p = g->pool;
@@ -234,9 +243,26 @@ void at_cuda_free(at_cuda *g, void *address)
         block *b = *at;
         if (b->address != address) continue;
         *at = b->next;
-        put(b->recorded ? p->recorded_lists : p->free_lists, b);
-        if (!b->recorded) p->kept_bytes += b->bytes;
+        if (p->two_streams) {
+            b->next = p->late;
+            p->late = b;
+        } else {
+            keep(p, b);
+        }
         break;
+    }
+    pthread_mutex_unlock(&p->lock);
+}
+
+void at_cuda_pool_keep_late(at_cuda *g, bool late)
+{
+    at_cuda_pool *p = g->pool;
+    pthread_mutex_lock(&p->lock);
+    p->two_streams = late;
+    while (p->late && !late) {
+        block *b = p->late;
+        p->late = b->next;
+        keep(p, b);
     }
     pthread_mutex_unlock(&p->lock);
 }

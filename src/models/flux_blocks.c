@@ -478,19 +478,26 @@ static at_tensor *attend_later(at_ops *o, const at_flux_config *c, const at_flux
     at_tensor *rest[2];
     at_rope_job turn[2];
 
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < 2; i++)
         rest[i] = at_narrow(o, to[i], 2, s->inner, 2 * s->inner);
+    bool aside = at_aside_begin(o, AT_BESIDE_STREAM);
+    for (int i = 0; i < 2; i++) {
         at_linear_rest(o, y[i], stream[i]->qkv.w, stream[i]->qkv.b, s->inner, AT_ACT_NONE, rest[i]);
+        if (!i) at_aside_end(o, aside);
         turn[i] = (at_rope_job){heads_of(o, c, s, to[i], 1), stream[i]->k_norm, rope[i]};
     }
+    at_aside_join(o, aside);
     at_rope_all(o, 2, turn, norm_eps, false);
     at_attention_ahead(o, q, k, v);
+    aside = at_aside_begin(o, AT_BESIDE_STREAM);
     for (int i = 0; i < 2; i++) {
         at_tensor *part = at_narrow(o, to[i], 2, 0, s->inner);
         at_linear_first(at_into(o, part), y[i], stream[i]->qkv.w, stream[i]->qkv.b, s->inner,
                         AT_ACT_NONE, rest[i]);
+        if (!i) at_aside_end(o, aside);
         turn[i] = (at_rope_job){heads_of(o, c, s, to[i], 0), stream[i]->q_norm, rope[i]};
     }
+    at_aside_join(o, aside);
     at_rope_all(o, 2, turn, norm_eps, false);
     return at_attention(o, q, k, v, NULL, 0, false);
 }
@@ -508,19 +515,24 @@ static void run_double(at_ops *o, const at_flux_config *c, const at_flux_double 
     at_tensor *img_qkv = at_narrow(o, qkv, 1, text, image);
     at_rope_job turn[4];
 
+    bool later = queries_later(o, w, s), aside = at_aside_begin(o, AT_BESIDE_STREAM);
     at_tensor *y = at_flux_enter(o, c, s, txt, 0, AT_FLUX_TEXT, txt_mod, 0, w->txt.qkv.w);
     at_tensor *z = NULL;
-    bool later = queries_later(o, w, s);
     if (!later) stream_in(o, c, s, &w->txt, y, &s->rope_text, txt_qkv, turn);
+    at_aside_end(o, aside);
     z = at_flux_enter(o, c, s, img, text, AT_FLUX_PICTURE, img_mod, 0, w->img.qkv.w);
     if (!later) stream_in(o, c, s, &w->img, z, &s->rope_image, img_qkv, turn + 2);
+    at_aside_join(o, aside);
     if (later)
         y = attend_later(o, c, s, w, y, z, txt_qkv, img_qkv, qkv);
     else
         y = attend(o, c, s, AT_SITE_DOUBLE, i, qkv, 4, turn, w->img.proj.w, NULL);
+    aside = at_aside_begin(o, AT_BESIDE_STREAM);
     stream_out(o, c, &w->txt, txt, at_narrow(o, y, 1, 0, text), txt_mod, due_part(o, s, 0, text));
+    at_aside_end(o, aside);
     stream_out(o, c, &w->img, img, at_narrow(o, y, 1, text, image), img_mod,
                due_part(o, s, text, image));
+    at_aside_join(o, aside);
     s->due_gates[AT_FLUX_PICTURE] = at + 5 * c->hidden;
     s->due_gates[AT_FLUX_TEXT] = at + c->mod6 + 5 * c->hidden;
 }
@@ -567,10 +579,11 @@ static at_tensor *single_norm(at_ops *o, const at_flux_config *c, const at_flux_
     return x;
 }
 
-// q, k and v can travel to the other ranks while the MLP is computed.
+// q, k and v can travel to the other ranks while the MLP is computed, or attention run beside it.
 static bool goes_ahead(at_ops *o, const at_flux_single *w, const at_flux_state *s)
 {
-    return at_ops_goes_ahead(o) && w->lin1.w && (!s->in || !at_patches_count(s->in->patches));
+    return (at_ops_goes_ahead(o) || at_ops_has_aside(o, AT_BESIDE_MLP)) && w->lin1.w &&
+           (!s->in || !at_patches_count(s->in->patches));
 }
 
 static void single_ahead(at_ops *o, const at_flux_config *c, const at_flux_single *w,
@@ -581,12 +594,19 @@ static void single_ahead(at_ops *o, const at_flux_config *c, const at_flux_singl
     int64_t qkv = 3 * s->inner;
     at_tensor *y = at_linear_first(o, x, w->lin1.w, w->lin1.b, qkv, AT_ACT_GELU_TANH, mlp);
     rotations(o, c, s, y, w->q_norm, w->k_norm, &s->rope, turn);
-    at_rope_all(o, 2, turn, norm_eps, false);
     at_tensor *q = heads_of(o, c, s, y, 0), *k = heads_of(o, c, s, y, 1);
     at_tensor *v = heads_of(o, c, s, y, 2);
-    at_attention_ahead(o, q, k, v);
+    bool ahead = at_ops_goes_ahead(o);
+    if (ahead) at_rope_all(o, 2, turn, norm_eps, false);
+    if (ahead) at_attention_ahead(o, q, k, v);
+    bool aside = at_aside_begin(o, AT_BESIDE_MLP);
     at_linear_rest(o, x, w->lin1.w, w->lin1.b, qkv, AT_ACT_GELU_TANH, mlp);
-    at_attention(at_into(o, attended), q, k, v, NULL, 0, false);
+    at_aside_end(o, aside);
+    if (ahead)
+        at_attention(at_into(o, attended), q, k, v, NULL, 0, false);
+    else
+        at_attention_turned(at_into(o, attended), 2, turn, norm_eps, false, q, k, v, NULL);
+    at_aside_join(o, aside);
 }
 
 // Attention and MLP read the same normalised tokens and write side by side; linear2 joins them.

@@ -50,6 +50,7 @@ at_status at_ops_new(const at_ops_config *config, at_ops **out)
               : config->comm ? at_mesh_tokens(config->comm)
                              : at_mesh_self();
     o->comm = o->mesh.world;
+    op_aside_choose(o);
     o->sink = config->sink;
     *out = o;
     return AT_OK;

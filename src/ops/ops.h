@@ -243,6 +243,20 @@ bool at_ops_queries_later(
     const at_ops *o); // q does not travel, and may be made behind at_attention_ahead
 void at_attention_ahead(at_ops *o, const at_tensor *q, const at_tensor *k, const at_tensor *v);
 const at_mesh *at_ops_mesh(const at_ops *o);
+
+// --- work beside work ------------------------------------------------------------------------
+// What doors do from begin to end may run together with what they do from end to join; neither reads what the other
+// writes, and none of it exchanges but the attention over split tokens from end to join. begin: whether there is such
+// a thing here and now; end and join take its answer, and come whatever fails in between.
+typedef enum at_beside {
+    AT_BESIDE_KEYS = 1,   // attention over two blocks of keys
+    AT_BESIDE_STREAM = 2, // a short stream of tokens beside a long one
+    AT_BESIDE_MLP = 4     // an MLP beside the attention of the same block
+} at_beside;
+bool at_ops_has_aside(const at_ops *o, at_beside what);
+bool at_aside_begin(at_ops *o, at_beside what);
+void at_aside_end(at_ops *o, bool begun);
+void at_aside_join(at_ops *o, bool begun);
 // This rank's rows of a map [b, h, w, c] along the mesh's patch axis, and the whole again: identities on one
 // rank. Runs of rows in rank order; what doors make of such a map holds the matching rows, convolutions and
 // group norms look across, attention over split keys reads them all, and a whole map that is added to a

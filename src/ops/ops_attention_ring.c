@@ -145,11 +145,36 @@ static at_status attend_part(const op_ranks *x, const at_attention_args *a, cons
     return op_attention_slot(x->p, &one);
 }
 
+// The first block aside, where there is such a thing: the second one's work fills what its last wave leaves empty, from
+// the moment on at which the second one's keys are there.
+static at_status attend_first(const op_ranks *x, const at_attention_args *a, const sums *s,
+                              bool *aside)
+{
+    at_ops *o = x->p->o;
+
+    *aside = at_aside_begin(o, AT_BESIDE_KEYS);
+    at_status st = o->st == AT_OK ? attend_part(x, a, s, 0) : at_ops_status(o);
+    at_aside_end(o, *aside);
+    return st == AT_OK ? at_ops_status(o) : st;
+}
+
+// Step `step`'s block, and the sum of all so far.
+static at_status attend_next(const op_ranks *x, const at_attention_args *a, const sums *s, int step,
+                             bool *aside)
+{
+    at_status st = attend_part(x, a, s, step);
+
+    at_aside_join(x->p->o, *aside);
+    *aside = false;
+    if (st == AT_OK) st = at_ops_status(x->p->o);
+    return st == AT_OK ? add_part(x, s, step) : st;
+}
+
 at_status op_ring_attend(const op_ranks *x, const at_attention_args *a, at_tensor *arrives)
 {
     at_status st = AT_OK;
     int n = x->ring->size;
-    bool beside = x->ring->ops->scatter_begin != NULL;
+    bool beside = x->ring->ops->scatter_begin != NULL, aside = false;
     at_tensor *block[2] = {arrives, NULL}; // what comes in step s lies in block[s % 2]
     at_attention_args one = *a;
     sums s;
@@ -157,8 +182,11 @@ at_status op_ring_attend(const op_ranks *x, const at_attention_args *a, at_tenso
     AT_TRY(make_sums(x, a, &s));
     if (n > 2) AT_TRY(new_block(x, a->k.dtype, &block[1]));
     for (int step = 0; step < n; step++) {
-        AT_TRY(attend_part(x, &one, &s, step));
-        if (step) AT_TRY(add_part(x, &s, step));
+        if (!step) {
+            AT_TRY(attend_first(x, &one, &s, &aside));
+        } else {
+            AT_TRY(attend_next(x, &one, &s, step, &aside));
+        }
         if (step == n - 1) break;
         if (beside) AT_TRY(op_scatter_end(x->p->o, x->ring));
         void *data = at_tensor_data(block[step % 2]);
@@ -170,5 +198,6 @@ at_status op_ring_attend(const op_ranks *x, const at_attention_args *a, at_tenso
                        block[(step + 1) % 2], beside));
     }
 out:
+    at_aside_join(x->p->o, aside);
     return st;
 }

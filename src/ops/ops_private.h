@@ -20,6 +20,8 @@ struct at_ops {
     at_dtype compute;
     bool int8, fp8, weights8;
     ops_ring ring;
+    unsigned aside; // bits of at_beside
+    enum { OPS_ASIDE_NONE, OPS_ASIDE_OPEN, OPS_ASIDE_BESIDE } aside_state;
     bool late; // AT_OFF=early: models do not send keys before the products that need none of them
     at_comm *comm; // all ranks
     at_mesh mesh;  // borrowed comms
@@ -116,6 +118,8 @@ void op_row_counts(const at_ops *o, const at_row_run *run, int64_t *counts);
 at_status op_linear_summed(const op_pass *p, at_linear_args *a, at_tensor *out);
 // w's layer ends in a sum over the ranks of these ops.
 bool op_sums(const at_ops *o, const at_weight *w);
+// What may run beside other work here, once the mesh is known.
+void op_aside_choose(at_ops *o);
 // The slot, with its work counted.
 at_status op_attention_slot(const op_pass *p, at_attention_args *a);
 // The same for this rank's tokens of a sequence that is split: of pixels of a map if `run` is one.

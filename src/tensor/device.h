@@ -30,6 +30,11 @@ typedef struct at_device_usage {
 } at_device_usage;
 typedef void at_device_fact_fn(void *ctx, const char *name, const char *value);
 
+// Work beside work: what is queued from BEGIN to END needs nothing that comes behind BEGIN and may run together with
+// what is queued from END to JOIN; behind JOIN both are done. END follows every BEGIN that went well, and JOIN every
+// END; no recording begins or ends in between.
+typedef enum at_aside { AT_ASIDE_BEGIN, AT_ASIDE_END, AT_ASIDE_JOIN } at_aside;
+
 // Memory and ordering of one device kind. All slots are set unless they say otherwise.
 typedef struct at_device_ops {
     at_status (*alloc)(at_device *d, size_t bytes, void **out); // AT_ALIGN aligned; AT_ENOMEM
@@ -68,6 +73,7 @@ typedef struct at_device_ops {
     const at_wire_ops *wire;    // to others of its kind; NULL: there is none
     const at_channel_ops *channel; // to those of other processes; NULL: there is none
     void (*trim)(at_device *d); // memory that is kept for reuse goes back; NULL: nothing is kept
+    at_status (*aside)(at_device *d, at_aside step); // NULL: one thing after the other
 } at_device_ops;
 
 struct at_device {

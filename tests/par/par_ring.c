@@ -7,6 +7,7 @@
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -112,9 +113,8 @@ static at_status run_rank(void *ctx, int rank)
     return AT_OK;
 }
 
-static void run(job *j, const char *plan)
+static void attempt(job *j)
 {
-    assert_int_equal(at_degrees_parse(plan, &j->degrees), AT_OK);
     int n = at_degrees_ranks(&j->degrees);
 
     assert_int_equal(at_comm_threads(n, j->world), AT_OK);
@@ -125,10 +125,16 @@ static void run(job *j, const char *plan)
     alarm(WATCHDOG);
     assert_int_equal(at_ranks_run(n, run_rank, j), AT_OK);
     alarm(0);
-    for (int i = 0; i < n; i++) {
-        if (j->st[i] != AT_OK) fail_msg("%s, rank %d: %s", plan, i, j->words[i]);
+    for (int i = 0; i < n; i++)
         at_comm_free(j->world[i]);
-    }
+}
+
+static void run(job *j, const char *plan)
+{
+    assert_int_equal(at_degrees_parse(plan, &j->degrees), AT_OK);
+    attempt(j);
+    for (int i = 0; i < at_degrees_ranks(&j->degrees); i++)
+        if (j->st[i] != AT_OK) fail_msg("%s, rank %d: %s", plan, i, j->words[i]);
 }
 
 static void drop(job *j)
@@ -258,6 +264,60 @@ static int plain_c(void **state)
     return st;
 }
 
+// --- work aside ----------------------------------------------------------------------------------
+// The CPU has no second stream: this one tells whether the steps come in their order on each rank, and how often.
+static _Thread_local int t_step = -1;
+static atomic_int g_asides, g_out_of_order;
+
+static at_status count_aside(at_device *d, at_aside step)
+{
+    int want = t_step < 0 ? AT_ASIDE_BEGIN : t_step + 1;
+
+    (void)d;
+    if ((int)step != want) atomic_fetch_add(&g_out_of_order, 1);
+    t_step = step == AT_ASIDE_JOIN ? -1 : (int)step;
+    if (step == AT_ASIDE_BEGIN) atomic_fetch_add(&g_asides, 1);
+    return AT_OK;
+}
+
+static atomic_int g_until_failure; // calls of attention on all ranks
+
+static at_status failing_attention(void *stream, const at_attention_args *a)
+{
+    if (atomic_fetch_sub(&g_until_failure, 1) == 1) return at_fail(AT_EDEVICE, "it fell out");
+    return at_cpu_reference()->attention(stream, a);
+}
+
+static void the_first_block_goes_aside_and_comes_back(void **state)
+{
+    at_device *cpu = at_device_cpu();
+    const at_device_ops *plain_ops = cpu->ops;
+    at_device_ops ops = *cpu->ops;
+    at_backend b = *at_cpu_reference();
+    job j = plain;
+
+    (void)state;
+    ops.aside = count_aside;
+    cpu->ops = &ops;
+    atomic_store(&g_asides, 0);
+    on_every_mesh(j, 2e-6);
+    assert_int_equal(g_asides, 2 + 3 + 4 + 8 + 4 + 8 + 8 + 6); // ranks of the plans with a ring
+    b.attention = failing_attention;
+    at_device_set_cpu_backend(&b, "fails");
+    for (int at = 1; at <= 9; at++) {
+        atomic_store(&g_until_failure, at);
+        assert_int_equal(at_degrees_parse("ring=3", &j.degrees), AT_OK);
+        attempt(&j);
+        for (int i = 0; i < 3; i++)
+            assert_int_equal(j.st[i], AT_EDEVICE);
+        drop(&j);
+        j = plain;
+    }
+    cpu->ops = plain_ops;
+    at_device_set_cpu_backend(at_cpu_reference(), "plain C");
+    assert_int_equal(g_out_of_order, 0);
+}
+
 #define ALL(setup)                                                                                 \
     cmocka_unit_test_setup(tokens_and_heads_need_not_divide, setup),                               \
         cmocka_unit_test_setup(ranks_may_have_no_tokens, setup),                                   \
@@ -267,7 +327,9 @@ static int plain_c(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {ALL(gathers), ALL(goes_round), ALL(plain_c)};
+    const struct CMUnitTest tests[] = {
+        ALL(gathers), ALL(goes_round), ALL(plain_c),
+        cmocka_unit_test_setup(the_first_block_goes_aside_and_comes_back, plain_c)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
