@@ -16,7 +16,8 @@
 typedef struct serve_options {
     at_common_options common;
     at_arg_list allowed_hosts;
-    const char *listen, *cors, *user_dir, *front_end_root, *tls_key, *tls_cert, *hash, *preview;
+    const char *listen, *cors, *user_dir, *front_end_root, *templates, *tls_key, *tls_cert, *hash,
+        *preview;
     const char *verbose, *token_file, *log_format;
     at_arg_real max_upload;
     long port, preview_size, cache_lru;
@@ -61,6 +62,9 @@ static const at_arg serve_args[] = {
     FLAG("--multi-user", multi_user, "a folder and settings for each user"),
     {"--front-end-root", "DIR", AT_ARG_TEXT, offsetof(serve_options, front_end_root),
      .help = "serve this page, such as ComfyUI's own frontend"},
+    {"--workflow-templates", "DIR", AT_ARG_TEXT, offsetof(serve_options, templates),
+     .help = "what the frontend offers to begin with: the folder \"templates\" of the package "
+             "comfyui-workflow-templates (default: workflow_templates below the base directory)"},
     {"--preview-method", "HOW", AT_ARG_CHOICE, offsetof(serve_options, preview),
      .choices = "none|auto|latent2rgb|taesd",
      .help = "what a sampler shows after each step (default none; auto: latent2rgb; taesd: by its "
@@ -173,6 +177,7 @@ static at_status serve(void *options, const at_arg_list *operands)
                          .max_upload_mb = o->max_upload.given ? o->max_upload.value : 100,
                          .user_dir = o->user_dir,
                          .front_end_root = o->front_end_root,
+                         .templates_dir = o->templates,
                          .token_file = o->token_file,
                          .tls_key = o->tls_key,
                          .tls_cert = o->tls_cert,

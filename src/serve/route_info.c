@@ -142,7 +142,6 @@ const at_route at_routes_info[] = {
     {AT_HTTP_GET, "/features", features, false},
     {AT_HTTP_GET, "/extensions", extensions, true},
     {AT_HTTP_GET, "/i18n", nothing, false},
-    {AT_HTTP_GET, "/workflow_templates", nothing, false},
     {AT_HTTP_GET, "/embeddings", embeddings, true},
     {AT_HTTP_GET, "/models", model_kinds, false},
     {AT_HTTP_GET, "/models/{}", model_files, true},

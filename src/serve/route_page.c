@@ -91,22 +91,11 @@ static at_status convert(at_server *s, at_request *rq, at_response *rs)
     return st;
 }
 
-// The frontend asks for its package of templates, which is not ours to give: the list is empty, unless the folder
-// of --front-end-root has one.
-static at_status templates(at_server *s, at_request *rq, at_response *rs)
-{
-    at_status st = serve_file(s, rq, rs, rq->path + 1);
-    if (st != AT_OK || rs->status != 404 || !at_starts_with(rq->param[0], "index")) return st;
-    at_response_free(rs);
-    return at_reply_json(rs, 200, json_array());
-}
-
 const at_route at_routes_page[] = {
     {AT_HTTP_GET, "/", root, true},
     {AT_HTTP_GET, "/atelier/devices", devices, false},
     {AT_HTTP_GET, "/atelier/{}", own, false}, // the page of the house, also beside another frontend
     {AT_HTTP_POST, "/atelier/convert", convert, true},
-    {AT_HTTP_GET, "/templates/{}", templates, true},
     {AT_HTTP_GET, "/{*}", any, true},
     {0},
 };

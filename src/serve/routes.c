@@ -15,9 +15,9 @@
 #include "serve/server.h"
 
 static const at_route *const families[] = {
-    at_routes_prompt, at_routes_jobs,  at_routes_logs,     at_routes_metrics,
-    at_routes_usage,  at_routes_info,  at_routes_models,   at_routes_files,
-    at_routes_upload, at_routes_users, at_routes_userdata, at_routes_page,
+    at_routes_prompt,   at_routes_jobs,      at_routes_logs,  at_routes_metrics, at_routes_usage,
+    at_routes_info,     at_routes_models,    at_routes_files, at_routes_upload,  at_routes_users,
+    at_routes_userdata, at_routes_templates, at_routes_page,
 };
 
 // --- matching ----------------------------------------------------------------------------------------

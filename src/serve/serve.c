@@ -59,6 +59,8 @@ static at_status open_folders(at_server *s)
         AT_TRY(at_fail(AT_ENOMEM, "server: no memory"));
     if (s->page_dir && !at_path_is_dir(s->page_dir))
         AT_TRY(at_fail(AT_ENOTFOUND, "--front-end-root %s: no such folder", s->page_dir));
+    if (c->templates_dir && !at_path_is_dir(c->templates_dir))
+        AT_TRY(at_fail(AT_ENOTFOUND, "--workflow-templates %s: no such folder", c->templates_dir));
     if (!!c->tls_key != !!c->tls_cert)
         AT_TRY(at_fail(AT_EUSAGE, "--tls-keyfile and --tls-certfile go together"));
     AT_TRY(at_make_dirs(s->user_dir));

@@ -19,6 +19,7 @@ typedef struct at_serve_config {
     double max_upload_mb;           // 0: 100
     const char *user_dir;           // NULL: below the engine's base folder
     const char *front_end_root;     // NULL: the page of the house
+    const char *templates_dir;      // NULL: workflow_templates below the base directory
     const char *token_file;         // who may do what (tokens.h); NULL: everybody everything
     const char *tls_key, *tls_cert; // both: https
     const char *hash;               // of the upload's duplicate check; NULL: sha256

@@ -76,7 +76,7 @@ void at_response_dress(const at_server *s, const at_request *rq, at_response *rs
 
 extern const at_route at_routes_prompt[], at_routes_jobs[], at_routes_logs[], at_routes_metrics[],
     at_routes_usage[], at_routes_info[], at_routes_models[], at_routes_files[], at_routes_upload[],
-    at_routes_users[], at_routes_userdata[],
+    at_routes_users[], at_routes_userdata[], at_routes_templates[],
     at_routes_page[]; // each ends with pattern NULL
 
 #endif

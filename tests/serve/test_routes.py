@@ -61,6 +61,13 @@ class Routes(Case):
                 f.write(struct.pack("<Q", n) + header)
         with open(os.path.join(cls.dir, "models/embeddings/a.b.pt"), "wb"):
             pass
+        for name, text in (("workflow_templates/index.json", '[{"title": "x"}]'), ("workflow_templates/deep/a.webp", "w"),
+                           ("custom_nodes/pack/example_workflows/one two.json", "{}"),
+                           ("custom_nodes/pack/examples/three.json", '{"3": 3}'), ("custom_nodes/pack/examples/three.png", "p"),
+                           ("custom_nodes/pack/secret.json", "s"), ("custom_nodes/other/readme.json", "r")):
+            os.makedirs(os.path.dirname(os.path.join(cls.dir, name)), exist_ok=True)
+            with open(os.path.join(cls.dir, name), "w", encoding="ascii") as f:
+                f.write(text)
 
     def upload(self, *parts, route="/upload/image"):
         body, kind = form(*parts)
@@ -90,6 +97,22 @@ class Routes(Case):
             self.assertEqual(self.server.post("/prompt", text(good, broken)).status,
                              self.server.post("/prompt", text(picture(9), broken)).status, broken)
             self.assertNotEqual(self.server.post("/prompt", text(good, broken)).status, 200, broken)
+
+    def test_templates_are_files_of_a_folder(self):
+        get = self.server.get
+        self.assertEqual(get("/templates/index.json").json(), [{"title": "x"}])
+        self.assertEqual(get("/templates/index.de.json").json(), [])  # the frontend asks for its language first
+        picture_file = get("/templates/deep/a.webp")
+        self.assertEqual((picture_file.status, picture_file.body, picture_file.headers["content-type"]), (200, b"w", "image/webp"))
+        self.assertEqual(get("/templates/none.json").status, 404)
+        self.assertEqual(get("/api/workflow_templates").json(), {"pack": ["one two", "three"]})
+        self.assertEqual(get("/api/workflow_templates/pack/one%20two.json").json(), {})
+        self.assertEqual(get("/api/workflow_templates/pack/three.json").json(), {"3": 3})
+        self.assertEqual(get("/api/workflow_templates/pack/three.png").body, b"p")
+        for path in ("/templates/../models/loras/good.safetensors", "/templates/%2e%2e/models/loras/good.safetensors",
+                     "/api/workflow_templates/pack/%2e%2e/secret.json", "/api/workflow_templates/%2e%2e/pack/secret.json",
+                     "/api/workflow_templates/other/readme.json", "/api/workflow_templates/pack/none.json"):
+            self.assertEqual(get(path).status, 404, path)
 
     def test_a_waiting_job_moves(self):
         first = self.server.submit(sleeper(60, 3)).json()["prompt_id"]
