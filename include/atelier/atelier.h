@@ -27,6 +27,16 @@ typedef enum at_previews {
 } at_previews;
 
 // A zeroed config is fine: every field has a default.
+// One picture by several processes, each with a device of its own: all open an engine and run the same jobs in the
+// same order; every one gets the results. Nothing between them is encrypted: a private network is wanted.
+typedef struct at_processes {
+    int rank, ranks;        // this process of so many; ranks 0 or 1: there are no others
+    const char *rendezvous; // "HOST:PORT" where rank 0 listens, known to all
+    int listener;           // rank 0: a socket that listens there already (taken); 0: none
+    const char *secret;     // known to all; NULL: ""
+    const char *job;        // a text that must be the same in all, such as the workflow; NULL: ""
+} at_processes;
+
 typedef struct at_engine_config {
     const char *base_dir;           // a ComfyUI folder: models/, input/, output/, temp/ below it
     const char *const *models_dirs; // more folders in ComfyUI's layout, looked in first
@@ -57,6 +67,9 @@ typedef struct at_engine_config {
     const char *devices;
     int cpu_ranks;
     const char *parallel; // "none", "cfg=2", "cfg=2,ulysses=2"; NULL or "auto": chosen for each run
+    const char
+        *comm; // between GPUs: "peer", "nccl"; NULL or "auto": the faster one that can be had
+    at_processes processes;
 } at_engine_config;
 
 at_status at_engine_open(const at_engine_config *config, at_engine **out);

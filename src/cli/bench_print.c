@@ -87,7 +87,7 @@ static void print_load(const at_load *l)
 // Who waits for whom: a rank that waits less than the others is the slow one.
 static void print_ranks(const at_bench_options *b, const at_bench_report *r)
 {
-    for (int i = 0; i < b->ranks; i++) {
+    for (int i = 0; i < (b->world ? 1 : b->ranks); i++) {
         const at_wire_spent *s = &r->ranks[i].spent;
         const at_load *l = &r->ranks[i].load;
 
@@ -228,7 +228,7 @@ static json_t *ranks_json(const at_bench_options *b, const at_bench_report *r)
 {
     json_t *list = json_array();
 
-    for (int i = 0; i < b->ranks; i++) {
+    for (int i = 0; i < (b->world ? 1 : b->ranks); i++) {
         const at_wire_spent *s = &r->ranks[i].spent;
         const at_load *l = &r->ranks[i].load;
 

@@ -3,14 +3,18 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/str.h"
 #include "base/thread.h"
 #include "cli/bench_print.h"
 #include "cli/commands.h"
+#include "cli/process_args.h"
 #include "engine/engine.h"
 #include "engine/plugins.h"
+#include "engine/world.h"
 
 typedef struct bench_options {
-    const char *arch, *device, *devices, *parallel, *dtype, *weights, *trace;
+    const char *arch, *device, *devices, *parallel, *dtype, *weights, *trace, *comm;
+    at_process_options process;
     long width, height, size, batch, steps, tokens, doubles, singles, threads;
     bool json, kernels, first, ceilings;
 } bench_options;
@@ -42,6 +46,9 @@ static const at_arg bench_args[] = {
      .help = "several that share the work: cuda:0,cuda:1; or cuda for all; or cpu,cpu"},
     {"--parallel", "PLAN", AT_ARG_TEXT, offsetof(bench_options, parallel),
      .help = "how they do: ulysses=2 (default: as many as there are), cfg=2, cfg=2,ulysses=2"},
+    {"--comm", "HOW", AT_ARG_CHOICE, offsetof(bench_options, comm), .choices = "auto|peer|nccl",
+     .help = "how GPUs hand each other their parts"},
+    AT_PROCESS_ARGS(bench_options, process),
     {"--dtype", "TYPE", AT_ARG_CHOICE, offsetof(bench_options, dtype),
      .choices = "auto|f32|bf16|fp16|int8|fp8",
      .help = "compute type (int8, fp8: auto, with wide layers rounded where that is faster)"},
@@ -131,11 +138,56 @@ out:
     return st;
 }
 
+// This process is one rank of several.
+static at_status join(const bench_options *o, const at_processes *who, const char *device,
+                      at_bench_options *b)
+{
+    at_status st = AT_OK;
+
+    AT_TRY(at_engine_device(device, &b->device));
+    b->ranks = who->ranks;
+    for (int i = 0; i < b->ranks; i++)
+        b->devices[i] = b->device;
+    b->degrees.of[AT_AXIS_ULYSSES] = b->ranks;
+    if (o->parallel) AT_TRY(at_degrees_parse(o->parallel, &b->degrees));
+    if (at_degrees_ranks(&b->degrees) != b->ranks)
+        AT_TRY(at_fail(AT_EUSAGE, "--parallel %s is for %d ranks, and there are %d processes",
+                       o->parallel, at_degrees_ranks(&b->degrees), b->ranks));
+    AT_TRY(at_world_across(who, o->comm, b->device, &b->world));
+out:
+    return st;
+}
+
+// By itself, by threads, or by processes.
+static at_status gather(const bench_options *o, at_str *job, at_process_group **others,
+                        char name[32], at_bench_options *b)
+{
+    at_status st = AT_OK;
+    const char *device = o->device, *devices = o->devices;
+    at_processes who;
+
+    at_str_printf(job, "bench|%s|%d|%d|%ld|%ld|%ld|%ld|%ld|%s|%s|%s|%d", o->arch, b->width,
+                  b->height, o->batch, o->steps, o->tokens, o->doubles, o->singles,
+                  o->parallel ? o->parallel : "", o->dtype, o->weights, o->first);
+    AT_TRY(at_processes_begin(&o->process, at_str_text(job), &who, others));
+    AT_TRY(at_processes_device(&o->process, &who, &device, &devices, name));
+    if (who.ranks > 1)
+        AT_TRY(join(o, &who, device, b));
+    else
+        AT_TRY(pick_ranks(o, b));
+    if (!b->ranks) AT_TRY(at_engine_device(device, &b->device));
+out:
+    return st;
+}
+
 static at_status bench(void *options, const at_arg_list *operands)
 {
     (void)operands;
     at_status st = AT_OK;
     const bench_options *o = options;
+    at_str job = {0};
+    at_process_group *others = NULL;
+    char name[32];
     at_bench_report report;
     at_bench_options b = {.shape = at_bench_shape_find(o->arch),
                           .batch = (int)o->batch,
@@ -147,6 +199,7 @@ static at_status bench(void *options, const at_arg_list *operands)
                           .singles = (int)o->singles,
                           .by_op = o->kernels,
                           .first = o->first,
+                          .comm = o->comm,
                           .trace = o->trace};
 
     if (o->threads) at_threads_set((int)o->threads);
@@ -157,15 +210,20 @@ static at_status bench(void *options, const at_arg_list *operands)
                        "sdxl-refiner, clip-l, t5-xxl, flux-vae, flux-vae-encode, sd-vae and "
                        "sd-vae-encode",
                        o->arch));
-    AT_TRY(pick_ranks(o, &b));
-    if (!b.ranks) AT_TRY(at_engine_device(o->device, &b.device));
-    if (o->ceilings) return at_ceilings_print(b.device, o->json);
+    AT_TRY(gather(o, &job, &others, name, &b));
+    if (o->ceilings) AT_TRY(at_ceilings_print(b.device, o->json));
+    if (o->ceilings) goto out;
     AT_TRY(pick_types(o, &b));
     AT_TRY(at_bench_run(&b, &report));
-    if (o->json) return at_bench_print_json(&b, &report, o->kernels);
-    at_bench_print(&b, &report, o->kernels);
+    if (b.world && b.world->rank) goto out; // rank 0 speaks for all
+    if (o->json)
+        AT_TRY(at_bench_print_json(&b, &report, o->kernels));
+    else
+        at_bench_print(&b, &report, o->kernels);
 out:
-    return st;
+    at_comm_free(b.world);
+    at_str_free(&job);
+    return at_process_group_end(others, st);
 }
 
 const at_command at_command_bench = {

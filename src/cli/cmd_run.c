@@ -1,13 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 // cmd_run.c - atelier run: a workflow becomes files; their paths go to standard output, one a line.
+#include <errno.h>
+#include <ftw.h>
 #include <jansson.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "base/file.h"
 #include "base/mem.h"
 #include "base/str.h"
 #include "cli/commands.h"
+#include "cli/process_args.h"
 #include "cli/progress.h"
 #include "cli/run_remote.h"
 #include "cli/workflow_check.h"
@@ -21,6 +27,7 @@ typedef struct run_options {
     at_common_options common;
     at_arg_list sets, targets;
     const char *progress, *trace, *trace_level, *server;
+    at_process_options process;
 } run_options;
 
 static const at_arg run_args[] = {
@@ -34,6 +41,7 @@ static const at_arg run_args[] = {
      .choices = "auto|plain|json|none",
      .help = "a bar on a terminal, lines, JSON lines, or nothing"},
     AT_TRACE_ARGS(run_options),
+    AT_PROCESS_ARGS(run_options, process),
     AT_COMMON_ARGS(run_options, common),
 };
 
@@ -125,6 +133,72 @@ static at_status run_here(const run_options *o, at_engine *engine, double began,
     return o->trace ? finish_trace(o->trace, st) : st;
 }
 
+// --- several processes -----------------------------------------------------------------------------
+// What all of them must have been asked.
+static void describe(const run_options *o, const char *text, size_t bytes, at_str *out)
+{
+    const at_device_options *d = &o->common.device;
+
+    at_str_append_n(out, text, bytes);
+    for (size_t i = 0; i < o->sets.count; i++)
+        at_str_printf(out, "|%s", o->sets.items[i]);
+    for (size_t i = 0; i < o->targets.count; i++)
+        at_str_printf(out, "|%s", o->targets.items[i]);
+    at_str_printf(out, "|%s|%s", d->parallel ? d->parallel : "auto",
+                  o->common.dtype ? o->common.dtype : "auto");
+}
+
+static int remove_one(const char *path, const struct stat *s, int kind, struct FTW *at)
+{
+    (void)s;
+    (void)kind;
+    (void)at;
+    return remove(path);
+}
+
+// What one run opens beside the engine.
+typedef struct run_place {
+    at_processes who;
+    at_process_group *others;
+    at_str job;
+    char device[32], folder[64]; // folder: where a rank that is not the first writes, until the end
+} run_place;
+
+static at_status open_engine(const run_options *o, const char *text, size_t bytes, run_place *p,
+                             at_engine **out)
+{
+    at_status st = AT_OK;
+    at_engine_config c;
+
+    describe(o, text, bytes, &p->job);
+    AT_TRY(at_common_config(&o->common, &c));
+    AT_TRY(at_processes_begin(&o->process, at_str_text(&p->job), &p->who, &p->others));
+    st = at_processes_device(&o->process, &p->who, &c.device, &c.devices, p->device);
+    if (st == AT_OK && p->who.rank) {
+        const char *tmp = getenv("TMPDIR");
+
+        snprintf(p->folder, sizeof p->folder, "%.40s/atelier_rank_XXXXXX", tmp ? tmp : "/tmp");
+        if (!mkdtemp(p->folder)) {
+            st = at_fail(AT_EIO, "%s: %s", p->folder, strerror(errno));
+            p->folder[0] = 0;
+        }
+        c.output_dir = c.temp_dir = p->folder;
+    }
+    if (st != AT_OK && p->who.listener > 0) close(p->who.listener);
+    AT_TRY(st);
+    c.processes = p->who;
+    AT_TRY(at_engine_open(&c, out));
+out:
+    return st;
+}
+
+static at_status leave(run_place *p, at_status st)
+{
+    if (p->folder[0]) (void)nftw(p->folder, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+    at_str_free(&p->job);
+    return at_process_group_end(p->others, st);
+}
+
 static at_status run(void *options, const at_arg_list *operands)
 {
     at_status st = AT_OK;
@@ -134,12 +208,16 @@ static at_status run(void *options, const at_arg_list *operands)
     size_t bytes = 0;
     at_job_result result = {0};
     at_progress progress = {0};
+    run_place place = {0};
 
+    if (o->process.processes > 1 && strcmp(operands->items[0], "-") == 0)
+        AT_TRY(at_fail(AT_EUSAGE, "--processes: all of them read the workflow, so give its file"));
     AT_TRY(at_workflow_read(operands->items[0], &text, &bytes));
     if (o->trace) AT_TRY(at_trace_check(o->trace));
     double began = at_now();
-    if (!o->server) AT_TRY(at_common_open(&o->common, &engine));
-    at_sink sink = at_progress_sink(&progress, o->progress);
+    if (!o->server) AT_TRY(open_engine(o, text, bytes, &place, &engine));
+    const char *mode = place.who.rank ? "none" : o->progress; // rank 0 speaks for all
+    at_sink sink = at_progress_sink(&progress, mode);
     at_job job = {.label = operands->items[0],
                   .text = text,
                   .bytes = bytes,
@@ -160,7 +238,7 @@ static at_status run(void *options, const at_arg_list *operands)
         fprintf(stderr, "some outputs were not valid and did not run:\n");
         print_node_errors(result.node_errors);
     }
-    if (progress.mode != AT_PROGRESS_JSON) {
+    if (progress.mode != AT_PROGRESS_JSON && !place.who.rank) {
         if (o->server)
             at_print_urls(o->server, result.outputs);
         else
@@ -173,7 +251,7 @@ out:
     at_job_result_free(&result);
     at_engine_close(engine);
     at_free(text);
-    return st;
+    return leave(&place, st);
 }
 
 const at_command at_command_run = {

@@ -10,7 +10,7 @@
 #include "cli/args.h"
 
 typedef struct at_device_options {
-    const char *device, *cuda_device, *devices, *parallel;
+    const char *device, *cuda_device, *devices, *parallel, *comm;
     long cpu_ranks;
     bool cpu, gpu_only, highvram, normalvram, lowvram, novram;
     bool disable_smart_memory, cpu_vae, no_effect;
@@ -45,6 +45,13 @@ typedef struct at_device_options {
         {"--parallel", "PLAN", AT_ARG_TEXT, offsetof(T, f.parallel),                               \
          .help = "how devices share a picture: auto (the default), none, or some of cfg=N, "       \
                  "ulysses=N, ring=N, patch=N with commas between"},                                \
+        {"--comm",                                                                                 \
+         "HOW",                                                                                    \
+         AT_ARG_CHOICE,                                                                            \
+         offsetof(T, f.comm),                                                                      \
+         .choices = "auto|peer|nccl",                                                              \
+         .help = "how GPUs hand each other their parts: auto (copies where one process has all "   \
+                 "of them, NCCL between processes), peer (copies), nccl"},                         \
         AT_DEVICE_FLAG(T, f, "--cpu", cpu, "the same as --device cpu"),                            \
         AT_DEVICE_FLAG(T, f, "--gpu-only", gpu_only,                                               \
                        "keep every model on the GPU (what happens anyway while there is room)"),   \

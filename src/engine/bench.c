@@ -83,7 +83,7 @@ static at_status timed_steps(const at_bench_options *b, at_ops *o, at_bench_subj
     at_wire_spent spent[AT_BENCH_RANKS] = {{0}};
     at_load_watch *watch[AT_BENCH_RANKS] = {NULL};
     if (u->team) at_bench_team_spent(u->team, spent);
-    for (int i = 0; i < b->ranks; i++)
+    for (int i = 0; i < (b->world ? 1 : b->ranks); i++)
         watch[i] = at_load_start(b->devices[i]);
     if (!b->ranks) watch[0] = at_load_start(b->device);
     double start = at_now();
@@ -189,6 +189,10 @@ at_status at_bench_run(const at_bench_options *b, at_bench_report *out)
         AT_TRY(at_bench_team_start(b, &config, s, &u, &team));
         config.mesh = at_bench_team_mesh(team);
         u.team = team;
+    }
+    if (b->world && b->world->rank) {
+        AT_TRY(at_bench_follow(team));
+        goto out;
     }
     AT_TRY(at_ops_new(&config, &o));
     AT_TRY(at_bench_prepare(b, o, s, &u));

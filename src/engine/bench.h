@@ -45,6 +45,9 @@ typedef struct at_bench_options {
     int ranks;         // 1 (or 0), or so many devices that share the work by `degrees`
     at_device *devices[AT_BENCH_RANKS]; // the first is `device`
     at_degrees degrees;
+    at_comm
+        *world; // the ranks are processes, and this is this one's comm (borrowed); NULL: threads
+    const char *comm; // of threads: at_engine_config.comm
 } at_bench_options;
 
 enum { AT_BENCH_KERNELS = 200, AT_BENCH_BATCH = 64 };

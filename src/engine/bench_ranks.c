@@ -7,6 +7,7 @@
 #include <pthread.h>
 
 #include "base/mem.h"
+#include "engine/world.h"
 
 enum { STOP = -1 };
 
@@ -26,6 +27,7 @@ struct at_bench_team {
     member members[AT_BENCH_RANKS];
     at_mesh mesh; // of rank 0
     bool over;    // the others have been told, or have gone
+    int here;     // ranks of this process
 };
 
 // What rank 0 wants next; STOP also where it can not be heard any more.
@@ -58,11 +60,11 @@ at_status at_bench_step(at_ops *o, at_bench_subject *u, int i)
 }
 
 // --- the others --------------------------------------------------------------------------------
-static void follow(member *m, at_mesh *mesh)
+static at_status follow(member *m, at_mesh *mesh)
 {
     at_bench_team *t = m->team;
     at_comm *c = t->comm[m->rank];
-    at_bench_subject u = {0};
+    at_bench_subject own = {0}, *u = t->options.world ? t->first : &own;
     at_ops_config config = t->like;
     at_ops *o = NULL;
     at_status st = AT_OK;
@@ -71,17 +73,18 @@ static void follow(member *m, at_mesh *mesh)
     config.device = t->options.devices[m->rank];
     config.mesh = mesh;
     if (i != STOP) {
-        u.model = t->first->model;
-        u.vae = t->first->vae;
+        u->model = t->first->model;
+        u->vae = t->first->vae;
         st = at_ops_new(&config, &o);
-        if (st == AT_OK) st = at_bench_prepare(&t->options, o, t->store, &u);
+        if (st == AT_OK) st = at_bench_prepare(&t->options, o, t->store, u);
         if (st != AT_OK && o) at_ops_poison(o, st, "%s", at_error_text());
         if (!o) c->ops->abort(c, (int)st);
     }
     for (; i != STOP && o; i = announced(c, 0))
-        if (rank_step(o, &u, i) != AT_OK) break;
+        if ((st = rank_step(o, u, i)) != AT_OK) break;
     at_ops_free(o);
-    at_free(u.ids);
+    at_free(own.ids);
+    return st;
 }
 
 static void *member_main(void *arg)
@@ -91,7 +94,7 @@ static void *member_main(void *arg)
     at_mesh mesh = {0};
 
     if (at_mesh_open(c, &m->team->options.degrees, &mesh) == AT_OK)
-        follow(m, &mesh);
+        (void)follow(m, &mesh); // rank 0 hears of it in the vote
     else
         c->ops->abort(c, AT_EINTERNAL);
     at_mesh_close(&mesh);
@@ -102,14 +105,10 @@ static void *member_main(void *arg)
 static at_status open_comms(at_bench_team *t)
 {
     const at_bench_options *b = &t->options;
-    at_status st = AT_OK;
 
-    if (b->devices[0]->ops->wire)
-        AT_TRY(at_comm_peer(b->ranks, b->devices, t->comm));
-    else
-        AT_TRY(at_comm_threads(b->ranks, t->comm));
-out:
-    return st;
+    if (!b->world) return at_world_within(b->comm, b->ranks, b->devices, t->comm);
+    t->comm[0] = b->world;
+    return AT_OK;
 }
 
 at_status at_bench_team_start(const at_bench_options *b, const at_ops_config *like, at_store *s,
@@ -125,13 +124,14 @@ at_status at_bench_team_start(const at_bench_options *b, const at_ops_config *li
     t->like = *like;
     t->store = s;
     t->first = first;
+    t->here = b->world ? 1 : b->ranks;
     if (cfg > 1 && b->batch % cfg)
         AT_TRY(
             at_fail(AT_EINVAL, "bench: a batch of %d on %d ranks; give a multiple", b->batch, cfg));
     if (b->shape->part == AT_PART_TEXT)
         AT_TRY(at_fail(AT_EUNSUPPORTED, "bench: text encoders run on one rank"));
     AT_TRY(open_comms(t));
-    for (int i = 1; i < b->ranks; i++) {
+    for (int i = 1; i < t->here; i++) {
         t->members[i] = (member){.team = t, .rank = i};
         if (pthread_create(&t->members[i].thread, NULL, member_main, &t->members[i]) != 0)
             AT_TRY(at_fail(AT_ENOMEM, "bench: no thread for rank %d", i));
@@ -146,6 +146,14 @@ out:
     return st;
 }
 
+at_status at_bench_follow(at_bench_team *t)
+{
+    member m = {.team = t};
+
+    t->over = true; // it is rank 0 that ends it
+    return follow(&m, &t->mesh);
+}
+
 const at_mesh *at_bench_team_mesh(const at_bench_team *t)
 {
     return &t->mesh;
@@ -154,7 +162,7 @@ const at_mesh *at_bench_team_mesh(const at_bench_team *t)
 // The others wait for word from this rank, and do nothing with their devices meanwhile.
 void at_bench_team_spent(at_bench_team *t, at_wire_spent out[AT_BENCH_RANKS])
 {
-    for (int i = 0; i < t->options.ranks; i++) {
+    for (int i = 0; i < t->here; i++) {
         at_comm *c = t->comm[i];
 
         if (!c->ops->spent || c->ops->spent(c, &out[i]) != AT_OK) out[i] = (at_wire_spent){0};
@@ -164,11 +172,11 @@ void at_bench_team_spent(at_bench_team *t, at_wire_spent out[AT_BENCH_RANKS])
 void at_bench_team_end(at_bench_team *t)
 {
     if (!t) return;
-    if (!t->over && t->comm[0]) (void)announced(t->comm[0], STOP);
-    for (int i = 1; i < t->options.ranks; i++)
+    if (!t->over && t->comm[0] && t->comm[0]->rank == 0) (void)announced(t->comm[0], STOP);
+    for (int i = 1; i < t->here; i++)
         if (t->members[i].started) pthread_join(t->members[i].thread, NULL);
     at_mesh_close(&t->mesh);
-    for (int i = 0; i < t->options.ranks; i++)
+    for (int i = 0; i < t->here && !t->options.world; i++)
         at_comm_free(t->comm[i]);
     at_free(t);
 }

@@ -31,6 +31,8 @@ at_status at_bench_step(at_ops *o, at_bench_subject *u, int i);
 // b->ranks - 1 threads that wait for steps; they take rank 0's component when the first one is announced.
 at_status at_bench_team_start(const at_bench_options *b, const at_ops_config *like, at_store *s,
                               at_bench_subject *first, at_bench_team **out);
+// The others of several processes: the steps that rank 0 announces, until it has done.
+at_status at_bench_follow(at_bench_team *t);
 const at_mesh *at_bench_team_mesh(const at_bench_team *t); // of rank 0
 // What rank 0's exchanges took since this was asked last; zeros where it is not known.
 void at_bench_team_spent(at_bench_team *t, at_wire_spent out[AT_BENCH_RANKS]);

@@ -280,6 +280,7 @@ static at_status open_env(at_engine *e, const at_engine_config *c)
         limit_memory(who.ranks.device[i], c);
     at_engine_view *v = &e->base;
     v->engine = e;
+    v->env.ranks = who.ranks; // its comm goes with the engine from here on
     v->dirs[0] = working_dir(c->input_dir, c->base_dir, "input");
     v->dirs[1] = working_dir(c->output_dir, c->base_dir, "output");
     v->dirs[2] = working_dir(c->temp_dir, c->base_dir, "temp");
@@ -338,6 +339,7 @@ void at_engine_close(at_engine *e)
     at_registry_free(e->registry);
     at_stores_free(e->stores);
     at_paths_free(e->paths);
+    at_comm_free(e->base.env.ranks.world);
     at_engine_view_close(&e->base);
     at_free(e);
 }

@@ -8,12 +8,12 @@
 #include <string.h>
 
 #include "engine/engine.h"
+#include "engine/world.h"
 #include "tensor/wire.h"
 
 static at_status open_comms(at_env *e, int n, at_comm **out)
 {
-    return e->ranks.device[0]->host ? at_comm_threads(n, out)
-                                    : at_comm_peer(n, e->ranks.device, out);
+    return at_world_within(e->ranks.comm, n, e->ranks.device, out);
 }
 
 static at_status add(at_env_ranks *r, at_device *d)
@@ -98,8 +98,52 @@ static at_par_site site_of(const at_env_ranks *r)
                      .one_processor = d->host};
 
     if (!d->host && d->ops->memory(d, &rest, &total) == AT_OK) s.memory = (double)total;
-    ask_links(r, &s);
+    if (!r->world) ask_links(r, &s);
     return s;
+}
+
+// All must choose alike, so they count with what rank 0 knows and the least memory.
+static at_status agree_on_site(at_env_ranks *r)
+{
+    at_status st = AT_OK;
+    at_par_site all[AT_ENV_RANKS], mine = site_of(r);
+
+    AT_TRY(r->world->ops->tell(r->world, &mine, all, sizeof mine));
+    r->site = all[0];
+    r->site.one_processor = false; // as far as is known
+    for (int i = 1; i < r->n; i++)
+        if (all[i].memory < r->site.memory) r->site.memory = all[i].memory;
+out:
+    return st;
+}
+
+// This process is one rank; the others say the same of themselves.
+static at_status processes(const at_engine_config *c, at_env *env)
+{
+    at_status st = AT_OK;
+    at_env_ranks *r = &env->ranks;
+    int wanted = at_degrees_ranks(&r->degrees);
+    char text[96];
+
+    if (c->devices || c->cpu_ranks)
+        AT_TRY(at_fail(AT_EUSAGE, "a process of several has one device: --device, not --devices or "
+                                  "--cpu-ranks"));
+    if (c->processes.ranks > AT_ENV_RANKS)
+        AT_TRY(at_fail(AT_EUSAGE, "--ranks %d: %d are the most", c->processes.ranks, AT_ENV_RANKS));
+    if (!r->automatic && wanted > 1 && wanted != c->processes.ranks)
+        AT_TRY(at_fail(AT_EUSAGE, "--parallel %s is for %d ranks, and there are %d processes",
+                       at_degrees_text(&r->degrees, text), wanted, c->processes.ranks));
+    r->n = c->processes.ranks;
+    for (int i = 0; i < r->n; i++)
+        r->device[i] = env->device;
+    AT_TRY(at_world_across(&c->processes, c->comm, env->device, &r->world));
+    AT_TRY(agree_on_site(r));
+out:
+    if (st != AT_OK) {
+        at_comm_free(r->world);
+        r->world = NULL;
+    }
+    return st;
 }
 
 at_status at_engine_ranks(const at_engine_config *c, at_env *env)
@@ -109,12 +153,13 @@ at_status at_engine_ranks(const at_engine_config *c, at_env *env)
     bool automatic = !c->parallel || strcmp(c->parallel, "auto") == 0;
     bool open = !c->device || strcmp(c->device, "auto") == 0;
 
-    *r = (at_env_ranks){.automatic = automatic};
+    *r = (at_env_ranks){.automatic = automatic, .comm = c->comm};
     env->open_comms = open_comms;
     if (!automatic && at_degrees_parse(c->parallel, &r->degrees) != AT_OK)
         AT_TRY(at_fail(AT_EUSAGE, "--parallel: %s; or auto", at_error_text()));
     int wanted = at_degrees_ranks(&r->degrees);
 
+    if (c->processes.ranks > 1) return processes(c, env);
     if (c->devices && c->cpu_ranks)
         AT_TRY(at_fail(AT_EUSAGE, "--devices and --cpu-ranks exclude each other"));
     if (c->devices)

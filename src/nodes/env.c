@@ -36,15 +36,25 @@ static void config(const at_node_ctx *c, at_device *device, at_dtype compute, bo
                            .weights8 = weights8};
 }
 
+// Processes work all together or each by itself: they have no one to hand a result to.
+static bool usable(const at_env_ranks *r, int ranks)
+{
+    return ranks <= r->n && (!r->world || ranks == 1 || ranks == r->n);
+}
+
 at_degrees at_env_degrees(const at_env *e, const at_par_task *task, const at_degrees *wish)
 {
-    at_par_plan best;
+    enum { MANY = 64 };
+    const at_env_ranks *r = &e->ranks;
+    at_par_plan plans[MANY];
 
-    if (e->ranks.n < 2) return (at_degrees){0};
-    if (!e->ranks.automatic) return e->ranks.degrees;
-    if (wish && at_degrees_ranks(wish) <= e->ranks.n && at_par_possible(task, wish)) return *wish;
-    at_par_plans(task, &e->ranks.site, &best, 1);
-    return best.degrees;
+    if (r->n < 2) return (at_degrees){0};
+    if (!r->automatic) return r->degrees;
+    if (wish && usable(r, at_degrees_ranks(wish)) && at_par_possible(task, wish)) return *wish;
+    int n = at_par_plans(task, &r->site, plans, MANY);
+    for (int i = 0; i < n; i++)
+        if (usable(r, plans[i].ranks)) return plans[i].degrees;
+    return (at_degrees){0};
 }
 
 at_degrees at_env_vae_degrees(const at_env *e, int64_t height, int64_t width)
@@ -60,6 +70,7 @@ at_degrees at_env_vae_degrees(const at_env *e, int64_t height, int64_t width)
         out.of[AT_AXIS_PATCH] = at_degrees_ranks(&r->degrees);
     else if (!r->site.one_processor)
         out.of[AT_AXIS_PATCH] = fit < 1 ? 1 : fit < r->n ? (int)fit : r->n;
+    if (r->world && out.of[AT_AXIS_PATCH] > 1) out.of[AT_AXIS_PATCH] = r->n;
     return out;
 }
 

@@ -30,6 +30,9 @@ typedef struct at_env_ranks {
     bool automatic;     // degrees are chosen for each run
     at_degrees degrees; // else these, of n ranks
     at_par_site site;   // what a choice counts with
+    at_comm *
+        world; // all ranks are processes, this is this one's comm, and all of device[] is its own; NULL: threads
+    const char *comm; // of threads: at_engine_config.comm
 } at_env_ranks;
 
 struct at_env {

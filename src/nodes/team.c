@@ -34,7 +34,7 @@ static at_status begin(team *t, int rank, at_mesh *mesh, at_ops **o)
         world->ops->abort(world, (int)st);
     }
     at_status vote = world->ops->vote(world, (int)st, &result);
-    if (st != AT_OK) return at_fail(st, "rank %d: %s", rank, text);
+    if (st != AT_OK) return at_fail(st, "rank %d: %s", world->rank, text);
     if (vote != AT_OK || result == AT_OK) return vote;
     return at_fail((at_status)result, "another rank could not begin");
 }
@@ -50,6 +50,19 @@ static at_status run_rank(void *ctx, int rank)
     at_ops_free(o);
     at_mesh_close(&mesh);
     return st;
+}
+
+// The other ranks run the same in processes of their own. Here this one is the first: it hands out to its own node.
+static at_status run_in_world(team *t, at_comm *world)
+{
+    char text[96];
+
+    if (at_degrees_ranks(t->degrees) != world->size)
+        return at_fail(AT_EINVAL, "%s is for %d ranks, and there are %d processes",
+                       at_degrees_text(t->degrees, text), at_degrees_ranks(t->degrees),
+                       world->size);
+    t->world[0] = world;
+    return run_rank(t, 0);
 }
 
 static at_status run_alone(const at_ops_config *like, at_team_fn *fn, void *ctx)
@@ -77,6 +90,7 @@ at_status at_team_run_in(at_env *e, const at_ops_config *like, const at_degrees 
     char text[96];
 
     if (n == 1) return run_alone(like, fn, ctx);
+    if (e->ranks.world) return run_in_world(&t, e->ranks.world);
     if (n > e->ranks.n || !e->open_comms)
         return at_fail(AT_EINVAL, "%s needs %d devices, and there are %d",
                        at_degrees_text(degrees, text), n, e->ranks.n);

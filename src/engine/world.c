@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: Apache-2.0
+// world.c - see world.h.
+#include "engine/world.h"
+
+#include <string.h>
+#include <unistd.h>
+
+#include "base/mem.h"
+#include "base/str.h"
+#include "par/comm_nccl.h"
+#include "par/comm_tcp.h"
+
+static at_status known(const char *comm)
+{
+    if (!comm || !strcmp(comm, "auto") || !strcmp(comm, "peer") || !strcmp(comm, "nccl"))
+        return AT_OK;
+    return at_fail(AT_EUSAGE, "--comm %s: auto, peer or nccl", comm);
+}
+
+static bool is(const char *comm, const char *word)
+{
+    return comm && strcmp(comm, word) == 0;
+}
+
+at_status at_world_within(const char *comm, int n, at_device *const *devices, at_comm **out)
+{
+    at_status st = known(comm);
+
+    if (st != AT_OK) return st;
+    if (devices[0]->host) return at_comm_threads(n, out);
+    if (is(comm, "nccl")) return at_comm_nccl_threads(n, devices, out);
+    return at_comm_peer(n, devices, out);
+}
+
+at_status at_world_across(const at_processes *p, const char *comm, at_device *d, at_comm **out)
+{
+    at_status st = known(comm);
+    at_str job = {0};
+    at_comm *control = NULL;
+    at_comm_tcp_config c = {.rank = p->rank,
+                            .ranks = p->ranks,
+                            .rendezvous = p->rendezvous,
+                            .listener = p->listener,
+                            .secret = p->secret};
+
+    *out = NULL;
+    if (st == AT_OK && is(comm, "peer"))
+        st = at_fail(AT_EUSAGE, "--comm peer reaches the GPUs of one process alone");
+    if (st == AT_OK && !p->rendezvous)
+        st = at_fail(AT_EUSAGE, "rank %d of %d: --rendezvous HOST:PORT is missing", p->rank,
+                     p->ranks);
+    if (st != AT_OK && p->listener > 0) close(p->listener); // it would have been taken
+    AT_TRY(st);
+    at_str_printf(&job, "%s|%s|%s", AT_VERSION, d->host ? "cpu" : "gpu", p->job ? p->job : "");
+    c.job = at_str_text(&job);
+    AT_TRY(at_comm_tcp(&c, &control));
+    if (d->host) {
+        *out = control;
+        control = NULL;
+        goto out;
+    }
+    st = at_comm_nccl(control, d, out);
+    control = NULL; // taken
+out:
+    at_comm_free(control);
+    at_str_free(&job);
+    return st;
+}
