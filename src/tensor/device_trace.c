@@ -278,15 +278,17 @@ static at_status my_linear(void *stream, const at_linear_args *a)
     if (!p.on) return st;
     for (int i = 0; i < a->n_more; i++)
         p.bytes += bytes_of(&a->more[i].v);
-    return leave(
-        &p, st,
-        2 * (count_of(&a->out) + (a->split ? count_of(&a->out2) : 0)) * (double)a->w.v.shape[1],
-        VIEWS(&a->x, &a->w.v, &a->bias.v, &a->residual, &a->gate, &a->out, &a->out2), a->w.name,
-        "%s x %s%s%s%s%s%s", text_of(&a->x, x), text_of(&a->w.v, w), a->bias.v.data ? " bias" : "",
-        act_text(a->act), a->gate.data ? " gate" : "", a->residual.data ? " residual" : "",
-        a->split    ? " split"
-        : a->n_more ? " joined"
-                    : "");
+    return leave(&p, st,
+                 2 * (double)a->w.v.shape[1] *
+                     ((a->part == 2 ? 0 : count_of(&a->out)) +
+                      (a->split && a->part != 1 ? count_of(&a->out2) : 0)),
+                 VIEWS(&a->x, &a->w.v, &a->bias.v, &a->residual, &a->gate, &a->out, &a->out2),
+                 a->w.name, "%s x %s%s%s%s%s%s", text_of(&a->x, x), text_of(&a->w.v, w),
+                 a->bias.v.data ? " bias" : "", act_text(a->act), a->gate.data ? " gate" : "",
+                 a->residual.data ? " residual" : "",
+                 a->split    ? " split"
+                 : a->n_more ? " joined"
+                             : "");
 }
 
 static at_status my_geglu(void *stream, const at_geglu_args *a)

@@ -4,6 +4,7 @@
 // attention_merge judges either what it makes of two results or of their log-sum-exps. Truth in double.
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "check.h"
 
@@ -82,25 +83,43 @@ static at_status lse_call(const at_backend *b, ck_run *r)
     return b->attention(r->stream, &r->a.attention);
 }
 
-// Score of query i and key t; *mag grows to the sum of its terms, *squares to that of their squares.
-static double score(const at_attention_args *a, int64_t b, int64_t h, int64_t i, int64_t t,
-                    double *mag, double *squares)
+// A tensor [b, t, h, d] of the row, which is dense, as doubles; NULL: no memory.
+static double *values(const at_view *v)
+{
+    int64_t n = ck_count(v);
+    double *out = malloc((size_t)(n + 1) * sizeof *out);
+
+    for (int64_t i = 0; out && i < n; i++)
+        out[i] = ck_value(v, i);
+    return out;
+}
+
+// Scores of a query over all keys into s; *mag: the largest sum of their terms' sizes, *squares: of their squares.
+static double scores(const at_attention_args *a, const double *q, const double *k, int64_t row,
+                     double *s, double *mag, double *squares)
 {
     int64_t tq = a->q.shape[1], tk = a->k.shape[1], heads = a->q.shape[2], d = a->q.shape[3];
-    double sum = 0, m = 0, sq = 0;
+    int64_t i = row % tq, h = row / tq % heads, b = row / tq / heads;
+    const double *x = q + ((b * tq + i) * heads + h) * d;
+    double most = -INFINITY;
 
-    for (int64_t c = 0; c < d; c++) {
-        double x = ck_value(&a->q, ((b * tq + i) * heads + h) * d + c) *
-                   ck_value(&a->k, ((b * tk + t) * heads + h) * d + c) * (double)a->scale;
-        sum += x;
-        m += fabs(x);
-        sq += x * x;
+    *mag = *squares = 0;
+    for (int64_t t = 0; t < tk; t++) {
+        const double *y = k + ((b * tk + t) * heads + h) * d;
+        double sum = 0, m = 0, sq = 0;
+        for (int64_t c = 0; c < d; c++) {
+            double p = x[c] * y[c] * (double)a->scale;
+            sum += p;
+            m += fabs(p);
+            sq += p * p;
+        }
+        if (a->bias.data) sum += ck_value(&a->bias, row * tk + t);
+        s[t] = a->causal && t > i + tk - tq ? -INFINITY : sum;
+        *mag = fmax(*mag, m);
+        *squares = fmax(*squares, sq);
+        most = fmax(most, s[t]);
     }
-    if (a->bias.data) sum += ck_value(&a->bias, ((b * heads + h) * tq + i) * tk + t);
-    if (a->causal && t > i + tk - tq) sum = -INFINITY;
-    *mag = fmax(*mag, m);
-    *squares = fmax(*squares, sq);
-    return sum;
+    return most;
 }
 
 // An error of a score is one of the result, as are six deviations of its terms where q and k are rounded to e4m3
@@ -108,19 +127,20 @@ static double score(const at_attention_args *a, int64_t b, int64_t h, int64_t i,
 static void lse_truth(ck_run *r)
 {
     const at_attention_args *a = &r->a.attention;
-    int64_t tq = a->q.shape[1], tk = a->k.shape[1], heads = a->q.shape[2];
+    int64_t tk = a->k.shape[1];
+    double *s = malloc((size_t)(tk + 1) * sizeof *s), *q = values(&a->q), *k = values(&a->k);
 
-    for (int64_t row = 0; row < a->q.shape[0] * heads * tq; row++) {
-        int64_t i = row % tq, h = row / tq % heads, b = row / tq / heads;
-        double mag = 0, squares = 0, max = -INFINITY, sum = 0;
-        for (int64_t t = 0; t < tk; t++)
-            max = fmax(max, score(a, b, h, i, t, &mag, &squares));
+    for (int64_t row = 0; s && q && k && row < ck_count(&a->lse); row++) {
+        double mag, squares, sum = 0, max = scores(a, q, k, row, s, &mag, &squares);
         for (int64_t t = 0; t < tk && max > -INFINITY; t++)
-            sum += exp(score(a, b, h, i, t, &mag, &squares) - max);
+            sum += exp(s[t] - max);
         r->truth[row] = sum > 0 ? max + log(sum) : -INFINITY;
         r->mag[row] = 1 + mag;
-        if (a->fp8) r->mag[row] += 6 * 0x1p-4 / sqrt(3) * sqrt(2 * squares) / 2e-6;
+        if (a->fp8) r->mag[row] += 6 * 0x1p-4 / sqrt(3) * sqrt(2 * squares) / ck_attention_lse.sum;
     }
+    free(s);
+    free(q);
+    free(k);
 }
 
 // 2e-6: as attention, and the logarithm.

@@ -13,6 +13,7 @@ import struct
 import subprocess
 import time
 import unittest
+import unittest.mock
 
 import kit
 import png
@@ -76,6 +77,10 @@ class Parallel(kit.Case):
     def test_flux_of_odd_size_on_odd_ranks(self):
         self.alike(kit.flux(width=80, height=112), "ulysses=3", "ring=3", "ring=2,ulysses=2",
                    "cfg=2,ring=2,ulysses=2", "ulysses=8", "tp=3", "tp=2,ring=2")
+
+    def test_flux_with_keys_that_go_round(self):
+        with unittest.mock.patch.dict(os.environ, AT_OFF="gather"):
+            self.alike(kit.flux(width=80, height=112), "ring=3", "ring=2,ulysses=2", "ring=8")
 
     # --- UNets ------------------------------------------------------------------------------------------
     def test_sd15(self):
