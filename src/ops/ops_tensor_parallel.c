@@ -4,8 +4,8 @@
 // Idea: how a weight may be cut stands with the weight (weight/cut.h), so the doors know by themselves: a layer cut by
 // rows gives this rank's features of the result, what follows works on those (attention on this rank's heads), and
 // a layer cut by columns reads them and ends in a sum over the ranks. Everything else is the same on every rank.
-// Easy to get wrong: bias, activation, gate and residual belong to the sum, not to each part of it; a rank without
-// heads or units has empty tensors, and still takes part in every sum.
+// Easy to get wrong: bias and residual belong to one part of the sum, the gate to every part; a rank without heads or
+// units has empty tensors, and still takes part in every sum.
 // Sums run in rank order in f32: the same bits on every rank.
 // Owns: see ops.h. Buffers of a sum die with the door.
 #include "ops/ops_private.h"
@@ -223,55 +223,22 @@ static at_status sum_of_ranks(const op_pass *p, at_tensor *x)
 }
 
 // --- layers cut by columns -----------------------------------------------------------------------
-// What stands behind the sum of a layer: act, gate, residual.
-static at_status finish(const op_pass *p, at_view sum, const at_linear_args *a, at_view out)
-{
-    const at_backend *be = p->o->be;
-    void *stream = p->o->dev->stream;
-    at_status st = AT_OK;
-
-    if (a->act != AT_ACT_NONE) {
-        AT_TRY(op_has(p, be->unary != NULL));
-        AT_TRY(be->unary(stream, &sum, a->gate.data || a->residual.data ? &sum : &out, a->act));
-    }
-    if (a->gate.data && a->residual.data) {
-        at_gate_add_args add = {.x = a->residual, .y = sum, .gate = a->gate, .out = out};
-        AT_TRY(op_has(p, be->gate_add != NULL));
-        AT_TRY(be->gate_add(stream, &add));
-    } else if (a->gate.data || a->residual.data) {
-        at_binary_args two = {.a = a->residual, .b = sum, .out = out, .op = AT_ADD};
-        if (a->gate.data) {
-            at_view gate = {.data = a->gate.data,
-                            .dtype = a->gate.dtype,
-                            .rank = 3,
-                            .shape = {sum.shape[0], sum.shape[1], sum.shape[2]},
-                            .stride = {a->gate.stride[0], 0, a->gate.stride[1]}};
-            two = (at_binary_args){.a = sum, .b = gate, .out = out, .op = AT_MUL};
-        }
-        AT_TRY(op_has(p, be->binary != NULL));
-        AT_TRY(be->binary(stream, &two));
-    } else if (a->act == AT_ACT_NONE && sum.data != out.data) {
-        AT_TRY(op_has(p, be->copy != NULL));
-        AT_TRY(be->copy(stream, &sum, &out));
-    }
-out:
-    return st;
-}
-
-// This rank's part of the sum into x [.., n] contiguous.
+// This rank's part of the sum into x [.., n] contiguous: the gate is in every part, what is added once in rank 0's.
 static at_status own_part(const op_pass *p, const at_linear_args *a, at_tensor *x)
 {
     at_linear_args part = *a;
     at_view all = at_tensor_as_view(x);
 
     part.out = op_rows(x);
-    part.act = AT_ACT_NONE;
-    part.gate = part.residual = (at_view){0};
-    if (tp(p->o)->rank != 0) part.bias = (at_wview){.scale = 1};
+    if (tp(p->o)->rank != 0) {
+        part.bias = (at_wview){.scale = 1};
+        part.residual = (at_view){0};
+    }
     if (part.w.v.shape[1] > 0) {
         p->o->stats.flops_linear += 2.0 * (double)at_tensor_count(x) * (double)part.w.v.shape[1];
         return p->o->be->linear(p->o->dev->stream, &part);
     }
+    // Nothing of it is this rank's (rank 0 has something, where there is anything).
     at_status st = op_has(p, p->o->be->fill != NULL);
     return st == AT_OK ? p->o->be->fill(p->o->dev->stream, &all, 0) : st;
 }
@@ -281,14 +248,20 @@ at_status op_linear_summed(const op_pass *p, at_linear_args *a, at_tensor *out)
     at_ops *o = p->o;
     at_status st = AT_OK;
     at_tensor *sum = out;
-    bool plain = !a->gate.data && !a->residual.data && at_tensor_contiguous(out);
+    at_view from, to;
 
     if (at_tensor_count(out) == 0) return AT_OK;
     at_scope_begin(o);
-    if (!plain) AT_TRY(op_make(o, out->dtype, out->rank, out->shape, &sum));
+    if (a->act != AT_ACT_NONE)
+        AT_TRY(at_fail(AT_EUNSUPPORTED, "an activation behind a layer that ranks sum"));
+    if (!at_tensor_contiguous(out)) AT_TRY(op_make(o, out->dtype, out->rank, out->shape, &sum));
     AT_TRY(own_part(p, a, sum));
     AT_TRY(sum_of_ranks(p, sum));
-    AT_TRY(finish(p, op_rows(sum), a, a->out));
+    if (sum == out) goto out;
+    from = op_rows(sum);
+    to = a->out;
+    AT_TRY(op_has(p, o->be->copy != NULL));
+    AT_TRY(o->be->copy(o->dev->stream, &from, &to));
 out:
     at_scope_end(o, NULL);
     return st;
