@@ -45,6 +45,8 @@ void at_atomic_abort(at_atomic_file **f); // removes the temporary; NULL is fine
 at_status at_path_join_safe(const char *dir, const char *name, char **out);
 // Plain join without that proof, for paths of the user's own command line. NULL if out of memory.
 char *at_path_join(const char *a, const char *b);
+// A file of this program's own in the user's cache folder ($XDG_CACHE_HOME, ~/.cache). NULL: there is none.
+char *at_path_cache(const char *name);
 const char *at_path_base(const char *path); // after the last '/'; borrowed
 const char *at_path_ext(const char *path);  // with the dot, "" if none; borrowed
 char *at_path_dir(const char *path);        // "." if none; at_free

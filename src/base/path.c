@@ -26,6 +26,14 @@ char *at_path_join(const char *a, const char *b)
     return at_strprintf("%s%s%s", a, slash, b);
 }
 
+char *at_path_cache(const char *name)
+{
+    const char *cache = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
+
+    if (cache && *cache) return at_strprintf("%s/atelier/%s", cache, name);
+    return home && *home ? at_strprintf("%s/.cache/atelier/%s", home, name) : NULL;
+}
+
 static bool has_parent_part(const char *name)
 {
     const char *p = name;

@@ -6,10 +6,12 @@
 #include "base/str.h"
 #include "base/thread.h"
 #include "cli/bench_print.h"
+#include "cli/bench_ways_print.h"
 #include "cli/commands.h"
 #include "cli/process_args.h"
 #include "engine/engine.h"
 #include "engine/plugins.h"
+#include "engine/ranks.h"
 #include "engine/world.h"
 
 typedef struct bench_options {
@@ -45,7 +47,8 @@ static const at_arg bench_args[] = {
     {"--devices", "LIST", AT_ARG_TEXT, offsetof(bench_options, devices),
      .help = "several that share the work: cuda:0,cuda:1; or cuda for all; or cpu,cpu"},
     {"--parallel", "PLAN", AT_ARG_TEXT, offsetof(bench_options, parallel),
-     .help = "how they do: ulysses=2 (default: as many as there are), cfg=2, cfg=2,ulysses=2"},
+     .help = "how they do: ulysses=2 (default: as many as there are), cfg=2, cfg=2,ulysses=2; all: "
+             "every way that a plan knows, predicted and measured"},
     {"--comm", "HOW", AT_ARG_CHOICE, offsetof(bench_options, comm), .choices = "auto|peer|nccl",
      .help = "how GPUs hand each other their parts"},
     AT_PROCESS_ARGS(bench_options, process),
@@ -115,6 +118,11 @@ static at_status add_device(const char *name, size_t n, at_bench_options *b)
                : at_fail(AT_EUSAGE, "--devices: there is no %s (%s)", text, at_plugins_reason());
 }
 
+static bool all_ways(const bench_options *o)
+{
+    return o->parallel && strcmp(o->parallel, "all") == 0;
+}
+
 // The devices of --devices and how they share the work.
 static at_status pick_ranks(const bench_options *o, at_bench_options *b)
 {
@@ -129,11 +137,12 @@ static at_status pick_ranks(const bench_options *o, at_bench_options *b)
         at += n + (at[n] == ',');
     }
     b->degrees.of[AT_AXIS_ULYSSES] = b->ranks;
+    b->device = b->devices[0];
+    if (all_ways(o)) goto out;
     if (o->parallel) AT_TRY(at_degrees_parse(o->parallel, &b->degrees));
     if (at_degrees_ranks(&b->degrees) != b->ranks)
         AT_TRY(at_fail(AT_EUSAGE, "--parallel %s is for %d devices, and --devices has %d",
                        o->parallel, at_degrees_ranks(&b->degrees), b->ranks));
-    b->device = b->devices[0];
 out:
     return st;
 }
@@ -149,6 +158,8 @@ static at_status join(const bench_options *o, const at_processes *who, const cha
     for (int i = 0; i < b->ranks; i++)
         b->devices[i] = b->device;
     b->degrees.of[AT_AXIS_ULYSSES] = b->ranks;
+    if (all_ways(o))
+        AT_TRY(at_fail(AT_EUSAGE, "--parallel all is for the GPUs of one process: --devices"));
     if (o->parallel) AT_TRY(at_degrees_parse(o->parallel, &b->degrees));
     if (at_degrees_ranks(&b->degrees) != b->ranks)
         AT_TRY(at_fail(AT_EUSAGE, "--parallel %s is for %d ranks, and there are %d processes",
@@ -177,6 +188,25 @@ static at_status gather(const bench_options *o, at_str *job, at_process_group **
         AT_TRY(pick_ranks(o, b));
     if (!b->ranks) AT_TRY(at_engine_device(device, &b->device));
 out:
+    return st;
+}
+
+// Every way that a plan knows for these devices, predicted and measured.
+static at_status bench_ways(const bench_options *o, at_bench_options *b)
+{
+    at_status st = AT_OK;
+    at_engine_config config = {.devices = o->devices, .parallel = "auto"};
+    at_env env = {.device = b->device};
+    at_bench_ways ways;
+
+    AT_TRY(at_engine_ranks(&config, &env));
+    AT_TRY(at_bench_ways_run(b, &env.ranks.site, &ways));
+    if (o->json)
+        st = at_bench_ways_json(b, &ways);
+    else
+        at_bench_ways_print(b, &ways);
+out:
+    at_par_memory_free(env.ranks.known);
     return st;
 }
 
@@ -214,6 +244,10 @@ static at_status bench(void *options, const at_arg_list *operands)
     if (o->ceilings) AT_TRY(at_ceilings_print(b.device, o->json));
     if (o->ceilings) goto out;
     AT_TRY(pick_types(o, &b));
+    if (all_ways(o)) {
+        AT_TRY(bench_ways(o, &b));
+        goto out;
+    }
     AT_TRY(at_bench_run(&b, &report));
     if (b.world && b.world->rank) goto out; // rank 0 speaks for all
     if (o->json)

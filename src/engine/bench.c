@@ -166,6 +166,17 @@ static at_status check(const at_bench_options *b)
     return AT_OK;
 }
 
+at_status at_bench_store(const at_bench_options *b, at_store **out)
+{
+    at_status st = AT_OK;
+
+    AT_TRY(at_store_new(b->shape->name, out));
+    AT_TRY(b->shape->fill(*out, b->storage, b->doubles, b->singles));
+out:
+    if (st != AT_OK) at_store_release(out);
+    return st;
+}
+
 at_status at_bench_run(const at_bench_options *b, at_bench_report *out)
 {
     at_status st = AT_OK;
@@ -179,12 +190,15 @@ at_status at_bench_run(const at_bench_options *b, at_bench_report *out)
     *out = (at_bench_report){0};
     AT_TRY(check(b));
     if (b->trace) AT_TRY(at_trace_check(b->trace));
-    AT_TRY(at_ceilings_measure(b->device, b->compute, b->fp8, b->int8, &out->ceilings));
+    if (!b->quick)
+        AT_TRY(at_ceilings_measure(b->device, b->compute, b->fp8, b->int8, &out->ceilings));
     at_mem_reset_peak();
     at_device_reset_peak(b->device);
     double start = at_now();
-    AT_TRY(at_store_new(b->shape->name, &s));
-    AT_TRY(b->shape->fill(s, b->storage, b->doubles, b->singles));
+    if (b->store)
+        s = at_store_retain(b->store);
+    else
+        AT_TRY(at_bench_store(b, &s));
     if (b->ranks > 1) {
         AT_TRY(at_bench_team_start(b, &config, s, &u, &team));
         config.mesh = at_bench_team_mesh(team);
@@ -204,7 +218,7 @@ at_status at_bench_run(const at_bench_options *b, at_bench_report *out)
             at_model_block_seconds(out->blocks, sizeof out->blocks / sizeof *out->blocks);
     out->peak_bytes = at_mem_get_stats().peak_bytes;
     out->device_peak_bytes = atomic_load(&b->device->peak_bytes);
-    if (b->by_op || (b->trace && !b->first) || b->device->ops->mark)
+    if (!b->quick && (b->by_op || (b->trace && !b->first) || b->device->ops->mark))
         AT_TRY(trace(b, &config, &u, false, &out->ceilings, &out->ops));
     if (team) AT_TRY(at_bench_team_compare(team, o, &out->difference));
 out:

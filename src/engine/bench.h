@@ -48,6 +48,8 @@ typedef struct at_bench_options {
     at_comm
         *world; // the ranks are processes, and this is this one's comm (borrowed); NULL: threads
     const char *comm; // of threads: at_engine_config.comm
+    at_store *store;  // weights that are there already; NULL: they are made
+    bool quick;       // steps alone: no ceilings, nothing op by op
 } at_bench_options;
 
 enum { AT_BENCH_KERNELS = 200, AT_BENCH_BATCH = 64 };
@@ -83,6 +85,8 @@ typedef struct at_bench_report {
     double difference; // of several ranks' result from one rank's, relative; 0: not asked
 } at_bench_report;
 
+// Random weights of b->shape, for several runs.
+at_status at_bench_store(const at_bench_options *b, at_store **out);
 at_status at_bench_run(const at_bench_options *options, at_bench_report *out);
 
 #endif

@@ -340,6 +340,7 @@ void at_engine_close(at_engine *e)
     at_stores_free(e->stores);
     at_paths_free(e->paths);
     at_comm_free(e->base.env.ranks.world);
+    at_par_memory_free(e->base.env.ranks.known);
     at_engine_view_close(&e->base);
     at_free(e);
 }

@@ -7,6 +7,9 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/file.h"
+#include "base/mem.h"
+#include "base/str.h"
 #include "engine/engine.h"
 #include "engine/world.h"
 #include "tensor/wire.h"
@@ -90,11 +93,12 @@ static at_par_site site_of(const at_env_ranks *r)
     at_device *d = r->device[0];
     uint64_t rest = 0, total = 0;
     at_par_site s = {.ranks = r->n,
-                     .flops = d->host ? 1e12 : 630e12,
+                     .flops = d->host ? 1e12 : 645e12,
                      .bandwidth = d->host ? 5e9 : 400e9,
                      .latency = d->host ? 50e-6 : 10e-6,
                      .load = d->host ? 2e9 : 40e9,
                      .overhead = d->host ? 1e-3 : 0.5e-3,
+                     .op = d->host ? 0 : 2.4e-6,
                      .one_processor = d->host};
 
     if (!d->host && d->ops->memory(d, &rest, &total) == AT_OK) s.memory = (double)total;
@@ -146,6 +150,32 @@ out:
     return st;
 }
 
+// What steps took on these devices, also in earlier processes. Threads of one processor are for trying plans alone;
+// ranks that are processes must choose alike, and each would remember something else.
+static at_status remember(at_env_ranks *r)
+{
+    at_status st = AT_OK;
+    at_str title = {0}, name = {0};
+    uint64_t h = 0xcbf29ce484222325u; // FNV-1a
+    char *path = NULL;
+
+    if (r->n < 2 || r->device[0]->host || r->world) return AT_OK;
+    at_str_printf(&title, "atelier steps 1");
+    for (int i = 0; i < r->n; i++)
+        at_str_printf(&title, "; %s %s", r->device[i]->name, r->device[i]->description);
+    for (const char *p = at_str_text(&title); *p; p++)
+        h = (h ^ (unsigned char)*p) * 0x100000001b3u;
+    at_str_printf(&name, "steps-%016llx.txt", (unsigned long long)h);
+    if (title.failed || name.failed) AT_TRY(at_fail(AT_ENOMEM, "engine: no memory"));
+    path = at_path_cache(at_str_text(&name));
+    AT_TRY(at_par_memory_new(path, at_str_text(&title), &r->known));
+out:
+    at_str_free(&title);
+    at_str_free(&name);
+    at_free(path);
+    return st;
+}
+
 at_status at_engine_ranks(const at_engine_config *c, at_env *env)
 {
     at_status st = AT_OK;
@@ -176,6 +206,7 @@ at_status at_engine_ranks(const at_engine_config *c, at_env *env)
         AT_TRY(at_fail(AT_EUSAGE, "--parallel %s needs %d devices, and there are %d",
                        at_degrees_text(&r->degrees, text), wanted, r->n));
     }
+    AT_TRY(remember(r));
 out:
     return st;
 }

@@ -167,6 +167,7 @@ static void cost(const void *config, int64_t batch, int64_t latent_h, int64_t la
                          .heads = c->heads,
                          .attention_flops = attention,
                          .attentions = (int)(c->depth + c->single),
+                         .ops = (int)(20 * c->depth + 8 * c->single),
                          .sequence_bytes = stream,
                          .tp_meetings = (int)(4 * c->depth + c->single),
                          .tp_bytes = (double)(2 * c->depth + c->single) * stream,

@@ -268,6 +268,7 @@ static int blocks(const void *config)
 typedef struct cost_walk {
     double flops, skips, peak, text;
     double across; // elements that a rank of many reads of the others' rows: keys and values
+    int ops;       // kernels, about
     int meetings;  // halos of convolutions, sums of group norms, keys and values
     int sums;      // behind layers whose columns ranks share,
     double summed; // of so many elements,
@@ -281,8 +282,10 @@ static void cost_block(const at_unet_shape *s, const at_unet_block_shape *b, dou
     w->flops += at_unet_block_flops(s, b, pixels, w->text, &peak);
     if (w->skips + peak > w->peak) w->peak = w->skips + peak;
     w->meetings += b->kind == AT_UNET_RES ? 4 : 1;
+    w->ops += b->kind == AT_UNET_RES ? 7 : 2;
     if (b->kind == AT_UNET_RES && b->depth >= 0) {
         w->meetings += 1 + (int)b->depth;
+        w->ops += 3 + 15 * (int)b->depth;
         w->across += 2 * pixels * (double)b->out * (double)b->depth;
         w->sums += 3 * (int)b->depth;
         w->summed += 3 * pixels * (double)b->out * (double)b->depth;
@@ -332,6 +335,8 @@ static void cost(const void *config, int64_t batch, int64_t latent_h, int64_t la
     out->share = (at_share_hints){.axes = 1u << AT_AXIS_PATCH | 1u << AT_AXIS_TP,
                                   .rows = latent_h,
                                   .map_meetings = w.meetings + 2,
+                                  .ops = w.ops + 8,
+                                  .efficiency = 0.75, // convolutions and narrow layers
                                   .map_bytes = w.across * (double)at_dtype_size(compute),
                                   .tp_meetings = w.sums,
                                   .tp_bytes = w.summed * (double)at_dtype_size(compute),

@@ -9,6 +9,7 @@
 #include "atelier/node.h"
 #include "models/models.h"
 #include "ops/ops.h"
+#include "par/known.h"
 #include "par/mesh.h"
 #include "par/plan.h"
 #include "text/tokenizer.h"
@@ -27,9 +28,10 @@ enum { AT_ENV_RANKS = 16 };
 typedef struct at_env_ranks {
     int n; // 0 or 1: one rank, on at_env.device
     at_device *device[AT_ENV_RANKS];
-    bool automatic;     // degrees are chosen for each run
-    at_degrees degrees; // else these, of n ranks
-    at_par_site site;   // what a choice counts with
+    bool automatic;       // degrees are chosen for each run
+    at_degrees degrees;   // else these, of n ranks
+    at_par_site site;     // what a choice counts with
+    at_par_memory *known; // what steps took; NULL: nobody remembers
     at_comm *
         world; // all ranks are processes, this is this one's comm, and all of device[] is its own; NULL: threads
     const char *comm; // of threads: at_engine_config.comm

@@ -12,6 +12,7 @@
 #include "image/resize.h"
 #include "models/latent_format.h"
 #include "nodes/latent_preview.h"
+#include "nodes/sample_task.h"
 #include "nodes/team.h"
 
 static bool all_zero(const at_tensor *t)
@@ -129,6 +130,8 @@ typedef struct work {
     bool empty;
     at_tensor *mask;             // host
     at_object **out, **denoised; // of rank 0
+    const at_degrees *degrees;
+    char key[AT_SAMPLE_KEY]; // of this work, "" where nobody asks what it takes
     at_ops *o;
     at_guide *guide;
     progress p;
@@ -246,9 +249,13 @@ static at_status solve(void *ctx, int rank, at_ops *o)
         at_ops_poison(o, st, "%s", at_error_text());
         st = at_ops_vote(o);
     } else {
-        at_denoiser d = at_guide_denoiser(k.guide);
+        at_step_watch watch = {.inner = at_guide_denoiser(k.guide)};
+        at_denoiser d = at_step_watch_denoiser(&watch);
         at_tensor *r = at_sample(o, &d, &args);
         st = at_ops_status(o);
+        if (st == AT_OK && rank == 0 && k.key[0])
+            at_par_learn(at_env_of(k.node)->ranks.known, k.key, k.degrees,
+                         at_step_watch_median(&watch));
         if (st == AT_OK && rank == 0) st = give(&k, r);
     }
     at_guide_close(k.guide);
@@ -291,48 +298,6 @@ out:
     return st;
 }
 
-static size_t entries(const at_obj_cond *list)
-{
-    return list ? list->count : 0;
-}
-
-// What a plan wants to know of this run.
-static at_par_task task_of(const work *k, at_dtype compute)
-{
-    const at_sample_job *job = k->job;
-    const at_obj_model *m = job->model;
-    const int64_t *shape = k->samples->shape;
-    const at_tensor *text = entries(job->positive) ? job->positive->items[0].context : NULL;
-    bool guided = job->cfg != 1 || job->kind != AT_GUIDER_CFG;
-
-    if (k->samples->rank != 4) return (at_par_task){.conditionings = 1, .batch = 1};
-    at_model_cost cost =
-        at_model_estimate(m->model, 1, shape[2], shape[3], text ? text->shape[1] : 1, compute);
-    at_par_task t = {.flops = cost.flops,
-                     .activation_bytes = cost.activation_bytes,
-                     .latent_bytes = (double)(shape[1] * shape[2] * shape[3]) * sizeof(float),
-                     .weight_bytes = cost.weight_bytes,
-                     .conditionings = (int)(entries(job->positive) + entries(job->third) +
-                                            (guided ? entries(job->negative) : 0)),
-                     .batch = shape[0],
-                     .steps = (int64_t)job->n_sigmas - 1,
-                     .hints = cost.share};
-    for (size_t i = 0; i < at_hooks_count(m->hooks); i++) // those that want to see every forward
-        if (at_hooks_at(m->hooks, i)->ops->patch || at_hooks_at(m->hooks, i)->ops->forward) {
-            t.flops *= t.conditionings * (double)t.batch;
-            t.conditionings = 1;
-            t.batch = 1;
-            t.hints.axes &= ~(1u << AT_AXIS_PATCH);
-        }
-    const at_obj_cond *lists[] = {job->positive, job->third, job->negative};
-    for (size_t l = 0; l < AT_COUNT(lists); l++) // a bias on text wants the whole sequence
-        for (size_t i = 0; i < entries(lists[l]); i++)
-            if (lists[l]->items[i].attn_bias)
-                t.hints.axes &= ~(1u << AT_AXIS_RING | 1u << AT_AXIS_ULYSSES);
-    if (at_patches_count(m->patches)) t.hints.axes &= ~(1u << AT_AXIS_PATCH);
-    return t;
-}
-
 static at_status solve_on_ranks(work *k)
 {
     at_status st = AT_OK;
@@ -342,8 +307,14 @@ static at_status solve_on_ranks(work *k)
     at_ops_config config;
 
     at_env_config_denoiser(k->node, job->model->model, &config);
-    at_par_task task = e->ranks.n > 1 ? task_of(k, config.compute) : (at_par_task){0};
+    at_par_known known[AT_PAR_KNOWN];
+    at_par_task task = {.known = known};
+    if (e->ranks.n > 1) {
+        at_sample_task(job, k->samples->shape, k->samples->rank, &config, &task, k->key);
+        task.n_known = at_par_recall(e->ranks.known, k->key, known);
+    }
     at_degrees degrees = at_env_degrees(e, &task, job->degrees);
+    k->degrees = &degrees;
     int ranks = at_degrees_ranks(&degrees);
     char text[96];
     if (ranks > 1)

@@ -26,6 +26,13 @@ int at_degrees_ranks(const at_degrees *d)
     return n;
 }
 
+bool at_degrees_same(const at_degrees *a, const at_degrees *b)
+{
+    for (int i = 0; i < AT_AXES; i++)
+        if (degree(a, i) != degree(b, i)) return false;
+    return true;
+}
+
 static int axis_called(const char *name, size_t n)
 {
     for (int i = 0; i < AT_AXES; i++)

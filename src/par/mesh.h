@@ -32,6 +32,7 @@ typedef struct at_mesh {
 
 const char *at_axis_name(at_axis a);       // "cfg"
 int at_degrees_ranks(const at_degrees *d); // their product
+bool at_degrees_same(const at_degrees *a, const at_degrees *b);
 // "cfg=2,ulysses=4", "none", "ulysses=2"; AT_EINVAL names what is not understood.
 at_status at_degrees_parse(const char *text, at_degrees *out);
 const char *at_degrees_text(const at_degrees *d, char out[96]); // the same way back

@@ -13,6 +13,9 @@
 
 static const double worth_it = 0.03; // of the time: less is no reason for more ranks
 static const double thinner = 0.03; // arithmetic loses this for each further rank: smaller products
+static const double slowest =
+    0.03; // and this among several: clocks differ, the last one sets the pace
+static const double least_scale = 0.01; // a known step farther from its prediction says nothing
 
 static int of(const at_degrees *d, at_axis a)
 {
@@ -67,25 +70,41 @@ static double exchanges(const at_par_task *t, const at_par_site *s, const at_deg
     return meetings * s->latency + bytes / s->bandwidth;
 }
 
-static void predict(const at_par_task *t, const at_par_site *s, at_par_plan *p)
+// What one rank of these degrees has to do of a forward, before what tp saves.
+static double work_of(const at_par_task *t, const at_degrees *d, double *share)
+{
+    const at_share_hints *h = &t->hints;
+    int u = of(d, AT_AXIS_ULYSSES), r = of(d, AT_AXIS_RING);
+    double attention;
+
+    *share = largest((double)h->tokens, u * r) * largest((double)h->rows, of(d, AT_AXIS_PATCH));
+    attention =
+        h->heads && u > 1 ? largest((double)h->heads, u) * largest((double)h->tokens, r) : *share;
+    return (t->flops - h->attention_flops) * *share + h->attention_flops * attention;
+}
+
+static double or_one(double x)
+{
+    return x > 0 ? x : 1;
+}
+
+// scale: what its arithmetic takes against what the site says. The forwards of a rank's units run as one.
+static void predict(const at_par_task *t, const at_par_site *s, double scale, at_par_plan *p)
 {
     const at_share_hints *h = &t->hints;
     const at_degrees *d = &p->degrees;
-    int u = of(d, AT_AXIS_ULYSSES), r = of(d, AT_AXIS_RING), c = of(d, AT_AXIS_CFG);
-    int tp = of(d, AT_AXIS_TP), inside = u * r * of(d, AT_AXIS_PATCH) * tp;
-    double units = ceil(t->conditionings * (double)t->batch / c), share, attention;
+    int c = of(d, AT_AXIS_CFG), tp = of(d, AT_AXIS_TP);
+    double units = ceil(t->conditionings * (double)t->batch / c), share;
+    double work = work_of(t, d, &share), rate = s->flops * or_one(h->efficiency) * or_one(t->speed);
+    double saved = tp > 1 ? 1 - largest((double)h->heads, tp) : 0; // of what tp divides
 
     p->ranks = at_degrees_ranks(d);
     p->jobs = s->ranks / p->ranks;
-    share = largest((double)h->tokens, u * r) * largest((double)h->rows, of(d, AT_AXIS_PATCH));
-    attention =
-        h->heads && u > 1 ? largest((double)h->heads, u) * largest((double)h->tokens, r) : share;
-    double work = (t->flops - h->attention_flops) * share + h->attention_flops * attention;
-    double saved = tp > 1 ? 1 - largest((double)h->heads, tp) : 0; // of what tp divides
     if (tp > 1 && t->flops > 0) work *= 1 - saved * h->tp_flops / t->flops;
-    double rate = s->flops / (1 + thinner * (inside - 1));
+    rate /= 1 + thinner * (p->ranks / c - 1);
+    if (p->ranks > 1) rate /= 1 + slowest;
     if (s->one_processor) rate /= p->ranks;
-    p->compute = units * (work / rate + s->overhead);
+    p->compute = scale * (units * work / rate + s->overhead + s->op * h->ops);
     p->exchange = units * exchanges(t, s, d);
     if (c > 1)
         p->exchange +=
@@ -94,7 +113,33 @@ static void predict(const at_par_task *t, const at_par_site *s, at_par_plan *p)
     p->fits = s->memory <= 0 || p->bytes <= s->memory;
     p->step = p->compute + p->exchange;
     if (!p->fits) p->step += units * (p->bytes - s->memory) / s->load;
+    for (int i = 0; i < t->n_known; i++)
+        if (at_degrees_same(&t->known[i].degrees, d)) {
+            p->step = t->known[i].step;
+            p->known = true;
+        }
     p->seconds = p->step * (double)(t->steps > 0 ? t->steps : 1);
+}
+
+// What the known steps say of this network's arithmetic: one device's word, else the mean of all.
+static double scale_of(const at_par_task *t, const at_par_site *s)
+{
+    double sum = 0;
+    int n = 0;
+
+    for (int i = 0; i < t->n_known; i++) {
+        at_par_task plain = *t;
+        at_par_plan p = {.degrees = t->known[i].degrees};
+
+        plain.n_known = 0;
+        predict(&plain, s, 1, &p);
+        double scale = (t->known[i].step - p.exchange) / p.compute;
+        if (!p.fits || scale < least_scale || scale > 1 / least_scale) continue;
+        if (p.ranks == 1) return scale;
+        sum += scale;
+        n++;
+    }
+    return n ? sum / n : 1;
 }
 
 // What is compared: a picture's time, or a group's share of the devices' time while others wait.
@@ -135,6 +180,7 @@ typedef struct search {
     const at_par_task *task;
     const at_par_site *site;
     at_par_plan *out, best;
+    double scale;
     int n, max;
 } search;
 
@@ -143,7 +189,7 @@ static void look(search *q, at_degrees *d, int axis, int left)
     if (axis == AT_AXES) {
         at_par_plan p = {.degrees = *d};
         if (!at_par_possible(q->task, d)) return;
-        predict(q->task, q->site, &p);
+        predict(q->task, q->site, q->scale, &p);
         if (!q->best.ranks || better(&p, &q->best, q->site)) q->best = p;
         q->n = insert(q->out, q->n, q->max, &p, q->site);
         return;
@@ -156,7 +202,7 @@ static void look(search *q, at_degrees *d, int axis, int left)
 
 int at_par_plans(const at_par_task *task, const at_par_site *site, at_par_plan *out, int max)
 {
-    search q = {.task = task, .site = site, .out = out, .max = max};
+    search q = {.task = task, .site = site, .scale = scale_of(task, site), .out = out, .max = max};
     at_degrees d = {{1, 1, 1, 1, 1}};
     int i = 0;
 

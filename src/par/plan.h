@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // plan.h - which way to share a picture among devices is the fastest.
 // Idea: a pure function. What the network is (hints), what is asked of it (task) and what there is (site) give
-// every way that is possible, each with a predicted time; the least wins. Nobody is asked, nothing is measured here.
+// every way that is possible, each with a predicted time; the least wins. Nobody is asked, nothing is measured here;
+// what was measured before (known) stands instead of a prediction, and sets the speed of the others.
 // Numbers: floating point operations and bytes; seconds.
 #ifndef AT_PAR_PLAN_H
 #define AT_PAR_PLAN_H
@@ -24,14 +25,25 @@ typedef struct at_share_hints {
     double tp_bytes;        // of all that they sum
     double tp_flops;        // of the layers that heads and units divide
     double tp_weights;      // bytes of their weights
+    int ops;                // kernels of a forward: their beginnings and ends are shared by nobody
+    double efficiency;      // of its products, against a large transformer's; 0: 1
 } at_share_hints;
+
+// What a step by these degrees took here when it was last run (par/known.h).
+typedef struct at_par_known {
+    at_degrees degrees;
+    double step;
+} at_par_known;
 
 typedef struct at_par_task {
     double flops, activation_bytes, latent_bytes; // one forward of one latent
     double weight_bytes;
     int conditionings; // forwards of each latent a step that may run apart
     int64_t batch, steps;
+    double speed; // of the type it computes in, against 16 bits; 0: 1
     at_share_hints hints;
+    const at_par_known *known; // of this very task; may be NULL
+    int n_known;
 } at_par_task;
 
 typedef struct at_par_site {
@@ -40,9 +52,9 @@ typedef struct at_par_site {
     double memory;             // bytes of each
     double bandwidth, latency; // between any two: bytes a second, seconds an exchange
     double load;               // bytes a second of weights that do not fit
-    double overhead;           // seconds of a forward that no sharing shortens
-    bool one_processor;        // the ranks are threads that share what `flops` says
-    int waiting;               // jobs behind this one: with some, pictures an hour count
+    double overhead, op; // seconds of a forward, and of each op in it, that no sharing shortens
+    bool one_processor;  // the ranks are threads that share what `flops` says
+    int waiting;         // jobs behind this one: with some, pictures an hour count
 } at_par_site;
 
 typedef struct at_par_plan {
@@ -51,7 +63,7 @@ typedef struct at_par_plan {
     double step, seconds;     // predicted: of a step, of all steps
     double compute, exchange; // of a step
     double bytes;             // of a rank's memory
-    bool fits;
+    bool fits, known;         // known: `step` was measured
 } at_par_plan;
 
 // The network and the work can be cut like this.

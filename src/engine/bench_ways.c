@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: Apache-2.0
+// bench_ways.c - see bench_ways.h.
+// Easy to get wrong: one rank goes first, whatever the plan's order: its step is what the calibrated column knows.
+#include "engine/bench_ways.h"
+
+#include <stdio.h>
+
+#include "models/models.h"
+#include "nodes/sample_task.h"
+
+static at_status task_of(const at_bench_options *b, at_store *s, at_par_task *out)
+{
+    at_status st = AT_OK;
+    at_model *m = NULL;
+    int64_t tokens = b->text_tokens ? b->text_tokens : b->shape->text_tokens;
+
+    AT_TRY(at_model_load(s, b->shape->name, &m));
+    at_model_cost c = at_model_estimate(m, 1, b->height / 8, b->width / 8, tokens, b->compute);
+    *out = (at_par_task){.flops = c.flops,
+                         .activation_bytes = c.activation_bytes,
+                         .latent_bytes = (double)(b->height / 8) * (b->width / 8) *
+                                         at_model_latent(m)->channels * sizeof(float),
+                         .weight_bytes = c.weight_bytes,
+                         .conditionings = 1,
+                         .batch = b->batch,
+                         .steps = 1,
+                         .speed = at_sample_speed(b->device, b->compute, b->fp8),
+                         .hints = c.share};
+out:
+    at_model_release(&m);
+    return st;
+}
+
+static void measure(const at_bench_options *b, at_store *s, at_bench_way *w)
+{
+    at_bench_options with = *b;
+    at_bench_report report;
+
+    with.store = s;
+    with.quick = true;
+    with.trace = NULL;
+    with.first = with.by_op = false;
+    with.ranks = w->plan.ranks;
+    with.degrees = w->plan.degrees;
+    w->st = at_bench_run(&with, &report);
+    if (w->st != AT_OK) {
+        snprintf(w->why, sizeof w->why, "%s", at_error_text());
+        return;
+    }
+    w->step = report.step;
+    w->difference = report.difference;
+    w->spent = report.ranks[0].spent;
+}
+
+static int find(const at_bench_ways *ways, const at_degrees *d)
+{
+    for (int i = 0; i < ways->n; i++)
+        if (at_degrees_same(&ways->way[i].plan.degrees, d)) return i;
+    return -1;
+}
+
+// What the plan says once it knows what one device takes.
+static void calibrate(const at_par_task *task, const at_par_site *site, at_bench_ways *ways)
+{
+    at_par_task t = *task;
+    at_par_plan plans[AT_BENCH_WAYS];
+    int one = find(ways, &(at_degrees){0});
+
+    if (one < 0 || ways->way[one].st != AT_OK) return;
+    t.known = &(at_par_known){.step = ways->way[one].step};
+    t.n_known = 1;
+    int n = at_par_plans(&t, site, plans, AT_BENCH_WAYS);
+    for (int i = 0; i < n; i++) {
+        int k = find(ways, &plans[i].degrees);
+        if (k < 0) continue;
+        ways->way[k].calibrated = plans[i].step;
+        if (i == 0) ways->picked_calibrated = k;
+    }
+}
+
+at_status at_bench_ways_run(const at_bench_options *b, const at_par_site *site, at_bench_ways *out)
+{
+    at_status st = AT_OK;
+    at_store *s = NULL;
+    at_par_task task;
+    at_par_plan plans[AT_BENCH_WAYS];
+
+    *out = (at_bench_ways){.picked = -1, .picked_calibrated = -1, .best = -1};
+    if (b->shape->part != AT_PART_DENOISER)
+        AT_TRY(at_fail(AT_EUNSUPPORTED, "bench: a plan is for denoisers; %s has one way, patch=%d",
+                       b->shape->name, b->ranks));
+    AT_TRY(at_bench_store(b, &s));
+    AT_TRY(task_of(b, s, &task));
+    int n = at_par_plans(&task, site, plans, AT_BENCH_WAYS);
+    for (int i = 0; i < n; i++) // a bench deals equal shares along cfg
+        if (plans[i].degrees.of[AT_AXIS_CFG] < 2 ||
+            b->batch % plans[i].degrees.of[AT_AXIS_CFG] == 0)
+            out->way[out->n++].plan = plans[i];
+    out->picked = find(out, &plans[0].degrees);
+    int one = find(out, &(at_degrees){0});
+    if (one >= 0) measure(b, s, &out->way[one]);
+    for (int i = 0; i < out->n; i++)
+        if (i != one) measure(b, s, &out->way[i]);
+    for (int i = 0; i < out->n; i++)
+        if (out->way[i].st == AT_OK &&
+            (out->best < 0 || out->way[i].step < out->way[out->best].step))
+            out->best = i;
+    calibrate(&task, site, out);
+out:
+    at_store_release(&s);
+    return st;
+}
