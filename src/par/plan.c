@@ -15,7 +15,7 @@ static const double worth_it = 0.03; // of the time: less is no reason for more 
 static const double thinner = 0.03; // arithmetic loses this for each further rank: smaller products
 static const double slowest =
     0.03; // and this among several: clocks differ, the last one sets the pace
-static const double least_scale = 0.01; // a known step farther from its prediction says nothing
+static const double least_scale = 1e-4; // a known step farther from its prediction says nothing
 
 static int of(const at_degrees *d, at_axis a)
 {
