@@ -190,46 +190,73 @@ out:
     return st;
 }
 
-// Few pixels under many weights: what counts is reading the weights once at full speed, which matmuls that
-// split their sums over the chip do and the library's convolutions do not.
-static bool by_weights(const at_cuda *g, const at_conv2d_args *a)
+// Layers that are products over their windows. Few pixels under many weights: what counts is reading the weights once at
+// full speed, which matmuls that split their sums over the chip do and the library's convolutions do not. And 16 bits into
+// a few f32 channels (moments), which the library has in f32 alone, at 0.4 to 8 TFLOP/s.
+static bool by_windows(const at_cuda *g, const at_conv2d_args *a)
 {
     int64_t pixels = a->out.shape[0] * a->out.shape[1] * a->out.shape[2];
     int64_t k = at_cuda_count(&a->w.v) / a->w.v.shape[0];
-    if (!g->lt || a->x.dtype == AT_F32 || a->out.dtype != a->x.dtype || a->act != AT_ACT_NONE)
-        return false;
-    if (pixels > 256 || k < 2048 || a->x.shape[3] % 8 || a->out.shape[3] % 8 || a->upsample2x)
-        return false;
-    return dense(&a->out) &&
-           (!a->residual.data || (a->residual.dtype == a->x.dtype && dense(&a->residual)));
+    bool wider = a->out.dtype == AT_F32 && a->out.shape[3] <= FEW && !a->residual.data;
+    if (!g->lt || a->x.dtype == AT_F32 || a->act != AT_ACT_NONE || a->upsample2x) return false;
+    if (a->x.shape[3] % 8 || a->out.shape[3] % 8 || !dense(&a->out)) return false;
+    if (wider) return k >= 512 && a->w.scale == 1.0f;
+    if (a->out.dtype != a->x.dtype || pixels > 256 || k < 2048) return false;
+    return !a->residual.data || (a->residual.dtype == a->x.dtype && dense(&a->residual));
 }
 
-// The windows of all results side by side, then one product.
+enum { WINDOWS_BYTES = 16 << 20 }; // stays in the L2 cache of a large chip
+
+// Rows [first, first + rows) of the result (of all pictures, or of the one there is): their windows side by side in
+// c->sp, then one product.
+static at_status windows_of(at_cuda *g, const at_conv2d_args *a, const conv_call *c, int64_t first,
+                            int64_t rows, bool *done)
+{
+    at_status st = AT_OK;
+    at_dtype t = a->x.dtype;
+    const int64_t *o = a->out.shape, *w = a->w.v.shape;
+    int64_t m = o[0] * rows * o[2], k = w[1] * w[2] * w[3], skip = first * o[2] * o[3];
+
+    AT_TRY(at_cuda_check(g,
+                         at_k_conv_windows(g->stream, &c->x, c->sp, (int)w[2], (int)w[3], (int)rows,
+                                           (int)o[2], a->stride,
+                                           a->pad_top - (int)first * a->stride, a->pad_left),
+                         "conv: windows"));
+    at_cuda_product p = {
+        .x = at_cuda_view(c->sp, t, 3, (int64_t[]){1, m, k}),
+        .w = at_cuda_view(c->w.data, t, 2, (int64_t[]){w[0], k}),
+        .out = at_cuda_view((char *)a->out.data + (size_t)skip * at_cuda_size(a->out.dtype),
+                            a->out.dtype, 3, (int64_t[]){1, m, w[0]}),
+        .bias = c->bias,
+        .scale = a->w.scale};
+    if (a->residual.data)
+        p.residual = at_cuda_view(a->residual.data, t, 3, (int64_t[]){1, m, w[0]});
+    AT_TRY(at_cuda_product_run(g, &p, done));
+out:
+    return st;
+}
+
 static at_status in_windows(at_cuda *g, const at_conv2d_args *a, bool *done)
 {
     at_status st = AT_OK;
     conv_call c = {0};
     at_dtype t = a->x.dtype;
-    const int64_t *o = a->out.shape, *w = a->w.v.shape;
-    int64_t m = o[0] * o[1] * o[2], k = w[1] * w[2] * w[3];
+    const int64_t *o = a->out.shape;
+    int64_t row =
+                o[0] * o[2] * (at_cuda_count(&a->w.v) / a->w.v.shape[0]) * (int64_t)at_cuda_size(t),
+            rows = o[1];
 
     *done = false;
+    if (o[0] == 1 && row * rows > WINDOWS_BYTES)
+        rows = row < WINDOWS_BYTES ? WINDOWS_BYTES / row : 1;
     AT_TRY(at_cuda_weight(g, &a->w, t, true, &c.w, &c.own_w));
-    AT_TRY(at_cuda_vector(g, &a->bias, t, &c.bias, &c.own_b));
+    AT_TRY(at_cuda_vector(g, &a->bias, a->out.dtype, &c.bias, &c.own_b));
     AT_TRY(ready(g, a, t, false, &c));
-    AT_TRY(at_cuda_alloc(g, (size_t)(m * k) * at_cuda_size(t), &c.sp));
-    AT_TRY(at_cuda_check(g,
-                         at_k_conv_windows(g->stream, &c.x, c.sp, (int)w[2], (int)w[3], (int)o[1],
-                                           (int)o[2], a->stride, a->pad_top, a->pad_left),
-                         "conv: windows"));
-    at_cuda_product p = {.x = at_cuda_view(c.sp, t, 3, (int64_t[]){1, m, k}),
-                         .w = at_cuda_view(c.w.data, t, 2, (int64_t[]){w[0], k}),
-                         .out = at_cuda_view(a->out.data, t, 3, (int64_t[]){1, m, w[0]}),
-                         .bias = c.bias,
-                         .scale = a->w.scale};
-    if (a->residual.data)
-        p.residual = at_cuda_view(a->residual.data, t, 3, (int64_t[]){1, m, w[0]});
-    AT_TRY(at_cuda_product_run(g, &p, done));
+    AT_TRY(at_cuda_alloc(g, (size_t)(row * rows), &c.sp));
+    for (int64_t at = 0; at < o[1]; at += rows) {
+        AT_TRY(windows_of(g, a, &c, at, rows < o[1] - at ? rows : o[1] - at, done));
+        if (!*done) break;
+    }
     if (*done) at_cuda_served("own windows");
 out:
     drop(g, &c);
@@ -366,7 +393,7 @@ at_status at_cuda_conv2d(void *stream, const at_conv2d_args *a)
     cudaSetDevice(g->ordinal);
     if (as_linear(a, &l)) return at_cuda_linear(stream, &l);
     AT_TRY(by_few(g, a, &done));
-    if (!done && by_weights(g, a)) AT_TRY(in_windows(g, a, &done));
+    if (!done && by_windows(g, a)) AT_TRY(in_windows(g, a, &done));
     if (!done && g->dnn && a->w.scale == 1.0f) {
         if (in_phases(a)) AT_TRY(in_two(g, a, true, &done));
         if (!done) AT_TRY(whole_layer(g, a, &done));

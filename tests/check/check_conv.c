@@ -84,6 +84,8 @@ static const conv_row rows[] = {
     {2, 9, 10, 320, 4, 3, 1, AT_F16, AT_F16, AT_F16, BIAS | PACK},
     {1, 6, 40, 24, 1, 3, 1, AT_F16, AT_F16, AT_F32, NO_PAD | PACK},
     {1, 16, 16, 64, 32, 3, 1, AT_BF16, AT_BF16, AT_F32, BIAS | PACK},
+    {1, 44, 44, 512, 8, 3, 1, AT_BF16, AT_BF16, AT_F32, BIAS | PACK}, // more windows than one go
+    {2, 9, 8, 72, 16, 3, 2, AT_F16, AT_F16, AT_F32, BIAS | ASYM | PACK},
     {2, 10, 12, 64, 40, 3, 1, AT_F32, AT_F16, AT_F32, BIAS | PACK | INT8},
     {1, 9, 7, 96, 64, 3, 2, AT_F32, AT_F16, AT_F32, BIAS | RESIDUAL | PACK | INT8},
     {1, 9, 9, 64, 64, 3, 1, AT_BF16, AT_F16, AT_BF16, BIAS | UP | PACK | INT8, AT_ACT_SILU},
