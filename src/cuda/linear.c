@@ -291,11 +291,10 @@ static at_status run_parts(at_cuda *g, const at_linear_args *a, operands *o, boo
     const part rest = {.out = a->out2, .first = a->split, .act = a->act};
 
     if (!a->split) return run_part(g, a, o, &whole, refused);
-    // what goes on at once (q, k and v, to be rotated) comes last: some of it is still in the chip's cache then
     at_status st = AT_OK;
-    if (a->part != 1) st = run_part(g, a, o, &rest, refused);
-    if (a->part == 2) return st;
-    return st == AT_OK && (a->part == 1 || !*refused) ? run_part(g, a, o, &first, refused) : st;
+    if (a->part != 2) st = run_part(g, a, o, &first, refused);
+    if (a->part == 1) return st;
+    return st == AT_OK && (a->part == 2 || !*refused) ? run_part(g, a, o, &rest, refused) : st;
 }
 
 // Layers side by side, one after the other into their columns.

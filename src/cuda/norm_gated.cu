@@ -2,8 +2,7 @@
 // norm_gated.cu - x += gate * y and the modulated norm of that, for 16-bit rows of Flux's width: a warp a row.
 // Idea: with a row in the registers of one warp its sums are shuffles, no barrier is left, and a
 // multiprocessor has as many rows on their way as it has warps. Gates, factors and terms lie in shared memory,
-// folded once a block. Rows go to multiprocessors in turn, so that all have the same number (+-1), the
-// last ones first: what the product before has written last is still in the chip's cache.
+// folded once a block. Rows go to multiprocessors in turn, so that all have the same number (+-1).
 // Read 2 + 2, written 2 + 2 (or + 1 as e4m3 with a scale a row) bytes an element, once.
 // Easy to get wrong: a row is written by the warp that read it, after it has read all of it; sums are of the
 // unrounded x + gate * y, as in layer_norm.cu, which is the reference and takes whatever does not fit here.
@@ -157,9 +156,8 @@ __global__ void __launch_bounds__(WARPS *LANES, 1) gated_kernel(const gated_args
     grid_begin();
     fold<EACH>(a, b, all);
     __syncthreads();
-    for (unsigned i = threadIdx.x / LANES * gridDim.x + blockIdx.x; i < a.tokens;
-         i += WARPS * gridDim.x) {
-        unsigned t = a.tokens - 1 - i;
+    for (unsigned t = threadIdx.x / LANES * gridDim.x + blockIdx.x; t < a.tokens;
+         t += WARPS * gridDim.x) {
         T *x = (T *)a.x + b * a.xb + t * a.xt + at;
         float sum = add_row<T, EACH>(x, (const T *)a.y + b * a.yb + t * a.yt + at, all, lane, v);
         float mean = a.rms ? 0.0f : warp_sum(sum) / DIM;

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // rope.cu - RMS norm of each head and rotation, for up to five tensors in one launch (q and k of a picture's stream and
 // of its text's, and v where all become e4m3).
-// Idea: a block owns one token of one tensor, the last ones first: what the product before has written last is still
-// in the chip's cache. A thread owns the same eight channels of several heads,
+// Idea: a block owns one token of one tensor. A thread owns the same eight channels of several heads,
 // so angles and weights are read once and serve them all; the heads' pieces are asked for together,
 // a head's sum is taken across its lanes. Pairs are neighbours here; halves and odd sizes go through the
 // plain kernel. Several tokens a block, and a token a warp, were slower in a model (docs/bench/cuda.md).
@@ -32,14 +31,12 @@ struct rope_args {
 
 enum { ROPE_THREADS = 128, ROPE_EACH = 3 };
 
-// The tensor that this block works on, and which of its tokens.
-__device__ inline const rope_one &rope_mine(const rope_args &a, unsigned *token)
+// The tensor that this block works on.
+__device__ inline const rope_one &rope_mine(const rope_args &a)
 {
-    unsigned block = gridDim.x - 1 - blockIdx.x;
     int i = a.n - 1;
-    while (i > 0 && block < a.one[i].first)
+    while (i > 0 && blockIdx.x < a.one[i].first)
         i--;
-    *token = block - a.one[i].first;
     return a.one[i];
 }
 
@@ -119,9 +116,8 @@ __device__ inline void put_heads(const rope_one &o, int64_t at, int64_t step, un
 
 template <bool E4M3> __global__ void __launch_bounds__(ROPE_THREADS) rope_kernel(const rope_args a)
 {
-    unsigned bt;
-    const rope_one &o = rope_mine(a, &bt);
-    unsigned b = bt / o.tokens, t = bt - b * o.tokens;
+    const rope_one &o = rope_mine(a);
+    unsigned bt = blockIdx.x - o.first, b = bt / o.tokens, t = bt - b * o.tokens;
     int lane = threadIdx.x % a.lanes, slots = ROPE_THREADS / a.lanes, at = lane * PIECE;
     float c[PIECE / 2] = {}, s[PIECE / 2] = {}, w[PIECE] = {};
     grid_begin();
@@ -147,9 +143,8 @@ template <bool E4M3> __global__ void __launch_bounds__(ROPE_THREADS) rope_kernel
 // after pair.
 __global__ void __launch_bounds__(ROPE_THREADS) rope_plain_kernel(const rope_args a)
 {
-    unsigned bt;
-    const rope_one &o = rope_mine(a, &bt);
-    unsigned b = bt / o.tokens, t = bt - b * o.tokens;
+    const rope_one &o = rope_mine(a);
+    unsigned bt = blockIdx.x - o.first, b = bt / o.tokens, t = bt - b * o.tokens;
     int lane = threadIdx.x % 32, half = a.dim / 2;
     int64_t angle = (int64_t)(o.per_batch ? bt : t) * half;
     grid_begin();
