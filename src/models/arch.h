@@ -52,6 +52,11 @@ typedef struct at_denoiser_ops {
     at_tensor *(*prologue)(at_ops *o, const at_bound *m, void *state, const at_model_in *in);
     at_tensor *(*block)(at_ops *o, const at_bound *m, void *state, int i, at_tensor *hidden);
     at_tensor *(*epilogue)(at_ops *o, const at_bound *m, void *state, at_tensor *hidden);
+    // For blocks that are shared out over ranks (pipe.h), both or none. Of the hidden tensor [b, tokens, ..]: how
+    // many tokens stand before those that may be cut; and a state for tokens [first, first + n) alone, which owns
+    // nothing and lives in the current scope.
+    int64_t (*fixed)(const void *state);
+    void (*part)(at_ops *o, const void *state, int64_t first, int64_t n, void *out);
     // Releases counted references in the state. Called once after every forward, also a failed one;
     // may be NULL.
     void (*finish)(void *state);

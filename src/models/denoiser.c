@@ -9,6 +9,7 @@
 
 #include "base/file.h"
 #include "base/mem.h"
+#include "models/pipe.h"
 
 enum { MAX_TIMED = 256 };
 static _Thread_local double block_seconds[MAX_TIMED];
@@ -22,8 +23,7 @@ size_t at_model_block_seconds(double *out, size_t max)
     return n;
 }
 
-// One block in its own scope; takes the reference `h`, gives one back (NULL after a failure).
-static at_tensor *run_block(at_ops *o, const at_bound *m, void *state, int i, at_tensor *h)
+at_tensor *at_denoiser_block(at_ops *o, const at_bound *m, void *state, int i, at_tensor *h)
 {
     at_scope_begin(o);
     at_tensor *next = at_ops_keep(o, m->arch->denoiser->block(o, m, state, i, h));
@@ -36,6 +36,9 @@ at_tensor *at_denoiser_run(at_ops *o, const at_bound *m, const at_model_in *in)
 {
     const at_denoiser_ops *d = m->arch->denoiser;
     int n = d->blocks(m->config);
+
+    at_ops_hold_first(o);
+    if (at_ops_mesh(o)->axis[AT_AXIS_PIPE]->size > 1) return at_pipe_run(o, m, in);
     void *state = at_calloc(1, d->state_size);
 
     if (!state)
@@ -53,7 +56,7 @@ at_tensor *at_denoiser_run(at_ops *o, const at_bound *m, const at_model_in *in)
             break;
         }
         double start = at_now();
-        h = run_block(o, m, state, i, h);
+        h = at_denoiser_block(o, m, state, i, h);
         if (i < MAX_TIMED) block_seconds[i] = at_now() - start;
     }
     at_tensor *out = at_ops_status(o) == AT_OK ? d->epilogue(o, m, state, h) : NULL;

@@ -13,4 +13,7 @@
 // after a failure.
 at_tensor *at_denoiser_run(at_ops *o, const at_bound *m, const at_model_in *in);
 
+// Block i in its own scope; takes the reference `h`, gives one back (NULL after a failure).
+at_tensor *at_denoiser_block(at_ops *o, const at_bound *m, void *state, int i, at_tensor *h);
+
 #endif

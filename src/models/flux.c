@@ -112,6 +112,30 @@ static at_tensor *prologue(at_ops *o, const at_bound *m, void *state, const at_m
     return h;
 }
 
+static int64_t fixed(const void *state)
+{
+    const at_flux_state *s = state;
+    return s->text;
+}
+
+// Text stands before the picture, and goes with the first piece.
+static void part(at_ops *o, const void *state, int64_t first, int64_t n, void *out)
+{
+    const at_flux_state *s = state;
+    at_flux_state *p = out;
+    int64_t before = first ? first - s->text : 0;
+
+    *p = *s;
+    p->text = first ? 0 : s->text;
+    p->image = n - p->text;
+    p->rope_text.cos = at_narrow(o, s->rope_text.cos, 0, 0, p->text);
+    p->rope_text.sin = at_narrow(o, s->rope_text.sin, 0, 0, p->text);
+    p->rope_image.cos = at_narrow(o, s->rope_image.cos, 0, before, p->image);
+    p->rope_image.sin = at_narrow(o, s->rope_image.sin, 0, before, p->image);
+    p->rope.cos = at_narrow(o, s->rope.cos, 0, first, n);
+    p->rope.sin = at_narrow(o, s->rope.sin, 0, first, n);
+}
+
 static at_tensor *block(at_ops *o, const at_bound *m, void *state, int i, at_tensor *h)
 {
     const at_flux_config *c = m->config;
@@ -161,17 +185,17 @@ static void cost(const void *config, int64_t batch, int64_t latent_h, int64_t la
     out->activation_bytes =
         (double)batch * n * (7 * h + 2 * (h + mlp)) * (double)at_dtype_size(compute);
     double stream = n * h * (double)at_dtype_size(compute);
-    out->share =
-        (at_share_hints){.axes = 1u << AT_AXIS_RING | 1u << AT_AXIS_ULYSSES | 1u << AT_AXIS_TP,
-                         .tokens = (int64_t)n,
-                         .heads = c->heads,
-                         .attention_flops = attention,
-                         .attentions = (int)(c->depth + c->single),
-                         .ops = (int)(20 * c->depth + 8 * c->single),
-                         .sequence_bytes = stream,
-                         .tp_meetings = (int)(4 * c->depth + c->single),
-                         .tp_bytes = (double)(2 * c->depth + c->single) * stream,
-                         .tp_flops = attention + blocks_flops};
+    out->share = (at_share_hints){.axes = 1u << AT_AXIS_RING | 1u << AT_AXIS_ULYSSES |
+                                          1u << AT_AXIS_TP | 1u << AT_AXIS_PIPE,
+                                  .tokens = (int64_t)n,
+                                  .heads = c->heads,
+                                  .attention_flops = attention,
+                                  .attentions = (int)(c->depth + c->single),
+                                  .ops = (int)(20 * c->depth + 8 * c->single),
+                                  .sequence_bytes = stream,
+                                  .tp_meetings = (int)(4 * c->depth + c->single),
+                                  .tp_bytes = (double)(2 * c->depth + c->single) * stream,
+                                  .tp_flops = attention + blocks_flops};
 }
 
 static at_tensor *prepare(at_ops *o, const at_bound *m, const at_model_in *in, int64_t n)
@@ -197,6 +221,8 @@ static const at_denoiser_ops ops = {
     .prologue = prologue,
     .block = block,
     .epilogue = epilogue,
+    .fixed = fixed,
+    .part = part,
     .cost = cost,
 };
 

@@ -282,7 +282,16 @@ at_tensor *at_flux_mods(at_ops *o, const at_flux_config *c, const at_flux_weight
     at_tensor *vec = condition(o, c, w, in, n);
     int64_t at = 0, width = at_flux_mods_final(c) + c->mod2;
     at_tensor *all = at_empty(o, at_ops_compute(o), 2, (int64_t[]){n, width}), *part;
+    int first = 0,
+        own =
+            0; // blocks of this rank: those of others are nobody's business, nor are their weights
+
+    at_ops_own_blocks(o, (int)(c->depth + c->single), &first, &own);
     for (int64_t i = 0; i < c->depth; i++) {
+        if (i < first || i >= first + own) {
+            at += 2 * c->mod6;
+            continue;
+        }
         part = at_narrow(o, all, 1, at, c->mod6);
         modulation(o, c, vec, w->doubles[i].img.mod, part);
         part = at_narrow(o, all, 1, at + c->mod6, c->mod6);
@@ -290,6 +299,7 @@ at_tensor *at_flux_mods(at_ops *o, const at_flux_config *c, const at_flux_weight
         at += 2 * c->mod6;
     }
     for (int64_t i = 0; i < c->single; i++, at += c->mod3) {
+        if (c->depth + i < first || c->depth + i >= first + own) continue;
         part = at_narrow(o, all, 1, at, c->mod3);
         modulation(o, c, vec, w->singles[i].mod, part);
     }
@@ -326,6 +336,8 @@ void at_flux_leave_sums(at_ops *o, const at_flux_config *c, at_flux_state *s)
 {
     s->due_gates[0] = s->due_gates[1] = -1;
     if (!at_ops_add_norms(o) || !s->mods) return; // gates must outlive a block's scope
+    if (at_ops_mesh(o)->axis[AT_AXIS_PIPE]->size > 1)
+        return; // the stream alone goes to the next rank
     int64_t shape[] = {s->batch, s->text + s->image, c->hidden};
     s->due = at_empty(o, at_ops_compute(o), 3, shape);
 }

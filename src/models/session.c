@@ -12,7 +12,7 @@
 #include "models/denoiser.h"
 #include "tensor/device_trace.h"
 
-enum { MAX_REFS = 4, MAX_ENTRIES = 4, MAX_ROWS = 256 }; // entries: of one device
+enum { MAX_REFS = 4, MAX_ENTRIES = 4, MAX_ROWS = 256 }; // entries: of one rank
 
 // Zeroed before it is filled: compared as bytes.
 typedef struct key {
@@ -20,6 +20,7 @@ typedef struct key {
     int64_t x[4], context[3], concat[4], refs[MAX_REFS][4];
     int compute, leave, context_dtype, concat_dtype, n_refs, ref_method, no_guidance;
     int rank, degrees[AT_AXES]; // of those who meet inside the forward
+    int stale, patches, place;  // approximate ways: one entry for each conditioning of a run
 } key;
 
 typedef struct entry {
@@ -34,6 +35,10 @@ typedef struct entry {
     at_tensor *rows;
     uint64_t rows_key;
     size_t rows_first, rows_count;
+    // Of approximate ways: what attention keeps, and evaluations of the run held_key that have kept it.
+    at_held *held;
+    uint64_t held_key;
+    int kept;
     at_tensor *text; // of the text hook, in the run text_key
     uint64_t text_key;
     // The recording and what it reads and writes.
@@ -83,6 +88,7 @@ static void entry_free(entry *e)
         at_tensor_release(&e->tables[i]);
     at_tensor_release(&e->rows);
     at_tensor_release(&e->text);
+    at_held_free(e->held);
     at_free(e);
 }
 
@@ -103,11 +109,17 @@ static int drop_idle(at_sessions *s, at_device *d)
     return n;
 }
 
-static void drop_oldest(at_sessions *s, const at_device *d)
+// Ranks that are threads have one device in common.
+static bool beside(const entry *e, const key *k)
+{
+    return e->k.device == k->device && e->k.rank == k->rank;
+}
+
+static void drop_oldest(at_sessions *s, const key *k)
 {
     entry *oldest = NULL;
     for (entry *e = s->entries; e; e = e->next)
-        if (!e->busy && e->k.device == d && (!oldest || e->used < oldest->used)) oldest = e;
+        if (!e->busy && beside(e, k) && (!oldest || e->used < oldest->used)) oldest = e;
     for (entry **at = &s->entries; *at && oldest; at = &(*at)->next)
         if (*at == oldest) {
             *at = oldest->next;
@@ -126,11 +138,11 @@ static at_sessions *sessions_of(at_bound *m)
     return m->sessions = g_all = s;
 }
 
-static int count_of(const at_sessions *s, const at_device *d)
+static int count_of(const at_sessions *s, const key *k)
 {
     int n = 0;
     for (const entry *e = s->entries; e; e = e->next)
-        n += e->k.device == d;
+        n += beside(e, k);
     return n;
 }
 
@@ -146,7 +158,7 @@ static entry *enter(at_bound *m, const key *k)
     if (e && e->busy) {
         e = NULL;
     } else if (s && !e) {
-        if (count_of(s, k->device) >= MAX_ENTRIES) drop_oldest(s, k->device);
+        if (count_of(s, k) >= MAX_ENTRIES) drop_oldest(s, k);
         e = at_calloc(1, sizeof *e);
         if (e) {
             e->k = *k;
@@ -223,6 +235,11 @@ static bool key_of(at_ops *o, const at_model_in *in, key *k)
         k->rank = mesh->world->rank;
         memcpy(k->degrees, mesh->degrees.of, sizeof k->degrees);
     }
+    if (at_degrees_approximation(&mesh->degrees)) {
+        k->stale = mesh->degrees.stale;
+        k->patches = at_degrees_patches(&mesh->degrees);
+        k->place = in->key ? at_ops_held_place(o, in->key) : -1;
+    }
     if (in->concat && in->concat->rank != 4) return false;
     k->device = at_ops_device(o);
     k->compute = (int)at_ops_compute(o);
@@ -245,6 +262,8 @@ static bool key_of(at_ops *o, const at_model_in *in, key *k)
 static void prefetch(at_ops *o, at_bound *m)
 {
     const at_comm *tp = at_ops_mesh(o)->axis[AT_AXIS_TP];
+    if (at_ops_mesh(o)->axis[AT_AXIS_PIPE]->size > 1)
+        return; // its own blocks come when they are wanted
     at_bound_prefetch(m, at_ops_device(o), tp->rank, tp->size);
 }
 
@@ -483,6 +502,44 @@ static at_tensor *replay(at_ops *o, const at_bound *m, entry *e, const at_model_
     return at_unary(at_into(o, out), e->out, AT_ACT_NONE);
 }
 
+// --- approximate ways --------------------------------------------------------------------------
+// Keys and values of this run's evaluation before are there, as many exact ones as were asked for, on all ranks; and
+// from here on attention keeps them. Patches decide by host code which attentions there are, and residuals of a
+// ControlNet are not cut into pieces: such forwards are exact.
+static bool hold(at_ops *o, entry *e, const at_model_in *in)
+{
+    const at_mesh *mesh = at_ops_mesh(o);
+    bool may = e && e->k.place >= 0 && !at_patches_count(in->patches) && at_ops_meets(o) &&
+               !(in->control && mesh->axis[AT_AXIS_PIPE]->size > 1);
+
+    if (!at_degrees_approximation(&mesh->degrees)) return false;
+    if (may && !e->held) e->held = at_held_new();
+    if (may && e->held_key != in->key) e->kept = 0;
+    bool ready = may && e->held && e->kept >= at_degrees_warmup(&mesh->degrees);
+    ready = at_ops_agree(o, ready);
+    at_ops_hold(o, may ? e->held : NULL, ready);
+    if (e) e->held_key = in->key;
+    return ready;
+}
+
+// What came of it: an evaluation that did not end has written some of them.
+static void held(at_ops *o, entry *e)
+{
+    bool well = at_ops_status(o) == AT_OK;
+
+    at_ops_hold(o, NULL, false);
+    if (e) e->kept = well && e->held ? e->kept + 1 : 0;
+}
+
+// The first displaced evaluation plans the layers of its shapes; exact ones are few.
+static int approximate_way(at_ops *o, const entry *e, bool displaced, int way)
+{
+    const at_degrees *d = &at_ops_mesh(o)->degrees;
+
+    if (!at_degrees_approximation(d) || !e) return way;
+    return displaced && e->kept > at_degrees_warmup(d) ? way : EVALUATE;
+}
+
 at_tensor *at_session_forward(at_ops *o, at_bound *m, const at_model_in *in)
 {
     key k;
@@ -505,7 +562,8 @@ at_tensor *at_session_forward(at_ops *o, at_bound *m, const at_model_in *in)
     int way = !e || !may_record(o, in, e) || e->calls == 0 ? EVALUATE
               : e->recording                               ? REPLAY
                                                            : RECORD;
-    way = at_ops_agree(o, way);
+    bool displaced = hold(o, e, in);
+    way = at_ops_agree(o, approximate_way(o, e, displaced, way));
     if (e && way == RECORD) drop_recording(e); // the others have none
     if (at_ops_status(o) != AT_OK)
         out = NULL;
@@ -514,6 +572,7 @@ at_tensor *at_session_forward(at_ops *o, at_bound *m, const at_model_in *in)
     else if (at_ops_status(o) == AT_OK)
         out = at_denoiser_run(o, m, &own);
     if (e && at_ops_status(o) == AT_OK) e->calls++;
+    held(o, e);
     out = at_scope_end(o, out);
     leave(e);
     return out;

@@ -49,8 +49,10 @@ at_degrees at_env_degrees(const at_env *e, const at_par_task *task, const at_deg
     at_par_plan plans[MANY];
 
     if (r->n < 2) return (at_degrees){0};
-    if (!r->automatic) return r->degrees;
-    if (wish && usable(r, at_degrees_ranks(wish)) && at_par_possible(task, wish)) return *wish;
+    at_degrees asked = !r->automatic ? r->degrees : wish ? *wish : (at_degrees){0};
+    at_degrees_fit(&asked, task->hints.axes);
+    if (!r->automatic) return asked;
+    if (wish && usable(r, at_degrees_ranks(wish)) && at_par_possible(task, &asked)) return asked;
     int n = at_par_plans(task, &r->site, plans, MANY);
     for (int i = 0; i < n; i++)
         if (usable(r, plans[i].ranks)) return plans[i].degrees;

@@ -274,6 +274,28 @@ int64_t at_ops_own_features(const at_ops *o, const at_weight *w);
 // This rank's heads of x, which has all of them along `dim`; and all ranks' of x [b, t, own, d], [b, t, heads, d].
 at_tensor *at_share_heads(at_ops *o, const at_tensor *x, int dim);
 at_tensor *at_gather_heads(at_ops *o, const at_tensor *x, int64_t heads);
+// --- approximate ways (ops_held.c) ---
+// Keys and values of the attentions of a forward, kept for the next one: the caller's.
+typedef struct at_held at_held;
+at_held *at_held_new(void);
+void at_held_free(at_held *h); // NULL is fine
+// From here on attention over tokens that are shared, on a mesh of stale degrees or in parts, keeps keys and values
+// in h (borrowed; NULL: it keeps none). displaced: of tokens that are not at hand it takes those it kept; else it
+// works exactly.
+void at_ops_hold(at_ops *o, at_held *h, bool displaced);
+bool at_ops_displaced(const at_ops *o);
+void at_ops_hold_first(at_ops *o); // the next attention is a forward's first
+// The next attention is a forward's first, and its q, k and v are the tokens from `first` on of a sequence of
+// `total`; total 0: no more parts.
+void at_ops_hold_part(at_ops *o, int64_t first, int64_t total);
+// A number from 0 on for everybody who asks with another name in the life of these ops; -1: too many have.
+int at_ops_held_place(at_ops *o, uint64_t name);
+// This rank's run [*first, *first + *n) of `blocks` along the mesh's pipe.
+void at_ops_own_blocks(const at_ops *o, int blocks, int *first, int *n);
+// What this rank gives goes to the next one of the pipe, and what the one before gives comes; NULL: nothing. All call it.
+void at_pass_on(at_ops *o, at_tensor *give, at_tensor *take);
+// x of the last rank of the pipe becomes x of all.
+void at_from_last(at_ops *o, at_tensor *x);
 bool at_ops_meets(const at_ops *o); // a forward has exchanges with other ranks in it
 // The smallest number (0 or more) of the ranks that meet in this one's forward, for the host's decisions; with
 // none, `mine`. 0 after a failure.

@@ -22,7 +22,7 @@ out:
 bool at_ops_meets(const at_ops *o)
 {
     return o->mesh.tokens->size > 1 || o->mesh.axis[AT_AXIS_TP]->size > 1 ||
-           o->mesh.axis[AT_AXIS_PATCH]->size > 1;
+           o->mesh.axis[AT_AXIS_PATCH]->size > 1 || o->mesh.axis[AT_AXIS_PIPE]->size > 1;
 }
 
 int at_ops_agree(at_ops *o, int mine)
@@ -34,6 +34,7 @@ int at_ops_agree(at_ops *o, int mine)
     AT_TRY(agree_along(o->mesh.tokens, &mine));
     AT_TRY(agree_along(o->mesh.axis[AT_AXIS_TP], &mine));
     AT_TRY(agree_along(o->mesh.axis[AT_AXIS_PATCH], &mine));
+    AT_TRY(agree_along(o->mesh.axis[AT_AXIS_PIPE], &mine));
 out:
     if (st != AT_OK) {
         at_ops_poison(o, st, "%s", at_error_text());

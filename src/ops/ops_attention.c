@@ -112,7 +112,10 @@ static at_tensor *attention(at_ops *o, const at_tensor *q, const at_tensor *k, c
     if (st == AT_OK && k->run.rows && !q->run.rows) {
         st = at_fail(AT_EUNSUPPORTED, "a whole q over some rows of a map: gather them first");
     } else if (st == AT_OK && (k->run.rows || o->split.open)) {
-        st = op_attention_split(&p, &a, &k->run);
+        st = o->mesh.degrees.stale ? op_attention_stale(&p, &a, &k->run)
+                                   : op_attention_split(&p, &a, &k->run);
+    } else if (st == AT_OK && o->held.total) {
+        st = op_attention_part(&p, &a);
     } else if (st == AT_OK) {
         st = op_attention_slot(&p, &a);
     }
@@ -124,7 +127,8 @@ out:
 bool at_ops_goes_ahead(const at_ops *o)
 {
     const at_comm *c = o->mesh.tokens;
-    return o->split.open && c->size > 1 && c->ops->scatter_begin != NULL && !o->late;
+    return o->split.open && c->size > 1 && c->ops->scatter_begin != NULL && !o->late &&
+           !o->mesh.degrees.stale;
 }
 
 bool at_ops_queries_later(const at_ops *o)

@@ -12,7 +12,13 @@
 // How keys and values of other rings are met: as their size says, or by a word of AT_OFF.
 typedef enum ops_ring { OPS_RING_AUTO, OPS_RING_HOPS, OPS_RING_GATHERS } ops_ring;
 
-enum { OPS_MAX_DEPTH = 64, OPS_ERROR_BYTES = 1024, OPS_MAX_RUNS = 8, OPS_MAX_RANKS = 256 };
+enum {
+    OPS_MAX_DEPTH = 64,
+    OPS_ERROR_BYTES = 1024,
+    OPS_MAX_RUNS = 8,
+    OPS_MAX_RANKS = 256,
+    OPS_HELD_PLACES = 8
+};
 
 struct at_ops {
     at_device *dev;
@@ -49,6 +55,16 @@ struct at_ops {
         at_tensor *arrived;
         const void *q;
     } ahead;
+    // Approximate ways (ops_held.c).
+    struct {
+        at_held *h; // borrowed
+        bool displaced;
+        int next;             // attention of this forward
+        int64_t first, total; // of a part; total 0: all tokens
+        at_comm *pending;     // what goes to the others' keys and values is under way
+        int n_places;
+        uint64_t places[OPS_HELD_PLACES];
+    } held;
     at_ops_stats stats;
 };
 
@@ -124,6 +140,11 @@ void op_aside_choose(at_ops *o);
 at_status op_attention_slot(const op_pass *p, at_attention_args *a);
 // The same for this rank's tokens of a sequence that is split: of pixels of a map if `run` is one.
 at_status op_attention_split(const op_pass *p, at_attention_args *a, const at_row_run *run);
+// The same on a mesh of stale degrees; and for a part of a sequence.
+at_status op_attention_stale(const op_pass *p, at_attention_args *a, const at_row_run *run);
+at_status op_attention_part(const op_pass *p, at_attention_args *a);
+// Waits, in the stream, for what op_attention_stale has sent: before any other exchange.
+at_status op_held_settle(at_ops *o);
 // The layer of x and w is worth fp8, and these ops may.
 bool op_may_fp8(const at_ops *o, const at_view *x, const at_wview *w);
 // Layers of this weight's shape behind x [b, t, k] multiply in fp8, and the backend makes such rows for them.

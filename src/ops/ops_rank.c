@@ -22,7 +22,9 @@ void op_share(int64_t total, int rank, int size, int64_t *first, int64_t *length
 // What the carrier reads must be there: one that works on the device's stream waits in it.
 static at_status ready(at_ops *o, const at_comm *c)
 {
-    return c->on_device ? AT_OK : o->dev->ops->synchronize(o->dev);
+    at_status st = op_held_settle(o);
+
+    return st != AT_OK || c->on_device ? st : o->dev->ops->synchronize(o->dev);
 }
 
 static at_status heard(at_ops *o, at_status st)

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char *const names[AT_AXES] = {"cfg", "tp", "patch", "ring", "ulysses"};
+static const char *const names[AT_AXES] = {"cfg", "pipefusion", "tp", "patch", "ring", "ulysses"};
 
 const char *at_axis_name(at_axis a)
 {
@@ -40,26 +40,61 @@ static int axis_called(const char *name, size_t n)
     return -1;
 }
 
+// What stands beside degrees; NULL: no such word.
+static int *setting_called(at_degrees *d, const char *name, size_t n)
+{
+    if (n == 6 && memcmp(name, "warmup", n) == 0) return &d->warmup;
+    if (n == 7 && memcmp(name, "patches", n) == 0) return &d->patches;
+    return NULL;
+}
+
+static bool called_stale(const char *name, size_t n)
+{
+    return n == 5 && memcmp(name, "stale", n) == 0;
+}
+
+// Approximate methods work along one axis, beside cfg alone.
+static at_status check_approximation(const at_degrees *d, const char *text)
+{
+    bool pipe = d->of[AT_AXIS_PIPE] > 1;
+    int others = degree(d, AT_AXIS_TP) * degree(d, AT_AXIS_PATCH) * degree(d, AT_AXIS_ULYSSES) *
+                 (d->stale ? degree(d, AT_AXIS_PIPE) : degree(d, AT_AXIS_RING));
+
+    if ((d->stale || pipe) && others > 1)
+        return at_fail(AT_EINVAL, "\"%s\": stale=N and pipefusion=N go together with cfg=N alone",
+                       text);
+    if (d->patches && !pipe)
+        return at_fail(AT_EINVAL, "\"%s\": patches=N belongs to pipefusion=N", text);
+    if (d->warmup && !pipe && !d->stale)
+        return at_fail(AT_EINVAL, "\"%s\": warmup=N belongs to stale=N or pipefusion=N", text);
+    return AT_OK;
+}
+
 at_status at_degrees_parse(const char *text, at_degrees *out)
 {
     *out = (at_degrees){0};
     if (strcmp(text, "none") == 0) return AT_OK;
     for (const char *at = text;;) {
         size_t n = strcspn(at, "=,");
-        int axis = axis_called(at, n);
+        int axis = called_stale(at, n) ? AT_AXIS_RING : axis_called(at, n);
+        int *to = axis < 0 ? setting_called(out, at, n) : &out->of[axis];
         char *end = NULL;
         long value = at[n] == '=' ? strtol(at + n + 1, &end, 10) : 0;
 
-        if (axis < 0 || value < 1 || value > 256 || (*end && *end != ',') || out->of[axis])
-            return at_fail(AT_EINVAL,
-                           "\"%s\" is no way to share a picture: none, or some of cfg=N, "
-                           "tp=N, patch=N, ring=N, ulysses=N with commas between",
-                           text);
-        out->of[axis] = (int)value;
+        if (!to || value < 1 || value > 256 || (*end && *end != ',') || *to)
+            return at_fail(
+                AT_EINVAL,
+                "\"%s\" is no way to share a picture: none, or some of cfg=N, "
+                "tp=N, patch=N, ring=N, ulysses=N with commas between; approximately: stale=N or "
+                "pipefusion=N, with warmup=N and patches=N",
+                text);
+        *to = (int)value;
+        out->stale |= called_stale(at, n);
         if (!*end) break;
         at = end + 1;
     }
-    if (at_degrees_ranks(out) <= 256) return AT_OK;
+    if (out->of[AT_AXIS_RING] < 2) out->stale = 0; // of one rank nothing is
+    if (at_degrees_ranks(out) <= 256) return check_approximation(out, text);
     return at_fail(AT_EINVAL, "\"%s\" needs %d ranks; 256 are the most", text,
                    at_degrees_ranks(out));
 }
@@ -68,11 +103,41 @@ const char *at_degrees_text(const at_degrees *d, char out[96])
 {
     size_t n = 0;
 
-    for (int i = 0; i < AT_AXES; i++)
+    for (int i = 0; i < AT_AXES; i++) {
+        bool stale = d->stale && (i == AT_AXIS_RING || i == AT_AXIS_PATCH);
         if (d->of[i] > 1)
-            n += (size_t)snprintf(out + n, 96 - n, "%s%s=%d", n ? "," : "", names[i], d->of[i]);
+            n += (size_t)snprintf(out + n, 96 - n, "%s%s=%d", n ? "," : "",
+                                  stale ? "stale" : names[i], d->of[i]);
+    }
+    if (n && d->warmup) n += (size_t)snprintf(out + n, 96 - n, ",warmup=%d", d->warmup);
+    if (n && d->patches) n += (size_t)snprintf(out + n, 96 - n, ",patches=%d", d->patches);
     if (!n) snprintf(out, 96, "none");
     return out;
+}
+
+const char *at_degrees_approximation(const at_degrees *d)
+{
+    if (d->stale) return "stale keys and values (DistriFusion)";
+    return d->of[AT_AXIS_PIPE] > 1 ? "PipeFusion" : NULL;
+}
+
+// As the papers: 4 for DistriFusion, 1 for PipeFusion. Without one there is nothing that could be stale.
+int at_degrees_warmup(const at_degrees *d)
+{
+    if (d->warmup) return d->warmup;
+    return d->stale ? 4 : 1;
+}
+
+int at_degrees_patches(const at_degrees *d)
+{
+    return d->patches ? d->patches : 2 * degree(d, AT_AXIS_PIPE);
+}
+
+void at_degrees_fit(at_degrees *d, unsigned axes)
+{
+    if (!d->stale || axes & 1u << AT_AXIS_RING || !(axes & 1u << AT_AXIS_PATCH)) return;
+    d->of[AT_AXIS_PATCH] = d->of[AT_AXIS_RING];
+    d->of[AT_AXIS_RING] = 1;
 }
 
 at_mesh at_mesh_self(void)

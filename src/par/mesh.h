@@ -11,16 +11,22 @@
 
 typedef enum at_axis {
     AT_AXIS_CFG,
+    AT_AXIS_PIPE, // blocks of the network, one behind the other
     AT_AXIS_TP,
     AT_AXIS_PATCH,
     AT_AXIS_RING,
     AT_AXIS_ULYSSES
 } at_axis;
-enum { AT_AXES = 5 };
+enum { AT_AXES = 6 };
 
 // How many ranks stand along each axis; 0 reads as 1.
 typedef struct at_degrees {
     int of[AT_AXES];
+    // Approximate methods (ops/ops_held.c, models/pipe.c): keys and values of other ranks, or of other pieces of the
+    // picture, may be those of the evaluation before, behind `warmup` exact ones.
+    int stale;   // 1: along ring, or along patch where the network shares rows (at_degrees_fit)
+    int warmup;  // 0: the method's own number, at_degrees_warmup
+    int patches; // pieces that go through the pipe; 0: two for each rank of it
 } at_degrees;
 
 typedef struct at_mesh {
@@ -36,6 +42,12 @@ bool at_degrees_same(const at_degrees *a, const at_degrees *b);
 // "cfg=2,ulysses=4", "none", "ulysses=2"; AT_EINVAL names what is not understood.
 at_status at_degrees_parse(const char *text, at_degrees *out);
 const char *at_degrees_text(const at_degrees *d, char out[96]); // the same way back
+// What is not exact about this way, for people; NULL: nothing is.
+const char *at_degrees_approximation(const at_degrees *d);
+int at_degrees_warmup(const at_degrees *d);  // exact evaluations before approximate ones
+int at_degrees_patches(const at_degrees *d); // pieces of a picture in the pipe
+// Stale keys and values go along the axis that the network knows: `axes` has 1 << at_axis for each.
+void at_degrees_fit(at_degrees *d, unsigned axes);
 
 // One rank, which needs no free.
 at_mesh at_mesh_self(void);
