@@ -23,8 +23,9 @@ typedef enum at_event_kind {
     AT_EV_ERROR,    // node, text: JSON of ComfyUI's execution_error data; value 1: the run goes on
     AT_EV_INTERRUPTED, // node, text: JSON of ComfyUI's execution_interrupted data
     AT_EV_SUCCESS,
-    AT_EV_NOTE,    // text: a line for people ("loading flux1-dev.safetensors")
-    AT_EV_FINISHED // node: its result is there (ComfyUI's progress_state "finished")
+    AT_EV_NOTE,       // text: a line for people ("loading flux1-dev.safetensors")
+    AT_EV_FINISHED,   // node: its result is there (ComfyUI's progress_state "finished")
+    AT_EV_APPROXIMATE // node, text: it works by a method that is not exact; for the job's record
 } at_event_kind;
 
 typedef struct at_event {

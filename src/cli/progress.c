@@ -70,6 +70,7 @@ static const char *const event_names[] = {
     [AT_EV_PREVIEW] = "preview",           [AT_EV_EXECUTED] = "executed",
     [AT_EV_ERROR] = "execution_error",     [AT_EV_INTERRUPTED] = "execution_interrupted",
     [AT_EV_SUCCESS] = "execution_success", [AT_EV_NOTE] = "note",
+    [AT_EV_APPROXIMATE] = "approximate",
 };
 
 static void put(json_t *o, const char *key, json_t *value)
@@ -91,7 +92,8 @@ static void json_line(const at_event *e)
     }
     if (e->text) {
         json_t *parsed = NULL; // a note is plain text
-        if (e->kind != AT_EV_NOTE) (void)at_json_load("event", e->text, strlen(e->text), &parsed);
+        if (e->kind != AT_EV_NOTE && e->kind != AT_EV_APPROXIMATE)
+            (void)at_json_load("event", e->text, strlen(e->text), &parsed);
         const char *key = e->kind == AT_EV_EXECUTED ? "output"
                           : e->kind == AT_EV_CACHED ? "nodes"
                           : e->kind == AT_EV_ERROR  ? "error"
@@ -122,8 +124,9 @@ static void plain_line(at_progress *p, const at_event *e)
             fprintf(stderr, "  step %g of %g\n", e->value, e->max);
         break;
     case AT_EV_NOTE:
+    case AT_EV_APPROXIMATE:
         at_progress_end(p);
-        fprintf(stderr, "note: %s\n", e->text);
+        fprintf(stderr, "%s: %s\n", e->kind == AT_EV_NOTE ? "note" : "approximate", e->text);
         break;
     default: break;
     }

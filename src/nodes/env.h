@@ -49,6 +49,8 @@ struct at_env {
                // multiply in int8; AT_F8E4M3: the same, those of denoisers in fp8
     const char *input_dir, *output_dir, *temp_dir;
     bool disable_metadata;
+    char approximate
+        [192]; // the last approximate way that a sampler of this process took: for saved files
     at_previews previews; // what samplers show after each step; of the job that runs
     void *engine;         // for the slots below
 

@@ -5,6 +5,7 @@
 // Easy to get wrong: whatever fails on a rank, it takes part in the solver's first vote (team.h).
 #include "nodes/guide_impl.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "base/log.h"
@@ -298,6 +299,23 @@ out:
     return st;
 }
 
+// An approximate way goes into the log, the job's record and, from here on, into saved files: results of this run
+// may be kept and saved by later jobs.
+static void say_approximate(const work *k, const at_degrees *d)
+{
+    at_env *e = at_env_of(k->node);
+    const char *what = at_degrees_approximation(d);
+    char text[96];
+
+    if (!what) return;
+    snprintf(e->approximate, sizeof e->approximate, "%s: %s, %d exact steps first",
+             at_degrees_text(d, text), what, at_degrees_warmup(d));
+    at_log(AT_INFO, "APPROXIMATE", "%s: %s", at_model_label(k->job->model->model), e->approximate);
+    at_sink_emit(at_node_sink(k->node), &(at_event){.kind = AT_EV_APPROXIMATE,
+                                                    .node = at_node_id(k->node),
+                                                    .text = e->approximate});
+}
+
 static at_status solve_on_ranks(work *k)
 {
     at_status st = AT_OK;
@@ -321,6 +339,7 @@ static at_status solve_on_ranks(work *k)
         at_log(AT_INFO, "PARALLEL", "%s: sampling on %d devices, %s",
                at_model_label(job->model->model), ranks, at_degrees_text(&degrees, text));
 
+    say_approximate(k, &degrees);
     AT_TRY(reach(e, ranks, job->positive, &lists[0]));
     AT_TRY(reach(e, ranks, job->negative, &lists[1]));
     AT_TRY(reach(e, ranks, job->third, &lists[2]));

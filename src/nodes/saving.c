@@ -25,6 +25,8 @@ static at_status add_texts(at_saver *s, const char *prompt, const char *extra)
     at_status st = AT_OK;
     const char *key;
     json_t *value;
+    const char *approximate = at_env_of(s->ctx)->approximate;
+    if (*approximate) AT_TRY(add_text(s, "approximate", at_strdup(approximate)));
     if (prompt) AT_TRY(add_text(s, "prompt", at_strdup(prompt)));
     if (extra) AT_TRY(at_json_load("extra_pnginfo", extra, strlen(extra), &s->extra));
     json_object_foreach(s->extra, key, value)

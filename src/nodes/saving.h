@@ -16,8 +16,8 @@
 typedef struct at_saver {
     const char *node, *type; // "output" or "temp"
     at_save_path where;
-    at_text_chunk
-        text[AT_SAVER_TEXTS]; // "prompt", then one per key of extra_pnginfo; none if disabled
+    at_text_chunk text
+        [AT_SAVER_TEXTS]; // "approximate" if a sampler was, "prompt", then one per key of extra_pnginfo; none if disabled
     size_t text_count;
     json_t *extra, *images;
     at_node_ctx *ctx;

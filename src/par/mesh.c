@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char *const names[AT_AXES] = {"cfg", "pipefusion", "tp", "patch", "ring", "ulysses"};
+static const char *const names[AT_AXES] = {"cfg", "tp", "patch", "ring", "ulysses", "pipefusion"};
 
 const char *at_axis_name(at_axis a)
 {

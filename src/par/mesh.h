@@ -11,11 +11,11 @@
 
 typedef enum at_axis {
     AT_AXIS_CFG,
-    AT_AXIS_PIPE, // blocks of the network, one behind the other
     AT_AXIS_TP,
     AT_AXIS_PATCH,
     AT_AXIS_RING,
-    AT_AXIS_ULYSSES
+    AT_AXIS_ULYSSES,
+    AT_AXIS_PIPE // blocks of the network, one behind the other
 } at_axis;
 enum { AT_AXES = 6 };
 

@@ -194,8 +194,11 @@ static void look(search *q, at_degrees *d, int axis, int left)
         q->n = insert(q->out, q->n, q->max, &p, q->site);
         return;
     }
-    int most = axis == AT_AXIS_PIPE ? 1 : left; // not exact: only who asks gets it
-    for (int k = 1; k <= most; k++) {
+    if (axis == AT_AXIS_PIPE) { // not exact: only who asks gets it
+        look(q, d, axis + 1, left);
+        return;
+    }
+    for (int k = 1; k <= left; k++) {
         d->of[axis] = k;
         look(q, d, axis + 1, left / k);
     }
@@ -204,7 +207,7 @@ static void look(search *q, at_degrees *d, int axis, int left)
 int at_par_plans(const at_par_task *task, const at_par_site *site, at_par_plan *out, int max)
 {
     search q = {.task = task, .site = site, .scale = scale_of(task, site), .out = out, .max = max};
-    at_degrees d = {.of = {1, 1, 1, 1, 1, 1}};
+    at_degrees d = {{1, 1, 1, 1, 1}};
     int i = 0;
 
     if (max < 1) return 0;

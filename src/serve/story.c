@@ -243,6 +243,20 @@ static void on_error(at_story *s, const at_event *e)
     tell(s, "execution_error", data, false);
 }
 
+// ComfyUI has no such member: an array of methods, each once.
+static void keep_approximate(at_story *s, const char *text)
+{
+    json_t *one;
+    size_t i;
+
+    if (!s->approximate) s->approximate = json_array();
+    json_array_foreach(s->approximate, i, one)
+    {
+        if (strcmp(json_string_value(one), text) == 0) return;
+    }
+    json_array_append_new(s->approximate, json_string(text));
+}
+
 void at_story_hear(void *ctx, const at_event *e)
 {
     at_story *s = ctx;
@@ -265,6 +279,7 @@ void at_story_hear(void *ctx, const at_event *e)
         tell(s, "execution_interrupted", parsed(e->text), true);
         break;
     case AT_EV_NOTE: break;
+    case AT_EV_APPROXIMATE: keep_approximate(s, e->text); break;
     default:
         if (e->node) on_node(s, e);
         break;
@@ -291,8 +306,11 @@ void at_story_fail(at_story *s, const char *type, const char *message)
 
 json_t *at_story_status(const at_story *s, bool success)
 {
-    return json_pack("{s:s, s:b, s:O}", "status_str", success ? "success" : "error", "completed",
-                     (int)success, "messages", s->messages);
+    json_t *status = json_pack("{s:s, s:b, s:O}", "status_str", success ? "success" : "error",
+                               "completed", (int)success, "messages", s->messages);
+
+    if (s->approximate) json_object_set(status, "approximate", s->approximate);
+    return status;
 }
 
 at_status at_story_begin(at_story *s, at_hub *hub, const char *job, const char *user,
@@ -314,6 +332,7 @@ void at_story_end(at_story *s)
 {
     json_decref(s->progress);
     json_decref(s->messages);
+    json_decref(s->approximate);
     at_message_release(s->preview);
     at_message_release(s->plain);
     at_free(s->node);

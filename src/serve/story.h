@@ -18,6 +18,7 @@ typedef struct at_story {
     int preview_size;
     json_t *progress;            // of progress_state: node id to its entry
     json_t *messages;            // of the history's status
+    json_t *approximate;         // the same: methods that are not exact; NULL: none
     at_message *preview, *plain; // waits for its progress event
     char *node, *class_type;     // what runs; NULL: nothing yet
     bool failed;                 // an error or an interruption was told

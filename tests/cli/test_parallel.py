@@ -193,6 +193,50 @@ class Parallel(kit.Case):
         self.assertNotEqual(r.code, 0)
         self.check(r, r.code, "fewer than the degrees")
 
+    # --- approximate ways -------------------------------------------------------------------------------
+    def test_with_nothing_but_exact_steps_they_are_exact(self):
+        self.alike(kit.flux(), "stale=2", "stale=3,warmup=2", "cfg=2,stale=2", "pipefusion=2,warmup=2",
+                   "pipefusion=3,patches=5,warmup=2", "cfg=2,pipefusion=2,warmup=2")
+        self.alike(checkpoint("tiny_sd15.safetensors", 72, 104), "stale=2", "stale=4", "cfg=2,stale=2")
+        self.alike(checkpoint("tiny_sdxl.safetensors", 72, 88), "stale=3")
+
+    def near(self, nodes, least, *plans):
+        """Pictures within `least` dB (PSNR) of the exact one, but not it; the same each time."""
+        _, pixels = self.draw(nodes, *ONE)
+        for plan in plans:
+            z, others = self.draw(nodes, "--parallel", plan)
+            error = sum((a - b) ** 2 for a, b in zip(pixels, others)) / len(pixels)
+            self.assertGreater(error, 0, plan)
+            psnr = 10 * math.log10(255 ** 2 / error)
+            self.assertGreaterEqual(psnr, least, plan)
+            self.assertEqual((z, others), self.draw(nodes, "--parallel", plan), plan)
+
+    def test_they_are_near_and_repeat_themselves(self):
+        # Random weights make more of a small error than trained ones.
+        self.near(kit.flux(steps=20), 20, "stale=2", "stale=4", "pipefusion=2", "pipefusion=4,warmup=2")
+        self.near(checkpoint("tiny_sd15.safetensors", 64, 64, steps=20), 20, "stale=2", "cfg=2,stale=2")
+
+    def test_a_picture_says_that_it_is_approximate(self):
+        self.draw(kit.flux(), "--parallel", "ring=2")
+        self.assertNotIn(b"approximate", self.picture())
+        self.draw(kit.flux(), "--parallel", "pipefusion=2,warmup=1")
+        self.assertIn(b"approximate\0pipefusion=2,warmup=1: PipeFusion, 1 exact steps first", self.picture())
+        w = self.workflow(kit.flux())
+        r = self.run_workflow(kit.flux(), "--parallel", "stale=2")
+        self.check(r, 0, "approximate: stale=2: stale keys and values (DistriFusion), 4 exact steps first")
+        r = self.atelier("run", self.workflow(checkpoint("tiny_sd15.safetensors", 64, 64)),
+                         "--base-directory", self.dir, "--parallel", "pipefusion=2")
+        self.check(r, r.code, "cannot be shared by pipefusion")
+        self.assertNotEqual(r.code, 0)
+        r = self.check(self.atelier("plan", w, "--base-directory", self.dir, "--cpu-ranks", "4"), 0)
+        for word in ("stale", "pipefusion"):
+            self.assertNotIn(word, r.out)
+
+    def picture(self):
+        png_file, = (f for f in self.outputs() if f.endswith(".png"))
+        with open(png_file, "rb") as f:
+            return f.read()
+
     # --- plans ------------------------------------------------------------------------------------------
     def test_automatic_is_a_plan_too(self):
         z, pixels = self.draw(kit.flux(), *ONE)
