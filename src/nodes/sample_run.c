@@ -254,7 +254,8 @@ static at_status solve(void *ctx, int rank, at_ops *o)
         at_denoiser d = at_step_watch_denoiser(&watch);
         at_tensor *r = at_sample(o, &d, &args);
         st = at_ops_status(o);
-        if (st == AT_OK && rank == 0 && k.key[0])
+        // What is measured steers choices among exact ways alone.
+        if (st == AT_OK && rank == 0 && k.key[0] && !at_degrees_approximation(k.degrees))
             at_par_learn(at_env_of(k.node)->ranks.known, k.key, k.degrees,
                          at_step_watch_median(&watch));
         if (st == AT_OK && rank == 0) st = give(&k, r);
