@@ -328,7 +328,8 @@ static void the_first_block_goes_aside_and_comes_back(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        ALL(gathers), ALL(goes_round), ALL(plain_c),
+        ALL(gathers), ALL(goes_round),
+        cmocka_unit_test_setup(tokens_and_heads_need_not_divide, plain_c),
         cmocka_unit_test_setup(the_first_block_goes_aside_and_comes_back, plain_c)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
