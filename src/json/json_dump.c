@@ -108,6 +108,15 @@ static size_t decode(const char *s, uint32_t *c)
     return n;
 }
 
+// How many bytes from here on print as they are.
+static size_t plain_run(const char *text, const char *end)
+{
+    const char *p = text;
+    while (p < end && *p >= 0x20 && *p <= 0x7e && *p != '"' && *p != '\\')
+        p++;
+    return (size_t)(p - text);
+}
+
 static void append_text(at_str *s, const char *text, size_t len, unsigned flags)
 {
     const char *end = text + len;
@@ -116,6 +125,12 @@ static void append_text(at_str *s, const char *text, size_t len, unsigned flags)
 
     at_str_append_n(s, "\"", 1);
     while (text < end) {
+        n = plain_run(text, end);
+        if (n) {
+            at_str_append_n(s, text, n);
+            text += n;
+            continue;
+        }
         n = decode(text, &c);
         if (n > (size_t)(end - text)) break; // cannot be: jansson holds whole characters
         if (c == '"' || c == '\\') {

@@ -124,6 +124,7 @@ static bool is_address(const char *host)
     char plain[256];
     unsigned char bytes[16];
     size_t n = strlen(host);
+    if (inet_pton(AF_INET, host, bytes) == 1) return true;
     if (n > 2 && host[0] == '[' && host[n - 1] == ']')
         snprintf(plain, sizeof plain, "%.*s", (int)n - 2, host + 1);
     else
@@ -163,7 +164,7 @@ int at_request_refused(const at_server *s, const at_request *rq)
     char host[256], origin[256], host_port[8], origin_port[8];
     if (!rq->header[AT_HEADER_HOST]) return 0; // no browser
     split_host(rq->header[AT_HEADER_HOST], host, host_port);
-    if (at_listens_inside(s->config) && !is_allowed_name(s->config, host)) {
+    if (s->inside && !is_allowed_name(s->config, host)) {
         at_log(AT_WARN, "HTTP-HOST",
                "a request for host %s is refused; --allowed-host %s would let it in", host, host);
         return 403;

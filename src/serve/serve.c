@@ -193,6 +193,7 @@ at_status at_serve(const at_serve_config *config)
     at_max_upload_bytes =
         (size_t)llround((config->max_upload_mb > 0 ? config->max_upload_mb : 100) * 1024 * 1024);
     AT_TRY(at_journal_open(config->json_log, wake, &w, &s.journal));
+    s.inside = at_listens_inside(config);
     warn_if_open(config);
     AT_TRY(open_engines(&s));
     AT_TRY(open_folders(&s));

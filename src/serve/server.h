@@ -27,6 +27,7 @@ typedef struct at_server {
     struct at_repeats *repeats; // prompts that were checked a moment ago; the loop thread's
     at_runner *runner;
     at_executor *executor;
+    bool inside;                 // it listens on this machine's own addresses alone
     atomic_bool ready, draining; // the engine can run jobs; no more are taken
     char *user_dir, *claims_dir; // claims_dir NULL: nothing outlives the process
     char *page_dir;              // --front-end-root; NULL: the page of the house
