@@ -8,7 +8,7 @@ Both servers start on the CPU with folders of their own, in turn (A B A B ...), 
 into PreviewImage, which both answer from their caches after the first. The generator (http_load.c, one thread) posts
 over keep-alive connections, one request in flight on each, for --seconds; jobs run meanwhile, as they do in life, and
 the queue is then waited for: "ended_well" must be "accepted". Told: accepted a second, p50 and p99 of the answer, jobs
-run a second, time from the start to the first answer, resident memory when idle and after. ComfyUI is brought by whoever runs this (a checkout and a Python with its requirements).
+run a second, the server's CPU time a job (accepted and run: what other programs on the machine change least), time from the start to the first answer, resident memory when idle and after. ComfyUI is brought by whoever runs this (a checkout and a Python with its requirements).
 """
 import argparse
 import json
@@ -48,6 +48,15 @@ def resident(pid):
         with open("/proc/%d/smaps_rollup" % p, encoding="ascii") as f:
             total += sum(int(line.split()[1]) for line in f if line.startswith("Pss:"))
     return total / 1024
+
+
+def cpu_seconds(pid):
+    """Of a server and its children."""
+    total = 0
+    for p in family(pid):
+        with open("/proc/%d/stat" % p, encoding="ascii") as f:
+            total += sum(map(int, f.read().rsplit(")", 1)[1].split()[11:13]))
+    return total / os.sysconf("SC_CLK_TCK")
 
 
 class Server:
@@ -113,6 +122,7 @@ def load(server, generator, connections, seconds):
     body = os.path.join(server.dir, "body.json")
     with open(body, "w", encoding="ascii") as f:
         json.dump({"prompt": JOB, "client_id": "rate"}, f)
+    spent = cpu_seconds(server.process.pid)
     out = subprocess.run([generator, str(server.port), "/prompt", body, str(connections), str(seconds)],
                          check=True, stdout=subprocess.PIPE)
     told = json.loads(out.stdout)
@@ -123,6 +133,7 @@ def load(server, generator, connections, seconds):
         if time.perf_counter() - begun > 300:
             raise RuntimeError("the queue does not get empty")
         time.sleep(0.05)
+    spent = cpu_seconds(server.process.pid) - spent
     alone = left / (time.perf_counter() - begun)
     n, run = told["accepted"], ended(server)
     if told["different"] != n or told["failed"]:
@@ -130,7 +141,7 @@ def load(server, generator, connections, seconds):
     return {"accepted_per_s": n / told["seconds"], "p50_ms": told["p50_ms"], "p99_ms": told["p99_ms"],
             "max_ms": told["max_ms"], "refused": told["refused"], "accepted": n, "ended_well": run,
             "run_per_s_meanwhile": (n - left) / told["seconds"], "run_per_s_after": alone,
-            "generator_cores": told["generator_cpu_s"] / told["seconds"],
+            "cpu_us_a_job": spent / n * 1e6, "generator_cores": told["generator_cpu_s"] / told["seconds"],
             "start_ms": server.started * 1e3, "idle_mib": server.idle, "after_mib": grown}
 
 
@@ -148,10 +159,10 @@ def compare(sides, generator, connections, args):
     for name, row in middle.items():
         print("%d connections, median" % connections, name, json.dumps({k: round(v, 2) for k, v in row.items()}))
     if "comfyui" in middle:
-        print("%d connections: accepted a second: %.1f times; p99: %.1f times shorter; run meanwhile: %.1f times" % (
+        print("%d connections: accepted a second: %.1f times; p99: %.1f times shorter; run meanwhile: %.1f times; CPU a job: 1/%.1f" % (
             connections, *(middle[a][k] / middle[b][k] for a, b, k in (
                 ("atelier", "comfyui", "accepted_per_s"), ("comfyui", "atelier", "p99_ms"),
-                ("atelier", "comfyui", "run_per_s_meanwhile")))))
+                ("atelier", "comfyui", "run_per_s_meanwhile"), ("comfyui", "atelier", "cpu_us_a_job")))))
 
 
 def main():
