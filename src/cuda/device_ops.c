@@ -78,5 +78,6 @@ const at_device_ops at_cuda_device_ops = {
     .wire = &at_cuda_wire_ops,
     .channel = &at_cuda_channel_ops,
     .trim = at_cuda_pool_trim,
+    .idle = at_cuda_weights_idle,
     .aside = at_cuda_aside,
 };

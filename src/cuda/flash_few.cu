@@ -45,6 +45,7 @@ __device__ inline void weigh(const float (&s)[1][BN / 8][4], const float (&total
             mma<T>(o[n + 1], p, y[2], y[3]);
         }
     }
+    __syncwarp(); // the queries that lay here have been read
 #pragma unroll
     for (int half = 0; half < 2; half++) {
         float sum = total[0][half];

@@ -20,7 +20,8 @@ typedef struct block {
     struct block *next; // in its free list or hash chain
     void *address;
     size_t bytes;
-    bool recorded; // belongs to recordings
+    bool recorded;  // belongs to recordings
+    unsigned round; // of trims: when it was given back last
 } block;
 
 enum { CLASSES = 512, BUCKETS = 4096 };
@@ -31,6 +32,7 @@ struct at_cuda_pool {
     block *recorded_lists[CLASSES];
     block *used[BUCKETS]; // by address
     size_t kept_bytes;    // of free_lists
+    unsigned round;       // trims that have been
     block *late;          // freed while two streams were at work: see aside.c
     bool two_streams;
 };
@@ -230,6 +232,7 @@ at_status at_cuda_alloc(at_cuda *g, size_t bytes, void **out)
 // Locked.
 static void keep(at_cuda_pool *p, block *b)
 {
+    b->round = p->round;
     put(b->recorded ? p->recorded_lists : p->free_lists, b);
     if (!b->recorded) p->kept_bytes += b->bytes;
 }
@@ -285,13 +288,34 @@ void at_cuda_pool_release_recorded(at_cuda *g)
     pthread_mutex_unlock(&p->lock);
 }
 
-void at_cuda_pool_trim(at_device *d)
+// What was given back before the last trim: raw bytes of weights that were converted, a larger picture's maps. Locked.
+static void flush_old(at_cuda_pool *p)
+{
+    for (size_t i = 0; i < CLASSES; i++)
+        for (block **at = &p->free_lists[i]; *at;) {
+            block *b = *at;
+            if (b->round == p->round) {
+                at = &b->next;
+                continue;
+            }
+            *at = b->next;
+            p->kept_bytes -= b->bytes;
+            cudaFree(b->address);
+            at_free(b);
+        }
+    p->round++;
+}
+
+void at_cuda_pool_trim(at_device *d, bool all)
 {
     at_cuda *g = (at_cuda *)d;
     if (!atomic_load(&g->opened)) return;
     cudaSetDevice(g->ordinal);
     pthread_mutex_lock(&g->pool->lock);
-    (void)flush(g->pool, SIZE_MAX);
+    if (all)
+        (void)flush(g->pool, SIZE_MAX);
+    else
+        flush_old(g->pool);
     pthread_mutex_unlock(&g->pool->lock);
 }
 

@@ -84,3 +84,13 @@ at_resident *at_residency_victim(const at_residency *r, unsigned long epoch, at_
             return x;
     return NULL;
 }
+
+size_t at_residency_idle(const at_residency *r, unsigned long epoch)
+{
+    size_t bytes = 0;
+    for (const at_resident *x = r->large.oldest; x && x->epoch != epoch; x = x->newer)
+        bytes += x->bytes;
+    for (const at_resident *x = r->small.oldest; x && x->epoch != epoch; x = x->newer)
+        bytes += x->bytes;
+    return bytes;
+}

@@ -41,6 +41,8 @@ void at_residency_add(at_residency *r, at_resident *x,
                       unsigned long epoch); // as touched now, unless `wanted`
 void at_residency_touch(at_residency *r, at_resident *x, unsigned long epoch);
 void at_residency_remove(at_residency *r, at_resident *x);
+// Bytes of what `epoch` has not touched.
+size_t at_residency_idle(const at_residency *r, unsigned long epoch);
 // Who goes next, still in the list; NULL: nobody. like: only who has so many bytes (whose block can be taken as it
 // is); 0: any.
 typedef enum at_residency_who {

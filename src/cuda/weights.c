@@ -223,6 +223,14 @@ bool at_cuda_weights_leave(at_cuda *g, size_t bytes)
     return freed > 0;
 }
 
+size_t at_cuda_weights_idle(at_device *d)
+{
+    lock();
+    size_t bytes = at_residency_idle(&((at_cuda *)d)->weights, atomic_load(&d->epoch));
+    unlock();
+    return bytes;
+}
+
 // The model at work does not fit: parts of it have left while it ran.
 bool at_cuda_weights_stream(const at_cuda *g)
 {

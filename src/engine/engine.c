@@ -291,6 +291,8 @@ static at_status open_env(at_engine *e, const at_engine_config *c)
                       .dtype = c->auto_dtype ? AT_DTYPE_COUNT : (at_dtype)c->dtype,
                       .parts = {wish(c->unet_dtype), wish(c->vae_dtype), wish(c->text_dtype)},
                       .vae_device = c->cpu_vae ? at_device_cpu() : d,
+                      // As in ComfyUI: a GPU that is short of memory has none for text encoders.
+                      .text_device = c->vram == AT_VRAM_NORMAL ? d : at_device_cpu(),
                       .fast_fp8 = c->fast_fp8,
                       .input_dir = v->dirs[0],
                       .output_dir = v->dirs[1],
@@ -472,7 +474,7 @@ out:
 void at_engine_forget(at_engine *e)
 {
     at_cache_clear(e->cache);
-    at_devices_trim();
+    at_devices_trim(true);
 }
 
 void at_job_result_free(at_job_result *r)

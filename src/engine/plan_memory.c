@@ -213,6 +213,7 @@ at_status at_plan_memory(at_engine *e, at_plan *p)
         at_plan_part *part = &p->parts[i];
         at_status st = measure(e, p, part);
         if (st != AT_OK) return at_fail_context(st, "%s: ", part->file);
+        if (part->how.device != at_engine_env(e)->device) continue; // another's memory
         kept += part->weights;
         if (part->activations > most) most = part->activations;
         if (part->weights + part->activations > alone) alone = part->weights + part->activations;

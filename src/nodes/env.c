@@ -95,6 +95,7 @@ void at_env_choose(const at_env *env, int part, at_dtype compute, bool f16, at_d
 {
     at_env e = *env;
     if (part == AT_ENV_VAE && e.vae_device) e.device = e.vae_device;
+    if (part == AT_ENV_TEXT && e.text_device) e.device = e.text_device;
     if (compute == AT_DTYPE_COUNT) compute = e.parts[part].compute;
     if (compute == AT_DTYPE_COUNT) compute = at_env_compute_for(&e, f16);
     if (compute == AT_F16 && e.device->host) compute = AT_F32; // see config

@@ -40,7 +40,8 @@ typedef struct at_env_ranks {
 struct at_env {
     at_device *device;
     at_env_ranks ranks;
-    at_device *vae_device; // where VAEs run: the same, or the CPU
+    at_device *vae_device;  // where VAEs run: the same, or the CPU
+    at_device *text_device; // where text encoders run; NULL: the same
     at_env_part parts[AT_ENV_PARTS];
     bool fast_fp8; // wide layers of denoisers may multiply in fp8
     at_dtype

@@ -228,13 +228,21 @@ static double need(const at_guide *g, const at_entry *e, int64_t rows)
     return c.activation_bytes * 1.5;
 }
 
+// What one forward may take: what is free, and what weights that nobody uses now would leave, less the model's own
+// weights, which may be among either. A fifth of the device where they do not fit: then they stream.
 static double memory_of(const at_guide *g)
 {
+    const at_device_ops *ops = g->device->ops;
     uint64_t free_bytes = 0, total = 0;
     if (g->memory > 0) return g->memory;
-    if (g->device->ops->memory(g->device, &free_bytes, &total) != AT_OK || !free_bytes)
+    if (ops->memory(g->device, &free_bytes, &total) != AT_OK || !free_bytes)
         return 1e300; // unknown: as much as it takes
-    return (double)free_bytes;
+    if (!ops->idle) return (double)free_bytes;
+    double own = at_model_estimate(g->net, 1, 1, 1, 1, g->compute).weight_bytes;
+    if (g->device->weight_bytes && own > (double)g->device->weight_bytes)
+        own = (double)g->device->weight_bytes;
+    double room = (double)free_bytes + (double)ops->idle(g->device) - own;
+    return room > (double)total / 5 ? room : (double)total / 5;
 }
 
 // One item into its place in `sorted`, together with what fits it; `left` shrinks.

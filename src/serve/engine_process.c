@@ -36,6 +36,7 @@ typedef struct host {
     pthread_cond_t wake;
     at_str job; // the message; len 0: none
     bool has_job, forget, works;
+    bool worked; // since memory was trimmed last
     atomic_bool cancel;
 } host;
 
@@ -239,6 +240,16 @@ static void end_if_idle(host *h)
     _exit(0);
 }
 
+// A second or more after the last job, what only its loading took goes back.
+static void trim_if_idle(host *h)
+{
+    pthread_mutex_lock(&h->lock);
+    bool idle = h->worked && !h->works && !h->has_job;
+    if (idle) h->worked = false;
+    pthread_mutex_unlock(&h->lock);
+    if (idle) at_devices_trim(false);
+}
+
 static void *tell(void *ctx)
 {
     host *h = ctx;
@@ -246,6 +257,7 @@ static void *tell(void *ctx)
         nanosleep(&(struct timespec){1, 0}, NULL);
         tell_device(h);
         if (loss()) end_if_idle(h);
+        trim_if_idle(h);
     }
     return NULL;
 }
@@ -322,6 +334,7 @@ static _Noreturn void serve_jobs(host *h)
         if (has_job) run_job(h, &job);
         pthread_mutex_lock(&h->lock);
         h->works = false;
+        h->worked |= has_job;
         pthread_mutex_unlock(&h->lock);
         at_str_free(&job);
     }

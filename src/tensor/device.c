@@ -205,11 +205,11 @@ at_status at_device_check(const at_device *d)
                    d->name, d->lost);
 }
 
-void at_devices_trim(void)
+void at_devices_trim(bool all)
 {
     for (int i = 0; i < at_device_count(); i++) {
         at_device *d = at_device_at(i);
-        if (d->ops->trim) d->ops->trim(d);
+        if (d->ops->trim) d->ops->trim(d, all);
     }
 }
 

@@ -70,9 +70,13 @@ typedef struct at_device_ops {
     // any thread. NULL: nothing is known.
     void (*facts)(at_device *d, at_device_fact_fn *each, void *ctx);
     at_status (*usage)(at_device *d, at_device_usage *out);
-    const at_wire_ops *wire;    // to others of its kind; NULL: there is none
+    const at_wire_ops *wire;       // to others of its kind; NULL: there is none
     const at_channel_ops *channel; // to those of other processes; NULL: there is none
-    void (*trim)(at_device *d); // memory that is kept for reuse goes back; NULL: nothing is kept
+    // Memory that is kept for reuse goes back: all of it, or what nobody has taken since the last call of this. NULL: nothing
+    // is kept.
+    void (*trim)(at_device *d, bool all);
+    // Bytes of weights that the current piece of work has not used: they go when their room is wanted. NULL: none can.
+    size_t (*idle)(at_device *d);
     at_status (*aside)(at_device *d, at_aside step); // NULL: one thing after the other
 } at_device_ops;
 
@@ -111,8 +115,8 @@ at_device *at_device_find(const char *name); // NULL if unknown
 at_status at_device_alloc(at_device *d, size_t bytes, void **out);
 void at_device_free(at_device *d, void *p, size_t bytes);
 void at_device_reset_peak(at_device *d);
-// Memory that nobody uses goes back to the system, on every device.
-void at_devices_trim(void);
+// at_device_ops.trim on every device.
+void at_devices_trim(bool all);
 // AT_ENOMEM with the device's name, what was wanted, what is there, and what helps.
 at_status at_device_no_memory(at_device *d, size_t bytes);
 

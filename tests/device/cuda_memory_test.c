@@ -382,10 +382,28 @@ static void what_is_kept_goes_back_when_asked(void **state)
     at_device_free(&g.dev, kept, 5 * MIB);
     assert_true(at_cuda_pool_kept(&g) >= 5 * MIB);
     size_t before = fake.taken, idle = at_cuda_pool_kept(&g);
-    at_cuda_pool_trim(&g.dev);
+    at_cuda_pool_trim(&g.dev, true);
     assert_int_equal(at_cuda_pool_kept(&g), 0);
     assert_int_equal(fake.taken, before - idle); // what is in use stays
     at_device_free(&g.dev, used, 3 * MIB);
+}
+
+// What a load needed and no later job does goes back; what each job takes stays.
+static void what_no_job_takes_any_more_goes_back(void **state)
+{
+    (void)state;
+    void *p = NULL;
+    at_cuda_pool_trim(&g.dev, true);
+    assert_int_equal(at_device_alloc(&g.dev, 7 * MIB, &p), AT_OK);
+    at_device_free(&g.dev, p, 7 * MIB);
+    at_cuda_pool_trim(&g.dev, false);
+    for (int job = 0; job < 3; job++) {
+        assert_int_equal(at_device_alloc(&g.dev, 3 * MIB, &p), AT_OK);
+        at_device_free(&g.dev, p, 3 * MIB);
+        assert_int_equal(at_cuda_pool_kept(&g), job ? 3 * MIB : 10 * MIB);
+        at_cuda_pool_trim(&g.dev, false);
+    }
+    assert_int_equal(at_cuda_pool_kept(&g), 3 * MIB);
 }
 
 // Used memory is written behind the kernels that read it; and no copy waits for more than its own transfer does.
@@ -407,7 +425,7 @@ static void no_more_goes_back_than_is_wanted(void **state)
 {
     (void)state;
     void *p[16], *one = NULL;
-    at_cuda_pool_trim(&g.dev);
+    at_cuda_pool_trim(&g.dev, true);
     for (size_t i = 0; i < 16; i++)
         assert_int_equal(at_device_alloc(&g.dev, (i + 2) * MIB, &p[i]), AT_OK);
     for (size_t i = 0; i < 16; i++)
@@ -418,7 +436,7 @@ static void no_more_goes_back_than_is_wanted(void **state)
     assert_in_range(at_cuda_pool_kept(&g), 1, kept - 33 * MIB);
     assert_true(at_cuda_pool_kept(&g) + 33 * MIB + 17 * MIB >= kept);
     at_device_free(&g.dev, one, 33 * MIB);
-    at_cuda_pool_trim(&g.dev);
+    at_cuda_pool_trim(&g.dev, true);
 }
 
 // What is reserved for others is not filled ahead, only to be thrown out again.
@@ -429,7 +447,7 @@ static void prefetch_leaves_what_is_reserved(void **state)
     at_wview list[40];
     for (size_t i = 0; i < 40; i++)
         list[i] = at_weight_view(at_store_at(s, i));
-    at_cuda_pool_trim(&g.dev);
+    at_cuda_pool_trim(&g.dev, true);
     fake.room = fake.taken + (size_t)2000 * MIB;
     g.dev.reserve_bytes = (size_t)1500 * MIB;
     unsigned long moved = g.dev.moved;
@@ -591,6 +609,7 @@ int main(void)
         cmocka_unit_test_setup(models_that_do_not_fit_stream, calm),
         cmocka_unit_test_setup(limits_are_kept, calm),
         cmocka_unit_test_setup(reserved_memory_is_left_until_nothing_else_helps, calm),
+        cmocka_unit_test_setup(what_no_job_takes_any_more_goes_back, calm),
         cmocka_unit_test_setup(copies_wait_where_they_stand, calm),
         cmocka_unit_test_setup(no_more_goes_back_than_is_wanted, calm),
         cmocka_unit_test_setup(prefetch_leaves_what_is_reserved, calm),

@@ -133,6 +133,8 @@ static void vectors_stay_while_their_model_works(void **state)
     }
     assert_ptr_equal(at_residency_victim(&r, 1, AT_GO_USED, 0), &all[5]);
     assert_null(at_residency_victim(&r, 1, AT_GO_USED, 100));
+    assert_int_equal(at_residency_idle(&r, 1), 0);
+    assert_int_equal(at_residency_idle(&r, 2), 2 * U + 3800);
     // Idle ones go by age, whatever their size.
     for (int i = 0; i < 6; i++) {
         assert_ptr_equal(at_residency_victim(&r, 2, AT_GO_IDLE, 0), &all[i]);

@@ -33,8 +33,8 @@ rows()
         'rope|' 'ropes|' 'geglu|' 'linear|rows8' 'linear| f32*f32' 'linear|e4m3' 'conv2d|->3 ' 'conv2d|->4 ' 'conv2d| f32*f32' \
         'copy|0 -> 2 shape' 'copy|1 -> 1 shape' 'copy|2 -> 0 shape' 'embedding|'
     printf 'memcheck|%s\n' 'attention|fp8' 'attention| bf16' 'attention| f16' 'attention| f32' \
-        'conv2d| f32*' 'conv2d| f16*' 'conv2d| bf16*' 'linear| f32*f32' 'linear| f32*bf16' 'linear| f32*f16' 'linear| f32*f8' \
-        'linear| bf16*' 'linear| f16*' 'linear| f8' 'linear|rows8' 'geglu| f32*' 'geglu| bf16*' 'geglu| f16*' 'group_norm|' \
+        'conv2d| f32*' 'conv2d| f16*' 'conv2d| bf16*' 'linear| f32*f32' 'linear| f32*bf16' 'linear| f32*f16' 'linear| f32*e' \
+        'linear| bf16*' 'linear| f16*' 'linear| e4m3*' 'linear|rows8' 'geglu| f32*' 'geglu| bf16*' 'geglu| f16*' 'group_norm|' \
         'norm|' 'rope|' 'ropes|' 'unary|' 'binary|' 'gate_add|' 'lincomb|' 'embedding|' 'fill|'
     for from in 0 1 2 3 4 5 6; do printf 'memcheck|copy|%s -> \n' $from; done
     printf 'synccheck|%s\n' 'norm|' 'group_norm|' 'attention|k130 ' 'attention|k77 ' 'linear|rows8' 'rope|' 'copy|0 -> 2 shape'
@@ -50,13 +50,19 @@ wire()
         --models "$tree/models" --devices cuda:0,cuda:1 --parallel "$1" --set sampler.steps=2 --output "$logs/wire" --progress none
 }
 
+# Races are reported in kernels of the libraries alone: they hand shared memory on by asynchronous barriers, which the tool does not
+# follow.
+theirs()
+{
+    grep -q 'Race reported' "$1" && ! grep 'Race reported' "$1" | grep -qvE ' (cudnn|nvjet|cutlass)[a-z0-9_:]'
+}
+
 one()
 {
     local tool_name slot filter log status began=$SECONDS
     IFS='|' read -r tool_name slot filter <<<"$1"
     log=$logs/sanitize.$(tr -c 'a-z0-9\n' _ <<<"$1").log
     if [ "$slot" = wire ]; then
-        export -f wire
         timeout "$LIMIT" bash -c "wire '$filter'" >"$log" 2>&1
     else
         timeout "$LIMIT" "$tool" --tool "$tool_name" --error-exitcode 9 --print-limit 20 "$check" --op "$slot" \
@@ -67,16 +73,18 @@ one()
     case $status in
     0) echo "nothing   $1: $began" ;;
     124) echo "not done  $1: in $LIMIT s" ;;
+    9) theirs "$log" && echo "theirs    $1: $began" && return ;;&
     *)
         echo "FOUND     $1: status $status, $began"
         grep -E "=========|FAIL|error" "$log" | head -30
         ;;
     esac
 }
-export -f one
+export -f one wire theirs
 
 rows | grep -F -- "${ONLY:-|}" | xargs -d '\n' -P "${JOBS:-$(nproc)}" -I '{}' bash -c 'one "$1"' - '{}' | tee "$logs/sanitize.txt"
 rm -rf "$logs/cache" "$logs/wire"
-echo "sanitize: $(grep -c '^nothing' "$logs/sanitize.txt") clean, $(grep -c '^FOUND' "$logs/sanitize.txt") with findings," \
+echo "sanitize: $(grep -c '^nothing' "$logs/sanitize.txt") clean, $(grep -c '^theirs' "$logs/sanitize.txt") with races in libraries' kernels alone," \
+    "$(grep -c '^FOUND' "$logs/sanitize.txt") with findings," \
     "$(grep -c '^not done' "$logs/sanitize.txt") not done in time"
 ! grep -q '^FOUND' "$logs/sanitize.txt"
