@@ -147,6 +147,7 @@ class Plan(kit.Case):
         try:
             half, _ = self.plan("--bf16-vae")
             fp8, _ = self.plan("--dtype", "fp8")
+            low, _ = self.plan("--lowvram")
         finally:
             for name in ("AT_PLUGINS", "AT_FAKE_CUDA", "AT_FAKE_BYTES"):
                 del os.environ[name]
@@ -155,6 +156,10 @@ class Plan(kit.Case):
         self.assertIn("weights stream", half)
         self.assertRegex(fp8, r"Flux.1 dev +on cuda:0 in bf16 and fp8: weights 11.1 GiB")
         self.assertIn("models take turns", fp8)
+        # As in ComfyUI: text encoders leave the GPU, and their weights do not count there.
+        self.assertRegex(low, r"T5 v1.1 encoder +on cpu in")
+        peak = [float(re.search(r"peak (\d+.\d) GiB with every", out).group(1)) for out in (half, low)]
+        self.assertLess(peak[1], peak[0] - 8)
 
     def test_plan_needs_its_files(self):
         r = self.atelier("plan", self.example, "--base-directory", self.dir)
