@@ -5,6 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/log.h"
 #include "base/mem.h"
 #include "base/str.h"
 #include "par/comm_nccl.h"
@@ -22,6 +23,16 @@ static bool is(const char *comm, const char *word)
     return comm && strcmp(comm, word) == 0;
 }
 
+static bool direct(int n, at_device *const *devices)
+{
+    const at_wire_ops *w = devices[0]->ops->wire;
+
+    for (int i = 0; w && w->direct && i < n; i++)
+        for (int k = 0; k < i; k++)
+            if (!w->direct(devices[i], devices[k])) return false;
+    return true;
+}
+
 at_status at_world_within(const char *comm, int n, at_device *const *devices, at_comm **out)
 {
     at_status st = known(comm);
@@ -29,6 +40,12 @@ at_status at_world_within(const char *comm, int n, at_device *const *devices, at
     if (st != AT_OK) return st;
     if (devices[0]->host) return at_comm_threads(n, out);
     if (is(comm, "nccl")) return at_comm_nccl_threads(n, devices, out);
+    if (!is(comm, "peer") && !direct(n, devices)) {
+        st = at_comm_nccl_threads(n, devices, out);
+        if (st != AT_EUNSUPPORTED) return st;
+        at_log(AT_INFO, "PARALLEL-COPIES", "%s: parts are copied through the host",
+               at_error_text());
+    }
     return at_comm_peer(n, devices, out);
 }
 

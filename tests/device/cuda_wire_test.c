@@ -61,17 +61,6 @@ static void both_ways(int size, suite_fn *fn)
     unsetenv("AT_OFF");
 }
 
-static void wires_keep_the_promises(void **state)
-{
-    static const suite_carrier c = {.name = "wire", .most = 4, .rounds = ROUNDS, .run = over_wire};
-
-    (void)state;
-    suite_run(&c);
-    setenv("AT_OFF", "stores", 1);
-    suite_run(&c);
-    unsetenv("AT_OFF");
-}
-
 // In two halves; every rank's number to all others in the columns of a square.
 static void in_halves(suite_rank *r)
 {
@@ -93,6 +82,22 @@ static void in_halves(suite_rank *r)
                 SUITE_EXPECT(r, all[k][i] == 100 * round + 10 * k + i);
         SUITE_EXPECT(r, c->ops->scatter(c, send, recv) == AT_OK);
     }
+}
+
+static void wires_keep_the_promises(void **state)
+{
+    static const suite_carrier c = {.name = "wire", .most = 4, .rounds = ROUNDS, .run = over_wire};
+
+    (void)state;
+    suite_run(&c);
+    setenv("AT_OFF", "stores", 1);
+    suite_run(&c);
+    unsetenv("AT_OFF");
+    assert_true(at_cuda_wire_ops.direct(&gpus[0].dev, &gpus[1].dev));
+    fake.apart = true;
+    assert_false(at_cuda_wire_ops.direct(&gpus[0].dev, &gpus[1].dev));
+    assert_int_equal(over_wire(2, in_halves), 0);
+    fake.apart = false;
 }
 
 static void a_push_may_have_two_halves(void **state)

@@ -184,7 +184,7 @@ const char *cudaGetErrorString(cudaError_t e)
 // --- several GPUs: one memory, as with peer access ----------------------------------------------
 cudaError_t cudaDeviceCanAccessPeer(int *can, int device, int peer)
 {
-    *can = device != peer;
+    *can = device != peer && !fake.apart;
     return cudaSuccess;
 }
 cudaError_t cudaDeviceEnablePeerAccess(int peer, unsigned flags)

@@ -14,6 +14,7 @@ typedef struct fake_gpu {
         bare_copies; // large ones to the device whose thread had not let the stream wait just before
     int frees;
     cudaError_t copy_error;
+    bool apart;   // no GPU reaches another one's memory
     void *pinned; // the one block: the uploader's
 } fake_gpu;
 extern fake_gpu fake;
