@@ -10,6 +10,7 @@
 #include "base/file.h"
 #include "base/mem.h"
 #include "base/str.h"
+#include "base/log.h"
 #include "engine/engine.h"
 #include "engine/world.h"
 #include "tensor/wire.h"
@@ -111,7 +112,15 @@ static at_status agree_on_site(at_env_ranks *r)
 {
     at_status st = AT_OK;
     at_par_site all[AT_ENV_RANKS], mine = site_of(r);
+    at_wire_link link;
 
+    if (r->automatic) AT_TRY(at_world_link(r->world, r->device[0], &link));
+    if (r->automatic) {
+        mine.bandwidth = link.bandwidth;
+        mine.latency = link.seconds;
+        at_log(AT_INFO, "PARALLEL-LINK", "%d processes: %.2f GB/s, %.0f us", r->n,
+               link.bandwidth / 1e9, link.seconds * 1e6);
+    }
     AT_TRY(r->world->ops->tell(r->world, &mine, all, sizeof mine));
     r->site = all[0];
     r->site.one_processor = false; // as far as is known

@@ -5,6 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/file.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/str.h"
@@ -81,5 +82,44 @@ at_status at_world_across(const at_processes *p, const char *comm, at_device *d,
 out:
     at_comm_free(control);
     at_str_free(&job);
+    return st;
+}
+
+// Seconds of one gather of `bytes` from each, the least of `rounds`; the first one connects and is not counted.
+static at_status time_gather(at_comm *world, at_device *d, const void *from, void *to, size_t bytes,
+                             int rounds, double *seconds)
+{
+    at_status st = AT_OK;
+
+    *seconds = 1e30;
+    for (int i = 0; i <= rounds; i++) {
+        double began = at_now();
+
+        AT_TRY(world->ops->all_gather(world, from, to, bytes));
+        AT_TRY(d->ops->synchronize(d));
+        double took = at_now() - began;
+        if (i && took < *seconds) *seconds = took;
+    }
+out:
+    return st;
+}
+
+at_status at_world_link(at_comm *world, at_device *d, at_wire_link *out)
+{
+    at_status st = AT_OK;
+    size_t bytes = d->host ? (size_t)2 << 20 : (size_t)32 << 20, n = (size_t)world->size;
+    void *from = NULL, *to = NULL;
+    double many = 0;
+
+    AT_TRY(at_device_alloc(d, bytes, &from));
+    AT_TRY(at_device_alloc(d, bytes * n, &to));
+    if (d->host) memset(from, 0, bytes);
+    AT_TRY(time_gather(world, d, from, to, 256, 10, &out->seconds));
+    AT_TRY(time_gather(world, d, from, to, bytes, 3, &many));
+    out->bandwidth = (double)(bytes * (n - 1)) / (many > 0 ? many : 1e-9);
+out:
+    if (st != AT_OK) world->ops->abort(world, (int)st); // nobody waits for the next round
+    if (from) at_device_free(d, from, bytes);
+    if (to) at_device_free(d, to, bytes * n);
     return st;
 }

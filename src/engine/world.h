@@ -11,5 +11,7 @@
 at_status at_world_within(const char *comm, int n, at_device *const *devices, at_comm **out);
 // This process's comm with the others: TCP alone on a CPU, NCCL beside it on a GPU. It waits until all are there.
 at_status at_world_across(const at_processes *p, const char *comm, at_device *d, at_comm **out);
+// What all ranks together get through it, measured now: collective, and while nothing else is under way.
+at_status at_world_link(at_comm *world, at_device *d, at_wire_link *out);
 
 #endif

@@ -27,7 +27,8 @@ enum {
     FRAME_DATA = 0x61746461,
     FRAME_BALLOT = 0x61746262,
     ALARM = 0x6174616c,
-    GOODBYE = 0x61746779
+    GOODBYE = 0x61746779,
+    GONE = 0x6174676f
 };
 
 typedef struct head {
@@ -153,6 +154,10 @@ static bool hear(family *f, int rank, bool *goodbye)
     if (at_tcp_recv(f->peers[rank].alarm, &w, sizeof w, at_tcp_now() + 5) != AT_OK) return false;
     *goodbye = w.kind == GOODBYE;
     if (*goodbye) return false;
+    if (w.kind == GONE && w.by >= 0 && w.by < f->size) { // it leaves because of another one
+        lose(f, w.by);
+        return true;
+    }
     if (w.kind != ALARM || w.code <= 0 || w.code >= AT_STATUS_COUNT) return false;
     break_up(f, w.round, w.code, w.by >= 0 && w.by < f->size ? w.by : rank);
     return true;
@@ -293,8 +298,12 @@ static void let_go(tcp_comm *t)
     }
 }
 
+// Its data has ended. Whoever leaves because of another rank has said so on the other socket: that one is to blame.
 static at_status lost(family *f, int rank)
 {
+    struct pollfd p = {.fd = f->wake, .events = POLLIN};
+
+    if (!is_lost(f)) (void)poll(&p, 1, 300);
     lose(f, rank);
     return health(f);
 }
@@ -541,7 +550,7 @@ static void tcp_watch(at_comm *c, void (*fn)(void *ctx), void *ctx, bool on)
 // --- making ------------------------------------------------------------------------------------
 static void family_free(family *f)
 {
-    alarm_word w = {.kind = GOODBYE};
+    alarm_word w = {.kind = f && f->lost ? GONE : GOODBYE, .by = f ? f->lost - 1 : 0};
 
     if (!f) return;
     if (f->started) {
