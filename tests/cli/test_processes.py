@@ -65,7 +65,7 @@ class Processes(kit.Case):
         nodes = self.nodes(width=80, height=112)
         one = self.draw(nodes, "--parallel", "none")
         before = set(glob.glob(os.path.join(tempfile.gettempdir(), "atelier_rank_*")))
-        for flags in (("2", "ulysses=2"), ("3", "ring=3"), ("2", "cfg=2"), ("4", "cfg=2,ulysses=2"), ("2", "auto"),
+        for flags in (("2", "ulysses=2"), ("3", "ring=3"), ("2", "cfg=2"), ("2", "tp=2"), ("4", "cfg=2,ulysses=2"), ("2", "auto"),
                       ("2", "none")):
             self.alike(one, self.draw(nodes, "--processes", flags[0], "--parallel", flags[1]))
         self.assertEqual(before, set(glob.glob(os.path.join(tempfile.gettempdir(), "atelier_rank_*"))))
