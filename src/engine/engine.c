@@ -18,6 +18,7 @@
 #include "engine/ranks.h"
 #include "engine/stores.h"
 #include "json/json.h"
+#include "nodes/team.h"
 #include "nodes/nodes.h"
 #include "text/find.h"
 
@@ -275,6 +276,8 @@ static at_status open_env(at_engine *e, const at_engine_config *c)
     who.device = d;
     if (st == AT_OK) st = at_engine_ranks(c, &who);
     if (st != AT_OK) return st;
+    if (who.ranks.n > 1 && !(who.ranks.kept = at_calloc(1, sizeof *who.ranks.kept)))
+        return at_fail(AT_ENOMEM, "engine: no memory");
     limit_memory(d, c);
     for (int i = 0; i < who.ranks.n; i++)
         limit_memory(who.ranks.device[i], c);
@@ -342,6 +345,7 @@ void at_engine_close(at_engine *e)
     at_stores_free(e->stores);
     at_paths_free(e->paths);
     at_comm_free(e->base.env.ranks.world);
+    at_team_comms_free(e->base.env.ranks.kept);
     at_par_memory_free(e->base.env.ranks.known);
     at_engine_view_close(&e->base);
     at_free(e);

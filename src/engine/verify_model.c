@@ -198,14 +198,31 @@ static at_degrees degrees_of(const rank_job *j)
     return d;
 }
 
-static void *run_rank(void *arg)
+// Its mesh and ops; all ranks have theirs, or none goes on and waits for those that lack them.
+static at_status begin_rank(rank_job *j)
 {
-    rank_job *j = arg;
     at_degrees degrees = degrees_of(j);
     at_ops_config config = {
         .device = j->part.device, .compute = j->part.dtype, .mesh = &j->mesh, .fp8 = j->part.fp8};
-    j->st = at_mesh_open(j->comm, &degrees, &j->mesh);
-    if (j->st == AT_OK) j->st = at_ops_new(&config, &j->part.ops);
+    char text[512] = "another rank could not begin";
+    int result = 0;
+
+    at_status st = at_mesh_open(j->comm, &degrees, &j->mesh);
+    if (st == AT_OK) st = at_ops_new(&config, &j->part.ops);
+    if (st != AT_OK) {
+        snprintf(text, sizeof text, "%s", at_error_text());
+        j->comm->ops->abort(j->comm, (int)st);
+    }
+    at_status vote = j->comm->ops->vote(j->comm, (int)st, &result);
+    if (st == AT_OK) st = vote == AT_OK ? (at_status)result : vote;
+    return st == AT_OK ? AT_OK : at_fail(st, "%s", text);
+}
+
+static void *run_rank(void *arg)
+{
+    rank_job *j = arg;
+
+    j->st = begin_rank(j);
     if (j->st == AT_OK) j->st = forward(j);
     if (j->st != AT_OK) snprintf(j->error, sizeof j->error, "%s", at_error_text());
     return NULL;

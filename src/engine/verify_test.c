@@ -228,6 +228,27 @@ static void every_failed_allocation_gives_all_memory_back(void **state)
     assert_false(hit);
 }
 
+// Whatever a rank lacks, the others do not wait for it for ever.
+static void a_rank_that_fails_leaves_nobody_waiting(void **state)
+{
+    at_verify_options opt = {.ranks = 2};
+    bool hit = true;
+
+    (void)state;
+    alarm(120);
+    for (uint64_t n = 1; hit && n < 100000; n++) {
+        at_verify_report r;
+        at_mem_fail_at(n, false);
+        at_status st = at_verify_case(AT_SOURCE_DIR "/tests/golden/flux_w_f16", &opt, &r);
+        hit = at_mem_fault_hit();
+        at_mem_fail_at(0, false);
+        if (!hit) assert_int_equal(st, AT_OK);
+        at_verify_report_free(&r);
+    }
+    assert_false(hit);
+    alarm(0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -238,6 +259,7 @@ int main(void)
         cmocka_unit_test(what_is_wrong_with_a_case_is_said),
         cmocka_unit_test(a_sampler_walks_the_analytic_denoiser_to_its_end),
         cmocka_unit_test(more_ranks_than_there_is_room_for_are_refused),
+        cmocka_unit_test(a_rank_that_fails_leaves_nobody_waiting),
         cmocka_unit_test(every_failed_allocation_gives_all_memory_back),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);

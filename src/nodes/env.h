@@ -15,6 +15,7 @@
 #include "text/tokenizer.h"
 
 typedef struct at_env at_env;
+typedef struct at_team_comms at_team_comms;
 
 // What a kind of network computes in, and what its wide layers' weights are kept in; AT_DTYPE_COUNT:
 // nobody said.
@@ -31,6 +32,7 @@ typedef struct at_env_ranks {
     bool automatic;       // degrees are chosen for each run
     at_degrees degrees;   // else these, of n ranks
     at_par_site site;     // what a choice counts with
+    at_team_comms *kept;  // comms between runs (nodes/team.h); NULL: each run opens its own
     at_par_memory *known; // what steps took; NULL: nobody remembers
     at_comm *
         world; // all ranks are processes, this is this one's comm, and all of device[] is its own; NULL: threads

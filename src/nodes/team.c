@@ -3,8 +3,10 @@
 #include "nodes/team.h"
 
 #include <stdio.h>
+#include <string.h>
 
 #include "base/log.h"
+#include "base/mem.h"
 #include "par/ranks.h"
 
 typedef struct team {
@@ -75,6 +77,41 @@ static at_status run_alone(const at_ops_config *like, at_team_fn *fn, void *ctx)
     return st;
 }
 
+static void free_comms(int n, at_comm **c)
+{
+    for (int i = 0; i < n; i++)
+        at_comm_free(c[i]);
+}
+
+static at_status take_comms(at_env *e, int n, at_comm **out)
+{
+    at_comm **kept = e->ranks.kept ? e->ranks.kept->of[n] : NULL;
+
+    if (!kept || !kept[0]) return e->open_comms(e, n, out);
+    memcpy(out, kept, (size_t)n * sizeof *out);
+    kept[0] = NULL;
+    return AT_OK;
+}
+
+// well: every rank came to its end, so that all have said the same number of things.
+static void leave_comms(at_env *e, int n, at_comm **c, bool well)
+{
+    at_comm **kept = e->ranks.kept ? e->ranks.kept->of[n] : NULL;
+
+    if (!kept || !well || kept[0])
+        free_comms(n, c);
+    else
+        memcpy(kept, c, (size_t)n * sizeof *c);
+}
+
+void at_team_comms_free(at_team_comms *k)
+{
+    if (!k) return;
+    for (int n = 0; n <= AT_ENV_RANKS; n++)
+        if (k->of[n][0]) free_comms(n, k->of[n]);
+    at_free(k);
+}
+
 at_status at_team_run(const at_node_ctx *c, const at_ops_config *like, const at_degrees *degrees,
                       at_team_fn *fn, void *ctx)
 {
@@ -94,15 +131,13 @@ at_status at_team_run_in(at_env *e, const at_ops_config *like, const at_degrees 
     if (n > e->ranks.n || !e->open_comms)
         return at_fail(AT_EINVAL, "%s needs %d devices, and there are %d",
                        at_degrees_text(degrees, text), n, e->ranks.n);
-    st = e->open_comms(e, n, t.world);
+    st = take_comms(e, n, t.world);
     if (st == AT_EUNSUPPORTED && e->ranks.automatic) { // nobody asked for it
         at_log(AT_WARN, "PARALLEL-NO", "%s: one device works alone", at_error_text());
         return run_alone(like, fn, ctx);
     }
     if (st != AT_OK) return st;
-    AT_TRY(at_ranks_run(n, run_rank, &t));
-out:
-    for (int i = 0; i < n; i++)
-        at_comm_free(t.world[i]);
+    st = at_ranks_run(n, run_rank, &t);
+    leave_comms(e, n, t.world, st == AT_OK);
     return st;
 }

@@ -20,4 +20,12 @@ at_status at_team_run_in(at_env *e, const at_ops_config *like, const at_degrees 
 at_status at_team_run(const at_node_ctx *c, const at_ops_config *like, const at_degrees *degrees,
                       at_team_fn *fn, void *ctx);
 
+// Comms that outlive a run: opening a wire between GPUs takes memory on each of them, and all of them wait for it. A run
+// that went well leaves its comms here, and the next of as many ranks takes them; one that failed leaves none.
+// Used by one run at a time. Owns the comms.
+struct at_team_comms {
+    at_comm *of[AT_ENV_RANKS + 1][AT_ENV_RANKS]; // by the number of ranks; NULL: none
+};
+void at_team_comms_free(at_team_comms *k); // NULL is fine
+
 #endif
