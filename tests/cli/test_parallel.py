@@ -105,6 +105,29 @@ class Parallel(kit.Case):
             self.alike(checkpoint("tiny_sd15.safetensors", 64, 64, sampler_name=name, cfg=cfg),
                        "cfg=2,patch=2")
 
+    def test_further_solvers(self):
+        for name in ("euler_ancestral", "uni_pc", "lcm", "dpmpp_sde"):
+            self.alike(checkpoint("tiny_sd15.safetensors", 64, 64, sampler_name=name, steps=3, cfg=2.0), "cfg=2,patch=2")
+
+    def test_a_masked_picture_painted_anew_by_a_merged_model(self):
+        w = checkpoint("tiny_sd15.safetensors", 64, 96, denoise=0.7)
+        w["20"] = kit.node("EmptyImage", width=64, height=96, batch_size=1, color=0x3080c0)
+        w["21"] = kit.node("VAEEncode", pixels=["20", 0], vae=["1", 2])
+        w["22"] = kit.node("SolidMask", value=0.6, width=64, height=96)
+        w["6"] = kit.node("SetLatentNoiseMask", samples=["21", 0], mask=["22", 0])
+        plain, _ = self.draw(w, *ONE)
+        w["23"] = kit.node("ModelMergeSubtract", model1=["1", 0], model2=["1", 0], multiplier=0.2)
+        w["7"]["inputs"]["model"] = ["23", 0]
+        self.assertGreater(max(abs(a - b) for a, b in zip(plain, self.draw(w, *ONE)[0])), 1e-3)
+        self.alike(w, "cfg=2", "patch=3")
+
+    def test_four_pictures_on_four_ranks_are_those_of_one(self):
+        w = checkpoint("tiny_sd15.safetensors", 64, 64, batch=4, cfg=1.0)
+        self.alike(w, "cfg=4")
+        z, _ = self.draw(w, *ONE)
+        n = len(z) // 4
+        self.assertGreater(max(abs(a - b) for a, b in zip(z[:n], z[n:2 * n])), 1e-3) # of other noise each
+
     def test_areas_masks_and_several_prompts(self):
         w = checkpoint("tiny_sd15.safetensors", 96, 64)
         w["20"] = kit.node("CLIPTextEncode", text="a green square", clip=["1", 1])
