@@ -41,6 +41,7 @@ typedef struct forms {
     form *first;
     // A ring in the order in which weights were asked for last; before NULL: not in it.
     struct forms *before, *after;
+    unsigned long asked; // the piece of work that asked for it last
     at_wview source;
 } forms;
 
@@ -185,7 +186,11 @@ static void leave_order(forms *l)
 static void follow(at_cuda *g, forms *l, const at_wview *w)
 {
     forms **last = &g_last[g->ordinal % AT_CUDA_GPUS], *p = *last;
+    l->asked = atomic_load(&g->dev.epoch);
     if (p == l) return;
+    // A step's end is followed by its beginning, not by the text encoder that was asked before the first one.
+    while (p && l->before && p->after != l && p->after != p && p->after->asked != l->asked)
+        leave_order(p->after);
     if (!p || p->after != l) {
         leave_order(l);
         p = *last;

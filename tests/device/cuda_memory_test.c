@@ -388,6 +388,38 @@ static void what_is_kept_goes_back_when_asked(void **state)
     at_device_free(&g.dev, used, 3 * MIB);
 }
 
+static const at_resident *newest_ahead(void)
+{
+    const at_resident *x = g.weights.large.newest;
+    while (x && !x->wanted)
+        x = x->older;
+    return x;
+}
+
+// The end of a step is followed by its beginning, also where another network had been at work before.
+static void what_comes_next_is_the_working_models(void **state)
+{
+    (void)state;
+    at_store *text = weights(40, 4096), *net = weights(60, 4096);
+    const at_resident *ahead[2] = {NULL};
+    g.dev.weight_bytes = 1;
+    for (int prompt = 0; prompt < 2; prompt++) {
+        atomic_fetch_add(&g.dev.epoch, 1);
+        for (size_t i = 0; i < 40; i++)
+            use(text, i, AT_BF16);
+    }
+    atomic_fetch_add(&g.dev.epoch, 1);
+    for (int step = 0; step < 3; step++)
+        for (size_t i = 0; i < 60; i++) {
+            use(net, i, AT_BF16);
+            if (step == 2 && (i == 20 || i == 40)) ahead[i / 40] = newest_ahead();
+        }
+    assert_non_null(ahead[0]);
+    assert_ptr_not_equal(ahead[0], ahead[1]);
+    at_store_release(&text);
+    at_store_release(&net);
+}
+
 // What a load needed and no later job does goes back; what each job takes stays.
 static void what_no_job_takes_any_more_goes_back(void **state)
 {
@@ -609,6 +641,7 @@ int main(void)
         cmocka_unit_test_setup(models_that_do_not_fit_stream, calm),
         cmocka_unit_test_setup(limits_are_kept, calm),
         cmocka_unit_test_setup(reserved_memory_is_left_until_nothing_else_helps, calm),
+        cmocka_unit_test_setup(what_comes_next_is_the_working_models, calm),
         cmocka_unit_test_setup(what_no_job_takes_any_more_goes_back, calm),
         cmocka_unit_test_setup(copies_wait_where_they_stand, calm),
         cmocka_unit_test_setup(no_more_goes_back_than_is_wanted, calm),
