@@ -178,7 +178,8 @@ def given_back(server, o, before):
     server.post("/free", {"unload_models": True, "free_memory": True})
     time.sleep(1)
     kept = before - free_memory(o)
-    say("/free gives the memory back", held > 6 and kept < 2, "the engine held %.2f GiB, then %.2f" % (held, kept))
+    say("/free gives the memory back", held > 6 and kept < 2, "the engine held %.2f GiB, then %.2f; it says %s" % (
+        held, kept, json.dumps(server.get("/system_stats")["devices"][0])))
 
 
 def faults(server):
