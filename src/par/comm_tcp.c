@@ -375,7 +375,7 @@ static at_status tcp_exchange(at_comm *c, const at_comm_part *send, const at_com
         if (want[i].misfits)
             AT_TRY(at_fail(AT_EINTERNAL,
                            "rank %d sends other than the %zu bytes that rank %d expects", i,
-                           recv[i].bytes, c->rank));
+                           want[i].part.bytes, c->rank));
 out:
     if (st != AT_OK && rest)
         tcp_abort(c, (int)st); // frames are left: nobody exchanges before a vote
