@@ -78,7 +78,7 @@ static at_status run_rank(void *ctx, int rank)
         if (st == AT_OK) {
             size_t bytes = at_tensor_bytes(x);
             j->out[rank][i] = at_alloc(bytes);
-            j->count[i] = at_tensor_count(x);
+            if (rank == 0) j->count[i] = at_tensor_count(x);
             assert_non_null(j->out[rank][i]);
             memcpy(j->out[rank][i], at_tensor_data(x), bytes);
         }
