@@ -7,20 +7,17 @@
 // as JSON it loads in 1 ms, and compiles in its first run).
 // Who takes what, in this order:
 //   0. in e4m3, where the caller gives leave and there is enough of it: attention_fp8.c
-//   1. 16 bits, heads of 40 and 64 on Hopper, no mask or T5's: flash_90a.cu
-//   2. 16 bits, no mask, heads to 256: cuDNN, but for what is `small`: few keys (flash_few.cu: 11.3 us
+//   1. 16 bits, no mask, heads to 256: cuDNN, but for what is `small`: few keys (flash_few.cu: 11.3 us
 //      against 15.0 at 4096 x 77 x 10 x 64, 6.8 against 11.1 at 1024 x 77 x 20 x 64) and SD1.5's deepest
 //      levels (12 against 10 us at 256 x 256 x 8 x 160, but no plan of 0.6 s)
-//   3. 16 bits, heads to 256 in steps of 8, any mask, machines without cuDNN: flash.cu
-//   4. f32, mixed formats, heads wider than 256 (cuDNN: 7.1 ms at 16384 x 1 x 512): attention_matmul.c
-//   5. what is left: the reference
+//   2. 16 bits, heads to 256 in steps of 8, any mask, machines without cuDNN: flash.cu
+//   3. f32, mixed formats, heads wider than 256 (cuDNN: 7.1 ms at 16384 x 1 x 512): attention_matmul.c
+//   4. what is left: the reference
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/mem.h"
 #include "cuda/cuda.h"
-#include "cuda/flash_90a.h"
 #include "cuda/ropes.h"
 #include "cuda/rows8.h"
 
@@ -149,14 +146,6 @@ static at_status in_place(at_cuda *g, const at_attention_args *a)
 
     AT_TRY(at_cuda_attention_fp8(g, a, &done));
     if (done) goto out;
-    static int asked = -1; // on trial
-    if (asked < 0) asked = getenv("AT_WGMMA") != NULL;
-    if (asked && g->capability == 90 && at_k_flash_90a_suits(&in) && at_k_flash_suits(&in)) {
-        cudaError_t e = at_k_flash_90a(g->stream, &in);
-        if (e == cudaSuccess) at_cuda_served("own flash wgmma");
-        if (e == cudaSuccess) goto out;
-        (void)cudaGetLastError(); // too little shared memory: the next one
-    }
     if (suits(g, a) && !(small(a) && at_k_flash_suits(&in))) AT_TRY(by_cudnn(g, a, &done));
     if (done) goto out;
     if (at_k_flash_suits(&in)) {

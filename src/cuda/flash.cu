@@ -267,8 +267,32 @@ bool aligned(const at_view &v, int elements)
 
 extern "C" cudaError_t at_k_flash(cudaStream_t s, const at_k_attention_in *in)
 {
-    flash_args a = args_of(in);
+    flash_args a = {};
     int64_t batch = in->q.shape[0], heads = in->q.shape[2];
+    a.q = in->q.data;
+    a.k = in->k.data;
+    a.v = in->v.data;
+    a.out = in->out.data;
+    a.bias = (const float *)in->bias.data;
+    for (int i = 0; i < 3; i++) {
+        a.qs[i] = in->q.stride[i];
+        a.ks[i] = in->k.stride[i];
+        a.vs[i] = in->v.stride[i];
+        a.os[i] = in->out.stride[i];
+    }
+    a.pairs = a.bias && in->bias.stride[3] == 1 && (uintptr_t)a.bias % 8 == 0;
+    for (int i = 0; a.bias && i < 4; i++) {
+        a.bs[i] = in->bias.shape[i] == 1 ? 0 : in->bias.stride[i];
+        if (i < 3 && a.bs[i] % 2) a.pairs = false;
+    }
+    a.tq = (int)in->q.shape[1];
+    a.tk = (int)in->k.shape[1];
+    a.dim = (int)in->q.shape[3];
+    a.scale = in->scale * LOG2E;
+    a.bias_scale = 1.0f / in->scale;
+    a.causal = in->causal;
+    a.out_f32 = in->out.dtype == AT_F32;
+    a.lse = in->lse;
     if (!batch || !heads || !a.tq) return cudaSuccess;
     if (a.tk <= FEW_KEYS && a.dim <= FEW_DIM && !a.bias && !a.out_f32 && !a.lse)
         return few_keys(s, a, in->q.dtype, batch, heads);

@@ -8,7 +8,6 @@
 
 #include "cuda/dtype.cuh"
 #include "cuda/grid.cuh"
-#include "cuda/kernels.h"
 
 #define LOG2E 1.4426950408889634f
 
@@ -23,39 +22,9 @@ struct flash_args {
     int tq, tk, dim;
     float scale; // of the scores, times log2(e)
     float bias_scale;
-    float *lse;                  // [batch, heads, tq]; NULL: not wanted
+    float *lse;      // [batch, heads, tq]; NULL: not wanted
     bool causal, out_f32, pairs; // pairs: two neighbours of the bias are one aligned load
 };
-
-static inline flash_args args_of(const at_k_attention_in *in)
-{
-    flash_args a = {};
-    a.q = in->q.data;
-    a.k = in->k.data;
-    a.v = in->v.data;
-    a.out = in->out.data;
-    a.bias = (const float *)in->bias.data;
-    for (int i = 0; i < 3; i++) {
-        a.qs[i] = in->q.stride[i];
-        a.ks[i] = in->k.stride[i];
-        a.vs[i] = in->v.stride[i];
-        a.os[i] = in->out.stride[i];
-    }
-    a.pairs = a.bias && in->bias.stride[3] == 1 && (uintptr_t)a.bias % 8 == 0;
-    for (int i = 0; a.bias && i < 4; i++) {
-        a.bs[i] = in->bias.shape[i] == 1 ? 0 : in->bias.stride[i];
-        if (i < 3 && a.bs[i] % 2) a.pairs = false;
-    }
-    a.tq = (int)in->q.shape[1];
-    a.tk = (int)in->k.shape[1];
-    a.dim = (int)in->q.shape[3];
-    a.scale = in->scale * LOG2E;
-    a.bias_scale = 1.0f / in->scale;
-    a.causal = in->causal;
-    a.out_f32 = in->out.dtype == AT_F32;
-    a.lse = in->lse;
-    return a;
-}
 
 __device__ inline uint32_t shared_address(const void *p)
 {
@@ -206,6 +175,6 @@ enum { FEW_KEYS = 80, FEW_DIM = 80 };
 cudaError_t few_keys(cudaStream_t s, const flash_args &a, at_dtype dtype, int64_t batch,
                      int64_t heads);
 
-} // namespace flash
+} // namespace
 
 #endif
