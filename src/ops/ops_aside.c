@@ -15,14 +15,16 @@
 
 void op_aside_choose(at_ops *o)
 {
-    const char *off = getenv("AT_OFF");
+    const char *off = getenv("AT_OFF"), *on = getenv("AT_ON");
     static const char *const words[] = {"aside-keys", "aside-stream", "aside-mlp"};
     const at_comm *tp = o->mesh.axis[AT_AXIS_TP], *patch = o->mesh.axis[AT_AXIS_PATCH];
 
     o->aside = 0;
     if (!o->dev->ops->aside || at_has_word(off, "aside") || tp->size > 1 || patch->size > 1) return;
+    // A chip at its power limit wins nothing by full waves and pays for two streams (docs/bench/several-gpus.md): what has
+    // no exchange to hide is for who asks.
     for (unsigned i = 0; i < sizeof words / sizeof *words; i++)
-        if (!at_has_word(off, words[i])) o->aside |= 1u << i;
+        if (i == 0 ? !at_has_word(off, words[i]) : at_has_word(on, words[i])) o->aside |= 1u << i;
 }
 
 bool at_ops_has_aside(const at_ops *o, at_beside what)

@@ -13,8 +13,8 @@
 
 enum { KV = 2 };
 
-// What all keys and values together may take before they go round.
-static const double gathered_bytes = 128.0 * 1024 * 1024;
+// What all keys and values together may take before they go round; fp8 attention over halves loses more than it hides.
+static const double gathered_bytes = 48.0 * 1024 * 1024, gathered_bytes_fp8 = 128.0 * 1024 * 1024;
 
 bool op_ring_hops(const op_ranks *x, at_dtype dtype)
 {
@@ -26,7 +26,7 @@ bool op_ring_hops(const op_ranks *x, at_dtype dtype)
     for (int i = 0; i < x->ring->size; i++)
         all += (double)op_ring_tokens(x, i);
     return all * (double)op_token(x, x->own_heads, KV) * (double)at_dtype_size(dtype) >
-           gathered_bytes;
+           (o->fp8 ? gathered_bytes_fp8 : gathered_bytes);
 }
 
 static at_status new_block(const op_ranks *x, at_dtype dtype, at_tensor **out)

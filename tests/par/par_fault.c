@@ -370,6 +370,7 @@ static int set_up(void **state)
 
 int main(void)
 {
+    setenv("AT_ON", "aside-stream,aside-mlp", 1); // also what is off by default
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_transformer_rank_fails_at_any_op),
         cmocka_unit_test(a_ring_fails_at_any_op),

@@ -327,6 +327,7 @@ static void the_first_block_goes_aside_and_comes_back(void **state)
 
 int main(void)
 {
+    setenv("AT_ON", "aside-stream,aside-mlp", 1); // also what is off by default
     const struct CMUnitTest tests[] = {
         ALL(gathers), ALL(goes_round),
         cmocka_unit_test_setup(tokens_and_heads_need_not_divide, plain_c),
