@@ -513,11 +513,16 @@ static bool hold(at_ops *o, entry *e, const at_model_in *in)
                !(in->control && mesh->axis[AT_AXIS_PIPE]->size > 1);
 
     if (!at_degrees_approximation(&mesh->degrees)) return false;
-    if (may && !e->held) e->held = at_held_new();
-    if (may && e->held_key != in->key) e->kept = 0;
-    bool ready = may && e->held && e->kept >= at_degrees_warmup(&mesh->degrees);
+    at_held *held = NULL;
+    bool ready = false;
+    if (may) {
+        if (!e->held) e->held = at_held_new();
+        if (e->held_key != in->key) e->kept = 0;
+        held = e->held;
+        ready = held && e->kept >= at_degrees_warmup(&mesh->degrees);
+    }
     ready = at_ops_agree(o, ready);
-    at_ops_hold(o, may ? e->held : NULL, ready);
+    at_ops_hold(o, held, ready);
     if (e) e->held_key = in->key;
     return ready;
 }

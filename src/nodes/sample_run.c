@@ -131,7 +131,7 @@ typedef struct work {
     bool empty;
     at_tensor *mask;             // host
     at_object **out, **denoised; // of rank 0
-    const at_degrees *degrees;
+    at_degrees degrees;
     char key[AT_SAMPLE_KEY]; // of this work, "" where nobody asks what it takes
     at_ops *o;
     at_guide *guide;
@@ -255,8 +255,8 @@ static at_status solve(void *ctx, int rank, at_ops *o)
         at_tensor *r = at_sample(o, &d, &args);
         st = at_ops_status(o);
         // What is measured steers choices among exact ways alone.
-        if (st == AT_OK && rank == 0 && k.key[0] && !at_degrees_approximation(k.degrees))
-            at_par_learn(at_env_of(k.node)->ranks.known, k.key, k.degrees,
+        if (st == AT_OK && rank == 0 && k.key[0] && !at_degrees_approximation(&k.degrees))
+            at_par_learn(at_env_of(k.node)->ranks.known, k.key, &k.degrees,
                          at_step_watch_median(&watch));
         if (st == AT_OK && rank == 0) st = give(&k, r);
     }
@@ -332,22 +332,21 @@ static at_status solve_on_ranks(work *k)
         at_sample_task(job, k->samples->shape, k->samples->rank, &config, &task, k->key);
         task.n_known = at_par_recall(e->ranks.known, k->key, known);
     }
-    at_degrees degrees = at_env_degrees(e, &task, job->degrees);
-    k->degrees = &degrees;
-    int ranks = at_degrees_ranks(&degrees);
+    k->degrees = at_env_degrees(e, &task, job->degrees);
+    int ranks = at_degrees_ranks(&k->degrees);
     char text[96];
     if (ranks > 1)
         at_log(AT_INFO, "PARALLEL", "%s: sampling on %d devices, %s",
-               at_model_label(job->model->model), ranks, at_degrees_text(&degrees, text));
+               at_model_label(job->model->model), ranks, at_degrees_text(&k->degrees, text));
 
-    say_approximate(k, &degrees);
+    say_approximate(k, &k->degrees);
     AT_TRY(reach(e, ranks, job->positive, &lists[0]));
     AT_TRY(reach(e, ranks, job->negative, &lists[1]));
     AT_TRY(reach(e, ranks, job->third, &lists[2]));
     k->positive = (const at_obj_cond *)lists[0];
     k->negative = (const at_obj_cond *)lists[1];
     k->third = (const at_obj_cond *)lists[2];
-    AT_TRY(at_team_run(k->node, &config, &degrees, solve, k));
+    AT_TRY(at_team_run(k->node, &config, &k->degrees, solve, k));
 out:
     for (int i = 0; i < 3; i++)
         at_object_release(lists[i]);

@@ -216,9 +216,11 @@ at_status at_queue_open(const at_queue_config *c, at_queue **out)
         AT_TRY(at_sql_fail(q, "opening it"));
     sqlite3_busy_timeout(q->db, 2000);
     // One server a file: the second one is told so here, and nothing needs shared memory.
-    AT_TRY(run(q, "PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=WAL;"
-                  "PRAGMA synchronous=NORMAL; PRAGMA auto_vacuum=INCREMENTAL;"
-                  "PRAGMA wal_autocheckpoint=4000; PRAGMA cache_size=-16000;")); // 16 MB: a page is often written again
+    AT_TRY(run(
+        q,
+        "PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=WAL;"
+        "PRAGMA synchronous=NORMAL; PRAGMA auto_vacuum=INCREMENTAL;"
+        "PRAGMA wal_autocheckpoint=4000; PRAGMA cache_size=-16000;")); // 16 MB: a page is often written again
 
     AT_TRY(run(q, schema));
     AT_TRY(add_columns(q));

@@ -33,7 +33,7 @@ typedef struct at_tensor {
     size_t offset;               // bytes into the storage
     struct at_tensor *row_scale; // of fp8 rows (at_tensor_new_rows8): f32 [rows], owned; else NULL
     at_row_run run;              // a label that ops/ puts on and reads; views begin without one
-    int64_t room;                // rows (dimension 1) that the storage keeps free for it at both ends; likewise
+    int64_t room; // rows (dimension 1) that the storage keeps free for it at both ends; likewise
 } at_tensor;
 
 // New contiguous, uninitialised tensor. Shapes are checked for overflow; a dimension may be 0.
