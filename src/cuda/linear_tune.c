@@ -95,16 +95,10 @@ static bool parse(at_cuda_tuned *t, const char *text, size_t bytes)
 
 static char *path_of(const at_cuda *g)
 {
-    const char *cache = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
     char name[96];
-    char *base = cache && *cache ? at_path_join(cache, "atelier")
-                 : home && *home ? at_path_join(home, ".cache/atelier")
-                                 : NULL;
     snprintf(name, sizeof name, "linear-sm%d-%016llx.txt", g->capability,
              (unsigned long long)hash_of(g->dev.description, strlen(g->dev.description)));
-    char *path = base ? at_path_join(base, name) : NULL;
-    at_free(base);
-    return path;
+    return at_path_cache(name);
 }
 
 static void read_file(at_cuda_tuned *t)

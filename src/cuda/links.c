@@ -135,19 +135,13 @@ static void title_of(const at_cuda *a, const at_cuda *b, char out[256])
 
 static char *path_of(const char *title)
 {
-    const char *cache = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
     char name[64];
     uint64_t h = 0xcbf29ce484222325u; // FNV-1a
-    char *base = cache && *cache ? at_path_join(cache, "atelier")
-                 : home && *home ? at_path_join(home, ".cache/atelier")
-                                 : NULL;
 
     for (const char *p = title; *p; p++)
         h = (h ^ (unsigned char)*p) * 0x100000001b3u;
     snprintf(name, sizeof name, "link-%016llx.txt", (unsigned long long)h);
-    char *path = base ? at_path_join(base, name) : NULL;
-    at_free(base);
-    return path;
+    return at_path_cache(name);
 }
 
 static bool remembered(const char *path, const char *title, at_wire_link *out)

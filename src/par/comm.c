@@ -3,6 +3,7 @@
 // Owns nothing.
 #include "par/comm.h"
 
+#include <stdint.h>
 #include <string.h>
 
 #include "base/mem.h"
@@ -69,6 +70,28 @@ at_comm *at_comm_self(void)
     static at_comm self = {.ops = &self_ops, .rank = 0, .size = 1}; // never written
 
     return &self;
+}
+
+at_status at_comm_gather_parts(at_comm *c, const void *send, void *recv, size_t bytes)
+{
+    at_comm_part from[AT_COMM_RANKS], to[AT_COMM_RANKS];
+
+    for (int i = 0; i < c->size; i++) {
+        from[i] = (at_comm_part){(void *)(uintptr_t)send, bytes};
+        to[i] = (at_comm_part){bytes ? (char *)recv + (size_t)i * bytes : NULL, bytes};
+    }
+    return c->ops->exchange(c, from, to);
+}
+
+at_status at_comm_swap_parts(at_comm *c, const void *send, void *recv, size_t bytes)
+{
+    at_comm_part from[AT_COMM_RANKS], to[AT_COMM_RANKS];
+
+    for (int i = 0; i < c->size; i++) {
+        from[i] = (at_comm_part){(char *)(uintptr_t)send + (size_t)i * bytes, bytes};
+        to[i] = (at_comm_part){(char *)recv + (size_t)i * bytes, bytes};
+    }
+    return c->ops->exchange(c, from, to);
 }
 
 void at_comm_free(at_comm *c)

@@ -89,6 +89,10 @@ at_status at_comm_threads(int size, at_comm **out);
 // The same for ranks whose devices have a wire (on_device); devices[size], no device twice. out[i] is
 // devices[i]'s; all are NULL after a failure. AT_EUNSUPPORTED: these devices have none.
 at_status at_comm_peer(int size, at_device *const *devices, at_comm **out);
+// all_gather and all_to_all of carriers that have exchange, of at most AT_COMM_RANKS ranks.
+enum { AT_COMM_RANKS = 256 };
+at_status at_comm_gather_parts(at_comm *c, const void *send, void *recv, size_t bytes);
+at_status at_comm_swap_parts(at_comm *c, const void *send, void *recv, size_t bytes);
 void at_comm_free(at_comm *c); // NULL and the self comm are fine
 
 #endif

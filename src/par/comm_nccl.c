@@ -190,28 +190,6 @@ out:
     return st;
 }
 
-static at_status nccl_all_gather(at_comm *c, const void *send, void *recv, size_t bytes)
-{
-    at_comm_part from[MAX_RANKS], to[MAX_RANKS];
-
-    for (int i = 0; i < c->size; i++) {
-        from[i] = (at_comm_part){(void *)(uintptr_t)send, bytes};
-        to[i] = (at_comm_part){bytes ? (char *)recv + (size_t)i * bytes : NULL, bytes};
-    }
-    return nccl_exchange(c, from, to);
-}
-
-static at_status nccl_all_to_all(at_comm *c, const void *send, void *recv, size_t bytes)
-{
-    at_comm_part from[MAX_RANKS], to[MAX_RANKS];
-
-    for (int i = 0; i < c->size; i++) {
-        from[i] = (at_comm_part){(char *)(uintptr_t)send + (size_t)i * bytes, bytes};
-        to[i] = (at_comm_part){(char *)recv + (size_t)i * bytes, bytes};
-    }
-    return nccl_exchange(c, from, to);
-}
-
 static at_status nccl_all_reduce_sum(at_comm *c, float *inout, size_t count)
 {
     at_status st = AT_OK;
@@ -315,8 +293,8 @@ static void nccl_free(at_comm *c)
 static at_status nccl_split(at_comm *c, int colour, at_comm **out);
 
 static const at_comm_ops nccl_ops = {
-    .all_gather = nccl_all_gather,
-    .all_to_all = nccl_all_to_all,
+    .all_gather = at_comm_gather_parts,
+    .all_to_all = at_comm_swap_parts,
     .exchange = nccl_exchange,
     .all_reduce_sum = nccl_all_reduce_sum,
     .vote = nccl_vote,

@@ -150,28 +150,6 @@ static at_status peer_exchange(at_comm *c, const at_comm_part *send, const at_co
     return peer_scatter(c, from, to);
 }
 
-static at_status peer_all_gather(at_comm *c, const void *send, void *recv, size_t bytes)
-{
-    at_comm_part from[AT_WIRE_RANKS], to[AT_WIRE_RANKS];
-
-    for (int i = 0; i < c->size; i++) {
-        from[i] = (at_comm_part){(void *)(uintptr_t)send, bytes};
-        to[i] = (at_comm_part){(char *)recv + (size_t)i * bytes, bytes};
-    }
-    return peer_exchange(c, from, to);
-}
-
-static at_status peer_all_to_all(at_comm *c, const void *send, void *recv, size_t bytes)
-{
-    at_comm_part from[AT_WIRE_RANKS], to[AT_WIRE_RANKS];
-
-    for (int i = 0; i < c->size; i++) {
-        from[i] = (at_comm_part){(char *)(uintptr_t)send + (size_t)i * bytes, bytes};
-        to[i] = (at_comm_part){(char *)recv + (size_t)i * bytes, bytes};
-    }
-    return peer_exchange(c, from, to);
-}
-
 static at_status peer_sum(at_comm *c, at_dtype dtype, void *inout, size_t count)
 {
     at_status st = AT_OK;
@@ -253,10 +231,10 @@ static void peer_free(at_comm *c)
 static at_status peer_split(at_comm *c, int colour, at_comm **out);
 
 #define PEER_OPS                                                                                   \
-    .all_gather = peer_all_gather, .all_to_all = peer_all_to_all, .exchange = peer_exchange,       \
-    .scatter = peer_scatter, .all_reduce_sum = peer_all_reduce_sum, .sum = peer_sum,               \
-    .vote = peer_vote, .tell = peer_tell, .spent = peer_spent, .split = peer_split,                \
-    .abort = peer_abort, .free = peer_free
+    .all_gather = at_comm_gather_parts, .all_to_all = at_comm_swap_parts,                          \
+    .exchange = peer_exchange, .scatter = peer_scatter, .all_reduce_sum = peer_all_reduce_sum,     \
+    .sum = peer_sum, .vote = peer_vote, .tell = peer_tell, .spent = peer_spent,                    \
+    .split = peer_split, .abort = peer_abort, .free = peer_free
 // AT_OFF=ahead: nothing travels beside other work.
 static const at_comm_ops peer_ops_plain = {PEER_OPS};
 static const at_comm_ops peer_ops = {PEER_OPS, .scatter_begin = peer_scatter_begin,

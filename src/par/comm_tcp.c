@@ -383,28 +383,6 @@ out:
     return st;
 }
 
-static at_status tcp_all_gather(at_comm *c, const void *send, void *recv, size_t bytes)
-{
-    at_comm_part from[AT_TCP_RANKS], to[AT_TCP_RANKS];
-
-    for (int i = 0; i < c->size; i++) {
-        from[i] = (at_comm_part){(void *)(uintptr_t)send, bytes};
-        to[i] = (at_comm_part){bytes ? (char *)recv + (size_t)i * bytes : NULL, bytes};
-    }
-    return tcp_exchange(c, from, to);
-}
-
-static at_status tcp_all_to_all(at_comm *c, const void *send, void *recv, size_t bytes)
-{
-    at_comm_part from[AT_TCP_RANKS], to[AT_TCP_RANKS];
-
-    for (int i = 0; i < c->size; i++) {
-        from[i] = (at_comm_part){(char *)(uintptr_t)send + (size_t)i * bytes, bytes};
-        to[i] = (at_comm_part){(char *)recv + (size_t)i * bytes, bytes};
-    }
-    return tcp_exchange(c, from, to);
-}
-
 // Each rank sums a slice of all in rank order, then the slices go round: the same bits everywhere.
 static at_status tcp_all_reduce_sum(at_comm *c, float *inout, size_t count)
 {
@@ -580,12 +558,12 @@ static void tcp_free(at_comm *c)
 static at_status tcp_split(at_comm *c, int colour, at_comm **out);
 
 static const at_comm_ops tcp_ops = {
-    .all_gather = tcp_all_gather,
-    .all_to_all = tcp_all_to_all,
+    .all_gather = at_comm_gather_parts,
+    .all_to_all = at_comm_swap_parts,
     .exchange = tcp_exchange,
     .all_reduce_sum = tcp_all_reduce_sum,
     .vote = tcp_vote,
-    .tell = tcp_all_gather,
+    .tell = at_comm_gather_parts,
     .split = tcp_split,
     .abort = tcp_abort,
     .watch = tcp_watch,
@@ -610,7 +588,7 @@ static at_status tcp_split(at_comm *c, int colour, at_comm **out)
     tcp_comm *part = NULL;
 
     *out = NULL;
-    AT_TRY(tcp_all_gather(c, &colour, colours, sizeof colour));
+    AT_TRY(at_comm_gather_parts(c, &colour, colours, sizeof colour));
     part = comm_new(of(c)->f);
     if (!part) {
         tcp_abort(c, AT_ENOMEM);
