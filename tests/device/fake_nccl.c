@@ -190,9 +190,7 @@ int ncclCommAbort(void *comm)
     c->dead = 1;
     w->left++;
     atomic_fetch_sub(&fake_nccl.live, 1);
-    pthread_mutex_unlock(&g_lock);
-    atomic_fetch_sub(&c->inside, 1);
-    pthread_mutex_lock(&g_lock);
+    atomic_fetch_sub(&c->inside, 1); // before the lock goes: the last one out frees this one too
     if (w->left == w->joined) { // nobody of it is left; who comes later finds a world of its own
         while (*at != w)
             at = &(*at)->next;
