@@ -149,6 +149,7 @@ section_house()
     house() { python3 "$here/house_pictures.py" --atelier "$atelier" "$@" || status=1; }
     rm -rf "$dir"
     house --out "$dir/f32" --count "$count" -- --device cuda:0 --dtype f32
+    "$house_test" --judge tests/house/prompts.json "$dir/f32" || status=1
     house --out "$dir/cpu" --count 4 -- --device cpu --dtype f32
     "$house_test" --judge tests/house/prompts.json "$dir/cpu" "$dir/f32" || status=1
     for type in ${HOUSE_TYPES:-bf16 fp16 fp8}; do
