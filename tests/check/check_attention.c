@@ -165,6 +165,19 @@ static const attention_row rows[] = {
     {1, 2304, 2304, 24, 128, AT_BF16, AT_BF16, BENCH},
     {1, 2304, 2304, 24, 128, AT_BF16, AT_BF16, BENCH | LSE},
     {1, 2304, 2304, 24, 128, AT_BF16, AT_BF16, BENCH | FP8 | LSE},
+    // ... and of four and eight ranks: by ring, by Ulysses, of 2048 x 2048 too.
+    {1, 1152, 4608, 24, 128, AT_BF16, AT_BF16, BENCH},
+    {1, 576, 4608, 24, 128, AT_BF16, AT_BF16, BENCH},
+    {1, 4608, 4608, 6, 128, AT_BF16, AT_BF16, BENCH},
+    {1, 4608, 4608, 3, 128, AT_BF16, AT_BF16, BENCH},
+    {1, 2304, 4608, 6, 128, AT_BF16, AT_BF16, BENCH},
+    {1, 1152, 4608, 24, 128, AT_BF16, AT_BF16, BENCH | FP8},
+    {1, 576, 4608, 24, 128, AT_BF16, AT_BF16, BENCH | FP8},
+    {1, 16896, 16896, 24, 128, AT_BF16, AT_BF16, BENCH},
+    {1, 4224, 16896, 24, 128, AT_BF16, AT_BF16, BENCH},
+    {1, 2112, 16896, 24, 128, AT_BF16, AT_BF16, BENCH},
+    {1, 4224, 4224, 24, 128, AT_BF16, AT_BF16, BENCH | LSE},
+    {1, 2112, 2112, 24, 128, AT_BF16, AT_BF16, BENCH | LSE},
     {1, 256, 256, 8, 64, AT_F32, AT_F32, BENCH | FUSED_QKV | BIAS},
 };
 
