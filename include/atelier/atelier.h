@@ -105,7 +105,8 @@ typedef struct at_job_result {
 at_status at_engine_run(at_engine *e, const at_job *job, at_job_result *out);
 void at_job_result_free(at_job_result *r);
 
-// Forget the results of earlier jobs, and with them the models that only they hold. Not while a job runs.
+// Forget the results of earlier jobs and the model files that only they hold; devices give their memory back, but
+// what lives as long as they do. Not while a job runs.
 void at_engine_forget(at_engine *e);
 
 // /object_info of every node, or of one: JSON text (free with at_free); NULL class: all.

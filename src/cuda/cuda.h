@@ -65,6 +65,8 @@ at_status at_cuda_alloc(at_cuda *g, size_t bytes, void **out);
 void at_cuda_free(at_cuda *g, void *p);
 size_t at_cuda_pool_kept(at_cuda *g);           // bytes that nobody uses
 void at_cuda_pool_trim(at_device *d, bool all); // at_device_ops.trim
+// Fills all but weights, fixed and pinned; what is in use is in tensors, weights too.
+void at_cuda_pool_holds(at_cuda *g, at_device_holds *out);
 // From true to false what is freed waits, and is not handed out again.
 void at_cuda_pool_keep_late(at_cuda *g, bool late);
 bool at_cuda_pool_has(at_cuda *g, size_t bytes); // a kept block for exactly that
@@ -141,8 +143,9 @@ at_status at_cuda_weight_joined(at_cuda *g, const at_wview *w, const at_wview *m
                                 at_dtype dtype, at_view *out, bool *fits);
 // at_device_ops.prefetch.
 at_status at_cuda_prefetch(at_device *d, const at_wview *list, size_t n);
-// at_device_ops.idle.
+// at_device_ops.idle, .holds.
 size_t at_cuda_weights_idle(at_device *d);
+void at_cuda_holds(at_device *d, at_device_holds *out);
 // Forms go until `bytes` are in the pool: residency.h says which. False: none may go.
 bool at_cuda_weights_leave(at_cuda *g, size_t bytes);
 // The model at work does not fit: parts of it have left while it ran.

@@ -80,4 +80,5 @@ const at_device_ops at_cuda_device_ops = {
     .trim = at_cuda_pool_trim,
     .idle = at_cuda_weights_idle,
     .aside = at_cuda_aside,
+    .holds = at_cuda_holds,
 };

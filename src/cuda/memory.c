@@ -30,10 +30,12 @@ struct at_cuda_pool {
     pthread_mutex_t lock;
     block *free_lists[CLASSES];
     block *recorded_lists[CLASSES];
-    block *used[BUCKETS]; // by address
-    size_t kept_bytes;    // of free_lists
-    unsigned round;       // trims that have been
-    block *late;          // freed while two streams were at work: see aside.c
+    block *used[BUCKETS];  // by address
+    size_t kept_bytes;     // of free_lists
+    size_t recorded_bytes; // of recorded_lists
+    size_t bytes, most;    // of all blocks: now, and at most so far
+    unsigned round;        // trims that have been
+    block *late;           // freed while two streams were at work: see aside.c
     bool two_streams;
 };
 
@@ -131,6 +133,7 @@ static block *take_larger(at_cuda_pool *p, size_t bytes)
 static block *take_kept(at_cuda_pool *p, size_t bytes, bool recording)
 {
     block *b = recording ? take(p->recorded_lists, bytes) : NULL;
+    if (b) p->recorded_bytes -= bytes;
     if (b) return b;
     b = take(p->free_lists, bytes);
     if (b) p->kept_bytes -= bytes;
@@ -151,6 +154,7 @@ static bool flush(at_cuda_pool *p, size_t bytes)
             at_free(b);
         }
     p->kept_bytes -= freed;
+    p->bytes -= freed;
     return freed > 0;
 }
 
@@ -163,6 +167,8 @@ static cudaError_t fresh(at_cuda *g, size_t bytes, bool spare, void **out)
         return cudaErrorMemoryAllocation;
     cudaError_t e = cudaMalloc(out, bytes);
     if (e == cudaErrorMemoryAllocation) (void)cudaGetLastError();
+    if (e == cudaSuccess) g->pool->bytes += bytes;
+    if (g->pool->bytes > g->pool->most) g->pool->most = g->pool->bytes;
     return e;
 }
 
@@ -234,7 +240,7 @@ static void keep(at_cuda_pool *p, block *b)
 {
     b->round = p->round;
     put(b->recorded ? p->recorded_lists : p->free_lists, b);
-    if (!b->recorded) p->kept_bytes += b->bytes;
+    *(b->recorded ? &p->recorded_bytes : &p->kept_bytes) += b->bytes;
 }
 
 void at_cuda_free(at_cuda *g, void *address)
@@ -281,6 +287,7 @@ void at_cuda_pool_release_recorded(at_cuda *g)
             b->recorded = false;
             put(p->free_lists, b);
             p->kept_bytes += b->bytes;
+            p->recorded_bytes -= b->bytes;
         }
     for (size_t i = 0; i < BUCKETS; i++) // outputs that someone still holds
         for (block *b = p->used[i]; b; b = b->next)
@@ -300,6 +307,7 @@ static void flush_old(at_cuda_pool *p)
             }
             *at = b->next;
             p->kept_bytes -= b->bytes;
+            p->bytes -= b->bytes;
             cudaFree(b->address);
             at_free(b);
         }
@@ -325,6 +333,18 @@ size_t at_cuda_pool_kept(at_cuda *g)
     size_t bytes = g->pool->kept_bytes;
     pthread_mutex_unlock(&g->pool->lock);
     return bytes;
+}
+
+void at_cuda_pool_holds(at_cuda *g, at_device_holds *out)
+{
+    const at_cuda_pool *p = g->pool;
+    pthread_mutex_lock(&g->pool->lock);
+    out->kept = p->kept_bytes;
+    out->recordings = p->recorded_bytes;
+    out->tensors = p->bytes - p->kept_bytes -
+                   p->recorded_bytes; // weights too: who counts them takes them away
+    out->most = p->most;
+    pthread_mutex_unlock(&g->pool->lock);
 }
 
 bool at_cuda_pool_has(at_cuda *g, size_t bytes)

@@ -197,6 +197,11 @@ out:
     return st;
 }
 
+size_t at_cuda_uploader_bytes(const at_cuda *g)
+{
+    return g->uploader ? (size_t)SLOTS * PIECE + (size_t)SEGMENTS * SEGMENT : 0;
+}
+
 // --- transfers -------------------------------------------------------------------------------------
 static at_status start(at_cuda *g, at_cuda_transfer *t, void *dst, const void *src,
                        const at_pieces *apart, size_t bytes, bool urgent, bool fresh)

@@ -30,6 +30,7 @@ typedef struct at_cuda_transfer {
 
 // Make the rings and the threads ready (again: nothing happens).
 at_status at_cuda_uploader_open(at_cuda *g);
+size_t at_cuda_uploader_bytes(const at_cuda *g); // of pinned memory
 // Begin. `urgent`: before all that waits. `fresh`: nothing in the compute stream uses dst.
 at_status at_cuda_transfer_start(at_cuda *g, at_cuda_transfer *t, void *dst, const void *src,
                                  size_t bytes, bool urgent, bool fresh);

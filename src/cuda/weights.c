@@ -236,6 +236,20 @@ size_t at_cuda_weights_idle(at_device *d)
     return bytes;
 }
 
+void at_cuda_holds(at_device *d, at_device_holds *out)
+{
+    at_cuda *g = (at_cuda *)d;
+    *out = (at_device_holds){.fixed = (g->workspace ? g->workspace_bytes : 0) +
+                                      (g->aside.workspace ? g->workspace_bytes : 0),
+                             .pinned = at_cuda_uploader_bytes(g)};
+    at_cuda_pool_holds(g, out);
+    lock();
+    out->weights = g->weights.bytes;
+    unlock();
+    // Blocks are a little larger than what is asked for; both are read one after the other.
+    out->tensors = out->tensors > out->weights ? out->tensors - out->weights : 0;
+}
+
 // The model at work does not fit: parts of it have left while it ran.
 bool at_cuda_weights_stream(const at_cuda *g)
 {

@@ -477,8 +477,14 @@ out:
 
 void at_engine_forget(at_engine *e)
 {
+    char text[AT_HOLDS_TEXT];
+
     at_cache_clear(e->cache);
+    at_stores_forget(e->stores); // what devices made of weights lives with the file's records
     at_devices_trim(true);
+    for (int i = 0; i < at_device_count(); i++)
+        if (*at_device_holds_text(at_device_at(i), text))
+            at_log(AT_INFO, "FREE", "%s still holds: %s", at_device_at(i)->name, text);
 }
 
 void at_job_result_free(at_job_result *r)

@@ -37,7 +37,7 @@ static bool load(const char *dir)
     if (lib && !symbol) snprintf(g_reason, sizeof g_reason, "%s is no device plug-in", path);
     memcpy(&enter, &symbol, sizeof enter);
     if (enter) {
-        at_status st = enter(AT_BACKEND_ABI);
+        at_status st = enter(AT_PLUGIN_ABI);
         snprintf(g_reason, sizeof g_reason, "%s",
                  st != AT_OK             ? at_error_text()
                  : at_device_count() > 1 ? ""

@@ -32,11 +32,16 @@ static void drop(entry *e)
     at_free(e->path);
 }
 
+void at_stores_forget(at_stores *s)
+{
+    while (s->count > 0)
+        drop(&s->items[--s->count]);
+}
+
 void at_stores_free(at_stores *s)
 {
     if (!s) return;
-    for (size_t i = 0; i < s->count; i++)
-        drop(&s->items[i]);
+    at_stores_forget(s);
     at_free(s->items);
     at_free(s);
 }

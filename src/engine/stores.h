@@ -15,5 +15,7 @@ at_status at_stores_open(at_stores *s, const char *path, at_store **out); // the
 // made from them must be made again. Called as a job begins, so that a file cut short between jobs is
 // found by size and not by a fault in the middle of a picture.
 bool at_stores_refresh(at_stores *s);
+// Forget all of them: what nobody else holds is closed, and what devices made of its weights goes with it.
+void at_stores_forget(at_stores *s);
 
 #endif

@@ -28,6 +28,17 @@ typedef struct at_device_usage {
     uint64_t used_bytes, total_bytes, process_bytes; // of the whole device; of this process
     unsigned limits;
 } at_device_usage;
+// Where this process's share of a device's memory is, as the device's own books have it. A driver counts more: a
+// context, and the code of kernels.
+typedef struct at_device_holds {
+    uint64_t weights;    // device forms of weights
+    uint64_t tensors;    // everything else that is in use
+    uint64_t kept;       // blocks that nobody uses, for the next one of their size
+    uint64_t recordings; // likewise, of recorded forwards
+    uint64_t fixed;      // what lives as long as the device: the libraries' workspaces
+    uint64_t most;       // of the first four together, since the process began
+    uint64_t pinned;     // host memory, for uploads
+} at_device_holds;
 typedef void at_device_fact_fn(void *ctx, const char *name, const char *value);
 
 // Work beside work: what is queued from BEGIN to END needs nothing that comes behind BEGIN and may run together with
@@ -77,8 +88,16 @@ typedef struct at_device_ops {
     void (*trim)(at_device *d, bool all);
     // Bytes of weights that the current piece of work has not used: they go when their room is wanted. NULL: none can.
     size_t (*idle)(at_device *d);
-    at_status (*aside)(at_device *d, at_aside step); // NULL: one thing after the other
+    at_status (*aside)(at_device *d, at_aside step);   // NULL: one thing after the other
+    void (*holds)(at_device *d, at_device_holds *out); // any thread. NULL: it keeps no books
 } at_device_ops;
+
+// What program and plug-in tell each other before anything else: the slots' number, and how large the tables are
+// that either fills for the other, so that one that has grown is noticed where the number was forgotten.
+#define AT_PLUGIN_ABI                                                                              \
+    (AT_BACKEND_ABI * 100000 +                                                                     \
+     (int)(sizeof(at_backend) + sizeof(at_device_ops) + sizeof(at_wire_ops) +                      \
+           sizeof(at_channel_ops) + sizeof(struct at_device)))
 
 struct at_device {
     char name[32];        // "cpu", "cuda:0"
@@ -117,6 +136,9 @@ void at_device_free(at_device *d, void *p, size_t bytes);
 void at_device_reset_peak(at_device *d);
 // at_device_ops.trim on every device.
 void at_devices_trim(bool all);
+// at_device_ops.holds in a line: "weights 5.1 GiB, tensors 0 B, ..."; "" where there is none.
+enum { AT_HOLDS_TEXT = 200 };
+const char *at_device_holds_text(at_device *d, char text[AT_HOLDS_TEXT]);
 // AT_ENOMEM with the device's name, what was wanted, what is there, and what helps.
 at_status at_device_no_memory(at_device *d, size_t bytes);
 

@@ -388,6 +388,51 @@ static void what_is_kept_goes_back_when_asked(void **state)
     at_device_free(&g.dev, used, 3 * MIB);
 }
 
+// What /free asks for: weights, recordings and what was kept are back at the driver, and the books say so all along.
+static void what_is_unloaded_is_back_at_the_driver(void **state)
+{
+    (void)state;
+    at_device_holds h;
+    void *p[4] = {NULL}, *recording = NULL;
+    atomic_fetch_add(&g.dev.epoch, 1); // nothing has streamed in this one
+    at_cuda_pool_trim(&g.dev, true);
+    size_t before = fake.taken;
+    at_cuda_holds(&g.dev, &h);
+    assert_int_equal(h.weights + h.tensors + h.kept + h.recordings, 0);
+
+    at_store *s = weights(6, 1024);
+    for (size_t i = 0; i < 6; i++) {
+        use(s, i, AT_BF16);
+        use(s, i, AT_F32);
+    }
+    for (int step = 0; step < 2; step++) { // as a first and a recorded forward do
+        if (step) assert_int_equal(at_cuda_record_begin(&g.dev), AT_OK);
+        for (size_t i = 0; i < 4; i++)
+            assert_int_equal(at_device_alloc(&g.dev, (i + 1) * MIB, &p[i]), AT_OK);
+        for (size_t i = step; i < 4; i++) // the recording's result is kept
+            at_device_free(&g.dev, p[i], (i + 1) * MIB);
+    }
+    assert_int_equal(at_cuda_record_end(&g.dev, &recording), AT_OK);
+    assert_non_null(recording);
+    at_cuda_holds(&g.dev, &h);
+    assert_int_equal(h.weights, 6 * 3 * MIB);
+    assert_int_equal(h.tensors, 1 * MIB);
+    assert_int_equal(h.recordings, (2 + 3 + 4) * MIB);
+    assert_int_equal(h.weights + h.tensors + h.recordings + h.kept, fake.taken - before);
+    assert_true(h.most >= fake.taken - before);
+
+    at_store_release(&s);
+    at_device_free(&g.dev, p[0], MIB);
+    at_cuda_pool_trim(&g.dev, true);
+    assert_int_equal(fake.taken - before, (1 + 2 + 3 + 4) * MIB); // the recording may be replayed
+    at_cuda_recording_free(&g.dev, recording);
+    at_cuda_pool_trim(&g.dev, true);
+    assert_int_equal(fake.taken, before);
+    at_cuda_holds(&g.dev, &h);
+    assert_int_equal(h.weights + h.tensors + h.kept + h.recordings, 0);
+    assert_true(h.pinned > 0);
+}
+
 static const at_resident *newest_ahead(void)
 {
     const at_resident *x = g.weights.large.newest;
@@ -647,6 +692,7 @@ int main(void)
         cmocka_unit_test_setup(no_more_goes_back_than_is_wanted, calm),
         cmocka_unit_test_setup(prefetch_leaves_what_is_reserved, calm),
         cmocka_unit_test_setup(what_is_kept_goes_back_when_asked, calm),
+        cmocka_unit_test_setup(what_is_unloaded_is_back_at_the_driver, calm),
         cmocka_unit_test_setup(recordings_hold_still_and_are_asked_first, calm),
         cmocka_unit_test_setup(slots_make_forms_of_their_own, calm),
         cmocka_unit_test_setup(joined_weights_know_their_partners, calm),

@@ -181,6 +181,49 @@ const char *cudaGetErrorString(cudaError_t e)
     return e == cudaErrorIllegalAddress ? "an illegal memory access was encountered" : "an error";
 }
 
+// --- recordings: nothing is kept of them but that they are there ---------------------------------
+cudaError_t cudaStreamBeginCapture(cudaStream_t s, enum cudaStreamCaptureMode mode)
+{
+    (void)s;
+    (void)mode;
+    return cudaSuccess;
+}
+cudaError_t cudaStreamEndCapture(cudaStream_t s, cudaGraph_t *out)
+{
+    (void)s;
+    *out = (cudaGraph_t)at_alloc(1);
+    return *out ? cudaSuccess : fails(cudaErrorMemoryAllocation);
+}
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t *out, cudaGraph_t graph, unsigned long long flags)
+{
+    (void)graph;
+    (void)flags;
+    *out = (cudaGraphExec_t)at_alloc(1);
+    return *out ? cudaSuccess : fails(cudaErrorMemoryAllocation);
+}
+cudaError_t cudaGraphUpload(cudaGraphExec_t graph, cudaStream_t s)
+{
+    (void)graph;
+    (void)s;
+    return cudaSuccess;
+}
+cudaError_t cudaGraphLaunch(cudaGraphExec_t graph, cudaStream_t s)
+{
+    (void)graph;
+    (void)s;
+    return cudaSuccess;
+}
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t graph)
+{
+    at_free(graph);
+    return cudaSuccess;
+}
+cudaError_t cudaGraphDestroy(cudaGraph_t graph)
+{
+    at_free(graph);
+    return cudaSuccess;
+}
+
 // --- several GPUs: one memory, as with peer access ----------------------------------------------
 cudaError_t cudaDeviceCanAccessPeer(int *can, int device, int peer)
 {
