@@ -65,6 +65,31 @@ static int read_all(int file, char *to, size_t n, uint64_t offset)
     return 0;
 }
 
+static int read_file(const void *transfer, size_t at, size_t n, char *to)
+{
+    const at_cuda_transfer *t = transfer;
+    return read_all(t->file, to, n, t->offset + at);
+}
+
+// Bytes [at, at + n) of t. From the file where there is one: a mapping whose file was cut short is the process's end.
+static int read_part(const at_cuda_transfer *t, size_t at, size_t n, char *to)
+{
+    if (t->apart && t->file >= 0) return at_pieces_walk(t->apart, at, n, read_file, t, to);
+    if (t->file >= 0) return read_file(t, at, n, to);
+    if (t->apart)
+        at_pieces_copy(t->apart, t->src, at, n, to);
+    else
+        memcpy(to, t->src + at, n);
+    return 0;
+}
+
+static at_status read_error(const at_cuda *g, int error)
+{
+    if (error > 0)
+        return at_fail(AT_EIO, "%s: reading a weight's file: %s", g->dev.name, strerror(error));
+    return at_fail(AT_EIO, "%s: a weight's file has become shorter while it was open", g->dev.name);
+}
+
 // One piece of t into s and on its way. Unlocked.
 static void send_piece(at_cuda_uploader *u, const at_cuda_transfer *t, size_t at, size_t n,
                        const slot *s, int *error, cudaError_t *cuda)
@@ -72,12 +97,7 @@ static void send_piece(at_cuda_uploader *u, const at_cuda_transfer *t, size_t at
     *cuda = cudaEventSynchronize(s->sent);
     *error = 0;
     if (*cuda != cudaSuccess) return;
-    if (t->apart)
-        at_pieces_copy(t->apart, t->src, at, n, s->bytes);
-    else if (t->file >= 0)
-        *error = read_all(t->file, s->bytes, n, t->offset + at);
-    else
-        memcpy(s->bytes, t->src + at, n);
+    *error = read_part(t, at, n, s->bytes);
     if (*error) return;
     if (t->behind) *cuda = cudaStreamWaitEvent(u->stream, t->done, 0);
     if (*cuda != cudaSuccess) return;
@@ -203,6 +223,14 @@ size_t at_cuda_uploader_bytes(const at_cuda *g)
 }
 
 // --- transfers -------------------------------------------------------------------------------------
+static at_cuda_transfer transfer_of(void *dst, const void *src, const at_pieces *apart,
+                                    size_t bytes)
+{
+    at_cuda_transfer t = {.dst = dst, .src = src, .apart = apart, .bytes = bytes};
+    t.file = at_map_file(src, apart ? at_pieces_span(apart) : bytes, &t.offset);
+    return t;
+}
+
 static at_status start(at_cuda *g, at_cuda_transfer *t, void *dst, const void *src,
                        const at_pieces *apart, size_t bytes, bool urgent, bool fresh)
 {
@@ -210,8 +238,8 @@ static at_status start(at_cuda *g, at_cuda_transfer *t, void *dst, const void *s
     at_cuda_uploader *u = g->uploader;
 
     if (st != AT_OK) return st;
-    *t = (at_cuda_transfer){.dst = dst, .src = src, .apart = apart, .bytes = bytes, .active = true};
-    t->file = apart ? -1 : at_map_file(src, bytes, &t->offset);
+    *t = transfer_of(dst, src, apart, bytes);
+    t->active = true;
     AT_TRY(at_cuda_check(g, cudaEventCreateWithFlags(&t->done, cudaEventDisableTiming),
                          "an event for an upload"));
     t->behind = !fresh;
@@ -261,11 +289,7 @@ at_status at_cuda_transfer_join(at_cuda *g, at_cuda_transfer *t)
     double began = at_trace_begin();
     wait_queued(g->uploader, t);
     at_trace_end_bytes(began, "upload", (double)t->bytes, "wait for a weight");
-    if (t->error > 0)
-        AT_TRY(at_fail(AT_EIO, "%s: reading a weight's file: %s", g->dev.name, strerror(t->error)));
-    if (t->error < 0)
-        AT_TRY(at_fail(AT_EIO, "%s: a weight's file has become shorter while it was open",
-                       g->dev.name));
+    if (t->error) AT_TRY(read_error(g, t->error));
     AT_TRY(at_cuda_check(g, t->cuda, "an upload"));
     AT_TRY(at_cuda_check(g, cudaStreamWaitEvent(g->stream, t->done, 0), "waiting for an upload"));
     t->joined = true;
@@ -295,10 +319,10 @@ void at_cuda_transfer_drop(at_cuda *g, at_cuda_transfer *t)
 }
 
 // --- one call ----------------------------------------------------------------------------------------
-static at_status send_small(at_cuda *g, at_cuda_uploader *u, void *dst, const void *src,
-                            const at_pieces *apart, size_t n)
+static at_status send_small(at_cuda *g, at_cuda_uploader *u, const at_cuda_transfer *t)
 {
     at_status st = AT_OK;
+    size_t n = t->bytes;
 
     if (u->used + n > SEGMENT) {
         AT_TRY(at_cuda_check(g, cudaEventRecord(u->passed[u->segment], g->stream), "an upload"));
@@ -307,12 +331,10 @@ static at_status send_small(at_cuda *g, at_cuda_uploader *u, void *dst, const vo
         AT_TRY(at_cuda_check(g, cudaEventSynchronize(u->passed[u->segment]), "an upload"));
     }
     char *stage = u->small + (size_t)u->segment * SEGMENT + u->used;
-    if (apart)
-        at_pieces_copy(apart, src, 0, n, stage);
-    else
-        memcpy(stage, src, n);
+    int error = read_part(t, 0, n, stage);
+    if (error) AT_TRY(read_error(g, error));
     u->used += (n + 255) / 256 * 256;
-    AT_TRY(at_cuda_check(g, cudaMemcpyAsync(dst, stage, n, cudaMemcpyHostToDevice, g->stream),
+    AT_TRY(at_cuda_check(g, cudaMemcpyAsync(t->dst, stage, n, cudaMemcpyHostToDevice, g->stream),
                          "an upload"));
 out:
     return st;
@@ -328,7 +350,8 @@ static at_status upload(at_cuda *g, void *dst, const void *src, const at_pieces 
     if (g->recording) return at_fail(AT_EDEVICE, "%s: host bytes inside a recording", g->dev.name);
     AT_TRY(at_cuda_uploader_open(g));
     if (bytes <= DIRECT) {
-        AT_TRY(send_small(g, g->uploader, dst, src, apart, bytes));
+        t = transfer_of(dst, src, apart, bytes);
+        AT_TRY(send_small(g, g->uploader, &t));
         goto out;
     }
     AT_TRY(start(g, &t, dst, src, apart, bytes, true, false));

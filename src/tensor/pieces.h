@@ -9,9 +9,12 @@
 
 #include "atelier/backend.h"
 
-// Bytes [first, first + n) of what lies apart behind `base`.
-static inline void at_pieces_copy(const at_pieces *p, const void *base, size_t first, size_t n,
-                                  void *to)
+// Puts the `bytes` bytes at `at` of the whole to `to`; 0, or what ends the walk.
+typedef int at_pieces_read(const void *ctx, size_t at, size_t bytes, char *to);
+
+// Bytes [first, first + n) of what lies apart, piece by piece. 0, or what `read` said.
+static inline int at_pieces_walk(const at_pieces *p, size_t first, size_t n, at_pieces_read *read,
+                                 const void *ctx, void *to)
 {
     size_t each = 0;
     char *out = to;
@@ -20,16 +23,40 @@ static inline void at_pieces_copy(const at_pieces *p, const void *base, size_t f
         each += p->piece[i].bytes;
     for (size_t line = each ? first / each : 0, skip = each ? first % each : 0; n > 0 && each;
          line++, skip = 0) {
-        const char *from = (const char *)base + line * p->line;
         for (int i = 0; i < p->n && n > 0; i++) {
             size_t bytes = p->piece[i].bytes, left = skip < bytes ? bytes - skip : 0;
             if (left > n) left = n;
-            if (left) memcpy(out, from + p->piece[i].at + skip, left);
+            int st = left ? read(ctx, line * p->line + p->piece[i].at + skip, left, out) : 0;
+            if (st) return st;
             skip -= skip < bytes ? skip : bytes;
             out += left;
             n -= left;
         }
     }
+    return 0;
+}
+
+static inline int at_pieces_from_memory(const void *base, size_t at, size_t bytes, char *to)
+{
+    memcpy(to, (const char *)base + at, bytes);
+    return 0;
+}
+
+// The same, behind `base`.
+static inline void at_pieces_copy(const at_pieces *p, const void *base, size_t first, size_t n,
+                                  void *to)
+{
+    (void)at_pieces_walk(p, first, n, at_pieces_from_memory, base, to);
+}
+
+// How far they reach.
+static inline size_t at_pieces_span(const at_pieces *p)
+{
+    size_t end = 0;
+
+    for (int i = 0; i < p->n; i++)
+        if (p->piece[i].at + p->piece[i].bytes > end) end = p->piece[i].at + p->piece[i].bytes;
+    return p->lines > 0 ? (size_t)(p->lines - 1) * p->line + end : 0;
 }
 
 #endif

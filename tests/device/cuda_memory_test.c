@@ -203,6 +203,44 @@ static void a_shortened_file_is_an_error(void **state)
     unlink(path);
 }
 
+// The same for a rank's columns, and for what passes through the small ring: neither may read the mapping.
+static void shortened_pieces_and_small_ones_are_errors(void **state)
+{
+    (void)state;
+    char path[] = "/tmp/at_upload_XXXXXX";
+    int fd = mkstemp(path);
+    char *bytes = at_alloc(4 * MIB);
+    void *to = NULL;
+    at_map m;
+    assert_true(fd >= 0 && bytes);
+    for (size_t i = 0; i < 4 * MIB; i++)
+        bytes[i] = (char)(i * 2654435761u >> 13);
+    assert_int_equal(write(fd, bytes, 4 * MIB), 4 * MIB);
+    assert_int_equal(at_map_open(path, &m), AT_OK);
+    assert_int_equal(at_device_alloc(&g.dev, 4 * MIB, &to), AT_OK);
+    // Lines of 8 KiB: 3 KiB at 1 KiB and 1 KiB at 6 KiB of each.
+    const at_pieces apart = {512, 8192, 2, {{1024, 3072}, {6144, 1024}}};
+    at_wview w = {.v = at_cuda_view((void *)(uintptr_t)m.data, AT_U8, 1, (int64_t[]){2 * MIB}),
+                  .apart = &apart};
+    assert_int_equal(at_cuda_upload_weight(&g, to, &w, 2 * MIB), AT_OK);
+    for (size_t line = 0; line < 512; line++) {
+        assert_memory_equal((char *)to + line * 4096, bytes + line * 8192 + 1024, 3072);
+        assert_memory_equal((char *)to + line * 4096 + 3072, bytes + line * 8192 + 6144, 1024);
+    }
+    assert_true(ftruncate(fd, 2 * MIB) == 0);
+    assert_int_equal(at_cuda_upload_weight(&g, to, &w, 2 * MIB), AT_EIO);
+    assert_non_null(strstr(at_error_text(), "shorter"));
+    assert_int_equal(at_cuda_upload(&g, to, m.data + 3 * MIB, 4096), AT_EIO);
+    assert_non_null(strstr(at_error_text(), "shorter"));
+    assert_int_equal(at_cuda_upload(&g, to, m.data + MIB, 4096), AT_OK); // what is left is read
+    assert_memory_equal(to, bytes + MIB, 4096);
+    at_device_free(&g.dev, to, 4 * MIB);
+    at_map_close(&m);
+    at_free(bytes);
+    close(fd);
+    unlink(path);
+}
+
 static void what_is_prefetched_is_there_when_it_is_wanted(void **state)
 {
     (void)state;
@@ -680,6 +718,7 @@ int main(void)
         cmocka_unit_test_setup(what_lies_apart_arrives_in_one_piece, calm),
         cmocka_unit_test_setup(many_small_ones_pass_through_the_ring, calm),
         cmocka_unit_test_setup(a_shortened_file_is_an_error, calm),
+        cmocka_unit_test_setup(shortened_pieces_and_small_ones_are_errors, calm),
         cmocka_unit_test_setup(what_is_prefetched_is_there_when_it_is_wanted, calm),
         cmocka_unit_test_setup(shapes_are_the_callers, calm),
         cmocka_unit_test_setup(prefetch_leaves_room_for_activations, calm),
