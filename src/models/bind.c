@@ -6,6 +6,7 @@
 // Owns: see bind.h.
 #include "models/bind.h"
 
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
@@ -331,10 +332,32 @@ static void want_rows(wanted *l, const at_bind_row *rows, size_t n, const void *
     }
 }
 
-void at_bound_prefetch(at_bound *b, at_device *d, int rank, int size)
+static pthread_mutex_t g_brought_lock = PTHREAD_MUTEX_INITIALIZER;
+
+// True: all of this share was sent for already, and nothing has left the device since. False: the caller sends for it
+// now.
+static bool brought(at_bound *b, at_device *d, int rank, int size)
 {
     unsigned long moved = atomic_load(&d->moved);
-    if (!d->ops->prefetch || (b->brought_to == d && b->brought_at == moved)) return;
+    unsigned i = 0;
+
+    pthread_mutex_lock(&g_brought_lock);
+    while (i < b->brought_count && i < AT_BROUGHT && b->brought[i].to != d)
+        i++;
+    if (i == b->brought_count || i == AT_BROUGHT) i = b->brought_count++ % AT_BROUGHT;
+    bool is = b->brought[i].to == d && b->brought[i].moved == moved && b->brought[i].rank == rank &&
+              b->brought[i].size == size;
+    b->brought[i].to = d;
+    b->brought[i].moved = moved;
+    b->brought[i].rank = rank;
+    b->brought[i].size = size;
+    pthread_mutex_unlock(&g_brought_lock);
+    return is;
+}
+
+void at_bound_prefetch(at_bound *b, at_device *d, int rank, int size)
+{
+    if (!d->ops->prefetch || brought(b, d, rank, size)) return;
     wanted l = {.cap = 3 * at_store_count(b->store), // rows, and the rest of the file
                 .rank = rank,
                 .size = size,
@@ -357,7 +380,5 @@ void at_bound_prefetch(at_bound *b, at_device *d, int rank, int size)
         if (at_starts_with(w->name, b->prefix)) want(&l, w);
     }
     (void)d->ops->prefetch(d, l.views, l.n);
-    b->brought_to = d;
-    b->brought_at = moved;
     at_free(l.views);
 }

@@ -93,15 +93,20 @@ at_status at_read_sizes(at_store *s, const char *prefix, const at_size_row *rows
                         void *config);
 
 // --- a component, bound ------------------------------------------------------------------------
+enum { AT_BROUGHT = 16 };
 typedef struct at_bound {
     atomic_int refs;
     const struct at_arch *arch;
     at_store *store;
     char prefix[64];
     void *config, *weights;
-    // Where they were prefetched to last, and what d->moved was then.
-    at_device *brought_to;
-    unsigned long brought_at;
+    // Where they were prefetched to, and what d->moved was then. Ranks share a network: bind.c has the lock.
+    struct {
+        at_device *to;
+        unsigned long moved;
+        int rank, size; // whose share
+    } brought[AT_BROUGHT];
+    unsigned brought_count;       // the oldest goes
     struct at_sessions *sessions; // session.h; NULL until a denoiser is asked
 } at_bound;
 
