@@ -482,14 +482,6 @@ out:
     return st;
 }
 
-static bool wire_direct(at_device *a, at_device *b)
-{
-    int to = 0, from = 0, x = ((at_cuda *)a)->ordinal, y = ((at_cuda *)b)->ordinal;
-
-    return cudaDeviceCanAccessPeer(&to, x, y) == cudaSuccess && to &&
-           cudaDeviceCanAccessPeer(&from, y, x) == cudaSuccess && from;
-}
-
 const at_wire_ops at_cuda_wire_ops = {
     .open = wire_open,
     .push = wire_push,
@@ -502,6 +494,5 @@ const at_wire_ops at_cuda_wire_ops = {
     .mend = wire_mend,
     .free = wire_free,
     .spent = wire_spent,
-    .direct = wire_direct,
     .link = at_cuda_link,
 };

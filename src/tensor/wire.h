@@ -64,8 +64,6 @@ typedef struct at_wire_ops {
     void (*mend)(at_wire *w); // the last word of a renewal, by one rank
     void (*free)(at_wire *w);
     at_status (*spent)(at_wire *w, int rank, at_wire_spent *out); // waits for the stream
-    // Each reaches the other's memory; elsewhere pushes go through the host.
-    bool (*direct)(at_device *a, at_device *b);
     // Measured when it is first asked for on this machine, and remembered on disk. While nothing else is under way.
     at_status (*link)(at_device *a, at_device *b, at_wire_link *out);
 } at_wire_ops;
