@@ -17,7 +17,7 @@
 #include "base/status.h"
 
 // Exact equality is asked at load: a plug-in built against another header is refused.
-#define AT_BACKEND_ABI 6
+#define AT_BACKEND_ABI 7
 
 // A place where a backend may keep its own form of a weight (packed panels, dequantised bytes). Lives
 // as long as the weight. Publish with compare-exchange: the loser frees its copy and takes the winner's.

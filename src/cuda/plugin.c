@@ -90,12 +90,8 @@ out:
 at_status at_cuda_register(int abi)
 {
     int n = 0, driver = 0, works = 0;
-    at_status failed = AT_OK;
-    if (abi != AT_BACKEND_ABI)
-        return at_fail(AT_EUNSUPPORTED,
-                       "libat_cuda.so speaks ABI %d, this program %d; use the plug-in "
-                       "that came with this build",
-                       AT_BACKEND_ABI, abi);
+    at_status failed = at_plugin_meets(abi, AT_PLUGIN_ABI);
+    if (failed != AT_OK) return failed;
     // f32 means f32: the libraries would round its products to 10 bits otherwise. Read when they open.
     setenv("NVIDIA_TF32_OVERRIDE", "0", 0);
     cudaError_t e = cudaGetDeviceCount(&n);

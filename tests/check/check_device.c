@@ -18,7 +18,7 @@ at_device *ck_device_open(const char *plugin, const char *name)
         return NULL;
     }
     memcpy(&enter, &symbol, sizeof enter);
-    if (enter(AT_BACKEND_ABI) != AT_OK) {
+    if (enter(AT_PLUGIN_ABI) != AT_OK) {
         printf("%s\n", at_error_text());
         return NULL;
     }

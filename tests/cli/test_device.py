@@ -43,6 +43,11 @@ class Device(kit.Case):
         self.assertEqual(r.err.count("CUDA 11.4"), 1)
         self.check(self.run_on("old", "--device", "cuda"), 6, "CUDA 11.4", "atelier devices")
 
+    def test_a_plug_in_of_another_build_is_one_line(self):
+        r = self.check(self.run_on("stale"), 0, "speaks ABI", "came with this build", "computing on the CPU")
+        self.assertEqual(r.err.count("speaks ABI"), 1)
+        self.check(self.run_on("stale", "--device", "cuda"), 6, "speaks ABI", "atelier devices")
+
     def test_a_gpu_that_is_not_there_is_refused(self):
         self.check(self.run_on("ok", "--device", "cuda:3"), 6, "cuda:3")
         self.check(self.run_on("none", "--cuda-device", "0"), 6, "no NVIDIA driver")

@@ -3,6 +3,7 @@
 // Idea: whatever goes wrong with a GPU can be had on a machine without one. AT_FAKE_CUDA says what is:
 //   ok     one GPU, cuda:0, of AT_FAKE_BYTES bytes (default 1 GiB)
 //   old    a driver that is too old      none   no driver      lost   a GPU that is lost in its second wait
+//   stale  the plug-in of another build
 // Owns: one device for the life of the process.
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,14 +11,13 @@
 
 #include "base/mem.h"
 #include "cpu/cpu.h"
+#include "cuda/plugin.h"
 #include "tensor/device.h"
 
 static at_device gpu;
 static size_t taken, size;
 static bool dies;
 static int waits;
-
-at_status at_cuda_register(int abi);
 
 static at_status fake_alloc(at_device *d, size_t bytes, void **out)
 {
@@ -95,7 +95,8 @@ at_status at_cuda_register(int abi)
 {
     const char *what = getenv("AT_FAKE_CUDA"), *bytes = getenv("AT_FAKE_BYTES");
 
-    if (abi != AT_BACKEND_ABI) return at_fail(AT_EUNSUPPORTED, "ABI %d", abi);
+    at_status st = at_plugin_meets(abi, AT_PLUGIN_ABI - (what && strcmp(what, "stale") == 0));
+    if (st != AT_OK) return st;
     if (!what || strcmp(what, "none") == 0)
         return at_fail(AT_ENOTFOUND, "no NVIDIA driver on this machine");
     if (strcmp(what, "old") == 0)
