@@ -19,6 +19,11 @@ static atomic_int g_threads;
 static pthread_mutex_t g_lock = PTHREAD_MUTEX_INITIALIZER;
 static at_trace_slice *g_chunks[CHUNKS];
 static size_t g_count, g_dropped;
+static pthread_mutex_t g_sources_lock = PTHREAD_MUTEX_INITIALIZER;
+static at_trace_source *g_sources;
+static atomic_bool g_expected;
+static atomic_int g_home;
+static _Thread_local int t_rank = -1;
 
 at_trace_level at_trace_now(void)
 {
@@ -34,12 +39,43 @@ void at_trace_start(at_trace_level level)
     }
     g_count = g_dropped = 0;
     pthread_mutex_unlock(&g_lock);
+    pthread_mutex_lock(&g_sources_lock);
+    for (at_trace_source *i = g_sources; i && level != AT_TRACE_OFF; i = i->next)
+        i->begin(i->ctx);
+    pthread_mutex_unlock(&g_sources_lock);
     atomic_store(&g_level, (int)level);
 }
 
 void at_trace_stop(void)
 {
     atomic_store(&g_level, AT_TRACE_OFF);
+}
+
+void at_trace_expect(bool yes)
+{
+    atomic_store(&g_expected, yes);
+}
+
+bool at_trace_wanted(void)
+{
+    return atomic_load_explicit(&g_expected, memory_order_relaxed) ||
+           at_trace_now() != AT_TRACE_OFF;
+}
+
+// --- whose ---------------------------------------------------------------------------------------
+void at_trace_set_rank(int rank)
+{
+    t_rank = rank;
+}
+
+void at_trace_set_home(int rank)
+{
+    atomic_store(&g_home, rank);
+}
+
+int at_trace_rank(void)
+{
+    return t_rank < 0 ? atomic_load_explicit(&g_home, memory_order_relaxed) : t_rank;
 }
 
 static int thread_number(void)
@@ -62,6 +98,7 @@ size_t at_trace_add(const at_trace_slice *s)
         at = g_count++;
         (*chunk)[at % CHUNK] = *s;
         (*chunk)[at % CHUNK].thread = thread;
+        (*chunk)[at % CHUNK].rank = at_trace_rank();
     } else {
         g_dropped++;
     }
@@ -92,6 +129,35 @@ size_t at_trace_dropped(void)
 const at_trace_slice *at_trace_at(size_t i)
 {
     return &g_chunks[i / CHUNK][i % CHUNK];
+}
+
+// --- sources ---------------------------------------------------------------------------------------
+void at_trace_source_add(at_trace_source *s)
+{
+    pthread_mutex_lock(&g_sources_lock);
+    s->next = g_sources;
+    g_sources = s;
+    pthread_mutex_unlock(&g_sources_lock);
+}
+
+void at_trace_source_remove(at_trace_source *s)
+{
+    pthread_mutex_lock(&g_sources_lock);
+    for (at_trace_source **i = &g_sources; *i; i = &(*i)->next)
+        if (*i == s) {
+            *i = s->next;
+            break;
+        }
+    pthread_mutex_unlock(&g_sources_lock);
+    if (at_trace_now() != AT_TRACE_OFF) s->collect(s->ctx);
+}
+
+void at_trace_sources_collect(void)
+{
+    pthread_mutex_lock(&g_sources_lock);
+    for (at_trace_source *i = g_sources; i; i = i->next)
+        i->collect(i->ctx);
+    pthread_mutex_unlock(&g_sources_lock);
 }
 
 // --- spans -----------------------------------------------------------------------------------

@@ -202,6 +202,7 @@ void at_bench_print(const at_bench_options *b, const at_bench_report *r, bool ke
         printf("  ranks      %d by %s, relative difference from one rank %.2e\n", b->ranks,
                at_degrees_text(&b->degrees, degrees), r->difference);
     print_ranks(b, r);
+    at_trace_print_ranks(stdout, r->by_rank, r->n_by_rank);
     printf("  run        %d x %d, batch %d", b->width, b->height, b->batch);
     if (tokens_of(b)) printf(", %d text tokens", tokens_of(b));
     printf(", weights %s, compute %s%s\n", at_dtype_name(b->storage), at_dtype_name(b->compute),
@@ -236,6 +237,23 @@ static json_t *ranks_json(const at_bench_options *b, const at_bench_report *r)
                                               s->waited * 1e3, "exchange_send_ms", s->moved * 1e3,
                                               "exchanges", (json_int_t)s->pushes, "mean_mhz",
                                               l->mean_mhz, "watts", l->watts));
+    }
+    return list;
+}
+
+static json_t *trace_json(const at_bench_report *r)
+{
+    json_t *list = json_array();
+
+    for (int i = 0; i < r->n_by_rank; i++) {
+        const at_trace_rank_row *t = &r->by_rank[i];
+
+        json_array_append_new(
+            list, json_pack("{s:i, s:s, s:i, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f}", "rank",
+                            t->rank, "device", t->device, "steps", t->steps, "step_ms",
+                            t->step * 1e3, "compute_ms", t->compute * 1e3, "send_ms", t->send * 1e3,
+                            "wait_ms", t->wait * 1e3, "rest_ms", t->rest * 1e3, "beside_ms",
+                            t->beside * 1e3, "exchanges", t->exchanges, "mbytes", t->bytes / 1e6));
     }
     return list;
 }
@@ -302,7 +320,7 @@ at_status at_bench_print_json(const at_bench_options *b, const at_bench_report *
     json_t *o = json_pack(
         "{s:s, s:s, s:s, s:s, s:s, s:b, s:b, s:o, s:i, s:i, s:i, s:i, s:i, s:f, s:f, s:f, "
         "s:f, s:i, s:s, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:I, s:I, s:o, s:o, "
-        "s:o, s:o, s:o}",
+        "s:o, s:o, s:o, s:o}",
         "arch", b->shape->name, "device", b->device->name, "chip", b->device->description,
         "weights", at_dtype_name(b->storage), "compute", at_dtype_name(b->compute), "int8", b->int8,
         "fp8", b->fp8, "load", load, "width", b->width, "height", b->height, "batch", b->batch,
@@ -317,7 +335,8 @@ at_status at_bench_print_json(const at_bench_options *b, const at_bench_report *
         w->seconds_conv * 1e3, "other_ms", w->seconds_other * 1e3, "peak_bytes",
         (json_int_t)r->peak_bytes, "device_peak_bytes", (json_int_t)r->device_peak_bytes,
         "ceilings", ceilings_json(&r->ceilings), "ops", ops_json(&r->ops, kernels), "first_ops",
-        ops_json(&r->first_ops, kernels), "block_ms", blocks, "by_rank", ranks_json(b, r));
+        ops_json(&r->first_ops, kernels), "block_ms", blocks, "by_rank", ranks_json(b, r),
+        "trace_by_rank", trace_json(r));
     return put(o);
 }
 

@@ -5,6 +5,7 @@
 
 #include "base/str.h"
 #include "base/thread.h"
+#include "base/trace.h"
 #include "cli/bench_print.h"
 #include "cli/bench_ways_print.h"
 #include "cli/commands.h"
@@ -15,7 +16,7 @@
 #include "engine/world.h"
 
 typedef struct bench_options {
-    const char *arch, *device, *devices, *parallel, *dtype, *weights, *trace, *comm;
+    const char *arch, *device, *devices, *parallel, *dtype, *weights, *trace, *trace_level, *comm;
     at_process_options process;
     long width, height, size, batch, steps, tokens, doubles, singles, threads;
     bool json, kernels, first, ceilings;
@@ -64,7 +65,11 @@ static const at_arg bench_args[] = {
     {"--first", NULL, AT_ARG_FLAG, offsetof(bench_options, first),
      .help = "take the first step apart, by the host's clock: where start-up goes"},
     {"--trace", "FILE", AT_ARG_TEXT, offsetof(bench_options, trace),
-     .help = "write some more steps, op by op, for ui.perfetto.dev or chrome://tracing"},
+     .help = "write some more steps for ui.perfetto.dev or chrome://tracing: of one device op by "
+             "op, of several "
+             "as they run, with a table of where each one's time goes"},
+    {"--trace-level", "LEVEL", AT_ARG_CHOICE, offsetof(bench_options, trace_level),
+     .choices = "ops|spans", .help = "of several devices: ops also takes those apart (spans)"},
     {"--ceilings", NULL, AT_ARG_FLAG, offsetof(bench_options, ceilings),
      .help = "only measure what this machine does at best: matmul, attention, conv, copies"},
     {"--json", NULL, AT_ARG_FLAG, offsetof(bench_options, json), .help = "one JSON object"},
@@ -75,6 +80,7 @@ static void bench_defaults(void *options)
     *(bench_options *)options = (bench_options){.arch = "flux1-dev",
                                                 .dtype = "auto",
                                                 .weights = "bf16",
+                                                .trace_level = "spans",
                                                 .size = 1024,
                                                 .batch = 1,
                                                 .steps = 3,
@@ -177,11 +183,14 @@ static at_status gather(const bench_options *o, at_str *job, at_process_group **
     const char *device = o->device, *devices = o->devices;
     at_processes who;
 
-    at_str_printf(job, "bench|%s|%d|%d|%ld|%ld|%ld|%ld|%ld|%s|%s|%s|%d", o->arch, b->width,
+    at_str_printf(job, "bench|%s|%d|%d|%ld|%ld|%ld|%ld|%ld|%s|%s|%s|%d|%s", o->arch, b->width,
                   b->height, o->batch, o->steps, o->tokens, o->doubles, o->singles,
-                  o->parallel ? o->parallel : "", o->dtype, o->weights, o->first);
+                  o->parallel ? o->parallel : "", o->dtype, o->weights, o->first,
+                  o->trace ? o->trace_level : "");
+    at_trace_expect(o->trace != NULL);
     AT_TRY(at_processes_begin(&o->process, at_str_text(job), &who, others));
     AT_TRY(at_processes_device(&o->process, &who, &device, &devices, name));
+    at_trace_set_home(who.rank);
     if (who.ranks > 1)
         AT_TRY(join(o, &who, device, b));
     else
@@ -230,7 +239,8 @@ static at_status bench(void *options, const at_arg_list *operands)
                           .by_op = o->kernels,
                           .first = o->first,
                           .comm = o->comm,
-                          .trace = o->trace};
+                          .trace = o->trace,
+                          .trace_ops = strcmp(o->trace_level, "ops") == 0};
 
     if (o->threads) at_threads_set((int)o->threads);
     at_engine_setup_devices();

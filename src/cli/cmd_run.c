@@ -20,6 +20,7 @@
 #include "cli/workflow_file.h"
 #include "engine/engine.h"
 #include "engine/trace_file.h"
+#include "engine/trace_merge.h"
 #include "json/json.h"
 #include "tensor/device_trace.h"
 
@@ -97,14 +98,21 @@ static void print_files(at_engine *e, const char *outputs)
     json_decref(all);
 }
 
-// The trace is written whatever became of the job, whose failure comes first.
-static at_status finish_trace(const char *path, at_status job)
+// The trace is written whatever became of the job, whose failure comes first. people: they get the table.
+static at_status finish_trace(at_engine *engine, const char *path, bool people, at_status job)
 {
     char text[1024];
+    at_comm *world = at_engine_env(engine)->ranks.world;
+    at_trace_rank_row rows[AT_TRACE_RANKS];
+    int n = 0;
 
     snprintf(text, sizeof text, "%s", job == AT_OK ? "" : at_error_text());
     at_status st = at_device_trace_stop();
-    if (st == AT_OK) st = at_trace_write(path);
+    if (st == AT_OK && job == AT_OK)
+        st = at_trace_write_world(world, path, rows, &n);
+    else if (st == AT_OK) // the others may not have come this far
+        st = at_trace_write_alone(at_trace_rank(), path);
+    if (people) at_trace_print_ranks(stderr, rows, n);
     return job == AT_OK ? st : at_fail(job, "%s", text);
 }
 
@@ -125,12 +133,12 @@ static at_status run_here(const run_options *o, at_engine *engine, double began,
                           const at_progress *progress, const at_job *job, at_job_result *result)
 {
     const at_device *device = at_engine_env(engine)->device;
-    if (progress->mode == AT_PROGRESS_BAR || progress->mode == AT_PROGRESS_PLAIN)
-        fprintf(stderr, "%s: %s\n", device->name, device->description);
+    bool people = progress->mode == AT_PROGRESS_BAR || progress->mode == AT_PROGRESS_PLAIN;
+    if (people) fprintf(stderr, "%s: %s\n", device->name, device->description);
     if (o->trace) at_device_trace_start(at_trace_level_of(o->trace_level));
     if (o->trace) at_trace_end(began, "load", "open the engine");
     at_status st = at_engine_run(engine, job, result);
-    return o->trace ? finish_trace(o->trace, st) : st;
+    return o->trace ? finish_trace(engine, o->trace, people, st) : st;
 }
 
 // --- several processes -----------------------------------------------------------------------------
@@ -144,8 +152,8 @@ static void describe(const run_options *o, const char *text, size_t bytes, at_st
         at_str_printf(out, "|%s", o->sets.items[i]);
     for (size_t i = 0; i < o->targets.count; i++)
         at_str_printf(out, "|%s", o->targets.items[i]);
-    at_str_printf(out, "|%s|%s", d->parallel ? d->parallel : "auto",
-                  o->common.dtype ? o->common.dtype : "auto");
+    at_str_printf(out, "|%s|%s%s", d->parallel ? d->parallel : "auto",
+                  o->common.dtype ? o->common.dtype : "auto", o->trace ? "|trace" : "");
 }
 
 static int remove_one(const char *path, const struct stat *s, int kind, struct FTW *at)
@@ -187,6 +195,8 @@ static at_status open_engine(const run_options *o, const char *text, size_t byte
     if (st != AT_OK && p->who.listener > 0) close(p->who.listener);
     AT_TRY(st);
     c.processes = p->who;
+    at_trace_set_home(p->who.rank);
+    at_trace_expect(o->trace != NULL);
     AT_TRY(at_engine_open(&c, out));
 out:
     return st;

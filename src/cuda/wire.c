@@ -11,9 +11,16 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/file.h"
 #include "base/mem.h"
 #include "base/str.h"
 #include "cuda/cuda.h"
+
+// A device's clock beside the host's: the same moment on both, as far as it could be seen.
+typedef struct at_clock {
+    double host, error;
+    uint64_t device; // nanoseconds
+} at_clock;
 
 struct at_wire {
     int n;
@@ -27,7 +34,11 @@ struct at_wire {
     cudaStream_t side[AT_WIRE_RANKS];
     cudaEvent_t forked[AT_WIRE_RANKS], joined[AT_WIRE_RANKS];
     at_k_wire pending[AT_WIRE_RANKS];
-    uint32_t *host; // pinned, mapped: the cut word, then the flags of those without peer access
+    uint32_t
+        *host; // pinned, mapped: the cut word, a clock, then the flags of those without peer access
+    at_k_wire_record *notes[AT_WIRE_RANKS]; // NULL: no times are noted
+    uint32_t room;
+    at_clock clock[AT_WIRE_RANKS]; // when notes began
     bool cut;
 };
 
@@ -84,8 +95,11 @@ static at_status make_end(at_wire *w, int rank)
 
         AT_TRY(at_cuda_check(g, at_k_wire_push(g->stream, &nothing, false, true), "a wire"));
     }
-    at_k_wire nobody = {.own = own, .cut = w->host};
+    at_k_wire nobody = {.own = own, .cut = w->host}, noting = nobody;
+    at_k_wire_record nowhere;
     AT_TRY(at_cuda_check(g, at_k_wire_flags_only(g->stream, &nobody, 0), "a wire"));
+    noting.notes = &nowhere; // not written
+    AT_TRY(at_cuda_check(g, at_k_wire_flags_only(g->stream, &noting, 0), "a wire"));
     static const at_dtype sums[] = {AT_F32, AT_F16, AT_BF16};
     for (int i = 0; i < 3; i++) {
         at_k_wire_sum_in nothing = {.dtype = sums[i]};
@@ -113,6 +127,7 @@ static void wire_free(at_wire *w)
     for (int i = 0; i < w->n; i++) {
         (void)cudaSetDevice(w->gpu[i]->ordinal);
         (void)cudaFree(w->own[i]);
+        (void)cudaFree(w->notes[i]);
         if (w->direct) (void)cudaFree(w->flags[i]);
         if (w->side[i]) (void)cudaStreamDestroy(w->side[i]);
         if (w->forked[i]) (void)cudaEventDestroy(w->forked[i]);
@@ -239,7 +254,7 @@ static void add_peer(const at_wire *w, int rank, int other, at_k_wire *k)
 
 static at_status wanted(const at_wire *w, int rank, const at_wire_part *parts, int n, at_k_wire *k)
 {
-    *k = (at_k_wire){.own = w->own[rank], .cut = w->host};
+    *k = (at_k_wire){.own = w->own[rank], .cut = w->host, .notes = w->notes[rank], .room = w->room};
     if (n > AT_WIRE_RANKS)
         return at_fail(AT_EINTERNAL, "%s: %d parts in one push", w->gpu[rank]->dev.name, n);
     for (int i = 0; i < n; i++) {
@@ -252,6 +267,8 @@ static at_status wanted(const at_wire *w, int rank, const at_wire_part *parts, i
             !fold(from, &parts[i].to, &k->copy[k->copies++]))
             return at_fail(AT_EUNSUPPORTED, "%s: a part for rank %d is too large or too scattered",
                            w->gpu[rank]->dev.name, parts[i].rank);
+        if (parts[i].rank != rank)
+            k->bytes += (uint64_t)count * (uint64_t)at_cuda_size(from->dtype);
     }
     in_words(k);
     return AT_OK;
@@ -348,6 +365,9 @@ static at_status wire_end(at_wire *w, int rank)
     at_cuda *g = w->gpu[rank];
 
     (void)cudaSetDevice(g->ordinal);
+    if (w->pending[rank].notes)
+        AT_TRY(at_cuda_check(g, at_k_wire_flags_only(g->stream, &w->pending[rank], AT_K_WIRE_HELD),
+                             "a push"));
     AT_TRY(at_cuda_check(g, cudaStreamWaitEvent(g->stream, w->joined[rank], 0), "a push"));
     AT_TRY(at_cuda_check(g, at_k_wire_flags_only(g->stream, &w->pending[rank], AT_K_WIRE_SENT),
                          "a push"));
@@ -411,7 +431,7 @@ static at_status wire_sum(at_wire *w, int rank, at_dtype dtype, const int *ranks
                           void *const *inout, int n, size_t count)
 {
     at_cuda *g = w->gpu[rank];
-    at_k_wire k = {.own = w->own[rank], .cut = w->host};
+    at_k_wire k = {.own = w->own[rank], .cut = w->host, .notes = w->notes[rank], .room = w->room};
     at_k_wire_sum_in in = {.n = n, .dtype = dtype};
     const size_t line = 64; // shares begin at whole lines, so that words are whole
 
@@ -428,6 +448,7 @@ static at_status wire_sum(at_wire *w, int rank, at_dtype dtype, const int *ranks
         in.first = each * (size_t)i < count ? each * (size_t)i : count;
         in.count = count - in.first < each ? count - in.first : each;
     }
+    k.bytes = 2 * (uint64_t)(n - 1) * in.count * at_cuda_size(dtype); // read there, and written
     return at_cuda_check(g, at_k_wire_sum(g->stream, &k, &in), "a sum");
 }
 
@@ -482,6 +503,103 @@ out:
     return st;
 }
 
+// --- times -------------------------------------------------------------------------------------
+// The narrowest of some looks at both clocks.
+static at_status read_clock(at_wire *w, int rank, at_clock *out)
+{
+    at_status st = AT_OK;
+    at_cuda *g = w->gpu[rank];
+    uint64_t *ns = (uint64_t *)(w->host + 2);
+
+    *out = (at_clock){.error = 1e30};
+    (void)cudaSetDevice(g->ordinal);
+    for (int i = 0; i < 16; i++) {
+        double before = at_now();
+
+        AT_TRY(at_cuda_check(g, at_k_wire_clock(g->stream, ns), "its clock"));
+        AT_TRY(at_cuda_check(g, cudaStreamSynchronize(g->stream), "its clock"));
+        double after = at_now(), error = 0.5 * (after - before);
+        if (error < out->error)
+            *out = (at_clock){0.5 * (before + after), error, __atomic_load_n(ns, __ATOMIC_ACQUIRE)};
+    }
+out:
+    return st;
+}
+
+static at_status wire_note(at_wire *w, size_t room)
+{
+    at_status st = AT_OK;
+
+    if (w->room && room != w->room) // recordings know where they are
+        return at_fail(AT_EINTERNAL, "a wire with room for %u times and %zu", w->room, room);
+    for (int i = 0; i < w->n; i++) {
+        at_cuda *g = w->gpu[i];
+        void *p = w->notes[i];
+
+        (void)cudaSetDevice(g->ordinal);
+        if (!p) AT_TRY(at_cuda_check(g, cudaMalloc(&p, room * sizeof *w->notes[0]), "times"));
+        w->notes[i] = p;
+        AT_TRY(at_cuda_check(
+            g, cudaMemsetAsync(&w->own[i]->noted, 0, sizeof w->own[i]->noted, g->stream), "times"));
+        AT_TRY(read_clock(w, i, &w->clock[i]));
+    }
+    w->room = (uint32_t)room;
+out:
+    return st;
+}
+
+// Between two looks at both clocks, and a little beyond.
+static double host_time(const at_clock *a, const at_clock *b, uint64_t ns)
+{
+    double passed = (double)(int64_t)(b->device - a->device) * 1e-9;
+    double rate = passed > 0.1 ? (b->host - a->host) / passed : 1; // too short: it says nothing
+
+    return ns ? a->host + (double)(int64_t)(ns - a->device) * 1e-9 * rate : 0;
+}
+
+static at_status wire_noted(at_wire *w, int rank, at_wire_time *out, size_t max, size_t *n,
+                            size_t *lost, double *error)
+{
+    at_status st = AT_OK;
+    at_cuda *g = w->gpu[rank];
+    at_k_wire_record *all = NULL;
+    at_clock now, *began = &w->clock[rank];
+    uint32_t count = 0;
+
+    *n = *lost = 0;
+    *error = 0;
+    if (!w->notes[rank]) return AT_OK;
+    AT_TRY(read_clock(w, rank, &now));
+    AT_TRY(at_cuda_check(g,
+                         cudaMemcpyAsync(&count, &w->own[rank]->noted, sizeof count,
+                                         cudaMemcpyDeviceToHost, g->stream),
+                         "times"));
+    AT_TRY(at_cuda_check(g, cudaStreamSynchronize(g->stream), "times"));
+    *n = count < w->room ? count : w->room;
+    if (*n > max) *n = max;
+    *lost = count - *n;
+    *error = now.error > began->error ? now.error : began->error;
+    all = at_alloc((*n + 1) * sizeof *all);
+    if (!all) AT_TRY(at_fail(AT_ENOMEM, "%s: no memory for %zu times", g->dev.name, *n));
+    if (*n)
+        AT_TRY(at_cuda_check(g,
+                             cudaMemcpyAsync(all, w->notes[rank], *n * sizeof *all,
+                                             cudaMemcpyDeviceToHost, g->stream),
+                             "times"));
+    AT_TRY(at_cuda_check(g, cudaStreamSynchronize(g->stream), "times"));
+    for (size_t i = 0; i < *n; i++)
+        out[i] = (at_wire_time){.came = host_time(began, &now, all[i].came),
+                                .went = host_time(began, &now, all[i].went),
+                                .sent = host_time(began, &now, all[i].sent),
+                                .done = host_time(began, &now, all[i].done),
+                                .held = host_time(began, &now, all[i].held),
+                                .bytes = (double)all[i].bytes};
+out:
+    if (st != AT_OK) *n = 0;
+    at_free(all);
+    return st;
+}
+
 const at_wire_ops at_cuda_wire_ops = {
     .open = wire_open,
     .push = wire_push,
@@ -495,4 +613,6 @@ const at_wire_ops at_cuda_wire_ops = {
     .free = wire_free,
     .spent = wire_spent,
     .link = at_cuda_link,
+    .note = wire_note,
+    .noted = wire_noted,
 };

@@ -58,9 +58,18 @@ __device__ bool begin(const at_k_wire &w, bool first, bool whole)
     if (first && threadIdx.x == 0) {
         uint64_t go = now();
         w.own->waited += go - came;
+        w.own->came = came;
+        w.own->went = go;
         if (whole) w.own->since = go;
     }
     return well;
+}
+
+// By one thread: a push has ended.
+__device__ void note(const at_k_wire &w, const at_k_wire_record &r)
+{
+    uint32_t at = w.own->noted++;
+    if (at < w.room) w.notes[at] = r;
 }
 
 // All threads of one block, behind all others' work. The rounds go up here, where nobody reads them any more.
@@ -76,7 +85,9 @@ __device__ void end(const at_k_wire &w)
     }
     __syncthreads();
     if (threadIdx.x == 0) {
-        w.own->waited += now() - sent;
+        uint64_t done = now();
+        w.own->waited += done - sent;
+        if (w.notes) note(w, {w.own->came, w.own->went, sent, done, 0, w.bytes});
         if (w.own->since) w.own->moved += sent - w.own->since;
         w.own->since = 0;
         w.own->pushes++;
@@ -135,6 +146,7 @@ __global__ void __launch_bounds__(THREADS)
 }
 
 // The stores of copy engines before this in its stream are done; the fence orders them before the flag.
+template <bool NOTES>
 __global__ void __launch_bounds__(32) flags_kernel(const __grid_constant__ at_k_wire w, int steps)
 {
     uint64_t came = now();
@@ -153,10 +165,27 @@ __global__ void __launch_bounds__(32) flags_kernel(const __grid_constant__ at_k_
         }
     }
     __syncwarp();
-    if (threadIdx.x == 0 && (steps & AT_K_WIRE_SENT)) {
+    if (threadIdx.x) return;
+    if (steps & AT_K_WIRE_SENT) {
         w.own->waited += now() - came;
         w.own->pushes++;
     }
+    if (!NOTES) return;
+    if (steps & AT_K_WIRE_READY) {
+        w.own->apart_came = came;
+        w.own->apart_went = now();
+    }
+    if (steps & AT_K_WIRE_TELL_SENT) w.own->apart_sent = came;
+    if (steps & AT_K_WIRE_HELD) w.own->held = came;
+    if (steps & AT_K_WIRE_SENT)
+        note(w, {w.own->apart_came, w.own->apart_went, w.own->apart_sent, now(), w.own->held,
+                 w.bytes});
+}
+
+__global__ void clock_kernel(uint64_t *out)
+{
+    *out = now();
+    __threadfence_system();
 }
 
 // Words of 16 bytes, AT_ONCE of them asked of each rank before one is waited for: what a peer has comes over the link.
@@ -269,7 +298,16 @@ extern "C" cudaError_t at_k_wire_push(cudaStream_t s, const at_k_wire *w, bool b
 
 extern "C" cudaError_t at_k_wire_flags_only(cudaStream_t s, const at_k_wire *w, int steps)
 {
-    flags_kernel<<<1, 32, 0, s>>>(*w, steps);
+    if (w->notes)
+        flags_kernel<true><<<1, 32, 0, s>>>(*w, steps);
+    else
+        flags_kernel<false><<<1, 32, 0, s>>>(*w, steps);
+    return cudaGetLastError();
+}
+
+extern "C" cudaError_t at_k_wire_clock(cudaStream_t s, uint64_t *out)
+{
+    clock_kernel<<<1, 1, 0, s>>>(out);
     return cudaGetLastError();
 }
 

@@ -28,10 +28,18 @@ typedef struct at_k_wire_flags {
 // that are done.
 typedef struct at_k_wire_own {
     uint32_t round[AT_WIRE_RANKS], blocks;
+    uint32_t noted;      // records so far, also those for which there was no room
+    uint64_t came, went; // of the push under way, while times are noted
+    uint64_t apart_came, apart_went, apart_sent, held; // of the one in two halves
     // Nanoseconds since they were asked for last: before peers were ready and behind what this rank had to send;
     // of the sending between.
     uint64_t waited, moved, pushes, since;
 } at_k_wire_own;
+
+// Times of one push in nanoseconds of the device; at_wire_time says which.
+typedef struct at_k_wire_record {
+    uint64_t came, went, sent, done, held, bytes;
+} at_k_wire_record;
 
 typedef struct at_k_wire_peer {
     int rank;
@@ -51,6 +59,9 @@ typedef struct at_k_wire {
     int peers, copies, unit;
     at_k_wire_own *own;
     const volatile uint32_t *cut; // of the host: not 0: give up
+    at_k_wire_record *notes;      // where times go; NULL: nowhere
+    uint32_t room;                // of notes
+    uint64_t bytes;               // that this push sends
     at_k_wire_peer peer[AT_WIRE_RANKS];
     at_k_wire_copy copy[AT_K_WIRE_PARTS];
 } at_k_wire;
@@ -59,8 +70,18 @@ typedef struct at_k_wire {
 cudaError_t at_k_wire_push(cudaStream_t s, const at_k_wire *w, bool begin, bool end);
 // Steps of a push whose copies are somebody else's, in this order, on one stream or several: tell the peers that they
 // may write here; wait until they may be written to; tell them that all has been sent; wait for what they send.
-enum { AT_K_WIRE_TELL_READY = 1, AT_K_WIRE_READY = 2, AT_K_WIRE_TELL_SENT = 4, AT_K_WIRE_SENT = 8 };
+// HELD notes that the stream has come to where it can go on only with all of it.
+enum {
+    AT_K_WIRE_TELL_READY = 1,
+    AT_K_WIRE_READY = 2,
+    AT_K_WIRE_TELL_SENT = 4,
+    AT_K_WIRE_SENT = 8,
+    AT_K_WIRE_HELD = 16
+};
 cudaError_t at_k_wire_flags_only(cudaStream_t s, const at_k_wire *w, int steps);
+
+// The device's clock in nanoseconds, to memory that the host reads.
+cudaError_t at_k_wire_clock(cudaStream_t s, uint64_t *out);
 
 // inout[k][i] for all k becomes the sum over k, in that order, for i in this rank's share [first, first + count).
 typedef struct at_k_wire_sum_in {

@@ -142,7 +142,7 @@ static at_status trace(const at_bench_options *b, const at_ops_config *config, a
         st = at_bench_step(o, u, first ? 0 : i + 1);
         if (st == AT_OK) st = caught_up(b);
         r->wall = at_now() - began;
-        at_trace_end(began, "step", "step %d", i + 1);
+        if (!u->team) at_trace_end(began, "step", "step %d", i + 1);
     }
     at_status stopped = at_device_trace_stop();
     if (st == AT_OK) st = stopped;
@@ -153,7 +153,29 @@ static at_status trace(const at_bench_options *b, const at_ops_config *config, a
     per_step(r->classes, AT_CLASSES, steps);
     r->n_kernels = at_trace_by_kernel(c, first, r->kernels, AT_BENCH_KERNELS);
     per_step(r->kernels, r->n_kernels, steps);
-    return b->trace && first == b->first ? at_trace_write(b->trace) : AT_OK;
+    return b->trace && b->ranks < 2 && first == b->first ? at_trace_write(b->trace) : AT_OK;
+}
+
+// Some more steps of all ranks, as they run: where each one's time went.
+static at_status trace_ranks(const at_bench_options *b, const at_ops_config *config, at_ops *o,
+                             at_bench_subject *u, at_bench_report *r)
+{
+    enum { STEPS = 5 };
+    at_status st = at_bench_team_trace_begin(u->team, b->trace_ops);
+    at_ops *own = NULL;
+    at_device *d = b->device;
+
+    AT_TRY(st);
+    if (b->trace_ops) AT_TRY(at_ops_new(config, &own));
+    for (int i = 0; i < STEPS; i++) {
+        AT_TRY(at_bench_step(own ? own : o, u, i + 1));
+        if (d->ops->throttle) AT_TRY(d->ops->throttle(d));
+    }
+    AT_TRY(caught_up(b));
+out:
+    at_ops_free(own);
+    if (st != AT_OK) return st;
+    return at_bench_team_trace_end(u->team, b->trace, r->by_rank, &r->n_by_rank);
 }
 
 static at_status check(const at_bench_options *b)
@@ -189,7 +211,7 @@ at_status at_bench_run(const at_bench_options *b, at_bench_report *out)
 
     *out = (at_bench_report){0};
     AT_TRY(check(b));
-    if (b->trace) AT_TRY(at_trace_check(b->trace));
+    if (b->trace && !(b->world && b->world->rank)) AT_TRY(at_trace_check(b->trace));
     if (!b->quick)
         AT_TRY(at_ceilings_measure(b->device, b->compute, b->fp8, b->int8, &out->ceilings));
     at_mem_reset_peak();
@@ -218,8 +240,9 @@ at_status at_bench_run(const at_bench_options *b, at_bench_report *out)
             at_model_block_seconds(out->blocks, sizeof out->blocks / sizeof *out->blocks);
     out->peak_bytes = at_mem_get_stats().peak_bytes;
     out->device_peak_bytes = atomic_load(&b->device->peak_bytes);
-    if (!b->quick && (b->by_op || (b->trace && !b->first) || b->device->ops->mark))
+    if (!b->quick && (b->by_op || (b->trace && !b->first && !team) || b->device->ops->mark))
         AT_TRY(trace(b, &config, &u, false, &out->ceilings, &out->ops));
+    if (b->trace && team) AT_TRY(trace_ranks(b, &config, o, &u, out));
     if (team) AT_TRY(at_bench_team_compare(team, o, &out->difference));
 out:
     at_bench_team_end(team);

@@ -9,6 +9,7 @@
 
 #include "engine/bench_load.h"
 #include "engine/ceilings.h"
+#include "engine/trace_ranks.h"
 #include "engine/trace_table.h"
 #include "models/models.h"
 #include "par/mesh.h"
@@ -42,6 +43,7 @@ typedef struct at_bench_options {
     bool by_op;        // also a run op by op (a device with marks always has one)
     bool first;        // and the first step, by the host's clock: where start-up goes
     const char *trace; // NULL, or the file that gets the first of these runs
+    bool trace_ops;    // of several ranks: op by op instead of recorded steps
     int ranks;         // 1 (or 0), or so many devices that share the work by `degrees`
     at_device *devices[AT_BENCH_RANKS]; // the first is `device`
     at_degrees degrees;
@@ -78,10 +80,12 @@ typedef struct at_bench_report {
     at_ceilings ceilings;
     double blocks[256]; // seconds of each block in the last step; none on a device that records
     size_t block_count;
-    size_t peak_bytes, device_peak_bytes; // of host memory and of the device's, at the highest
-    at_bench_ops ops;                     // of a later step, on the device's clock
-    at_bench_ops first_ops;               // of the first, on the host's
-    at_bench_rank ranks[AT_BENCH_RANKS];  // of several
+    size_t peak_bytes, device_peak_bytes;      // of host memory and of the device's, at the highest
+    at_bench_ops ops;                          // of a later step, on the device's clock
+    at_bench_ops first_ops;                    // of the first, on the host's
+    at_bench_rank ranks[AT_BENCH_RANKS];       // of several
+    at_trace_rank_row by_rank[AT_TRACE_RANKS]; // of `trace` with several ranks
+    int n_by_rank;
     double difference; // of several ranks' result from one rank's, relative; 0: not asked
 } at_bench_report;
 

@@ -7,9 +7,11 @@
 #include <pthread.h>
 
 #include "base/mem.h"
+#include "engine/trace_merge.h"
 #include "engine/world.h"
+#include "tensor/device_trace.h"
 
-enum { STOP = -1 };
+enum { STOP = -1, TRACE_SPANS = -2, TRACE_OPS = -3, TRACE_END = -4 };
 
 typedef struct member {
     at_bench_team *team;
@@ -40,10 +42,13 @@ static int announced(at_comm *c, int mine)
 
 static at_status rank_step(at_ops *o, at_bench_subject *u, int i)
 {
+    double began = at_trace_begin();
     at_status st = at_bench_forward(o, u, i, NULL, 0);
 
     if (st != AT_OK) at_ops_poison(o, st, "%s", at_error_text());
-    return at_ops_vote(o);
+    st = at_ops_vote(o);
+    at_trace_end(began, "step", "step %d", i + 1);
+    return st;
 }
 
 at_status at_bench_step(at_ops *o, at_bench_subject *u, int i)
@@ -60,13 +65,41 @@ at_status at_bench_step(at_ops *o, at_bench_subject *u, int i)
 }
 
 // --- the others --------------------------------------------------------------------------------
+static at_status stop_trace(at_bench_team *t, const char *path, at_trace_rank_row *rows, int *n)
+{
+    at_status st = at_device_trace_stop();
+
+    if (st == AT_OK) st = at_trace_write_world(t->options.world, path, rows, n);
+    return st;
+}
+
+// What rank 0 says about traces. Ops keep the table that they were opened with: one by one they need new ones.
+static at_status follow_trace(at_bench_team *t, int word, const at_ops_config *config, at_ops *o,
+                              at_ops **traced)
+{
+    at_trace_rank_row rows[AT_TRACE_RANKS];
+    bool process = t->options.world != NULL;
+    at_status st = AT_OK;
+    int n;
+
+    if (word == TRACE_END) {
+        at_ops_free(*traced);
+        *traced = NULL;
+        return process ? stop_trace(t, t->options.trace, rows, &n) : AT_OK;
+    }
+    if (process) at_device_trace_start(word == TRACE_OPS ? AT_TRACE_OPS : AT_TRACE_SPANS);
+    if (word == TRACE_OPS) st = at_ops_new(config, traced);
+    if (st != AT_OK) at_ops_poison(o, st, "%s", at_error_text());
+    return AT_OK; // the vote of the next step says it
+}
+
 static at_status follow(member *m, at_mesh *mesh)
 {
     at_bench_team *t = m->team;
     at_comm *c = t->comm[m->rank];
     at_bench_subject own = {0}, *u = t->options.world ? t->first : &own;
     at_ops_config config = t->like;
-    at_ops *o = NULL;
+    at_ops *o = NULL, *traced = NULL;
     at_status st = AT_OK;
     int i = announced(c, 0);
 
@@ -80,8 +113,14 @@ static at_status follow(member *m, at_mesh *mesh)
         if (st != AT_OK && o) at_ops_poison(o, st, "%s", at_error_text());
         if (!o) c->ops->abort(c, (int)st);
     }
-    for (; i != STOP && o; i = announced(c, 0))
-        if ((st = rank_step(o, u, i)) != AT_OK) break;
+    for (; i != STOP && o; i = announced(c, 0)) {
+        if (i <= TRACE_SPANS)
+            st = follow_trace(t, i, &config, o, &traced);
+        else
+            st = rank_step(traced ? traced : o, u, i);
+        if (st != AT_OK) break;
+    }
+    at_ops_free(traced);
     at_ops_free(o);
     at_free(own.ids);
     return st;
@@ -89,6 +128,8 @@ static at_status follow(member *m, at_mesh *mesh)
 
 static void *member_main(void *arg)
 {
+    at_trace_set_rank(((member *)arg)->rank);
+
     member *m = arg;
     at_comm *c = m->team->comm[m->rank];
     at_mesh mesh = {0};
@@ -167,6 +208,25 @@ void at_bench_team_spent(at_bench_team *t, at_wire_spent out[AT_BENCH_RANKS])
 
         if (!c->ops->spent || c->ops->spent(c, &out[i]) != AT_OK) out[i] = (at_wire_spent){0};
     }
+}
+
+// --- traces ------------------------------------------------------------------------------------
+at_status at_bench_team_trace_begin(at_bench_team *t, bool ops)
+{
+    int word = ops ? TRACE_OPS : TRACE_SPANS;
+
+    at_device_trace_start(ops ? AT_TRACE_OPS : AT_TRACE_SPANS);
+    if (!t->over && announced(t->comm[0], word) == word) return AT_OK;
+    return at_fail(AT_EINTERNAL, "bench: the other ranks have gone");
+}
+
+at_status at_bench_team_trace_end(at_bench_team *t, const char *path,
+                                  at_trace_rank_row rows[AT_TRACE_RANKS], int *n)
+{
+    if (!t->over && announced(t->comm[0], TRACE_END) == TRACE_END)
+        return stop_trace(t, path, rows, n);
+    (void)at_device_trace_stop();
+    return at_fail(AT_EINTERNAL, "bench: the other ranks have gone");
 }
 
 void at_bench_team_end(at_bench_team *t)

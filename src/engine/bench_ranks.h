@@ -6,6 +6,7 @@
 #define AT_ENGINE_BENCH_RANKS_H
 
 #include "engine/bench.h"
+#include "engine/trace_ranks.h"
 
 typedef struct at_bench_team at_bench_team;
 
@@ -37,6 +38,11 @@ const at_mesh *at_bench_team_mesh(const at_bench_team *t); // of rank 0
 // What rank 0's exchanges took since this was asked last; zeros where it is not known.
 void at_bench_team_spent(at_bench_team *t, at_wire_spent out[AT_BENCH_RANKS]);
 // ||several ranks - one rank|| / ||one rank|| of a denoiser's or VAE's result.
+// Steps from here to the end are traced, on all ranks; `ops`: each op by itself, else as they are recorded. The end
+// stops the trace and writes `path`; rows as at_trace_write_world gives them. u: the steps' subject, of rank 0.
+at_status at_bench_team_trace_begin(at_bench_team *t, bool ops);
+at_status at_bench_team_trace_end(at_bench_team *t, const char *path,
+                                  at_trace_rank_row rows[AT_TRACE_RANKS], int *n);
 at_status at_bench_team_compare(at_bench_team *t, at_ops *o, double *difference);
 void at_bench_team_end(at_bench_team *t); // NULL is fine
 

@@ -6,9 +6,10 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "engine/trace_ranks.h"
 #include "tensor/device.h"
 
-enum { HOST = 1, DEVICE = 2 }; // process numbers in the file
+enum { AT_TRACE_DEVICES = 64 };
 
 at_trace_level at_trace_level_of(const char *word)
 {
@@ -73,6 +74,9 @@ static void put_slice(FILE *f, const at_trace_slice *s, int process, int track, 
     fputs("},\n", f);
 }
 
+// Tracks of a rank beside its host threads, which have small numbers.
+enum { WORK = 1000, EXCHANGE = 2000, BESIDE = 3000 };
+
 static int device_number(const char *name)
 {
     for (int i = 0; i < at_device_count(); i++)
@@ -80,24 +84,69 @@ static int device_number(const char *name)
     return 0;
 }
 
-static void put_all(FILE *f, size_t n)
+static void put_one(FILE *f, const at_trace_slice *s, double zero)
 {
-    double zero = n ? at_trace_at(0)->began : 0;
+    int process = s->rank + 1, device = s->device ? device_number(s->device) : 0;
+
+    if (!s->device_only) put_slice(f, s, process, s->thread, s->began - zero, s->seconds);
+    if (s->device_only)
+        put_slice(f, s, process, (s->beside ? BESIDE : EXCHANGE) + device, s->device_began - zero,
+                  s->device_seconds);
+    else if (device && s->device_seconds >= 0)
+        put_slice(f, s, process, WORK + device, s->device_began - zero, s->device_seconds);
+}
+
+// Names of a rank and of its tracks on devices: what stands on them comes later.
+static void put_names(FILE *f, int rank)
+{
+    bool there[3][AT_TRACE_DEVICES] = {{false}};
+    static const char *const what[] = {"", ": exchanges that it stands still for",
+                                       ": exchanges beside"};
+    char name[96];
+    int first = 0;
+
+    for (size_t i = 0; i < at_trace_count(); i++) {
+        const at_trace_slice *s = at_trace_at(i);
+        int d = s->device ? device_number(s->device) : 0;
+
+        if (s->rank != rank || d <= 0 || d >= AT_TRACE_DEVICES || s->device_seconds < 0) continue;
+        there[!s->device_only ? 0 : s->beside ? 2 : 1][d] = true;
+        if (!first) first = d;
+    }
+    snprintf(name, sizeof name, "rank %d, %s", rank, at_device_at(first)->name);
+    put_name(f, "process_name", rank + 1, 0, name);
+    for (int k = 0; k < 3; k++)
+        for (int d = 1; d < AT_TRACE_DEVICES; d++) {
+            if (!there[k][d]) continue;
+            snprintf(name, sizeof name, "%s%s", at_device_at(d)->name, what[k]);
+            put_name(f, "thread_name", rank + 1, WORK * (k + 1) + d, name);
+        }
+}
+
+double at_trace_zero(void)
+{
+    double zero = at_trace_count() ? at_trace_at(0)->began : 0;
+
+    for (size_t i = 0; i < at_trace_count(); i++)
+        if (at_trace_at(i)->began < zero) zero = at_trace_at(i)->began;
+    return zero;
+}
+
+void at_trace_put_events(FILE *f, double zero)
+{
+    size_t n = at_trace_count();
+    bool there[AT_TRACE_RANKS] = {false};
 
     for (size_t i = 0; i < n; i++)
-        if (at_trace_at(i)->began < zero) zero = at_trace_at(i)->began;
-    put_name(f, "process_name", HOST, 0, "host");
-    put_name(f, "process_name", DEVICE, 0, "devices");
-    for (int i = 1; i < at_device_count(); i++)
-        put_name(f, "thread_name", DEVICE, i, at_device_at(i)->name);
-    for (size_t i = 0; i < n; i++) {
-        const at_trace_slice *s = at_trace_at(i);
-        int device = s->device ? device_number(s->device) : 0;
-
-        put_slice(f, s, HOST, s->thread, s->began - zero, s->seconds);
-        if (device && s->device_seconds >= 0)
-            put_slice(f, s, DEVICE, device, s->device_began - zero, s->device_seconds);
-    }
+        if (at_trace_at(i)->rank < AT_TRACE_RANKS) there[at_trace_at(i)->rank] = true;
+    for (int i = 0; i < AT_TRACE_RANKS; i++)
+        if (there[i]) put_names(f, i);
+    for (size_t i = 0; i < n; i++)
+        put_one(f, at_trace_at(i), zero);
+    fprintf(f,
+            "{\"ph\":\"M\",\"name\":\"process_labels\",\"pid\":%d,\"args\":{\"labels\":\"%zu "
+            "slices, %zu dropped\"}}",
+            at_trace_rank() + 1, n, at_trace_dropped());
 }
 
 at_status at_trace_check(const char *path)
@@ -109,20 +158,30 @@ at_status at_trace_check(const char *path)
     return AT_OK;
 }
 
-at_status at_trace_write(const char *path)
+at_status at_trace_open(const char *path, FILE **out)
 {
-    size_t n = at_trace_count();
-    FILE *f = fopen(path, "we");
+    *out = fopen(path, "we");
+    if (!*out) return at_fail(AT_EIO, "--trace %s: %s", path, strerror(errno));
+    fputs("{\"traceEvents\":[\n", *out);
+    return AT_OK;
+}
 
-    if (!f) return at_fail(AT_EIO, "--trace %s: %s", path, strerror(errno));
-    fputs("{\"traceEvents\":[\n", f);
-    put_all(f, n);
-    fprintf(f,
-            "{\"ph\":\"M\",\"name\":\"process_labels\",\"pid\":%d,\"args\":{\"labels\":\"%zu "
-            "slices, %zu "
-            "dropped\"}}\n],\n\"displayTimeUnit\":\"ms\"}\n",
-            HOST, n, at_trace_dropped());
+at_status at_trace_close(const char *path, FILE *f)
+{
+    fputs("\n],\n\"displayTimeUnit\":\"ms\"}\n", f);
     bool bad = ferror(f) != 0;
     if (fclose(f) != 0 || bad) return at_fail(AT_EIO, "--trace %s: %s", path, strerror(errno));
     return AT_OK;
+}
+
+at_status at_trace_write(const char *path)
+{
+    at_status st = AT_OK;
+    FILE *f = NULL;
+
+    AT_TRY(at_trace_open(path, &f));
+    at_trace_put_events(f, at_trace_zero());
+    st = at_trace_close(path, f);
+out:
+    return st;
 }

@@ -9,8 +9,10 @@
 #include "base/file.h"
 #include "base/mem.h"
 #include "base/str.h"
+#include "base/trace.h"
 #include "par/comm_nccl.h"
 #include "par/comm_tcp.h"
+#include "par/comm_traced.h"
 
 static at_status known(const char *comm)
 {
@@ -35,12 +37,25 @@ static at_status within_by_nccl(int n, at_device *const *devices, at_comm **out)
     return at_comm_nccl_threads(n, devices, out);
 }
 
+static at_status within_by_threads(int n, at_comm **out)
+{
+    at_status st = at_comm_threads(n, out);
+
+    for (int i = 0; i < n && st == AT_OK && at_trace_wanted(); i++)
+        st = at_comm_traced(&out[i]);
+    for (int i = 0; i < n && st != AT_OK; i++) {
+        at_comm_free(out[i]);
+        out[i] = NULL;
+    }
+    return st;
+}
+
 at_status at_world_within(const char *comm, int n, at_device *const *devices, at_comm **out)
 {
     at_status st = known(comm);
 
     if (st != AT_OK) return st;
-    if (devices[0]->host) return at_comm_threads(n, out);
+    if (devices[0]->host) return within_by_threads(n, out);
     if (is(comm, "nccl")) return within_by_nccl(n, devices, out);
     return at_comm_peer(n, devices, out);
 }
@@ -68,6 +83,7 @@ at_status at_world_across(const at_processes *p, const char *comm, at_device *d,
     c.job = at_str_text(&job);
     AT_TRY(at_comm_tcp(&c, &control));
     if (d->host) {
+        if (at_trace_wanted()) AT_TRY(at_comm_traced(&control));
         *out = control;
         control = NULL;
         goto out;

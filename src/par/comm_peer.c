@@ -10,20 +10,30 @@
 // Owns: the wire belongs to the family and goes with its last comm.
 #include "par/comm.h"
 
+#include <math.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/file.h"
+#include "base/log.h"
 #include "base/mem.h"
 #include "base/str.h"
+#include "base/trace.h"
 #include "tensor/device.h"
 #include "tensor/dtype.h"
+
+enum { NOTES = 1 << 16 }; // pushes of a rank whose times are kept for a trace
 
 typedef struct family {
     atomic_int refs; // comms
     const at_wire_ops *ops;
     at_wire *wire;
     atomic_bool cut;
+    int size;
+    at_device *device[AT_WIRE_RANKS];
+    at_trace_source source; // ctx NULL: no times are noted
 } family;
 
 typedef struct peer_comm {
@@ -216,6 +226,14 @@ static at_status peer_tell(at_comm *c, const void *send, void *recv, size_t byte
     return of(c)->control->ops->tell(of(c)->control, send, recv, bytes);
 }
 
+static void release(family *f)
+{
+    if (!f || atomic_fetch_sub(&f->refs, 1) != 1) return;
+    if (f->source.ctx) at_trace_source_remove(&f->source);
+    if (f->wire) f->ops->free(f->wire);
+    at_free(f);
+}
+
 static void peer_free(at_comm *c)
 {
     peer_comm *p = of(c);
@@ -223,9 +241,7 @@ static void peer_free(at_comm *c)
 
     at_comm_free(p->control);
     at_free(p);
-    if (atomic_fetch_sub(&f->refs, 1) != 1) return;
-    f->ops->free(f->wire);
-    at_free(f);
+    release(f);
 }
 
 static at_status peer_split(at_comm *c, int colour, at_comm **out);
@@ -239,6 +255,96 @@ static at_status peer_split(at_comm *c, int colour, at_comm **out);
 static const at_comm_ops peer_ops_plain = {PEER_OPS};
 static const at_comm_ops peer_ops = {PEER_OPS, .scatter_begin = peer_scatter_begin,
                                      .scatter_end = peer_scatter_end};
+
+// --- traces ------------------------------------------------------------------------------------
+static void add_time(const at_device *d, const char *category, bool beside, double from, double to,
+                     double bytes)
+{
+    at_trace_slice s = {.category = category,
+                        .device = d->name,
+                        .beside = beside,
+                        .device_only = true,
+                        .began = from,
+                        .seconds = to - from,
+                        .device_began = from,
+                        .device_seconds = to - from,
+                        .bytes = bytes};
+
+    if (to <= from) return;
+    snprintf(s.name, sizeof s.name, "%s", category);
+    at_trace_add(&s);
+}
+
+// What the rank's stream had to wait for is told apart by what the side was doing then.
+static void add_push(const at_device *d, const at_wire_time *t)
+{
+    bool halves = t->held > 0;
+    double at = t->held;
+
+    add_time(d, "wait", halves, t->came, t->went, 0);
+    add_time(d, "send", halves, t->went, t->sent, t->bytes);
+    if (!halves) {
+        add_time(d, "wait", false, t->sent, t->done, 0);
+        return;
+    }
+    add_time(d, "wait", false, at, fmin(t->went, t->done), 0);
+    at = fmax(at, t->went);
+    add_time(d, "send", false, at, fmin(t->sent, t->done), 0);
+    add_time(d, "wait", false, fmax(at, t->sent), t->done, 0);
+}
+
+static void begin_notes(void *ctx)
+{
+    family *f = ctx;
+
+    if (f->ops->note(f->wire, NOTES) != AT_OK)
+        at_log(AT_WARN, "TRACE-WIRE", "exchanges are not traced: %s", at_error_text());
+}
+
+static at_status collect_rank(family *f, int rank, at_wire_time *times)
+{
+    at_status st = AT_OK;
+    size_t n = 0, lost = 0;
+    double error = 0;
+    at_trace_slice clock = {.category = "clock", .began = at_now(), .device_seconds = -1};
+
+    AT_TRY(f->device[rank]->ops->synchronize(f->device[rank]));
+    AT_TRY(f->ops->noted(f->wire, rank, times, NOTES, &n, &lost, &error));
+    at_trace_set_rank(rank);
+    for (size_t i = 0; i < n; i++)
+        add_push(f->device[rank], &times[i]);
+    snprintf(clock.name, sizeof clock.name, "%s: clock within %.1f us, %zu exchanges not noted",
+             f->device[rank]->name, error * 1e6, lost);
+    at_trace_add(&clock);
+    at_trace_set_rank(-1);
+out:
+    return st;
+}
+
+static void collect_notes(void *ctx)
+{
+    family *f = ctx;
+    at_wire_time *times = at_alloc(NOTES * sizeof *times);
+    at_status st = times ? AT_OK : at_fail(AT_ENOMEM, "no memory for times");
+
+    for (int i = 0; i < f->size && st == AT_OK; i++)
+        st = collect_rank(f, i, times);
+    if (st != AT_OK) at_log(AT_WARN, "TRACE-WIRE", "exchanges are not traced: %s", at_error_text());
+    at_free(times);
+}
+
+// Before anything is queued: recordings keep what their pushes do.
+static at_status take_notes(family *f)
+{
+    at_status st = AT_OK;
+
+    if (!at_trace_wanted() || !f->ops->note) return AT_OK;
+    AT_TRY(f->ops->note(f->wire, NOTES));
+    f->source = (at_trace_source){.begin = begin_notes, .collect = collect_notes, .ctx = f};
+    at_trace_source_add(&f->source);
+out:
+    return st;
+}
 
 // --- making ------------------------------------------------------------------------------------
 // Takes `control`.
@@ -300,7 +406,10 @@ at_status at_comm_peer(int size, at_device *const *devices, at_comm **out)
     if (!f) AT_TRY(at_fail(AT_ENOMEM, "comm: no memory for %d ranks", size));
     atomic_init(&f->refs, 1);
     f->ops = devices[0]->ops->wire;
+    f->size = size;
+    memcpy(f->device, devices, (size_t)size * sizeof *devices);
     AT_TRY(f->ops->open(devices, size, &f->wire));
+    AT_TRY(take_notes(f));
     for (int i = 0; i < size; i++) {
         peer_comm *p = comm_new(f, control[i], devices[i], i);
 
@@ -316,9 +425,6 @@ out:
         if (st != AT_OK) at_comm_free(out[i]);
         if (st != AT_OK) out[i] = NULL;
     }
-    if (f && atomic_fetch_sub(&f->refs, 1) == 1) {
-        if (f->wire) f->ops->free(f->wire);
-        at_free(f);
-    }
+    release(f);
     return st;
 }

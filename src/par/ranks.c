@@ -6,6 +6,7 @@
 #include <stdio.h>
 
 #include "base/mem.h"
+#include "base/trace.h"
 
 typedef enum gate { GATE_SHUT, GATE_OPEN, GATE_CALLED_OFF } gate;
 
@@ -45,7 +46,9 @@ static void set(crew *c, gate g)
 
 static void work(member *m)
 {
+    at_trace_set_rank(m->rank);
     m->st = m->c->fn(m->c->ctx, m->rank);
+    at_trace_set_rank(-1);
     if (m->st != AT_OK) snprintf(m->text, sizeof m->text, "%s", at_error_text());
 }
 

@@ -279,8 +279,9 @@ static void loop(at_run *r)
         at_scope_begin(r->o);
         if (at_ops_status(r->o) == AT_OK) put(r, &r->x, r->solver->step(r, i));
         at_scope_end(r->o, NULL);
+        bool over = stopped(r, i);
         at_trace_end(began, "step", "step %d of %d", i + 1, r->rounds);
-        if (stopped(r, i)) return;
+        if (over) return;
     }
 }
 

@@ -3,8 +3,8 @@
 // Idea: a wrapper marks the device's queue, calls the real slot, marks again, and adds a slice; the two
 // marks become times when the device has caught up, a batch at a time.
 // Easy to get wrong: a time between two marks also holds what the host was late with, so an idle device
-// is held back first (mark's `ahead`). Absolute times are taken from the first mark of a batch, whose
-// host time is known.
+// is held back first (mark's `ahead`). Absolute times are taken from the first mark of a batch, which an idle device
+// passes between two looks at the host's clock.
 // Owns: one traced device each for the life of the process.
 #include "tensor/device_trace.h"
 
@@ -81,9 +81,11 @@ static int mark(traced *t, bool ahead)
     if (!t->ops->mark || t->st != AT_OK) return -1;
     if (t->n_marks + 2 > MARKS || t->n_waiting + 1 > MARKS / 2) AT_TRY(settle(t));
     if (t->n_marks == 0) {
+        AT_TRY(t->ops->synchronize(t->dev));
+        double before = at_now();
         AT_TRY(t->ops->mark(t->dev, 0, false));
         AT_TRY(t->ops->synchronize(t->dev));
-        t->base = at_now();
+        t->base = 0.5 * (before + at_now());
         t->n_marks = 1;
     }
     AT_TRY(t->ops->mark(t->dev, t->n_marks, ahead));
@@ -515,6 +517,7 @@ at_status at_device_trace_stop(void)
         t->dev->backend = t->slots;
         t->dev->ops = t->ops;
     }
+    at_trace_sources_collect();
     at_trace_stop();
     return st;
 }

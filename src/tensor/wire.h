@@ -43,6 +43,14 @@ typedef struct at_wire_spent {
     uint64_t pushes;
 } at_wire_spent;
 
+// One push of a rank, in seconds of at_now(): until `went` it waited for the others, until `sent` it sent, until `done`
+// it waited for what comes. Of a push in two halves that stands beside the rank's other work up to `sent`; its own
+// stream had nothing else to do from `held` (0: a push in one) to `done`.
+typedef struct at_wire_time {
+    double came, went, sent, done, held;
+    double bytes; // sent
+} at_wire_time;
+
 typedef struct at_wire_ops {
     // devices[0 .. n): rank after rank, no device twice; all of this kind. AT_EUNSUPPORTED: too many.
     at_status (*open)(at_device *const *devices, int n, at_wire **out);
@@ -66,6 +74,12 @@ typedef struct at_wire_ops {
     at_status (*spent)(at_wire *w, int rank, at_wire_spent *out); // waits for the stream
     // Measured when it is first asked for on this machine, and remembered on disk. While nothing else is under way.
     at_status (*link)(at_device *a, at_device *b, at_wire_link *out);
+    // Pushes that are queued (or recorded) from now on have their times noted, `room` of them for each rank; called
+    // again it forgets them. While nothing is under way. NULL both: times are not known.
+    at_status (*note)(at_wire *w, size_t room);
+    // What was noted of a rank, in order; at most `max`. error: what its clock may be off, in seconds.
+    at_status (*noted)(at_wire *w, int rank, at_wire_time *out, size_t max, size_t *n, size_t *lost,
+                       double *error);
 } at_wire_ops;
 
 #endif

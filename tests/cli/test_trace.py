@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where the time goes: the file of --trace, and what `devices` tells of a GPU."""
 import json
+import math
 import os
+import re
 import unittest
 
 import kit
@@ -54,6 +56,53 @@ class Trace(kit.Case):
         r = self.run_workflow(kit.flux(), "--cpu", "--trace", "/nowhere/t.json")
         self.check(r, 4, "--trace /nowhere/t.json")
         self.assertNotIn("step", r.err)  # before anything was computed
+
+    def ranks_of(self, name, err, ranks, steps):
+        """Every rank is there, nothing overlaps within a track, and the table says what the slices say."""
+        with open(self.path(name)) as f:
+            events = json.load(f)["traceEvents"]
+        names = {e["pid"]: e["args"]["name"] for e in events if e["name"] == "process_name"}
+        self.assertEqual(names, {r + 1: "rank %d, cpu" % r for r in range(ranks)})
+        found = [e for e in events if e["ph"] == "X"]
+        tracks = {}
+        for e in found:
+            tracks.setdefault((e["pid"], e["tid"]), []).append((e["ts"], -e["dur"]))
+        for spans in tracks.values():
+            inside = []  # ends of what is open
+            for begin, length in sorted(spans):
+                while inside and inside[-1] <= begin + 0.002:
+                    inside.pop()
+                self.assertLessEqual(begin - length, (inside or [math.inf])[-1] + 0.002)
+                inside.append(begin - length)
+        for r in range(ranks):
+            of = [e for e in found if e["pid"] == r + 1]
+            self.assertEqual(sum(e["cat"] == "step" for e in of), steps)
+            row = re.search(r"^  rank %d +cpu +(.*)" % r, err, re.M).group(1).replace("%", "").split()
+            step, compute, _, send, _, wait, _, rest = map(float, row[:8])
+            self.assertAlmostEqual(compute + send + wait + rest, step, delta=0.02 * step)
+            whole = sum(e["dur"] for e in of if e["cat"] == "step") / 1e3 / steps
+            self.assertAlmostEqual(step, whole, delta=0.02 * whole)
+            windows = [(e["ts"], e["ts"] + e["dur"]) for e in of if e["cat"] == "step"]
+            for kind, told in (("send", send), ("wait", wait)):
+                sum_of = sum(e["dur"] for e in of if e["cat"] == kind and
+                             any(a <= e["ts"] < b for a, b in windows)) / 1e3 / steps
+                self.assertAlmostEqual(told, sum_of, delta=0.02 * step)
+                self.assertGreater(sum_of, 0)
+            self.assertGreater(compute, 0)
+
+    def test_ranks_have_their_own_tracks_and_a_table(self):
+        for level in ("spans", "ops"):
+            r = self.run_workflow(kit.flux(), "--cpu-ranks", "3", "--parallel", "ulysses=3", "--progress", "plain",
+                                  "--trace", self.path("r.json"), "--trace-level", level)
+            self.check(r, 0)
+            self.ranks_of("r.json", r.err, 3, 2)
+
+    def test_processes_write_one_trace(self):
+        r = self.run_workflow(kit.flux(), "--cpu", "--processes", "2", "--parallel", "ring=2", "--progress", "plain",
+                              "--trace", self.path("q.json"), "--trace-level", "spans")
+        self.check(r, 0)
+        self.ranks_of("q.json", r.err, 2, 2)
+        self.assertFalse(os.path.exists(self.path("q.json.rank1")))
 
     @unittest.skipIf(kit.SANITIZED, "a minute of random weights")
     def test_bench_takes_a_step_apart(self):

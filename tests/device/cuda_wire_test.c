@@ -15,7 +15,9 @@
 
 #include "base/half.h"
 #include "../par/comm_suite.h"
+#include "base/file.h"
 #include "base/mem.h"
+#include "base/trace.h"
 #include "cuda/cuda.h"
 #include "fake_cudart.h"
 #include "par/comm.h"
@@ -185,6 +187,64 @@ static void wires_are_made_whole_or_not_at_all(void **state)
     assert_int_equal(at_mem_get_stats().live_bytes, live);
 }
 
+// Pushes in one and in two, whose times are asked for behind all of them by one rank.
+static void timed(suite_rank *r)
+{
+    at_comm *c = r->comm;
+    int32_t mine[3] = {0}, all[3][MOST] = {{0}};
+    at_view send[MOST], recv[MOST];
+    char byte = 0, bytes[MOST];
+
+    for (int i = 0; i < c->size; i++) {
+        send[i] = (at_view){mine, AT_I32, 2, {3, 1}, {1, 1}};
+        recv[i] = (at_view){&all[0][i], AT_I32, 2, {3, 1}, {MOST, 1}};
+    }
+    if (c->rank == 0) at_trace_start(AT_TRACE_SPANS);
+    SUITE_EXPECT(r, c->ops->tell(c, &byte, bytes, 1) == AT_OK);
+    for (int i = 0; i < ROUNDS; i++) {
+        SUITE_EXPECT(r, c->ops->scatter(c, send, recv) == AT_OK);
+        SUITE_EXPECT(r, c->ops->scatter_begin(c, send, recv) == AT_OK);
+        SUITE_EXPECT(r, c->ops->scatter_end(c) == AT_OK);
+    }
+    SUITE_EXPECT(r, c->ops->tell(c, &byte, bytes, 1) == AT_OK);
+    if (c->rank) return;
+    at_trace_sources_collect();
+    at_trace_stop();
+}
+
+// Slices of each rank on the host's clock, one behind the other, that say who waited for whom.
+static void times_of_pushes_are_traced(void **state)
+{
+    double began = at_now(), waited[2] = {0}, reached[2] = {0}, bytes = 0;
+
+    (void)state;
+    at_trace_expect(true);
+    fake_wire_late = 1000;
+    assert_int_equal(over_wire(2, timed), 0);
+    fake_wire_late = 0;
+    at_trace_expect(false);
+    for (size_t i = 0; i < at_trace_count(); i++) {
+        const at_trace_slice *s = at_trace_at(i);
+
+        if (strcmp(s->category, "clock") == 0) {
+            assert_non_null(strstr(s->name, "0 exchanges not noted"));
+            continue;
+        }
+        assert_true(s->device_only && s->rank < 2);
+        assert_string_equal(s->device, gpus[s->rank].dev.name);
+        // The fake clock is FAKE_WIRE_AHEAD before the host's, and both are known within the time of a call.
+        assert_true(s->began > began - 1e-3 && s->began + s->seconds < at_now() + 1e-3);
+        if (strcmp(s->category, "send") == 0) bytes += s->bytes;
+        if (s->beside) continue;
+        assert_true(s->began > reached[s->rank] - 1e-9);
+        reached[s->rank] = s->began + s->seconds;
+        if (strcmp(s->category, "wait") == 0) waited[s->rank] += s->seconds;
+    }
+    assert_true(bytes == 2.0 * ROUNDS * 2 * 3 * sizeof(int32_t));
+    assert_true(waited[0] > 0.8 * ROUNDS * 1e-3);
+    assert_true(waited[1] < waited[0]);
+}
+
 // A child measures; this process finds what it has kept, until the file is of another machine.
 static void links_are_measured_once(void **state)
 {
@@ -220,6 +280,7 @@ int main(void)
         cmocka_unit_test(scattered_parts_go_straight_to_their_place),
         cmocka_unit_test(wires_are_made_whole_or_not_at_all),
         cmocka_unit_test(links_are_measured_once),
+        cmocka_unit_test(times_of_pushes_are_traced),
     };
 
     return cmocka_run_group_tests(tests, open_gpus, NULL);

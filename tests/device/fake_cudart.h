@@ -18,6 +18,8 @@ typedef struct fake_gpu {
     void *pinned; // the one block: the uploader's
 } fake_gpu;
 extern fake_gpu fake;
-extern bool fake_wire_waits; // of fake_wire.c; false: one thread plays both ends
+enum { FAKE_WIRE_AHEAD = 5000000 }; // nanoseconds that a device's clock is ahead of the host's
+extern int fake_wire_late;          // microseconds by which a push of the peer of rank 0 comes late
+extern bool fake_wire_waits;        // of fake_wire.c; false: one thread plays both ends
 
 #endif

@@ -3,12 +3,14 @@
 // What it cannot show is what a GPU does with the order of stores. Owns nothing.
 #include <sched.h>
 #include <string.h>
+#include <time.h>
 
 #include "base/half.h"
 #include "cuda/wire.h"
 #include "fake_cudart.h"
 
 bool fake_wire_waits = true;
+int fake_wire_late;
 
 static int cut(const at_k_wire *w)
 {
@@ -24,20 +26,42 @@ static int wait_for(const uint32_t *flag, uint32_t round, const at_k_wire *w)
     return 1;
 }
 
+static uint64_t now(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec + FAKE_WIRE_AHEAD;
+}
+
+static void note(const at_k_wire *w, at_k_wire_record r)
+{
+    uint32_t at = w->own->noted++;
+
+    if (w->notes && at < w->room) w->notes[at] = r;
+}
+
 static int begin_all(const at_k_wire *w)
 {
     int well = 1;
+
+    if (fake_wire_late && w->peers && w->peer[0].rank == 0)
+        nanosleep(&(struct timespec){.tv_nsec = fake_wire_late * 1000L}, NULL);
+    w->own->came = now();
 
     for (int i = 0; i < w->peers; i++)
         __atomic_store_n(&w->peer[i].there->ready, w->own->round[w->peer[i].rank] + 1,
                          __ATOMIC_RELEASE);
     for (int i = 0; i < w->peers; i++)
         well &= wait_for(&w->peer[i].here->ready, w->own->round[w->peer[i].rank] + 1, w);
+    w->own->went = now();
     return well;
 }
 
 static void end_all(const at_k_wire *w)
 {
+    uint64_t sent = now();
+
     for (int i = 0; i < w->peers; i++)
         __atomic_store_n(&w->peer[i].there->done, w->own->round[w->peer[i].rank] + 1,
                          __ATOMIC_RELEASE);
@@ -46,6 +70,7 @@ static void end_all(const at_k_wire *w)
         w->own->round[w->peer[i].rank]++;
     }
     w->own->pushes++;
+    if (w->notes) note(w, (at_k_wire_record){w->own->came, w->own->went, sent, now(), 0, w->bytes});
 }
 
 static void copy(const at_k_wire_copy *c, int unit)
@@ -77,6 +102,9 @@ cudaError_t at_k_wire_push(cudaStream_t s, const at_k_wire *w, bool begin, bool 
 
 cudaError_t at_k_wire_flags_only(cudaStream_t s, const at_k_wire *w, int steps)
 {
+    at_k_wire_own *own = w->own;
+    uint64_t came = now();
+
     (void)s;
     for (int i = 0; i < w->peers; i++) {
         const at_k_wire_peer *p = &w->peer[i];
@@ -94,7 +122,24 @@ cudaError_t at_k_wire_flags_only(cudaStream_t s, const at_k_wire *w, int steps)
         if (steps & AT_K_WIRE_SENT) wait_for(&p->here->done, round, w);
         if (steps & AT_K_WIRE_SENT) w->own->round[p->rank] = round;
     }
-    if (steps & AT_K_WIRE_SENT) w->own->pushes++;
+    if (steps & AT_K_WIRE_SENT) own->pushes++;
+    if (!w->notes) return cudaSuccess;
+    if (steps & AT_K_WIRE_READY) {
+        own->apart_came = came;
+        own->apart_went = now();
+    }
+    if (steps & AT_K_WIRE_TELL_SENT) own->apart_sent = came;
+    if (steps & AT_K_WIRE_HELD) own->held = came;
+    if (steps & AT_K_WIRE_SENT)
+        note(w, (at_k_wire_record){own->apart_came, own->apart_went, own->apart_sent, now(),
+                                   own->held, w->bytes});
+    return cudaSuccess;
+}
+
+cudaError_t at_k_wire_clock(cudaStream_t s, uint64_t *out)
+{
+    (void)s;
+    *out = now();
     return cudaSuccess;
 }
 
