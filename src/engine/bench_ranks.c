@@ -108,6 +108,7 @@ static at_status follow(member *m, at_mesh *mesh)
     if (i != STOP) {
         u->model = t->first->model;
         u->vae = t->first->vae;
+        u->encoder = t->first->encoder;
         st = at_ops_new(&config, &o);
         if (st == AT_OK) st = at_bench_prepare(&t->options, o, t->store, u);
         if (st != AT_OK && o) at_ops_poison(o, st, "%s", at_error_text());
@@ -169,8 +170,9 @@ at_status at_bench_team_start(const at_bench_options *b, const at_ops_config *li
     if (cfg > 1 && b->batch % cfg)
         AT_TRY(
             at_fail(AT_EINVAL, "bench: a batch of %d on %d ranks; give a multiple", b->batch, cfg));
-    if (b->shape->part == AT_PART_TEXT)
-        AT_TRY(at_fail(AT_EUNSUPPORTED, "bench: text encoders run on one rank"));
+    if (b->shape->part == AT_PART_TEXT && b->ranks > 1 && b->degrees.of[AT_AXIS_TP] != b->ranks)
+        AT_TRY(
+            at_fail(AT_EUNSUPPORTED, "bench: ranks share a text encoder by tp=%d alone", b->ranks));
     AT_TRY(open_comms(t));
     for (int i = 1; i < t->here; i++) {
         t->members[i] = (member){.team = t, .rank = i};
@@ -259,11 +261,11 @@ at_status at_bench_team_compare(at_bench_team *t, at_ops *o, double *difference)
     at_bench_subject *u = t->first;
     at_ops_config alone = t->like;
     at_ops *one = NULL;
-    size_t n = (size_t)at_tensor_count(u->x) * (u->vae ? 64 : 1); // at most so many values
+    size_t n = (size_t)u->result;
     float *several = at_calloc(n, sizeof *several), *single = at_calloc(n, sizeof *single);
 
     *difference = 0;
-    if ((!u->model && !u->vae) || t->over) goto out;
+    if (!n || t->over) goto out;
     if (!several || !single) AT_TRY(at_fail(AT_ENOMEM, "bench: no memory to compare"));
     if (announced(t->comm[0], 0) != 0) AT_TRY(at_fail(AT_EINTERNAL, "bench: the ranks have gone"));
     st = at_bench_forward(o, u, 0, several, n * sizeof *several);

@@ -19,12 +19,13 @@ typedef struct at_bench_subject {
     at_tensor *x, *context, *pooled;
     int32_t *ids;
     int64_t tokens, batch;
+    int64_t result;      // values that the last evaluation gave
     at_bench_team *team; // of rank 0; NULL: alone
 } at_bench_subject;
 
 // Inputs in o's outermost scope; a component that is there already is taken as it is.
 at_status at_bench_prepare(const at_bench_options *b, at_ops *o, at_store *s, at_bench_subject *u);
-// One evaluation by this rank; its result to the host where `out` is given (denoisers and VAEs).
+// One evaluation by this rank; its result to the host where `out` is given.
 at_status at_bench_forward(at_ops *o, at_bench_subject *u, int i, float *out, size_t bytes);
 // The same by all ranks of u->team, with their vote; called by rank 0.
 at_status at_bench_step(at_ops *o, at_bench_subject *u, int i);
@@ -37,7 +38,7 @@ at_status at_bench_follow(at_bench_team *t);
 const at_mesh *at_bench_team_mesh(const at_bench_team *t); // of rank 0
 // What rank 0's exchanges took since this was asked last; zeros where it is not known.
 void at_bench_team_spent(at_bench_team *t, at_wire_spent out[AT_BENCH_RANKS]);
-// ||several ranks - one rank|| / ||one rank|| of a denoiser's or VAE's result.
+// ||several ranks - one rank|| / ||one rank|| of what they give.
 // Steps from here to the end are traced, on all ranks; `ops`: each op by itself, else as they are recorded. The end
 // stops the trace and writes `path`; rows as at_trace_write_world gives them. u: the steps' subject, of rank 0.
 at_status at_bench_team_trace_begin(at_bench_team *t, bool ops);

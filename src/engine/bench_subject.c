@@ -39,7 +39,7 @@ static at_status prepare_encoder(const at_bench_options *b, at_store *s, at_benc
 {
     at_found found[4];
     if (!at_detect(s, found, 4)) return at_fail(AT_EINTERNAL, "bench: encoder not detected");
-    at_status st = at_encoder_load(s, &found[0], &u->encoder);
+    at_status st = u->encoder ? AT_OK : at_encoder_load(s, &found[0], &u->encoder);
     if (st != AT_OK) return st;
     u->tokens = at_encoder_max_tokens(u->encoder) ? at_encoder_max_tokens(u->encoder)
                 : b->text_tokens                  ? b->text_tokens
@@ -127,9 +127,9 @@ at_status at_bench_forward(at_ops *o, at_bench_subject *u, int i, float *out, si
         t = at_vae_decode_raw(o, u->vae, u->x);
     } else {
         at_encode_in in = {.ids = u->ids, .batch = u->batch, .tokens = u->tokens, .eos = -1};
-        t = NULL;
-        at_encoder_forward(o, u->encoder, &in);
+        t = at_encoder_forward(o, u->encoder, &in).hidden;
     }
+    u->result = t ? at_tensor_count(t) : 0;
     if (out && t) {
         size_t need = (size_t)at_tensor_count(t) * sizeof *out;
         st = need <= bytes

@@ -4,9 +4,52 @@
 #include "engine/bench_ways.h"
 
 #include <stdio.h>
+#include <string.h>
 
 #include "models/models.h"
+#include "tensor/dtype.h"
 #include "nodes/sample_task.h"
+
+// A text encoder's layers, which tp cuts whole: products of their matrices, and attention.
+static at_status encoder_task(const at_bench_options *b, at_store *s, at_par_task *out)
+{
+    at_status st = AT_OK;
+    at_encoder *e = NULL;
+    at_found found[4];
+    double cells = 0, bytes = 0;
+
+    if (!at_detect(s, found, 4)) AT_TRY(at_fail(AT_EINTERNAL, "bench: encoder not detected"));
+    AT_TRY(at_encoder_load(s, &found[0], &e));
+    for (size_t i = 0; i < at_store_count(s); i++) {
+        const at_weight *w = at_store_at(s, i);
+
+        if (w->rank != 2 || !strstr(w->name, "layer") || strstr(w->name, "bias")) continue;
+        cells += (double)w->shape[0] * (double)w->shape[1];
+        bytes += (double)w->bytes;
+    }
+    double most = (double)at_encoder_max_tokens(e), asked = b->text_tokens;
+    double tokens = (most > 0 ? most : asked > 0 ? asked : b->shape->text_tokens) * b->batch;
+    double width = (double)at_encoder_width(e), layers = (double)at_encoder_layers(e);
+    double attention = 4 * tokens * tokens / b->batch * width * layers;
+    *out = (at_par_task){
+        .flops = 2 * cells * tokens + attention,
+        .weight_bytes = bytes,
+        .conditionings = 1,
+        .batch = 1,
+        .steps = 1,
+        .speed = at_sample_speed(b->device, b->compute, false),
+        .hints = {.axes = 1u << AT_AXIS_TP,
+                  .heads = (int64_t)width / 64,
+                  .attention_flops = attention,
+                  .tp_meetings = (int)(2 * layers),
+                  .tp_bytes = 2 * layers * tokens * width * (double)at_dtype_size(b->compute),
+                  .tp_flops = 2 * cells * tokens + attention,
+                  .tp_weights = bytes,
+                  .ops = (int)(12 * layers)}};
+out:
+    at_encoder_release(&e);
+    return st;
+}
 
 static at_status task_of(const at_bench_options *b, at_store *s, at_par_task *out)
 {
@@ -14,6 +57,7 @@ static at_status task_of(const at_bench_options *b, at_store *s, at_par_task *ou
     at_model *m = NULL;
     int64_t tokens = b->text_tokens ? b->text_tokens : b->shape->text_tokens;
 
+    if (b->shape->part == AT_PART_TEXT) return encoder_task(b, s, out);
     AT_TRY(at_model_load(s, b->shape->name, &m));
     at_model_cost c = at_model_estimate(m, 1, b->height / 8, b->width / 8, tokens, b->compute);
     *out = (at_par_task){.flops = c.flops,
@@ -86,8 +130,8 @@ at_status at_bench_ways_run(const at_bench_options *b, const at_par_site *site, 
     at_par_plan plans[AT_BENCH_WAYS];
 
     *out = (at_bench_ways){.picked = -1, .picked_calibrated = -1, .best = -1};
-    if (b->shape->part != AT_PART_DENOISER)
-        AT_TRY(at_fail(AT_EUNSUPPORTED, "bench: a plan is for denoisers; %s has one way, patch=%d",
+    if (b->shape->part == AT_PART_VAE)
+        AT_TRY(at_fail(AT_EUNSUPPORTED, "bench: there is no plan for %s: it has one way, patch=%d",
                        b->shape->name, b->ranks));
     AT_TRY(at_bench_store(b, &s));
     AT_TRY(task_of(b, s, &task));

@@ -119,6 +119,25 @@ class Trace(kit.Case):
             self.assertAlmostEqual(sum(k["ms"] for k in ops["kernels"]), sum(c["ms"] for c in ops["classes"]), places=3)
             self.assertEqual(len(told["first_ops"]["classes"]) > 0, "--first" in more)
 
+    @unittest.skipIf(kit.SANITIZED, "a minute of random weights")
+    def test_bench_tells_where_ranks_spend_a_step(self):
+        for level in ("spans", "ops"):
+            r = self.check(self.atelier("bench", "--devices", "cpu,cpu", "--parallel", "tp=2", "--arch", "clip-l",
+                                        "--layers", "1", "--steps", "1", "--dtype", "f32", "--json",
+                                        "--trace", self.path("b.json"), "--trace-level", level), 0)
+            told = json.loads(r.out)
+            self.assertLess(told["difference"], 1e-4)
+            rows = told["trace_by_rank"]
+            self.assertEqual([r["rank"] for r in rows], [0, 1])
+            for row in rows:
+                self.assertEqual(row["steps"], 5)
+                self.assertEqual(row["exchanges"], 2)  # sums behind attention and MLP
+                self.assertAlmostEqual(row["compute_ms"] + row["send_ms"] + row["wait_ms"] + row["rest_ms"],
+                                       row["step_ms"], delta=0.02 * row["step_ms"])
+            found = self.slices("b.json")
+            self.assertEqual({e["pid"] for e in found}, {1, 2})
+            self.assertEqual(any(e["cat"] == "op" for e in found), level == "ops")
+
     @unittest.skipIf(kit.SANITIZED, "a plug-in of the plain build")
     def test_devices_tells_what_a_gpu_is(self):
         before = dict(os.environ)
