@@ -191,6 +191,23 @@ static void print_steps(const at_bench_options *b, const at_bench_report *r)
                floor * 1e3, share(floor, r->step));
 }
 
+// The highest of the device's books beside what a plan says before anything runs.
+static void print_holds(const at_bench_report *r)
+{
+    char used[16], plan[16], all[16], lasting[16];
+
+    if (!r->holds.most_used) return;
+    at_human_bytes((double)r->holds.most_used, used);
+    at_human_bytes(r->planned_bytes, plan);
+    at_human_bytes((double)r->holds.most, all);
+    at_human_bytes((double)(r->holds.fixed + r->holds.driver), lasting);
+    printf("  in use     %s at the highest", used);
+    if (r->planned_bytes > 0)
+        printf(" (a plan says %s: %+.1f %%)", plan,
+               100 * (r->planned_bytes / (double)r->holds.most_used - 1));
+    printf(", %s with what is kept for reuse, and %s for driver and libraries\n", all, lasting);
+}
+
 void at_bench_print(const at_bench_options *b, const at_bench_report *r, bool kernels)
 {
     char peak[16], device_peak[16], degrees[96];
@@ -222,6 +239,7 @@ void at_bench_print(const at_bench_options *b, const at_bench_report *r, bool ke
     printf("  memory     %s on the host", peak);
     if (!b->device->host) printf(", %s on the device", device_peak);
     printf(" at the highest, weights made in %.1f s\n", r->load_seconds);
+    print_holds(r);
 }
 
 // --- JSON ------------------------------------------------------------------------------------
@@ -319,8 +337,8 @@ at_status at_bench_print_json(const at_bench_options *b, const at_bench_report *
                              l->watts, "limit_watts", l->limit_watts, "limits", (int)l->limits);
     json_t *o = json_pack(
         "{s:s, s:s, s:s, s:s, s:s, s:b, s:b, s:o, s:i, s:i, s:i, s:i, s:i, s:f, s:f, s:f, "
-        "s:f, s:i, s:s, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:I, s:I, s:o, s:o, "
-        "s:o, s:o, s:o, s:o}",
+        "s:f, s:i, s:s, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:I, s:I, s:I, s:I, "
+        "s:I, s:o, s:o, s:o, s:o, s:o, s:o}",
         "arch", b->shape->name, "device", b->device->name, "chip", b->device->description,
         "weights", at_dtype_name(b->storage), "compute", at_dtype_name(b->compute), "int8", b->int8,
         "fp8", b->fp8, "load", load, "width", b->width, "height", b->height, "batch", b->batch,
@@ -334,9 +352,10 @@ at_status at_bench_print_json(const at_bench_options *b, const at_bench_report *
         w->seconds_attention * 1e3, "conv_gflop", w->flops_conv / 1e9, "conv_ms",
         w->seconds_conv * 1e3, "other_ms", w->seconds_other * 1e3, "peak_bytes",
         (json_int_t)r->peak_bytes, "device_peak_bytes", (json_int_t)r->device_peak_bytes,
-        "ceilings", ceilings_json(&r->ceilings), "ops", ops_json(&r->ops, kernels), "first_ops",
-        ops_json(&r->first_ops, kernels), "block_ms", blocks, "by_rank", ranks_json(b, r),
-        "trace_by_rank", trace_json(r));
+        "most_used_bytes", (json_int_t)r->holds.most_used, "most_bytes", (json_int_t)r->holds.most,
+        "planned_bytes", (json_int_t)r->planned_bytes, "ceilings", ceilings_json(&r->ceilings),
+        "ops", ops_json(&r->ops, kernels), "first_ops", ops_json(&r->first_ops, kernels),
+        "block_ms", blocks, "by_rank", ranks_json(b, r), "trace_by_rank", trace_json(r));
     return put(o);
 }
 

@@ -110,8 +110,10 @@ static void print_memory(const at_plan *p, at_device *d)
                human(part->weights, a), stored,
                part->activations > 0 ? human(part->activations, b) : "unknown");
     }
-    printf("  peak %s with every model kept, %s with one at a time\n", human(p->peak_kept, a),
+    printf("  peak %s with every model kept, %s with one at a time", human(p->peak_kept, a),
            human(p->peak_alone, b));
+    if (p->lasting > 0) printf(", %s of it for the driver and libraries", human(p->lasting, a));
+    putchar('\n');
     if (d->ops->memory(d, &rest, &all) != AT_OK) return;
     printf("  %s has %s, %s of it free%s\n", d->name, human((double)all, a), human((double)rest, b),
            p->peak_kept < (double)rest    ? ""

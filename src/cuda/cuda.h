@@ -53,6 +53,9 @@ typedef struct at_cuda {
 // AT_OK, or AT_EDEVICE (AT_ENOMEM for cudaErrorMemoryAllocation) with "cuda:0: WHAT: reason".
 at_status at_cuda_check(const at_cuda *g, cudaError_t e, const char *what);
 
+// What the driver takes for a context, the code of our kernels and of those that the libraries load.
+#define AT_CUDA_DRIVER_BYTES ((size_t)700 << 20)
+
 // --- plugin.c: everything below needs it once; memory and waiting ask for it themselves ----------------
 at_status at_cuda_open(at_cuda *g);
 
@@ -65,7 +68,8 @@ at_status at_cuda_alloc(at_cuda *g, size_t bytes, void **out);
 void at_cuda_free(at_cuda *g, void *p);
 size_t at_cuda_pool_kept(at_cuda *g);           // bytes that nobody uses
 void at_cuda_pool_trim(at_device *d, bool all); // at_device_ops.trim
-// Fills all but weights, fixed and pinned; what is in use is in tensors, weights too.
+// Fills all but weights, fixed, driver and pinned; what is in use is in tensors, weights too. out NULL: the highest marks
+// begin anew.
 void at_cuda_pool_holds(at_cuda *g, at_device_holds *out);
 // From true to false what is freed waits, and is not handed out again.
 void at_cuda_pool_keep_late(at_cuda *g, bool late);
@@ -105,6 +109,9 @@ extern const at_channel_ops at_cuda_channel_ops;
 // --- facts.c: of at_device_ops --------------------------------------------------------------------
 void at_cuda_facts(at_device *d, at_device_fact_fn *each, void *ctx);
 at_status at_cuda_usage(at_device *d, at_device_usage *out);
+
+// --- needs.c: of at_device_ops --------------------------------------------------------------------
+void at_cuda_needs(at_device *d, at_needs_of slot, const void *args, at_needs *out);
 
 // --- weights.c ---------------------------------------------------------------------------------
 // The device form of a weight: `dtype` AT_DTYPE_COUNT keeps the stored format. `filter`: a

@@ -81,4 +81,5 @@ const at_device_ops at_cuda_device_ops = {
     .idle = at_cuda_weights_idle,
     .aside = at_cuda_aside,
     .holds = at_cuda_holds,
+    .needs = at_cuda_needs,
 };

@@ -15,6 +15,7 @@
 
 #include "base/mem.h"
 #include "cuda/cuda.h"
+#include "tensor/pool_size.h"
 
 typedef struct block {
     struct block *next; // in its free list or hash chain
@@ -33,6 +34,7 @@ struct at_cuda_pool {
     block *used[BUCKETS];  // by address
     size_t kept_bytes;     // of free_lists
     size_t recorded_bytes; // of recorded_lists
+    size_t most_used;      // of blocks in use
     size_t bytes, most;    // of all blocks: now, and at most so far
     unsigned round;        // trims that have been
     block *late;           // freed while two streams were at work: see aside.c
@@ -79,15 +81,6 @@ at_status at_cuda_check(const at_cuda *g, cudaError_t e, const char *what)
     return at_fail_context(st, "%s: ", what);
 }
 
-static size_t rounded(size_t bytes)
-{
-    if (bytes < ((size_t)1 << 20)) return (bytes + 511) / 512 * 512 + (bytes == 0) * 512;
-    size_t step = (size_t)1 << 17; // an eighth of the power of two below
-    while (step * 16 <= bytes)
-        step *= 2;
-    return (bytes + step - 1) / step * step;
-}
-
 static size_t class_of(size_t bytes)
 {
     return (bytes / 512 * 2654435761u) % CLASSES;
@@ -122,7 +115,7 @@ static block *take_larger(at_cuda_pool *p, size_t bytes)
 {
     block *b = NULL;
     for (size_t size = bytes, i = 0; i < 4 && !b && bytes >= (size_t)1 << 20; i++) {
-        size = rounded(size + 1);
+        size = at_pool_block(size + 1);
         b = take(p->free_lists, size);
     }
     if (b) p->kept_bytes -= b->bytes;
@@ -203,6 +196,8 @@ static block *get_block(at_cuda *g, size_t want, bool spare, cudaError_t *e)
         b->recorded = b->recorded || g->recording;
         b->next = *bucket;
         *bucket = b;
+        size_t used = p->bytes - p->kept_bytes - p->recorded_bytes;
+        if (used > p->most_used) p->most_used = used;
     }
     pthread_mutex_unlock(&p->lock);
     return b;
@@ -210,7 +205,7 @@ static block *get_block(at_cuda *g, size_t want, bool spare, cudaError_t *e)
 
 at_status at_cuda_alloc(at_cuda *g, size_t bytes, void **out)
 {
-    size_t want = rounded(bytes);
+    size_t want = at_pool_block(bytes);
     cudaError_t e;
 
     *out = NULL;
@@ -337,19 +332,26 @@ size_t at_cuda_pool_kept(at_cuda *g)
 
 void at_cuda_pool_holds(at_cuda *g, at_device_holds *out)
 {
-    const at_cuda_pool *p = g->pool;
-    pthread_mutex_lock(&g->pool->lock);
+    at_cuda_pool *p = g->pool;
+    pthread_mutex_lock(&p->lock);
+    if (!out) {
+        p->most = p->bytes;
+        p->most_used = p->bytes - p->kept_bytes - p->recorded_bytes;
+        pthread_mutex_unlock(&p->lock);
+        return;
+    }
     out->kept = p->kept_bytes;
     out->recordings = p->recorded_bytes;
     out->tensors = p->bytes - p->kept_bytes -
                    p->recorded_bytes; // weights too: who counts them takes them away
     out->most = p->most;
-    pthread_mutex_unlock(&g->pool->lock);
+    out->most_used = p->most_used;
+    pthread_mutex_unlock(&p->lock);
 }
 
 bool at_cuda_pool_has(at_cuda *g, size_t bytes)
 {
-    size_t want = rounded(bytes);
+    size_t want = at_pool_block(bytes);
     bool has = false;
     pthread_mutex_lock(&g->pool->lock);
     for (const block *b = g->pool->free_lists[class_of(want)]; b && !has; b = b->next)

@@ -239,8 +239,13 @@ size_t at_cuda_weights_idle(at_device *d)
 void at_cuda_holds(at_device *d, at_device_holds *out)
 {
     at_cuda *g = (at_cuda *)d;
+    if (!out) {
+        at_cuda_pool_holds(g, NULL);
+        return;
+    }
     *out = (at_device_holds){.fixed = (g->workspace ? g->workspace_bytes : 0) +
                                       (g->aside.workspace ? g->workspace_bytes : 0),
+                             .driver = AT_CUDA_DRIVER_BYTES,
                              .pinned = at_cuda_uploader_bytes(g)};
     at_cuda_pool_holds(g, out);
     lock();

@@ -12,8 +12,10 @@
 #include "base/file.h"
 #include "base/mem.h"
 #include "engine/bench_ranks.h"
+#include "engine/plan_memory.h"
 #include "engine/trace_file.h"
 #include "tensor/device_trace.h"
+#include "tensor/dry.h"
 
 enum { MAX_STEPS = 1000 };
 
@@ -199,6 +201,32 @@ out:
     return st;
 }
 
+// The most in use of the device's pool, as a plan has it: the same steps on the device that only counts.
+static at_status predict(const at_bench_options *b, at_store *s, double *bytes)
+{
+    at_status st = AT_OK;
+    at_bench_subject u = {0};
+    at_ops *o = NULL;
+    at_device *dry = at_device_dry_like(b->device);
+    size_t before = atomic_load(&dry->live_bytes);
+
+    at_device_reset_peak(dry);
+    AT_TRY(at_ops_new(
+        &(at_ops_config){.device = dry, .compute = b->compute, .int8 = b->int8, .fp8 = b->fp8},
+        &o));
+    AT_TRY(at_bench_prepare(b, o, s, &u));
+    for (int i = 0; i < 3; i++)
+        AT_TRY(at_bench_step(o, &u, i));
+    double most = (double)(atomic_load(&dry->peak_bytes) - before);
+    at_peak_held held = at_peak_weights(&(at_plan_how){b->device, b->compute, b->fp8}, s, "");
+    *bytes = held.weights + most > held.loading ? held.weights + most : held.loading;
+out:
+    at_ops_free(o);
+    at_bench_subject_free(&u);
+    at_dry_forget();
+    return st;
+}
+
 at_status at_bench_run(const at_bench_options *b, at_bench_report *out)
 {
     at_status st = AT_OK;
@@ -240,6 +268,8 @@ at_status at_bench_run(const at_bench_options *b, at_bench_report *out)
             at_model_block_seconds(out->blocks, sizeof out->blocks / sizeof *out->blocks);
     out->peak_bytes = at_mem_get_stats().peak_bytes;
     out->device_peak_bytes = atomic_load(&b->device->peak_bytes);
+    if (b->device->ops->holds) b->device->ops->holds(b->device, &out->holds);
+    if (b->device->ops->needs && b->ranks <= 1) AT_TRY(predict(b, s, &out->planned_bytes));
     if (!b->quick && (b->by_op || (b->trace && !b->first && !team) || b->device->ops->mark))
         AT_TRY(trace(b, &config, &u, false, &out->ceilings, &out->ops));
     if (b->trace && team) AT_TRY(trace_ranks(b, &config, o, &u, out));
@@ -247,10 +277,7 @@ at_status at_bench_run(const at_bench_options *b, at_bench_report *out)
 out:
     at_bench_team_end(team);
     at_ops_free(o);
-    at_model_release(&u.model);
-    at_encoder_release(&u.encoder);
-    at_vae_release(&u.vae);
-    at_free(u.ids);
+    at_bench_subject_free(&u);
     at_store_release(&s);
     return st;
 }

@@ -80,9 +80,11 @@ typedef struct at_bench_report {
     at_ceilings ceilings;
     double blocks[256]; // seconds of each block in the last step; none on a device that records
     size_t block_count;
-    size_t peak_bytes, device_peak_bytes;      // of host memory and of the device's, at the highest
-    at_bench_ops ops;                          // of a later step, on the device's clock
-    at_bench_ops first_ops;                    // of the first, on the host's
+    size_t peak_bytes, device_peak_bytes; // of host memory and of the device's, at the highest
+    at_device_holds holds;                // where the device's is, of one that keeps books
+    double planned_bytes;   // in use at the highest, as `plan` would say; 0: it could not
+    at_bench_ops ops;       // of a later step, on the device's clock
+    at_bench_ops first_ops; // of the first, on the host's
     at_bench_rank ranks[AT_BENCH_RANKS];       // of several
     at_trace_rank_row by_rank[AT_TRACE_RANKS]; // of `trace` with several ranks
     int n_by_rank;

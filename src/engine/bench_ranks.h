@@ -25,6 +25,7 @@ typedef struct at_bench_subject {
 
 // Inputs in o's outermost scope; a component that is there already is taken as it is.
 at_status at_bench_prepare(const at_bench_options *b, at_ops *o, at_store *s, at_bench_subject *u);
+void at_bench_subject_free(at_bench_subject *u); // behind the ops that prepared it
 // One evaluation by this rank; its result to the host where `out` is given.
 at_status at_bench_forward(at_ops *o, at_bench_subject *u, int i, float *out, size_t bytes);
 // The same by all ranks of u->team, with their vote; called by rank 0.

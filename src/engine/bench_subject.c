@@ -73,6 +73,15 @@ at_status at_bench_prepare(const at_bench_options *b, at_ops *o, at_store *s, at
     return st == AT_OK ? at_ops_status(o) : st;
 }
 
+void at_bench_subject_free(at_bench_subject *u)
+{
+    at_model_release(&u->model);
+    at_encoder_release(&u->encoder);
+    at_vae_release(&u->vae);
+    at_free(u->ids);
+    *u = (at_bench_subject){0};
+}
+
 // Step i of a run whose steps are known, as a sampler's are; of the pictures x.
 static at_tensor *denoise(at_ops *o, at_bench_subject *u, int i, int64_t first, int64_t n)
 {

@@ -35,6 +35,8 @@ typedef struct at_plan_part {
     at_plan_how how;
     double stored[AT_DTYPE_COUNT]; // bytes in the file, by type
     double weights, activations;   // bytes on the device; activations 0: no sampler tells the size
+    double
+        loading; // the most while its weights come, kernels' forms beside stored bytes; 0: unknown
 } at_plan_part;
 
 typedef struct at_plan {
@@ -46,6 +48,7 @@ typedef struct at_plan {
     at_plan_part *parts;
     size_t part_count;
     double peak_kept, peak_alone; // with every model kept on its device; with one at a time
+    double lasting;               // of both: a context, kernels' code, libraries' workspaces
 } at_plan;
 
 // The workflow must have passed at_check. compute: dtype of activations.

@@ -11,6 +11,7 @@
 typedef struct at_peak_shape {
     int64_t batch; // rows of one evaluation: guided pictures count twice
     int64_t latent_h, latent_w, text_tokens, steps;
+    bool fp8; // wide layers are rounded to fp8
 } at_peak_shape;
 
 // The most bytes alive on `d` at once while the network works, beyond what is alive there before and its
@@ -21,6 +22,16 @@ at_status at_peak_encoder(at_device *d, at_encoder *e, int64_t tokens, at_dtype 
                           double *bytes);
 at_status at_peak_decoder(at_device *d, at_vae *v, const at_peak_shape *s, at_dtype compute,
                           double *bytes);
+
+// Behind a forward on the dry device in place of how->device: what the weights take there. On the CPU the file's mapping;
+// on a device the forms that the forward asked for, and what nobody asked for as it is stored, for a network's weights
+// are all brought ahead. While they come, stored bytes and the form that is made of them lie side by side.
+typedef struct at_peak_held {
+    double weights, loading; // loading: the most while they come; 0: not known
+} at_peak_held;
+at_peak_held at_peak_weights(const at_plan_how *how, at_store *s, const char *prefix);
+// What lives as long as the device: a context, kernels' code, workspaces.
+double at_peak_lasting(at_device *d);
 
 // Fills p->parts and p->peak_*: every network of the workflow's files on env's devices, at the sizes of the
 // plan's samplers. fp8: wide layers of denoisers are kept in fp8.

@@ -110,6 +110,65 @@ static void huge_sizes_are_counted_at_once(void **state)
     at_store_release(&s);
 }
 
+// A device whose linear layers borrow 64 MiB and keep weights as they are.
+static void borrows(at_device *d, at_needs_of slot, const void *args, at_needs *out)
+{
+    (void)d;
+    *out = (at_needs){0};
+    if (slot != AT_NEEDS_LINEAR) return;
+    const at_linear_args *a = args;
+    out->scratch = (size_t)64 << 20;
+    out->n = 1;
+    out->forms[0].of = a->w.packed;
+    out->forms[0].bytes = 1000;
+}
+
+static at_status starts(at_device *d)
+{
+    (void)d;
+    return AT_OK;
+}
+
+// In place of a device, its slots are asked, its pool's blocks are counted and its recordings keep their inputs.
+static void a_stand_in_asks_the_device(void **state)
+{
+    at_store *s = open_golden("flux_dev");
+    at_model *m = NULL;
+    at_device_ops ops = *at_device_cpu()->ops;
+    at_device like = {.name = "like", .ops = &ops, .backend = at_device_cpu()->backend};
+    at_peak_shape shape = {1, 8, 8, 7, 4};
+    double plain = 0, blocks = 0, recorded = 0, asked = 0;
+    (void)state;
+    assert_int_equal(at_model_load(s, "flux", &m), AT_OK);
+    assert_int_equal(
+        at_peak_denoiser(at_device_dry(like.backend->splits), m, &shape, AT_F32, &plain), AT_OK);
+    assert_int_equal(at_peak_denoiser(at_device_dry_like(&like), m, &shape, AT_F32, &blocks),
+                     AT_OK);
+    assert_true(blocks > plain && blocks < plain + 512 * 64);
+    assert_int_equal(at_dry_weights_used().bytes, 0);
+    ops.record_begin = starts;
+    assert_int_equal(at_peak_denoiser(at_device_dry_like(&like), m, &shape, AT_F32, &recorded),
+                     AT_OK);
+    assert_true(recorded > blocks); // its own inputs and result
+    ops.needs = borrows;
+    assert_int_equal(at_peak_denoiser(at_device_dry_like(&like), m, &shape, AT_F32, &asked), AT_OK);
+    assert_true(asked > 64 << 20 && asked <= (64 << 20) + recorded);
+
+    at_dry_weights used = at_dry_weights_used();
+    size_t layers = used.bytes / 1024; // each once, in a block of 1 KiB
+    assert_int_equal(used.largest, 1000);
+    assert_true(used.bytes % 1024 == 0 && layers > 10 && layers < at_store_count(s));
+    at_plan_how how = {.device = &like, .compute = AT_F32};
+    at_peak_held held = at_peak_weights(&how, s, at_model_prefix(m));
+    assert_true(held.weights > (double)used.bytes); // vectors, which nobody asked for
+    assert_true(held.loading >= held.weights + 1000);
+    at_dry_forget();
+    assert_int_equal(at_dry_weights_used().bytes, 0);
+    assert_int_equal(at_device_dry(false)->live_bytes, 0);
+    at_model_release(&m);
+    at_store_release(&s);
+}
+
 static int set_up(void **state)
 {
     (void)state;
@@ -124,6 +183,7 @@ int main(void)
         cmocka_unit_test(text_encoders),
         cmocka_unit_test(decoders),
         cmocka_unit_test(huge_sizes_are_counted_at_once),
+        cmocka_unit_test(a_stand_in_asks_the_device),
     };
     return cmocka_run_group_tests(tests, set_up, NULL);
 }

@@ -216,21 +216,25 @@ void at_devices_trim(bool all)
 const char *at_device_holds_text(at_device *d, char text[AT_HOLDS_TEXT])
 {
     at_device_holds h;
-    char b[7][16];
+    char b[8][16];
 
     *text = 0;
     if (!d->ops->holds) return text;
     d->ops->holds(d, &h);
-    const uint64_t all[] = {h.weights, h.tensors, h.kept, h.recordings, h.fixed, h.most, h.pinned};
+    const uint64_t all[] = {h.weights, h.tensors, h.kept,   h.recordings,
+                            h.fixed,   h.most,    h.pinned, h.most_used};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         at_human_bytes((double)all[i], b[i]);
-    snprintf(text, AT_HOLDS_TEXT,
-             "weights %s, tensors %s, kept %s, recordings %s, workspaces %s; %s at most; %s pinned",
-             b[0], b[1], b[2], b[3], b[4], b[5], b[6]);
+    snprintf(
+        text, AT_HOLDS_TEXT,
+        "weights %s, tensors %s, kept %s, recordings %s, workspaces %s; at most %s, %s of it in "
+        "use; %s pinned",
+        b[0], b[1], b[2], b[3], b[4], b[5], b[7], b[6]);
     return text;
 }
 
 void at_device_reset_peak(at_device *d)
 {
     atomic_store(&d->peak_bytes, atomic_load(&d->live_bytes));
+    if (d->ops->holds) d->ops->holds(d, NULL);
 }

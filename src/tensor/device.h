@@ -12,6 +12,7 @@
 #include "atelier/types.h"
 #include "base/status.h"
 #include "tensor/channel.h"
+#include "tensor/needs.h"
 #include "tensor/wire.h"
 
 typedef struct at_device at_device;
@@ -36,7 +37,9 @@ typedef struct at_device_holds {
     uint64_t kept;       // blocks that nobody uses, for the next one of their size
     uint64_t recordings; // likewise, of recorded forwards
     uint64_t fixed;      // what lives as long as the device: the libraries' workspaces
-    uint64_t most;       // of the first four together, since the process began
+    uint64_t driver;     // about what the driver takes for a context and the kernels' code
+    uint64_t most;       // of the first four together, since at_device_reset_peak
+    uint64_t most_used;  // of the first two together: kept blocks go back when room is wanted
     uint64_t pinned;     // host memory, for uploads
 } at_device_holds;
 typedef void at_device_fact_fn(void *ctx, const char *name, const char *value);
@@ -88,8 +91,11 @@ typedef struct at_device_ops {
     void (*trim)(at_device *d, bool all);
     // Bytes of weights that the current piece of work has not used: they go when their room is wanted. NULL: none can.
     size_t (*idle)(at_device *d);
-    at_status (*aside)(at_device *d, at_aside step);   // NULL: one thing after the other
-    void (*holds)(at_device *d, at_device_holds *out); // any thread. NULL: it keeps no books
+    at_status (*aside)(at_device *d, at_aside step); // NULL: one thing after the other
+    // Any thread; out NULL: the highest marks begin anew from what is held now. NULL: it keeps no books.
+    void (*holds)(at_device *d, at_device_holds *out);
+    // What a slot would take for these arguments, whose data is never read. NULL: nothing is known.
+    void (*needs)(at_device *d, at_needs_of slot, const void *args, at_needs *out);
 } at_device_ops;
 
 // What program and plug-in tell each other before anything else: the slots' number, and how large the tables are
@@ -137,7 +143,7 @@ void at_device_reset_peak(at_device *d);
 // at_device_ops.trim on every device.
 void at_devices_trim(bool all);
 // at_device_ops.holds in a line: "weights 5.1 GiB, tensors 0 B, ..."; "" where there is none.
-enum { AT_HOLDS_TEXT = 200 };
+enum { AT_HOLDS_TEXT = 256 };
 const char *at_device_holds_text(at_device *d, char text[AT_HOLDS_TEXT]);
 // AT_ENOMEM with the device's name, what was wanted, what is there, and what helps.
 at_status at_device_no_memory(at_device *d, size_t bytes);

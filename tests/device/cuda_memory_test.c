@@ -457,7 +457,8 @@ static void what_is_unloaded_is_back_at_the_driver(void **state)
     assert_int_equal(h.tensors, 1 * MIB);
     assert_int_equal(h.recordings, (2 + 3 + 4) * MIB);
     assert_int_equal(h.weights + h.tensors + h.recordings + h.kept, fake.taken - before);
-    assert_true(h.most >= fake.taken - before);
+    assert_true(h.most >= fake.taken - before && h.most_used <= h.most);
+    assert_true(h.most_used >= 6 * 3 * MIB + (1 + 2 + 3 + 4) * MIB);
 
     at_store_release(&s);
     at_device_free(&g.dev, p[0], MIB);
