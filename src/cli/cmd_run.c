@@ -19,6 +19,7 @@
 #include "cli/workflow_check.h"
 #include "cli/workflow_file.h"
 #include "engine/engine.h"
+#include "engine/plan_memory.h"
 #include "engine/trace_file.h"
 #include "engine/trace_merge.h"
 #include "json/json.h"
@@ -209,6 +210,21 @@ static at_status leave(run_place *p, at_status st)
     return at_process_group_end(p->others, st);
 }
 
+// ", cuda:0: 7.0 GiB in use at the highest": what `plan` tells before; "" for devices that keep no books.
+enum { MEMORY_TEXT = 96 };
+static const char *memory_text(at_engine *e, char text[MEMORY_TEXT])
+{
+    at_device *d = e ? at_engine_env(e)->device : NULL;
+    char most[16];
+
+    *text = 0;
+    double bytes = d ? at_peak_measured(d) : 0;
+    if (bytes <= 0) return text;
+    at_human_bytes(bytes, most);
+    snprintf(text, MEMORY_TEXT, ", %s: %s in use at the highest", d->name, most);
+    return text;
+}
+
 static at_status run(void *options, const at_arg_list *operands)
 {
     at_status st = AT_OK;
@@ -219,6 +235,7 @@ static at_status run(void *options, const at_arg_list *operands)
     at_job_result result = {0};
     at_progress progress = {0};
     run_place place = {0};
+    char memory[MEMORY_TEXT];
 
     if (o->process.processes > 1 && strcmp(operands->items[0], "-") == 0)
         AT_TRY(at_fail(AT_EUSAGE, "--processes: all of them read the workflow, so give its file"));
@@ -255,7 +272,7 @@ static at_status run(void *options, const at_arg_list *operands)
             print_files(engine, result.outputs);
     }
     if (progress.mode == AT_PROGRESS_BAR || progress.mode == AT_PROGRESS_PLAIN)
-        fprintf(stderr, "done in %.2f s\n", result.seconds);
+        fprintf(stderr, "done in %.2f s%s\n", result.seconds, memory_text(engine, memory));
 out:
     at_progress_end(&progress);
     at_job_result_free(&result);

@@ -250,6 +250,13 @@ double at_peak_lasting(at_device *d)
     return (double)(h.fixed + h.driver);
 }
 
+double at_peak_measured(at_device *d)
+{
+    at_device_holds h = {0};
+    if (d->ops->holds) d->ops->holds(d, &h);
+    return h.most_used ? (double)(h.most_used + h.fixed + h.driver) : 0;
+}
+
 at_status at_plan_memory(at_engine *e, at_plan *p)
 {
     double kept = 0, most = 0, alone = 0;

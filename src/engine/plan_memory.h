@@ -33,6 +33,10 @@ at_peak_held at_peak_weights(const at_plan_how *how, at_store *s, const char *pr
 // What lives as long as the device: a context, kernels' code, workspaces.
 double at_peak_lasting(at_device *d);
 
+// What a plan's peak is to be held against: the most in use by this process since the books began, and what lasts. 0: the
+// device keeps no books.
+double at_peak_measured(at_device *d);
+
 // Fills p->parts and p->peak_*: every network of the workflow's files on env's devices, at the sizes of the
 // plan's samplers. fp8: wide layers of denoisers are kept in fp8.
 at_status at_plan_memory(at_engine *e, at_plan *p);
