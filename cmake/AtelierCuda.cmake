@@ -37,10 +37,14 @@ set(objects)
 foreach(source ${kernels})
     get_filename_component(name ${source} NAME_WE)
     set(object ${CMAKE_BINARY_DIR}/cuda/${name}.o)
+    set(source_codes ${codes})
+    if(name MATCHES "_90a$") # instructions that compute capability 9.0 alone has
+        set(source_codes -gencode=arch=compute_90a,code=sm_90a)
+    endif()
     add_custom_command(
         OUTPUT ${object}
         COMMAND ${CMAKE_COMMAND} -E make_directory ${CMAKE_BINARY_DIR}/cuda
-        COMMAND ${CMAKE_C_COMPILER_LAUNCHER} ${AT_NVCC} -std=c++17 -O3 ${codes} -Xcompiler -fPIC -I${CMAKE_SOURCE_DIR}/src
+        COMMAND ${CMAKE_C_COMPILER_LAUNCHER} ${AT_NVCC} -std=c++17 -O3 ${source_codes} -Xcompiler -fPIC -I${CMAKE_SOURCE_DIR}/src
                 -I${CMAKE_SOURCE_DIR}/include -c ${source} -o ${object}
         DEPENDS ${source} ${kernel_headers} ${CMAKE_SOURCE_DIR}/include/atelier/types.h
         COMMENT "CUDA ${name}.cu" VERBATIM)

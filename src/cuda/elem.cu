@@ -4,6 +4,7 @@
 // element elsewhere. A gated unit is the product of two halves of one buffer, so it is binary too.
 // Memory-bound: bytes are what counts. Where the result has 16 bits, activations take the fast
 // exponential: its error of a few f32 roundings is far below one of the result's.
+#include "cuda/fast_act.cuh"
 #include "cuda/grid.cuh"
 #include "cuda/kernels.h"
 #include "cuda/slab.cuh"
@@ -18,37 +19,6 @@ struct elem_args {
     int op, act;
     bool fast, back; // back: as in slab
 };
-
-__device__ inline float fast_sigmoid(float x)
-{
-    return __fdividef(1.0f, 1.0f + __expf(-x));
-}
-
-// x * P(X <= x) of a normal X by the complementary error function of Abramowitz & Stegun 7.1.26 (error
-// below 1.5e-7 of it): the smaller tail directly, so that nothing cancels where the result is small.
-__device__ inline float fast_gelu(float x)
-{
-    float z = fabsf(x) * 0.7071067811865476f;
-    float t = __fdividef(1.0f, 1.0f + 0.3275911f * z);
-    float p =
-        t * (0.127414796f +
-             t * (-0.142248368f + t * (0.7107068705f + t * (-0.7265760135f + t * 0.5307027145f))));
-    float tail = p * __expf(-z * z); // P(X > |x|)
-    return x * (x < 0 ? tail : 1.0f - tail);
-}
-
-// The activations whose exponential may be the fast one; others as they are.
-__device__ inline float activate_fast(float x, int act)
-{
-    switch (act) {
-    case 1: return x * fast_sigmoid(x);
-    case 2: return x * fast_sigmoid(1.5957691216057308f * (x + 0.044715f * x * x * x));
-    case 3: return fast_gelu(x);
-    case 4: return x * fast_sigmoid(1.702f * x);
-    case 7: return fast_sigmoid(x);
-    default: return activate(x, act);
-    }
-}
 
 // The switch outside, so that the elements' arithmetic runs side by side.
 template <int E> __device__ inline void activate_all(float (&x)[E][PIECE], int act, bool fast)

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 
 #include "base/str.h"
+#include "cuda/gated.h"
 #include "cuda/rows8.h"
 
 // A layer's operands on the device, shared by its products.
@@ -372,7 +373,10 @@ at_status at_cuda_geglu(void *stream, const at_geglu_args *a)
     int64_t shape[] = {a->out.shape[0], a->out.shape[1], a->w.v.shape[0] * (apart ? 2 : 1)};
     at_dtype t = a->x_scale.data || a->x.dtype == a->out.dtype ? a->out.dtype : AT_F32;
 
+    bool done = false;
     if (at_cuda_count(&a->out) == 0) return AT_OK;
+    AT_TRY(at_cuda_gated(g, a, &done));
+    if (done) return AT_OK;
     AT_TRY(at_cuda_alloc(g, (size_t)(shape[0] * shape[1] * shape[2]) * at_cuda_size(t), &wide));
     at_linear_args l = {.x = a->x,
                         .out = at_cuda_view(wide, t, 3, shape),

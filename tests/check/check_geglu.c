@@ -5,7 +5,7 @@
 
 #include "check.h"
 
-enum { BIAS = 1, STRIDED = 2, BENCH = 4, PACK = 8, INT8 = 16, FP8 = 32 };
+enum { BIAS = 1, STRIDED = 2, BENCH = 4, PACK = 8, INT8 = 16, FP8 = 32, SPACED = 64 };
 
 typedef struct geglu_row {
     int64_t b, t, k, n; // w is [2n, k]
@@ -29,11 +29,24 @@ static const geglu_row rows[] = {
     {2, 60, 320, 600, AT_BF16, AT_F16, AT_BF16, BIAS | PACK | INT8, AT_ACT_GELU_ERF},
     {2, 60, 320, 256, AT_F16, AT_F16, AT_F16, BIAS | PACK | FP8, AT_ACT_GELU_ERF},
     {1, 33, 256, 300, AT_BF16, AT_BF16, AT_BF16, BIAS | PACK | FP8, AT_ACT_GELU_ERF},
+    // one kernel on Hopper: one tile and several a block, tails of rows, columns and depth
+    {1, 1, 64, 80, AT_F16, AT_F16, AT_F16, 0, AT_ACT_GELU_ERF},
+    {1, 128, 64, 160, AT_F16, AT_F16, AT_F16, BIAS, AT_ACT_GELU_ERF},
+    {2, 75, 200, 248, AT_F16, AT_F16, AT_F16, BIAS | SPACED, AT_ACT_GELU_ERF},
+    {1, 300, 72, 168, AT_BF16, AT_BF16, AT_BF16, BIAS, AT_ACT_GELU_TANH},
+    {3, 45, 1288, 88, AT_BF16, AT_F16, AT_BF16, SPACED, AT_ACT_GELU_TANH, CK_WIDE},
+    {1, 1040, 24, 1120, AT_F16, AT_F32, AT_F16, BIAS, AT_ACT_GELU_TANH},
     {1, 8192, 320, 1280, AT_F32, AT_F16, AT_F32, BIAS | PACK | BENCH, AT_ACT_GELU_ERF},
     {1, 8192, 320, 1280, AT_F32, AT_F16, AT_F32, BIAS | PACK | BENCH | INT8, AT_ACT_GELU_ERF},
     {1, 2048, 640, 2560, AT_F32, AT_F16, AT_F32, BIAS | PACK | BENCH, AT_ACT_GELU_ERF},
     {1, 512, 1280, 5120, AT_F32, AT_F16, AT_F32, BIAS | PACK | BENCH, AT_ACT_GELU_ERF},
     {1, 8192, 320, 1280, AT_BF16, AT_F16, AT_BF16, BIAS | PACK | BENCH, AT_ACT_GELU_ERF},
+    {1, 8192, 320, 1280, AT_F16, AT_F16, AT_F16, BIAS | BENCH, AT_ACT_GELU_ERF},
+    {1, 512, 1280, 5120, AT_F16, AT_F16, AT_F16, BIAS | BENCH, AT_ACT_GELU_ERF},
+    {1, 1024, 1280, 5120, AT_F16, AT_F16, AT_F16, BIAS | BENCH, AT_ACT_GELU_ERF},
+    {2, 1024, 1280, 5120, AT_F16, AT_F16, AT_F16, BIAS | BENCH, AT_ACT_GELU_ERF},
+    {2, 4096, 640, 2560, AT_F16, AT_F16, AT_F16, BIAS | BENCH, AT_ACT_GELU_ERF},
+    {1, 512, 4096, 10240, AT_BF16, AT_BF16, AT_BF16, BENCH, AT_ACT_GELU_TANH},
 };
 
 static const char *label(int row, char out[160])
@@ -41,7 +54,7 @@ static const char *label(int row, char out[160])
     const geglu_row *r = &rows[row];
     snprintf(out, 160, "[%lld,%lld,%lld]x2*%lld %s*%s%s%s%s act%d", (long long)r->b,
              (long long)r->t, (long long)r->k, (long long)r->n, ck_dtype_name(r->x),
-             ck_dtype_name(r->w), r->flags & STRIDED ? " strided" : "",
+             ck_dtype_name(r->w), r->flags & (STRIDED | SPACED) ? " strided" : "",
              r->flags & INT8 ? " int8" : "", r->flags & FP8 ? " fp8" : "", (int)r->act);
     return out;
 }
@@ -55,7 +68,7 @@ static void build(ck_run *r, int row)
 {
     const geglu_row *c = &rows[row];
     at_geglu_args *a = &r->a.geglu;
-    ck_layout l = {.pad = c->flags & STRIDED ? 5 : 0};
+    ck_layout l = {.pad = c->flags & STRIDED ? 5 : c->flags & SPACED ? 8 : 0};
 
     a->out = ck_make(r, c->out, CK_SHAPE(c->b, c->t, c->n), l, CK_UNIT);
     a->x = ck_make(r, c->x, CK_SHAPE(c->b, c->t, c->k), l, c->fill);
