@@ -13,6 +13,7 @@
 #include "base/str.h"
 #include "json/json.h"
 #include "serve/hub.h"
+#include "serve/net.h"
 
 enum { TICK_US = 100000, CALL_SECONDS = 30, LOOK_SECONDS = 5 };
 
@@ -408,6 +409,7 @@ at_status at_client_run(const char *server, json_t *submission, const at_sink *s
     AT_TRY(read_url(&c, server));
     at_uuid(c.id, false);
     if (!c.tls) info.options = 0;
+    at_net_memory_set();
     c.context = lws_create_context(&info);
     if (!c.context) AT_TRY(at_fail(AT_EIO, "libwebsockets does not start"));
     lws_sul_schedule(c.context, 0, &c.tick, on_tick, TICK_US);
@@ -419,6 +421,7 @@ at_status at_client_run(const char *server, json_t *submission, const at_sink *s
     AT_TRY(wait_for_end(&c, out));
 out:
     if (c.context) lws_context_destroy(c.context);
+    at_net_memory_drop();
     at_free(c.call.body);
     at_str_free(&c.call.answer);
     at_str_free(&c.frame);

@@ -174,6 +174,7 @@ static int callback(struct lws *wsi, enum lws_callback_reasons reason, void *use
     case LWS_CALLBACK_HTTP_WRITEABLE:
     case LWS_CALLBACK_CLOSED_HTTP:
     case LWS_CALLBACK_HTTP_DROP_PROTOCOL: return at_net_http(n, wsi, reason, user, in, len);
+    case LWS_CALLBACK_WSI_DESTROY: at_net_http_gone(wsi); return 0;
     default: return 0;
     }
 }
@@ -290,6 +291,7 @@ at_status at_net_open(at_server *s, at_net **out)
     info.pt_serv_buf_size = 16384;
     if (s->config->tls_key && s->config->tls_cert)
         info.options |= LWS_SERVER_OPTION_DO_SSL_GLOBAL_INIT;
+    at_net_memory_set();
     n->context = lws_create_context(&info);
     if (!n->context) AT_TRY(at_fail(AT_EIO, "server: libwebsockets does not start"));
     AT_TRY(listen_all(n));
@@ -338,6 +340,7 @@ void at_net_close(at_net *n)
     for (int i = 0; i < n->worker_count; i++)
         pthread_join(n->workers[i], NULL);
     if (n->context) lws_context_destroy(n->context); // tells every connection that it ends
+    at_net_memory_drop();
     n->context = NULL;
     for (at_exchange *x = n->todo, *next; x; x = next)
         next = x->next, at_exchange_release(x);

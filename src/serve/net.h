@@ -37,7 +37,6 @@ typedef struct at_conn {
     at_exchange *x;      // the HTTP request under way
     at_session *session; // a WebSocket's
     at_str frame;        // pieces of a text frame
-    char peer[48];       // the address of the other side; "": not asked for yet
 } at_conn;
 
 typedef struct at_net {
@@ -78,6 +77,10 @@ int at_net_http(at_net *n, struct lws *wsi, enum lws_callback_reasons reason, at
                 size_t len);
 int at_net_socket(at_net *n, struct lws *wsi, enum lws_callback_reasons reason, at_conn *c,
                   void *in, size_t len);
+// libwebsockets' memory, from before its first context on; and the end of what the calling thread has kept of it.
+void at_net_memory_set(void);
+void at_net_memory_drop(void);
+void at_net_http_gone(struct lws *wsi); // the socket ends: what was kept with it goes
 // The request's line and headers. AT_ENOMEM.
 at_status at_net_request(struct lws *wsi, at_request *rq);
 

@@ -172,11 +172,22 @@ static bool is_old(struct lws *wsi)
            strncmp(version, "HTTP/1.0", 8) == 0;
 }
 
-// Asked for once a connection.
-static const char *peer_of(struct lws *wsi, at_conn *c)
+// Asked for once a connection: an at_conn lives for one request, the socket's own pointer until at_net_http_gone.
+static void peer_of(struct lws *wsi, char *peer, size_t size)
 {
-    if (!c->peer[0]) (void)lws_get_peer_simple(wsi, c->peer, sizeof c->peer);
-    return c->peer;
+    const char *known = lws_get_opaque_user_data(wsi);
+    if (!known) {
+        (void)lws_get_peer_simple(wsi, peer, size);
+        lws_set_opaque_user_data(wsi, at_strdup(peer));
+    } else {
+        snprintf(peer, size, "%s", known);
+    }
+}
+
+void at_net_http_gone(struct lws *wsi)
+{
+    at_free(lws_get_opaque_user_data(wsi));
+    lws_set_opaque_user_data(wsi, NULL);
 }
 
 static int begins(at_net *n, struct lws *wsi, at_conn *c)
@@ -198,7 +209,7 @@ static int begins(at_net *n, struct lws *wsi, at_conn *c)
         copy_header(wsi, WSI_TOKEN_HTTP_CONTENT_LENGTH, &length) != AT_OK ||
         copy_header(wsi, WSI_TOKEN_HTTP_TRANSFER_ENCODING, &coding) != AT_OK)
         return -1;
-    memcpy(x->rq.peer, peer_of(wsi, c), sizeof c->peer);
+    peer_of(wsi, x->rq.peer, sizeof x->rq.peer);
     x->chunked = coding && at_equal_nocase(coding, "chunked");
     unsigned long long bytes = length ? strtoull(length, NULL, 10) : 0;
     bool body = bytes > 0 || x->chunked;

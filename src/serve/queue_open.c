@@ -26,7 +26,8 @@ static const char schema[] =
     "DROP INDEX IF EXISTS jobs_waiting;" // of older versions: it held the history too
     "CREATE INDEX IF NOT EXISTS jobs_active ON jobs(state, number, id) WHERE state < 2;"
     "CREATE INDEX IF NOT EXISTS jobs_done ON jobs(done) WHERE done IS NOT NULL;"
-    "CREATE INDEX IF NOT EXISTS jobs_id ON jobs(id);"
+    "DROP INDEX IF EXISTS jobs_id;" // of older versions: a page in the middle of it for each accepted job
+    "CREATE INDEX IF NOT EXISTS jobs_done_id ON jobs(id) WHERE state = 2;"
     "CREATE TABLE IF NOT EXISTS counters(name TEXT PRIMARY KEY, value INTEGER NOT NULL);"
     "CREATE TABLE IF NOT EXISTS usage(day TEXT, user TEXT, jobs INTEGER NOT NULL, failed INTEGER "
     "NOT NULL,"
@@ -63,7 +64,7 @@ static const char *const statements[AT_SQL_COUNT] = {
     [AT_SQL_FINISH] = "UPDATE jobs SET state = 2, ended_ms = ?8, status_str = ?2, outputs = ?3,"
                       " status = ?4, meta = ?5, done = ?6, cost = ?7 WHERE row = ?1",
     [AT_SQL_FORGET] =
-        "DELETE FROM jobs INDEXED BY jobs_id WHERE id = ?1 AND state = 2 AND row <> ?2 AND"
+        "DELETE FROM jobs INDEXED BY jobs_done_id WHERE id = ?1 AND state = 2 AND row <> ?2 AND"
         " user = (SELECT user FROM jobs WHERE row = ?2)",
     [AT_SQL_TRIM] = "DELETE FROM jobs WHERE row IN (SELECT row FROM jobs WHERE done IS NOT NULL"
                     " ORDER BY done LIMIT ?1)",
@@ -73,24 +74,27 @@ static const char *const statements[AT_SQL_COUNT] = {
         "SELECT " ITEM ", number, row FROM jobs WHERE " WAITS " AND (?5 = 0 OR"
         " (number, id, row) > (?1, ?2, ?3))" OF_USER("4") " ORDER BY number, id, row LIMIT 64",
     [AT_SQL_CLEAR] = "DELETE FROM jobs WHERE " WAITS OF_USER("1"),
-    [AT_SQL_DELETE] = "DELETE FROM jobs WHERE row = (SELECT row FROM jobs INDEXED BY jobs_id WHERE"
-                      " id = ?2 AND state = 0" OF_USER("1") " ORDER BY number, row LIMIT 1)",
+    [AT_SQL_DELETE] =
+        "DELETE FROM jobs WHERE row = (SELECT row FROM jobs INDEXED BY jobs_active WHERE " WAITS
+        " AND id = ?2" OF_USER("1") " ORDER BY number, row LIMIT 1)",
     [AT_SQL_PLACES] =
         "SELECT row, number, ?1 IS NULL OR user = ?1, id = ?2, id = ?3 FROM jobs WHERE " WAITS
         " ORDER BY number, id, row",
     [AT_SQL_NUMBER] = "UPDATE jobs SET number = ?2, number_text = ?3 WHERE row = ?1 AND state = 0",
-    [AT_SQL_RUNNING] = "SELECT 1 FROM jobs INDEXED BY jobs_id WHERE id = ?1 AND state = 1",
+    [AT_SQL_RUNNING] =
+        "SELECT 1 FROM jobs INDEXED BY jobs_active WHERE state < 2 AND state = 1 AND id = ?1",
     [AT_SQL_HISTORY] =
         "SELECT " ITEM ", outputs, status, meta FROM jobs WHERE done IS NOT NULL" OF_USER(
             "3") " ORDER BY done LIMIT ?1 OFFSET ?2",
     [AT_SQL_HISTORY_PART] =
         "SELECT " ITEM ", outputs, status, meta, done FROM jobs WHERE done > ?1" OF_USER(
             "3") " ORDER BY done LIMIT ?2",
-    [AT_SQL_HISTORY_ONE] = "SELECT " ITEM ", outputs, status, meta FROM jobs WHERE id = ?2 AND"
-                           " done IS NOT NULL" OF_USER("1") " ORDER BY done DESC LIMIT 1",
+    [AT_SQL_HISTORY_ONE] =
+        "SELECT " ITEM ", outputs, status, meta FROM jobs INDEXED BY jobs_done_id WHERE id = ?2 AND"
+        " state = 2" OF_USER("1") " ORDER BY done DESC LIMIT 1",
     [AT_SQL_HISTORY_CLEAR] = "DELETE FROM jobs WHERE state = 2" OF_USER("1"),
     [AT_SQL_HISTORY_DELETE] =
-        "DELETE FROM jobs INDEXED BY jobs_id WHERE id = ?2 AND state = 2" OF_USER("1"),
+        "DELETE FROM jobs INDEXED BY jobs_done_id WHERE id = ?2 AND state = 2" OF_USER("1"),
     [AT_SQL_USER_WAITING] =
         "SELECT COUNT(*) FROM jobs INDEXED BY jobs_active WHERE " WAITS " AND user = ?1",
     [AT_SQL_USER_DONE] = "SELECT COUNT(*) FROM jobs WHERE done IS NOT NULL AND user = ?1",
