@@ -141,6 +141,8 @@ at_status at_cuda_weight_made(at_cuda *g, const at_wview *w, int kind, size_t by
                               at_cuda_make_form *form_of, void **out, void **owned);
 // A number that this weight's forms have and no other's of the process; 0: it has no slot to keep forms in.
 uint64_t at_cuda_weight_serial(const at_wview *w);
+// A form of it is on the device, or on its way.
+bool at_cuda_weight_here(at_cuda *g, const at_wview *w);
 // `use` reads the stored bytes on the device, in stream order; they need not stay.
 typedef at_status at_cuda_use_stored(at_cuda *g, const at_view *stored, void *ctx);
 at_status at_cuda_weight_stored(at_cuda *g, const at_wview *w, at_cuda_use_stored *use, void *ctx);

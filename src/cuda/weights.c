@@ -48,6 +48,8 @@ typedef struct forms {
 static const char the_tag;
 static pthread_mutex_t g_lock = PTHREAD_MUTEX_INITIALIZER;
 
+// ONCE_MORE: what was asked for so few places before is asked for again by the same layer, and is no step back.
+enum { ONCE_MORE = 8 };
 enum { AT_CUDA_GPUS = 16, AHEAD_BYTES = 256 << 20, LEAST_AHEAD = 128 << 20, AHEAD_WEIGHTS = 64 };
 static forms *g_last[AT_CUDA_GPUS]; // what each GPU asked for last
 
@@ -181,6 +183,25 @@ static void leave_order(forms *l)
     l->before = l->after = NULL;
 }
 
+// Locked: l stands at most so many places before p.
+static bool is_behind(const forms *p, const forms *l, int places)
+{
+    for (const forms *at = p; places-- > 0; at = at->before)
+        if (at->before == l) return true;
+    return false;
+}
+
+// Locked: on p's ring it is not further on to l than back. False: l is on another GPU's.
+static bool is_nearer_ahead(const forms *p, const forms *l)
+{
+    const forms *on = p, *back = p;
+    do {
+        on = on->after;
+        back = back->before;
+    } while (on != l && back != l && on != p);
+    return on == l;
+}
+
 // Locked: l was asked for behind what this GPU asked for last. A forward asks in the same order in every
 // step, so from the second on nothing moves here.
 static void follow(at_cuda *g, forms *l, const at_wview *w)
@@ -188,9 +209,16 @@ static void follow(at_cuda *g, forms *l, const at_wview *w)
     forms **last = &g_last[g->ordinal % AT_CUDA_GPUS], *p = *last;
     l->asked = atomic_load(&g->dev.epoch);
     if (p == l) return;
-    // A step's end is followed by its beginning, not by the text encoder that was asked before the first one.
-    while (p && l->before && p->after != l && p->after != p && p->after->asked != l->asked)
-        leave_order(p->after);
+    if (p && l->before && p->after != l) {
+        if (is_behind(p, l, ONCE_MORE)) return;
+        // A step's end is followed by its beginning, not by the text encoder that was asked before the first one, ...
+        while (p->after != l && p->after != p && p->after->asked != l->asked)
+            leave_order(p->after);
+        // ... and not by what the run asked for once before its steps.
+        if (p->after != l && is_nearer_ahead(p, l))
+            while (p->after != l)
+                leave_order(p->after);
+    }
     if (!p || p->after != l) {
         leave_order(l);
         p = *last;
@@ -462,6 +490,17 @@ uint64_t at_cuda_weight_serial(const at_wview *w)
 {
     const forms *l = forms_of(w->packed);
     return l ? l->serial : 0;
+}
+
+bool at_cuda_weight_here(at_cuda *g, const at_wview *w)
+{
+    const forms *l = forms_of(w->packed);
+    bool here = false;
+    lock();
+    for (const form *f = l ? l->first : NULL; f && !here; f = f->next)
+        here = f->owner == g;
+    unlock();
+    return here;
 }
 
 at_status at_cuda_weight_stored(at_cuda *g, const at_wview *w, at_cuda_use_stored *use, void *ctx)

@@ -504,6 +504,34 @@ static void what_comes_next_is_the_working_models(void **state)
     at_store_release(&net);
 }
 
+// What a run asks for once before its steps (modulations of all of them, the text's keys and values) is larger than what
+// may be brought ahead: it must not stand before every weight of a step. Some are asked for twice, as by a convolution that
+// goes another way.
+static void what_is_asked_once_is_not_in_the_way(void **state)
+{
+    (void)state;
+    enum { ONCE = 60, NET = 90 };
+    at_store *once = weights(ONCE, 8192), *net = weights(NET, 2048);
+    g.dev.weight_bytes = 1;
+    for (int run = 0; run < 2; run++) {
+        atomic_fetch_add(&g.dev.epoch, 1);
+        for (size_t i = 0; i < ONCE; i++)
+            use(once, i, AT_BF16);
+        for (int step = 0; step < 4; step++) {
+            int ahead = 0;
+            for (size_t i = 0; i < NET; i++) {
+                use(net, i, AT_BF16);
+                if (i % 3 == 0) use(net, i, AT_BF16);
+                at_wview next = at_weight_view(at_store_at(net, (i + 1) % NET));
+                ahead += at_cuda_weight_here(&g, &next);
+            }
+            if (step > 1) assert_true(ahead > NET - 10);
+        }
+    }
+    at_store_release(&once);
+    at_store_release(&net);
+}
+
 // What a load needed and no later job does goes back; what each job takes stays.
 static void what_no_job_takes_any_more_goes_back(void **state)
 {
@@ -727,6 +755,7 @@ int main(void)
         cmocka_unit_test_setup(limits_are_kept, calm),
         cmocka_unit_test_setup(reserved_memory_is_left_until_nothing_else_helps, calm),
         cmocka_unit_test_setup(what_comes_next_is_the_working_models, calm),
+        cmocka_unit_test_setup(what_is_asked_once_is_not_in_the_way, calm),
         cmocka_unit_test_setup(what_no_job_takes_any_more_goes_back, calm),
         cmocka_unit_test_setup(copies_wait_where_they_stand, calm),
         cmocka_unit_test_setup(no_more_goes_back_than_is_wanted, calm),
