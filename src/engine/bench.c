@@ -195,7 +195,7 @@ at_status at_bench_store(const at_bench_options *b, at_store **out)
     at_status st = AT_OK;
 
     AT_TRY(at_store_new(b->shape->name, out));
-    AT_TRY(b->shape->fill(*out, b->storage, b->doubles, b->singles));
+    AT_TRY(b->shape->fill(*out, (at_fill_as){.dtype = b->storage}, b->doubles, b->singles));
 out:
     if (st != AT_OK) at_store_release(out);
     return st;

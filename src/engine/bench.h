@@ -7,6 +7,7 @@
 #ifndef AT_ENGINE_BENCH_H
 #define AT_ENGINE_BENCH_H
 
+#include "engine/bench_fill.h"
 #include "engine/bench_load.h"
 #include "engine/ceilings.h"
 #include "engine/trace_ranks.h"
@@ -20,7 +21,7 @@ typedef enum at_bench_work { AT_BENCH_FORWARD, AT_BENCH_ENCODE } at_bench_work; 
 typedef struct at_bench_shape {
     const char *name, *title;
     at_part part;
-    at_status (*fill)(at_store *s, at_dtype storage, int doubles, int singles);
+    at_status (*fill)(at_store *s, at_fill_as as, int doubles, int singles);
     int text_tokens; // as its workflows have them; 0: no text
     at_bench_work work;
     bool f16; // at_arch_f16 of it

@@ -75,7 +75,8 @@ static void add(at_filler *f, const char *name, int rank, const int64_t *shape, 
     f->n.dtype = f->dtype;
     f->n.scale = scale;
     f->n.shift = shift;
-    f->st = at_store_add(f->store, key, f->dtype, rank, shape, fill_noise, &f->n);
+    f->st = f->zeros ? at_store_add_zeros(f->store, key, f->dtype, rank, shape)
+                     : at_store_add(f->store, key, f->dtype, rank, shape, fill_noise, &f->n);
 }
 void at_fill_matrix(at_filler *f, const char *name, int64_t rows, int64_t cols)
 {
@@ -109,7 +110,8 @@ void at_fill_conv(at_filler *f, const char *name, int64_t out, int64_t in, int64
     snprintf(key, sizeof key, "%s.bias", name);
     at_fill_vector(f, key, out, 0.0f);
 }
-at_filler at_fill_start(at_store *s, at_dtype dtype)
+at_filler at_fill_start(at_store *s, at_fill_as as)
 {
-    return (at_filler){.store = s, .dtype = dtype, .n = {.state = 0x9e3779b97f4a7c15u}};
+    return (at_filler){
+        .store = s, .dtype = as.dtype, .zeros = as.zeros, .n = {.state = 0x9e3779b97f4a7c15u}};
 }

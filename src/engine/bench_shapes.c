@@ -33,9 +33,9 @@ static void embedder(at_filler *f, const char *name, int64_t in)
     at_fill_linear(f, key, FLUX_D, FLUX_D);
 }
 
-static at_status fill_flux(at_store *s, at_dtype dtype, int doubles, int singles, bool guidance)
+static at_status fill_flux(at_store *s, at_fill_as as, int doubles, int singles, bool guidance)
 {
-    at_filler f = at_fill_start(s, dtype);
+    at_filler f = at_fill_start(s, as);
     at_fill_linear(&f, "img_in", FLUX_D, 64);
     at_fill_linear(&f, "txt_in", FLUX_D, FLUX_TEXT);
     embedder(&f, "time_in", 256);
@@ -59,20 +59,20 @@ static at_status fill_flux(at_store *s, at_dtype dtype, int doubles, int singles
     at_fill_linear(&f, "final_layer.adaLN_modulation.1", 2 * FLUX_D, FLUX_D);
     return f.st;
 }
-static at_status fill_flux_dev(at_store *s, at_dtype dtype, int doubles, int singles)
+static at_status fill_flux_dev(at_store *s, at_fill_as as, int doubles, int singles)
 {
-    return fill_flux(s, dtype, doubles < 0 ? 19 : doubles, singles < 0 ? 38 : singles, true);
+    return fill_flux(s, as, doubles < 0 ? 19 : doubles, singles < 0 ? 38 : singles, true);
 }
-static at_status fill_flux_schnell(at_store *s, at_dtype dtype, int doubles, int singles)
+static at_status fill_flux_schnell(at_store *s, at_fill_as as, int doubles, int singles)
 {
-    return fill_flux(s, dtype, doubles < 0 ? 19 : doubles, singles < 0 ? 38 : singles, false);
+    return fill_flux(s, as, doubles < 0 ? 19 : doubles, singles < 0 ? 38 : singles, false);
 }
 
 // --- text encoders -----------------------------------------------------------------------------------
-static at_status fill_clip_l(at_store *s, at_dtype dtype, int doubles, int singles)
+static at_status fill_clip_l(at_store *s, at_fill_as as, int doubles, int singles)
 {
     (void)singles;
-    at_filler f = at_fill_start(s, dtype);
+    at_filler f = at_fill_start(s, as);
     snprintf(f.prefix, sizeof f.prefix, "text_model.");
     at_fill_matrix(&f, "embeddings.token_embedding.weight", 49408, 768);
     at_fill_matrix(&f, "embeddings.position_embedding.weight", 77, 768);
@@ -92,10 +92,10 @@ static at_status fill_clip_l(at_store *s, at_dtype dtype, int doubles, int singl
     return f.st;
 }
 
-static at_status fill_t5_xxl(at_store *s, at_dtype dtype, int doubles, int singles)
+static at_status fill_t5_xxl(at_store *s, at_fill_as as, int doubles, int singles)
 {
     (void)singles;
-    at_filler f = at_fill_start(s, dtype);
+    at_filler f = at_fill_start(s, as);
     at_fill_matrix(&f, "shared.weight", 32128, 4096);
     for (int i = 0; i < (doubles < 0 ? 24 : doubles); i++) {
         snprintf(f.prefix, sizeof f.prefix, "encoder.block.%d.", i);
@@ -140,10 +140,10 @@ static void vae_mid(at_filler *f)
     res_block(f, "mid.block_2", 512, 512);
 }
 // `latent` channels; the older ones have a 1x1 convolution on both sides of the latent.
-static at_status fill_vae(at_store *s, at_dtype dtype, int64_t latent, bool quant)
+static at_status fill_vae(at_store *s, at_fill_as as, int64_t latent, bool quant)
 {
     static const int64_t width[4] = {128, 256, 512, 512};
-    at_filler f = at_fill_start(s, dtype);
+    at_filler f = at_fill_start(s, as);
     char key[64];
     snprintf(f.prefix, sizeof f.prefix, "encoder.");
     at_fill_conv(&f, "conv_in", 128, 3, 3);
@@ -177,15 +177,15 @@ static at_status fill_vae(at_store *s, at_dtype dtype, int64_t latent, bool quan
     return f.st;
 }
 
-static at_status fill_flux_vae(at_store *s, at_dtype dtype, int doubles, int singles)
+static at_status fill_flux_vae(at_store *s, at_fill_as as, int doubles, int singles)
 {
     (void)doubles, (void)singles;
-    return fill_vae(s, dtype, 16, false);
+    return fill_vae(s, as, 16, false);
 }
-static at_status fill_sd_vae(at_store *s, at_dtype dtype, int doubles, int singles)
+static at_status fill_sd_vae(at_store *s, at_fill_as as, int doubles, int singles)
 {
     (void)doubles, (void)singles;
-    return fill_vae(s, dtype, 4, true);
+    return fill_vae(s, as, 4, true);
 }
 
 const at_bench_shape at_bench_shapes[] = {

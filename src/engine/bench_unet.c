@@ -115,9 +115,9 @@ static void output_half(at_filler *f, const unet_plan *p, const int64_t *skips, 
         }
 }
 
-static at_status fill_unet(at_store *s, at_dtype dtype, const unet_plan *p)
+static at_status fill_unet(at_store *s, at_fill_as as, const unet_plan *p)
 {
-    at_filler f = at_fill_start(s, dtype);
+    at_filler f = at_fill_start(s, as);
     int64_t skips[3 * LEVELS + 1], emb = 4 * p->channels;
 
     at_fill_linear(&f, "time_embed.0", emb, p->channels);
@@ -138,10 +138,10 @@ static at_status fill_unet(at_store *s, at_dtype dtype, const unet_plan *p)
 }
 
 #define FILL(name, plan)                                                                           \
-    at_status at_fill_##name(at_store *s, at_dtype dtype, int doubles, int singles)                \
+    at_status at_fill_##name(at_store *s, at_fill_as as, int doubles, int singles)                 \
     {                                                                                              \
         (void)doubles, (void)singles;                                                              \
-        return fill_unet(s, dtype, &plan);                                                         \
+        return fill_unet(s, as, &plan);                                                            \
     }
 FILL(sd15, sd15)
 FILL(sd21, sd21)

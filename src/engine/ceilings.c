@@ -145,7 +145,7 @@ static at_status rate(task *t, void (*go)(task *), double work, double *out)
 static at_status measure_linear(task *t, at_store *weights, at_dtype storage, double *out)
 {
     const sizes *s = t->s;
-    at_filler f = at_fill_start(weights, storage);
+    at_filler f = at_fill_start(weights, (at_fill_as){.dtype = storage});
     const char *name = at_dtype_name(storage);
 
     if (!at_store_find(weights, name)) at_fill_matrix(&f, name, s->n, s->k);
@@ -195,7 +195,7 @@ out:
 static at_status measure_conv(task *t, at_store *weights, double *out)
 {
     const sizes *s = t->s;
-    at_filler f = at_fill_start(weights, t->compute);
+    at_filler f = at_fill_start(weights, (at_fill_as){.dtype = t->compute});
     double c = (double)s->channels;
 
     at_fill_conv(&f, "conv", s->channels, s->channels, 3);

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "base/log.h"
 #include "base/mem.h"
@@ -17,6 +18,8 @@
 #include "weight/scaled.h"
 #include "weight/store_impl.h"
 #include "weight/torch_file.h"
+
+#define MOST_ZEROS ((size_t)1 << 32) // bytes of a record of zeros: of addresses, not of memory
 
 int at_record_by_name(const void *a, const void *b)
 {
@@ -114,6 +117,7 @@ void at_store_release(at_store **ps)
     at_free(s->sorted);
     at_st_free(&s->st);
     at_map_close(&s->map);
+    if (s->zeros) munmap(s->zeros, MOST_ZEROS);
     at_free(s->path);
     at_free(s);
 }
@@ -290,6 +294,32 @@ at_status at_store_add_shape(at_store *s, const char *name, at_dtype dtype, int 
     at_record *r;
 
     return add(s, name, dtype, rank, shape, false, &r);
+}
+
+static at_status open_zeros(at_store *s)
+{
+    void *p = mmap(NULL, MOST_ZEROS, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+    if (p == MAP_FAILED)
+        return at_fail(AT_ENOMEM, "%s: no %zu bytes of addresses", s->path, MOST_ZEROS);
+    s->zeros = p;
+    return AT_OK;
+}
+
+at_status at_store_add_zeros(at_store *s, const char *name, at_dtype dtype, int rank,
+                             const int64_t *shape)
+{
+    at_status st = AT_OK;
+    at_record *r;
+
+    if (!s->zeros) AT_TRY(open_zeros(s));
+    AT_TRY(add(s, name, dtype, rank, shape, false, &r));
+    if (r->w.bytes > MOST_ZEROS)
+        AT_TRY(at_fail(AT_EINVAL, "%s: %s: %zu bytes of zeros; %zu are the most", s->path, name,
+                       r->w.bytes, MOST_ZEROS));
+    r->w.data = s->zeros;
+out:
+    return st;
 }
 
 // --- asking --------------------------------------------------------------------------------------

@@ -54,6 +54,9 @@ at_status at_store_add(at_store *s, const char *name, at_dtype dtype, int rank,
 // A record of a given shape without bytes: for `plan`.
 at_status at_store_add_shape(at_store *s, const char *name, at_dtype dtype, int rank,
                              const int64_t *shape);
+// A record of zeros that costs no memory: all of them show the same pages. For forecasts, where only shapes count.
+at_status at_store_add_zeros(at_store *s, const char *name, at_dtype dtype, int rank,
+                             const int64_t *shape);
 at_store *at_store_retain(at_store *s);
 void at_store_release(at_store **s); // nulls it; NULL is fine
 
