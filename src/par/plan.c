@@ -88,28 +88,59 @@ static double or_one(double x)
     return x > 0 ? x : 1;
 }
 
-// scale: what its arithmetic takes against what the site says. The forwards of a rank's units run as one.
-static void predict(const at_par_task *t, const at_par_site *s, double scale, at_par_plan *p)
+// What the formulas say of one rank's forwards, which run as one.
+static void by_formula(const at_par_task *t, const at_par_site *s, double units, double saved,
+                       at_par_plan *p)
+{
+    const at_share_hints *h = &t->hints;
+    const at_degrees *d = &p->degrees;
+    double share, work = work_of(t, d, &share);
+    double rate = s->flops * or_one(h->efficiency) * or_one(t->speed);
+
+    if (saved > 0 && t->flops > 0) work *= 1 - saved * h->tp_flops / t->flops;
+    rate /= 1 + thinner * (p->ranks / of(d, AT_AXIS_CFG) - 1);
+    if (p->ranks > 1) rate /= 1 + slowest;
+    if (s->one_processor) rate /= p->ranks;
+    p->compute = units * work / rate + s->overhead + s->op * h->ops;
+    p->exchange = units * exchanges(t, s, d);
+    p->bytes = t->activation_bytes * units * share;
+}
+
+static at_par_word by_pricer(const at_par_task *t, double units, at_par_plan *p)
+{
+    at_par_price price;
+    at_par_word word = AT_PAR_UNKNOWN;
+
+    if (t->pricer) word = t->pricer->price(t->pricer->ctx, &p->degrees, (int64_t)units, &price);
+    if (word != AT_PAR_PRICED) return word;
+    p->compute = price.compute;
+    p->exchange = price.exchange;
+    p->sent = price.sent;
+    p->bytes = price.activations;
+    return word;
+}
+
+// scale: what its arithmetic takes against what the site says. False: it cannot be shared so.
+static bool predict(const at_par_task *t, const at_par_site *s, double scale, at_par_plan *p)
 {
     const at_share_hints *h = &t->hints;
     const at_degrees *d = &p->degrees;
     int c = of(d, AT_AXIS_CFG), tp = of(d, AT_AXIS_TP);
-    double units = ceil(t->conditionings * (double)t->batch / c), share;
-    double work = work_of(t, d, &share), rate = s->flops * or_one(h->efficiency) * or_one(t->speed);
+    double units = ceil(t->conditionings * (double)t->batch / c);
     double saved = tp > 1 ? 1 - largest((double)h->heads, tp) : 0; // of what tp divides
 
     p->ranks = at_degrees_ranks(d);
     p->jobs = s->ranks / p->ranks;
-    if (tp > 1 && t->flops > 0) work *= 1 - saved * h->tp_flops / t->flops;
-    rate /= 1 + thinner * (p->ranks / c - 1);
-    if (p->ranks > 1) rate /= 1 + slowest;
-    if (s->one_processor) rate /= p->ranks;
-    p->compute = scale * (units * work / rate + s->overhead + s->op * h->ops);
-    p->exchange = units * exchanges(t, s, d);
-    if (c > 1)
-        p->exchange +=
-            s->latency + t->latent_bytes * t->conditionings * (double)t->batch / s->bandwidth;
-    p->bytes = t->weight_bytes - saved * h->tp_weights + t->activation_bytes * units * share;
+    at_par_word word = by_pricer(t, units, p);
+    if (word == AT_PAR_IMPOSSIBLE) return false;
+    if (word == AT_PAR_UNKNOWN) by_formula(t, s, units, saved, p);
+    p->compute *= scale;
+    if (c > 1) {
+        double latents = t->latent_bytes * t->conditionings * (double)t->batch;
+        p->exchange += s->latency + latents / s->bandwidth;
+        if (word == AT_PAR_PRICED) p->sent += latents / c * (c - 1);
+    }
+    p->bytes += t->weight_bytes - saved * h->tp_weights;
     p->fits = s->memory <= 0 || p->bytes <= s->memory;
     p->step = p->compute + p->exchange;
     if (!p->fits) p->step += units * (p->bytes - s->memory) / s->load;
@@ -119,6 +150,7 @@ static void predict(const at_par_task *t, const at_par_site *s, double scale, at
             p->known = true;
         }
     p->seconds = p->step * (double)(t->steps > 0 ? t->steps : 1);
+    return true;
 }
 
 // What the known steps say of this network's arithmetic: one device's word, else the mean of all.
@@ -132,7 +164,7 @@ static double scale_of(const at_par_task *t, const at_par_site *s)
         at_par_plan p = {.degrees = t->known[i].degrees};
 
         plain.n_known = 0;
-        predict(&plain, s, 1, &p);
+        if (!predict(&plain, s, 1, &p)) continue;
         double scale = (t->known[i].step - p.exchange) / p.compute;
         if (!p.fits || scale < least_scale || scale > 1 / least_scale) continue;
         if (p.ranks == 1) return scale;
@@ -189,7 +221,7 @@ static void look(search *q, at_degrees *d, int axis, int left)
     if (axis == AT_AXES) {
         at_par_plan p = {.degrees = *d};
         if (!at_par_possible(q->task, d)) return;
-        predict(q->task, q->site, q->scale, &p);
+        if (!predict(q->task, q->site, q->scale, &p)) return;
         if (!q->best.ranks || better(&p, &q->best, q->site)) q->best = p;
         q->n = insert(q->out, q->n, q->max, &p, q->site);
         return;

@@ -35,6 +35,18 @@ typedef struct at_par_known {
     double step;
 } at_par_known;
 
+// What one forward takes on a rank, from who knows better than the formulas here (models/forecast_ways.h).
+typedef struct at_par_price {
+    double compute, exchange; // seconds; of exchanges what nothing hides
+    double sent, activations; // bytes
+} at_par_price;
+typedef enum at_par_word { AT_PAR_UNKNOWN, AT_PAR_PRICED, AT_PAR_IMPOSSIBLE } at_par_word;
+typedef struct at_par_pricer {
+    // Of `units` latents at once by these degrees, along cfg apart.
+    at_par_word (*price)(void *ctx, const at_degrees *degrees, int64_t units, at_par_price *out);
+    void *ctx;
+} at_par_pricer;
+
 typedef struct at_par_task {
     double flops, activation_bytes, latent_bytes; // one forward of one latent
     double weight_bytes;
@@ -42,7 +54,8 @@ typedef struct at_par_task {
     int64_t batch, steps;
     double speed; // of the type it computes in, against 16 bits; 0: 1
     at_share_hints hints;
-    const at_par_known *known; // of this very task; may be NULL
+    const at_par_pricer *pricer; // NULL: the formulas
+    const at_par_known *known;   // of this very task; may be NULL
     int n_known;
 } at_par_task;
 
@@ -63,6 +76,7 @@ typedef struct at_par_plan {
     double step, seconds;     // predicted: of a step, of all steps
     double compute, exchange; // of a step
     double bytes;             // of a rank's memory
+    double sent;              // bytes that a rank sends in a step; 0: the formulas do not tell
     bool fits, known;         // known: `step` was measured
 } at_par_plan;
 

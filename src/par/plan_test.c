@@ -257,6 +257,194 @@ static void what_is_known_replaces_predictions(void **state)
     assert_string_equal("ring=2", at_degrees_text(&p[0].degrees, (char[96]){0}));
 }
 
+// --- over random tasks and sites ------------------------------------------------------------------
+typedef struct draws {
+    uint64_t state;
+} draws;
+
+static double draw(draws *d, double least, double most) // evenly in the logarithm
+{
+    d->state ^= d->state << 13, d->state ^= d->state >> 7, d->state ^= d->state << 17;
+    double x = (double)(d->state >> 11) / 9007199254740992.0;
+    return least * pow(most / least, x);
+}
+
+static void any_case(draws *d, at_par_task *t, at_par_site *s)
+{
+    int64_t tokens = (int64_t)draw(d, 1, 1e5);
+
+    *t = (at_par_task){.flops = draw(d, 1e9, 1e15),
+                       .activation_bytes = draw(d, 1e6, 1e10),
+                       .latent_bytes = draw(d, 1e3, 1e7),
+                       .weight_bytes = draw(d, 1e6, 1e11),
+                       .conditionings = (int)draw(d, 1, 5),
+                       .batch = (int64_t)draw(d, 1, 9),
+                       .steps = (int64_t)draw(d, 1, 50),
+                       .hints = {.axes = (unsigned)draw(d, 1, 256) & 63u,
+                                 .tokens = tokens,
+                                 .heads = (int64_t)draw(d, 1, 64),
+                                 .attentions = (int)draw(d, 1, 100),
+                                 .sequence_bytes = (double)tokens * draw(d, 100, 1e4),
+                                 .rows = (int64_t)draw(d, 1, 1000),
+                                 .map_meetings = (int)draw(d, 1, 300),
+                                 .map_bytes = draw(d, 1e3, 1e9),
+                                 .tp_meetings = (int)draw(d, 1, 300),
+                                 .tp_bytes = draw(d, 1e3, 1e10),
+                                 .ops = (int)draw(d, 1, 2000)}};
+    t->hints.attention_flops = t->flops * draw(d, 0.01, 0.9);
+    t->hints.tp_flops = t->flops * draw(d, 0.1, 1);
+    t->hints.tp_weights = t->weight_bytes * draw(d, 0.1, 1);
+    *s = (at_par_site){.ranks = (int)draw(d, 1, 17),
+                       .flops = draw(d, 1e12, 1e15),
+                       .memory = draw(d, 1e8, 3e11),
+                       .bandwidth = draw(d, 1e9, 1e12),
+                       .latency = draw(d, 1e-7, 1e-3),
+                       .load = draw(d, 1e9, 1e11),
+                       .overhead = draw(d, 1e-6, 1e-3),
+                       .op = draw(d, 1e-8, 1e-5),
+                       .waiting = draw(d, 1, 10) > 8};
+}
+
+enum { CASES = 3000, ALL = 512 };
+
+static void check_choice(const at_par_task *t, const at_par_site *s, const at_par_plan *p, int n)
+{
+    assert_true(n >= 1);
+    for (int i = 0; i < n; i++) {
+        assert_int_equal(p[i].ranks, at_degrees_ranks(&p[i].degrees));
+        assert_true(p[i].ranks >= 1 && p[i].ranks <= s->ranks);
+        assert_true(p[i].jobs >= 1 && p[i].jobs * p[i].ranks <= s->ranks);
+        assert_true(isfinite(p[i].step) && p[i].step > 0 && p[i].bytes > 0);
+        assert_true(at_par_possible(t, &p[i].degrees));
+        assert_null(at_degrees_approximation(&p[i].degrees));
+    }
+}
+
+static double least_step(const at_par_plan *p, int n)
+{
+    double least = INFINITY;
+
+    for (int i = 0; i < n; i++)
+        least = fmin(least, p[i].step);
+    return least;
+}
+
+// Whatever is asked of whatever there is: a choice that can be, exact, finite, within 3 % of the fastest.
+static void any_choice_is_possible_exact_and_nearly_the_fastest(void **state)
+{
+    static at_par_plan p[ALL];
+    draws d = {0x9e3779b97f4a7c15u};
+
+    (void)state;
+    for (int i = 0; i < CASES; i++) {
+        at_par_task t;
+        at_par_site s;
+
+        any_case(&d, &t, &s);
+        int n = at_par_plans(&t, &s, p, ALL);
+        assert_true(n < ALL); // all of them are seen
+        check_choice(&t, &s, p, n);
+        if (s.waiting) continue;
+        // Fewer ranks win by at most worth_it, and so do shorter rings.
+        assert_true(p[0].step <= least_step(p, n) * 1.03 * 1.03 * (1 + 1e-9));
+    }
+}
+
+// What one device more brings is never worse: it may stay idle.
+static void more_devices_are_never_slower(void **state)
+{
+    static at_par_plan p[ALL];
+    draws d = {0x1234567890abcdefu};
+
+    (void)state;
+    for (int i = 0; i < CASES / 10; i++) {
+        at_par_task t;
+        at_par_site s;
+        double before = INFINITY, picked = INFINITY;
+
+        any_case(&d, &t, &s);
+        s.waiting = 0;
+        for (s.ranks = 1; s.ranks <= 16; s.ranks++) {
+            int n = at_par_plans(&t, &s, p, ALL);
+            double least = least_step(p, n);
+            assert_true(least <= before * (1 + 1e-12));
+            assert_true(p[0].step <= picked * 1.03 * 1.03 * (1 + 1e-9));
+            before = least;
+            picked = fmin(picked, p[0].step);
+        }
+    }
+}
+
+// Where a way exists that fits into memory and weights are slow to come, the choice fits.
+static void the_choice_fits_where_anything_does(void **state)
+{
+    static at_par_plan p[ALL];
+    draws d = {0xfedcba0987654321u};
+    int tight = 0;
+
+    (void)state;
+    for (int i = 0; i < CASES; i++) {
+        at_par_task t;
+        at_par_site s;
+        bool any = false, all = true;
+
+        any_case(&d, &t, &s);
+        s.waiting = 0;
+        s.load = 1; // a byte a second
+        int n = at_par_plans(&t, &s, p, ALL);
+        for (int k = 0; k < n; k++) {
+            any |= p[k].fits;
+            all &= p[k].fits;
+        }
+        tight += any && !all;
+        if (any) assert_true(p[0].fits);
+    }
+    assert_true(tight > CASES / 100);
+}
+
+// --- prices from elsewhere --------------------------------------------------------------------------
+static at_par_word flat_price(void *ctx, const at_degrees *d, int64_t units, at_par_price *out)
+{
+    int *asked = ctx;
+    int ranks = at_degrees_ranks(d) / (d->of[AT_AXIS_CFG] > 1 ? d->of[AT_AXIS_CFG] : 1);
+
+    (*asked)++;
+    if (d->of[AT_AXIS_RING] == 2) return AT_PAR_IMPOSSIBLE;
+    if (d->of[AT_AXIS_RING] == 3) return AT_PAR_UNKNOWN;
+    *out = (at_par_price){.compute = 0.1 * (double)units / ranks,
+                          .exchange = 0.001 * (ranks - 1),
+                          .sent = 5e6 * (ranks - 1),
+                          .activations = 1e9};
+    return AT_PAR_PRICED;
+}
+
+static void prices_stand_instead_of_formulas(void **state)
+{
+    at_par_task t = flux;
+    at_par_site s = nvlink;
+    at_par_plan p[MANY], plain[MANY];
+    int asked = 0;
+    at_par_pricer pricer = {flat_price, &asked};
+
+    (void)state;
+    s.ranks = 4;
+    int all = at_par_plans(&t, &s, plain, MANY);
+    t.pricer = &pricer;
+    int n = at_par_plans(&t, &s, p, MANY);
+    assert_true(asked > 0 && n == all - 2); // ring=2, and with ulysses=2
+    assert_null(find(p, n, "ring=2"));
+    assert_true(fabs(find(p, n, "none")->step - 0.1) < 1e-12);
+    const at_par_plan *four = find(p, n, "ulysses=4");
+    assert_true(fabs(four->compute - 0.025) < 1e-12 && fabs(four->exchange - 0.003) < 1e-12);
+    assert_true(four->sent == 15e6 && four->bytes == 24e9 + 1e9);
+    assert_true(find(p, n, "ring=3")->step == find(plain, all, "ring=3")->step);
+    // What is known scales prices as it does formulas.
+    t.known = &(at_par_known){.step = 0.2};
+    t.n_known = 1;
+    n = at_par_plans(&t, &s, p, MANY);
+    assert_true(fabs(find(p, n, "ulysses=4")->compute - 0.05) < 1e-12);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -268,6 +456,10 @@ int main(void)
         cmocka_unit_test(small_layers_gain_less),
         cmocka_unit_test(what_is_known_replaces_predictions),
         cmocka_unit_test(layers_are_shared_where_the_model_does_not_fit),
+        cmocka_unit_test(any_choice_is_possible_exact_and_nearly_the_fastest),
+        cmocka_unit_test(more_devices_are_never_slower),
+        cmocka_unit_test(the_choice_fits_where_anything_does),
+        cmocka_unit_test(prices_stand_instead_of_formulas),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
