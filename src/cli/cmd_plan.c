@@ -6,6 +6,7 @@
 #include "base/mem.h"
 #include "base/str.h"
 #include "cli/commands.h"
+#include "cli/plan_arch.h"
 #include "cli/workflow_file.h"
 #include "cli/workflow_check.h"
 #include "engine/plan.h"
@@ -13,11 +14,29 @@
 typedef struct plan_options {
     at_common_options common;
     at_arg_list sets;
+    at_plan_arch_options arch;
 } plan_options;
 
 static const at_arg plan_args[] = {
     {"--set", "NODE.INPUT=VALUE", AT_ARG_LIST, offsetof(plan_options, sets),
      .help = "change an input first, as in `atelier run`"},
+    {"--arch", "NAME", AT_ARG_TEXT, offsetof(plan_options, arch.arch),
+     .help =
+         "no workflow: one step of this architecture (as bench has it), on any number of devices"},
+    {"--like", "MACHINE", AT_ARG_TEXT, offsetof(plan_options, arch.like),
+     .help = "with --arch: h200, h200-x8 (so many), or a file as in docs/machines (h200)"},
+    {"--size", "N", AT_ARG_INT, offsetof(plan_options, arch.size), 64, 8192,
+     .help = "with --arch: width and height (1024)"},
+    {"--width", "N", AT_ARG_INT, offsetof(plan_options, arch.width), 64, 8192,
+     .help = "width alone"},
+    {"--height", "N", AT_ARG_INT, offsetof(plan_options, arch.height), 64, 8192,
+     .help = "height alone"},
+    {"--batch", "N", AT_ARG_INT, offsetof(plan_options, arch.batch), 1, 64,
+     .help = "with --arch: pictures at once; a guided step (CFG) is a batch of 2 (1)"},
+    {"--text-tokens", "N", AT_ARG_INT, offsetof(plan_options, arch.tokens), 1, 4096,
+     .help = "with --arch: as in bench"},
+    {"--json", NULL, AT_ARG_FLAG, offsetof(plan_options, arch.json),
+     .help = "with --arch: one JSON object"},
     AT_COMMON_ARGS(plan_options, common),
 };
 
@@ -132,6 +151,9 @@ static at_status plan(void *options, const at_arg_list *operands)
     size_t bytes = 0;
     at_plan p = {0};
 
+    if ((o->arch.arch != NULL) == (operands->count == 1))
+        AT_TRY(at_fail(AT_EUSAGE, "plan: give a workflow, or --arch; not both"));
+    if (o->arch.arch) return at_plan_arch(&o->arch, o->common.dtype);
     AT_TRY(at_workflow_read(operands->items[0], &text, &bytes));
     AT_TRY(at_common_open(&o->common, &e));
     AT_TRY(at_workflow_check(e, operands->items[0], text, bytes, &o->sets, &g));
@@ -146,14 +168,20 @@ out:
     return st;
 }
 
+static void plan_defaults(void *options)
+{
+    ((plan_options *)options)->arch = (at_plan_arch_options){.size = 1024, .batch = 1};
+}
+
 const at_command at_command_plan = {
     .name = "plan",
-    .operands = "WORKFLOW.json",
+    .operands = "[WORKFLOW.json]",
     .summary = "check a workflow and tell its models, work and memory, without running it",
+    .details = "Example: atelier plan --arch flux1-dev --size 2048 --like h200-x8",
     .args = plan_args,
     .n_args = sizeof plan_args / sizeof *plan_args,
     .options_size = sizeof(plan_options),
-    .min_operands = 1,
     .max_operands = 1,
+    .defaults = plan_defaults,
     .run = plan,
 };

@@ -45,6 +45,32 @@ class Plan(kit.Case):
         self.assertEqual(self.made["text_encoders/clip_l.safetensors"][:2], (196, 123060480))
         self.assertEqual(self.made["vae/ae.safetensors"][:2], (244, 83819683))
 
+    def test_an_architecture_on_machines_that_are_not_here(self):
+        r = self.check(self.atelier("plan", "--arch", "flux1-dev", "--like", "h200-x8", "--json"), 0)
+        told = json.loads(r.out)
+        ways = {w["parallel"]: w for w in told["ways"]}
+        for name in ("none", "ulysses=8", "ring=8", "tp=8", "ring=2,ulysses=4", "tp=2,ulysses=4"):
+            self.assertIn(name, ways)
+        self.assertEqual({w["ranks"] for w in ways.values()}, {1, 2, 4, 8})
+        self.assertLessEqual(ways[told["auto"]]["ms"], 1.03 ** 2 * min(w["ms"] for w in ways.values()))
+        self.assertLess(ways["tp=8"]["bytes"], 0.3 * ways["none"]["bytes"])
+        self.assertAlmostEqual(ways["ulysses=8"]["sent_bytes"] / ways["ulysses=2"]["sent_bytes"], 7 / 16, delta=0.01)
+        half = self.path("half.json")
+        with open(half, "w") as f:
+            json.dump({"name": "half a chip", "like": "h200", "rates": {"units": 66, "watts": 0}}, f)
+        slow = json.loads(self.check(self.atelier("plan", "--arch", "flux1-dev", "--like", half, "--json"), 0).out)
+        self.assertEqual((slow["machine"], len(slow["ways"])), ("half a chip", 1))
+        self.assertGreater(slow["ways"][0]["ms"], 1.3 * ways["none"]["ms"])
+
+    def test_what_cannot_be_foreseen_is_refused(self):
+        for flags, words in ((("--arch", "flux9"), "flux9"), (("--arch", "t5-xxl"), "only denoisers"),
+                             (("--arch", "sd15", "--like", "cray"), "cray"), ((), "give a workflow"),
+                             ((self.example, "--arch", "sd15"), "not both"),
+                             (("--arch", "sd15", "--dtype", "f32"), "f32")):
+            r = self.atelier("plan", *flags)
+            self.assertNotIn(r.code, (0, -11, -6), flags)
+            self.check(r, r.code, words)
+
     def test_inspect_tells_what_the_files_are(self):
         expected = {"diffusion_models/flux1-dev.safetensors": ("denoiser", "flux1", 780),
                     "text_encoders/t5xxl_fp16.safetensors": ("text encoder", "t5", 220),
