@@ -67,6 +67,7 @@ typedef struct at_engine_config {
     const char *devices;
     int cpu_ranks;
     const char *parallel; // "none", "cfg=2", "cfg=2,ulysses=2"; NULL or "auto": chosen for each run
+    const char *shares;   // "3,2": what each device takes against the others; NULL: by their speeds
     const char
         *comm; // between GPUs: "peer", "nccl"; NULL or "auto": the faster one that can be had
     at_processes processes;

@@ -153,8 +153,9 @@ static void describe(const run_options *o, const char *text, size_t bytes, at_st
         at_str_printf(out, "|%s", o->sets.items[i]);
     for (size_t i = 0; i < o->targets.count; i++)
         at_str_printf(out, "|%s", o->targets.items[i]);
-    at_str_printf(out, "|%s|%s%s", d->parallel ? d->parallel : "auto",
-                  o->common.dtype ? o->common.dtype : "auto", o->trace ? "|trace" : "");
+    at_str_printf(out, "|%s|%s|%s%s", d->parallel ? d->parallel : "auto",
+                  d->shares ? d->shares : "", o->common.dtype ? o->common.dtype : "auto",
+                  o->trace ? "|trace" : "");
 }
 
 static int remove_one(const char *path, const struct stat *s, int kind, struct FTW *at)

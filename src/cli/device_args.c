@@ -63,6 +63,7 @@ static at_status pick_device(const at_device_options *o, at_engine_config *c)
     c->devices = o->devices;
     c->cpu_ranks = (int)o->cpu_ranks;
     c->parallel = o->parallel;
+    c->shares = o->shares;
     c->comm = o->comm;
     if (o->devices && c->device)
         return at_fail(AT_EUSAGE, "--devices and --device %s exclude each other", c->device);

@@ -10,7 +10,7 @@
 #include "cli/args.h"
 
 typedef struct at_device_options {
-    const char *device, *cuda_device, *devices, *parallel, *comm;
+    const char *device, *cuda_device, *devices, *parallel, *shares, *comm;
     long cpu_ranks;
     bool cpu, gpu_only, highvram, normalvram, lowvram, novram;
     bool disable_smart_memory, cpu_vae, no_effect;
@@ -45,6 +45,10 @@ typedef struct at_device_options {
         {"--parallel", "PLAN", AT_ARG_TEXT, offsetof(T, f.parallel),                               \
          .help = "how devices share a picture: auto (the default), none, or some of cfg=N, "       \
                  "ulysses=N, ring=N, patch=N with commas between"},                                \
+        {"--shares", "A,B", AT_ARG_TEXT, offsetof(T, f.shares),                                    \
+         .help =                                                                                   \
+             "of devices of unlike speed: what each takes against the others, as 3,2; without "    \
+             "it they are measured where they differ"},                                            \
         {"--comm",                                                                                 \
          "HOW",                                                                                    \
          AT_ARG_CHOICE,                                                                            \

@@ -12,6 +12,7 @@
 #include "base/str.h"
 #include "base/log.h"
 #include "engine/engine.h"
+#include "engine/speeds.h"
 #include "engine/world.h"
 #include "tensor/wire.h"
 
@@ -130,6 +131,14 @@ out:
     return st;
 }
 
+// Processes know nothing of each other's devices: they share evenly where nobody says anything else.
+static at_status set_speeds(const at_engine_config *c, at_env_ranks *r)
+{
+    if (c->shares) return at_speeds_parse(c->shares, r->n, r->site.speed);
+    if (!r->world && !r->device[0]->host) at_speeds_measure(r->device, r->n, r->site.speed);
+    return AT_OK;
+}
+
 // This process is one rank; the others say the same of themselves.
 static at_status processes(const at_engine_config *c, at_env *env)
 {
@@ -151,6 +160,7 @@ static at_status processes(const at_engine_config *c, at_env *env)
         r->device[i] = env->device;
     AT_TRY(at_world_across(&c->processes, c->comm, env->device, &r->world));
     AT_TRY(agree_on_site(r));
+    AT_TRY(set_speeds(c, r));
 out:
     if (st != AT_OK) {
         at_comm_free(r->world);
@@ -210,6 +220,7 @@ at_status at_engine_ranks(const at_engine_config *c, at_env *env)
     else
         AT_TRY(add(r, env->device));
     r->site = site_of(r);
+    AT_TRY(set_speeds(c, r));
     if (wanted > r->n) {
         char text[96];
         AT_TRY(at_fail(AT_EUSAGE, "--parallel %s needs %d devices, and there are %d",

@@ -42,7 +42,7 @@ static bool usable(const at_env_ranks *r, int ranks)
     return ranks <= r->n && (!r->world || ranks == 1 || ranks == r->n);
 }
 
-at_degrees at_env_degrees(const at_env *e, const at_par_task *task, const at_degrees *wish)
+static at_degrees ways_of(const at_env *e, const at_par_task *task, const at_degrees *wish)
 {
     enum { MANY = 64 };
     const at_env_ranks *r = &e->ranks;
@@ -59,6 +59,14 @@ at_degrees at_env_degrees(const at_env *e, const at_par_task *task, const at_deg
     return (at_degrees){0};
 }
 
+at_degrees at_env_degrees(const at_env *e, const at_par_task *task, const at_degrees *wish)
+{
+    at_degrees d = ways_of(e, task, wish);
+
+    at_degrees_take_speeds(&d, e->ranks.site.speed);
+    return d;
+}
+
 at_degrees at_env_vae_degrees(const at_env *e, int64_t height, int64_t width)
 {
     enum { WORTH_IT = 512 * 512 }; // pixels a rank
@@ -73,6 +81,9 @@ at_degrees at_env_vae_degrees(const at_env *e, int64_t height, int64_t width)
     else if (!r->site.one_processor)
         out.of[AT_AXIS_PATCH] = fit < 1 ? 1 : fit < r->n ? (int)fit : r->n;
     if (r->world && out.of[AT_AXIS_PATCH] > 1) out.of[AT_AXIS_PATCH] = r->n;
+    if (!r->automatic && at_degrees_ranks(&r->degrees) == at_degrees_ranks(&out))
+        memcpy(out.shares, r->degrees.shares, sizeof out.shares);
+    at_degrees_take_speeds(&out, r->site.speed);
     return out;
 }
 

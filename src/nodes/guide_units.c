@@ -52,8 +52,13 @@ static double work_of(const at_plan *p, const unit *u)
     return (double)u->batch->count * (double)u->rows * (double)(r->h * r->w);
 }
 
-// The largest that is left goes to who has least to do; ties to the first.
-static void deal(const at_plan *p, unit *units, size_t n, int ranks)
+static bool sooner(double mine, int share, double others, int other_share)
+{
+    return mine * other_share < others * share;
+}
+
+// The largest that is left goes to who would have done it first; ties to the first. share: their speeds; zeros: equal.
+static void deal(const at_plan *p, unit *units, size_t n, int ranks, const int *share)
 {
     double load[MOST_RANKS] = {0};
 
@@ -64,10 +69,14 @@ static void deal(const at_plan *p, unit *units, size_t n, int ranks)
             if (units[i].rank < 0 &&
                 (next == n || work_of(p, &units[i]) > work_of(p, &units[next])))
                 next = i;
+        double work = work_of(p, &units[next]);
+        bool uneven = ranks <= AT_SHARE_RANKS && share[0];
         for (int r = 1; r < ranks; r++)
-            if (load[r] < load[to]) to = r;
+            if (sooner(load[r] + work, uneven ? share[r] : 1, load[to] + work,
+                       uneven ? share[to] : 1))
+                to = r;
         units[next].rank = to;
-        load[to] += work_of(p, &units[next]);
+        load[to] += work;
     }
 }
 
@@ -134,7 +143,7 @@ static void share_out(const evaluation *e, unit *units, size_t n, at_unit_fn *ea
     at_comm *c = at_ops_mesh(e->o)->axis[AT_AXIS_CFG];
     int64_t lengths[MOST_RANKS] = {0};
 
-    deal(e->p, units, n, c->size);
+    deal(e->p, units, n, c->size, at_ops_mesh(e->o)->share[AT_AXIS_CFG]);
     int64_t total = lay_out(units, n, c->size, lengths);
     at_tensor *all = at_empty(e->o, AT_F32, 1, &total);
     for (size_t k = 0; k < n && at_ops_status(e->o) == AT_OK; k++) {

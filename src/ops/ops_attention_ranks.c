@@ -26,6 +26,12 @@ static char *byte_at(const at_tensor *buffer, int64_t element)
     return (char *)at_tensor_data(buffer) + (size_t)element * at_dtype_size(buffer->dtype);
 }
 
+// Along the Ulysses axis; rows of a map are not shared by heads.
+static void share_heads(const op_ranks *x, int rank, int64_t *first, int64_t *heads)
+{
+    at_share_of(x->p->o->mesh.share[AT_AXIS_ULYSSES], x->h, rank, x->heads->size, first, heads);
+}
+
 static at_status measure(op_ranks *x, const op_pass *p, const at_attention_args *a,
                          const at_row_run *run)
 {
@@ -57,7 +63,7 @@ static at_status measure(op_ranks *x, const op_pass *p, const at_attention_args 
     x->mine = x->counts + x->ring->rank * x->heads->size;
     for (int i = 0; i < x->heads->size; i++)
         x->all += x->mine[i];
-    op_share(x->h, x->heads->rank, x->heads->size, &x->first_head, &x->own_heads);
+    share_heads(x, x->heads->rank, &x->first_head, &x->own_heads);
     return AT_OK;
 }
 
@@ -173,7 +179,7 @@ static at_status heads_in(const op_ranks *x, const at_view *v, int parts, at_vie
     for (int i = 0; i < n; i++) {
         int64_t first, heads;
 
-        op_share(x->h, i, n, &first, &heads);
+        share_heads(x, i, &first, &heads);
         send[i] = (at_comm_part){byte_at(packed, here * op_token(x, first, parts)),
                                  (size_t)(here * op_token(x, heads, parts)) * size};
         if (i == me) send[i] = recv[i];
@@ -203,7 +209,7 @@ static at_status send_in_place(const op_ranks *x, const at_view *v, bool ahead, 
     for (int i = 0; i < n; i++) {
         int64_t first, heads;
 
-        op_share(x->h, i, n, &first, &heads);
+        share_heads(x, i, &first, &heads);
         send[i] = op_together(one, PARTS, first, heads);
         recv[i] = op_together_there(x, byte_at(arrived, at * row), v->dtype, x->mine[i],
                                     x->own_heads, PARTS);
@@ -251,7 +257,7 @@ static at_status heads_out_place(const op_ranks *x, const at_tensor *done, at_vi
     for (int i = 0; i < n; i++) {
         int64_t first, heads;
 
-        op_share(x->h, i, n, &first, &heads);
+        share_heads(x, i, &first, &heads);
         send[i] =
             op_travelling(x, byte_at(done, at * row), done->dtype, x->mine[i], x->own_heads, 0, 1);
         recv[i] = op_part(out, 2, first, heads);
@@ -275,7 +281,7 @@ static at_status heads_out(const op_ranks *x, const at_tensor *done, at_view out
     for (int i = 0; i < n; i++) {
         int64_t first, heads;
 
-        op_share(x->h, i, n, &first, &heads);
+        share_heads(x, i, &first, &heads);
         send[i] = (at_comm_part){byte_at(done, at * row), (size_t)(x->mine[i] * row) * size};
         recv[i] = (at_comm_part){byte_at(arrived, here * op_token(x, first, 1)),
                                  (size_t)(here * op_token(x, heads, 1)) * size};
@@ -286,7 +292,7 @@ static at_status heads_out(const op_ranks *x, const at_tensor *done, at_view out
     for (int i = 0; i < n; i++) {
         int64_t first, heads;
 
-        op_share(x->h, i, n, &first, &heads);
+        share_heads(x, i, &first, &heads);
         AT_TRY(copy_view(x->p, op_travelling(x, recv[i].data, done->dtype, here, heads, 0, 1),
                          op_part(out, 2, first, heads)));
     }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // ops_rank.c - several ranks on one picture: tokens shared out and gathered, failures voted.
-// Idea: rank r of n holds a run of tokens; the first total % n ranks hold one more. Between the
+// Idea: rank r of n holds a run of tokens, its share (par/shares.h). Between the
 // first split and the next gather attention exchanges heads for tokens (ops_attention.c). Every rank knows every
 // other's share without asking, so that a forward is a fixed sequence of work and exchanges, which a device can
 // record. Owns: see ops.h.
@@ -13,10 +13,14 @@
 
 void op_share(int64_t total, int rank, int size, int64_t *first, int64_t *length)
 {
-    int64_t base = total / size, rest = total % size;
+    static const int equal[1];
 
-    *first = base * rank + (rank < rest ? rank : rest);
-    *length = base + (rank < rest);
+    at_share_of(equal, total, rank, size, first, length);
+}
+
+static void token_share(const at_ops *o, int64_t total, int rank, int64_t *first, int64_t *length)
+{
+    at_share_of(o->mesh.token_share, total, rank, o->mesh.tokens->size, first, length);
 }
 
 // What the carrier reads must be there: one that works on the device's stream waits in it.
@@ -93,7 +97,7 @@ void op_split_counts(const at_ops *o, int64_t *counts)
 
         counts[i] = 0;
         for (int k = 0; k < o->split.n; k++) {
-            op_share(o->split.total[k], i, n, &first, &length);
+            token_share(o, o->split.total[k], i, &first, &length);
             counts[i] += length;
         }
     }
@@ -127,7 +131,7 @@ static at_tensor *share(at_ops *o, const char *door, const at_tensor *x, bool se
         o->split.open = true;
         o->split.total[o->split.n++] = x->shape[1];
     }
-    op_share(x->shape[1], c->rank, c->size, &first, &length);
+    token_share(o, x->shape[1], c->rank, &first, &length);
     AT_TRY(at_tensor_narrow(x, 1, first, length, &out));
     AT_TRY(op_own(o, out));
 out:
@@ -166,7 +170,7 @@ static at_status gather(const op_pass *p, const at_tensor *x, int64_t total, at_
     for (int i = 0; i < c->size; i++) {
         int64_t first, length;
 
-        op_share(total, i, c->size, &first, &length);
+        token_share(o, total, i, &first, &length);
         send[i] = (at_comm_part){at_tensor_data(mine), at_tensor_bytes(mine)};
         recv[i] =
             (at_comm_part){(char *)at_tensor_data(all) + (size_t)first * row, (size_t)length * row};
@@ -175,7 +179,7 @@ static at_status gather(const op_pass *p, const at_tensor *x, int64_t total, at_
     for (int i = 0; i < c->size && all != out; i++) {
         int64_t first, length;
 
-        op_share(total, i, c->size, &first, &length);
+        token_share(o, total, i, &first, &length);
         if (!length) continue;
         to = op_part(at_tensor_as_view(out), 1, first, length);
         from = to; // a block is as dense as a share
@@ -203,7 +207,7 @@ at_tensor *at_gather_tokens(at_ops *o, const at_tensor *x, int64_t total)
     o->split.open = false;
     if (!op_enter(&p, o, "gather_tokens", &o->stats.seconds_other)) return NULL;
     AT_TRY(op_takes(&p, "x", x));
-    op_share(total, c->rank, c->size, &first, &length);
+    token_share(o, total, c->rank, &first, &length);
     if (x->rank < 2 || total < 0 || x->shape[1] != length) {
         AT_TRY(at_fail(AT_EINVAL, "x %s is not rank %d's share (%lld) of %lld tokens",
                        at_shape_text(x->dtype, x->rank, x->shape, text), c->rank, (long long)length,

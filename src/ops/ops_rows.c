@@ -41,7 +41,7 @@ static op_span share_of(const at_ops *o, int64_t rows, int rank)
 {
     int64_t first, length;
 
-    op_share(rows, rank, patch_comm(o)->size, &first, &length);
+    at_share_of(o->mesh.share[AT_AXIS_PATCH], rows, rank, patch_comm(o)->size, &first, &length);
     return (op_span){first, first + length};
 }
 

@@ -2,6 +2,7 @@
 // mesh.c - degrees as text, and the comms of the axes. See mesh.h.
 #include "par/mesh.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -53,6 +54,41 @@ static bool called_stale(const char *name, size_t n)
     return n == 5 && memcmp(name, "stale", n) == 0;
 }
 
+// "3:2" behind "shares="; *end is where it stops.
+static bool read_shares(const char *at, at_degrees *d, char **end)
+{
+    for (int i = 0; i < AT_SHARE_RANKS; i++) {
+        long value = strtol(at, end, 10);
+
+        if (value < 1 || value > AT_SHARE_MOST) return false;
+        d->shares[i] = (uint8_t)value;
+        if (**end != ':') return true;
+        at = *end + 1;
+    }
+    return false;
+}
+
+static int shares_of(const at_degrees *d)
+{
+    int n = 0;
+
+    while (n < AT_SHARE_RANKS && d->shares[n])
+        n++;
+    return n;
+}
+
+// Who needs equal parts: the layers' cut is fixed, and so are the blocks of a pipe.
+static at_status check_shares(const at_degrees *d, const char *text)
+{
+    if (!d->shares[0]) return AT_OK;
+    if (shares_of(d) != at_degrees_ranks(d))
+        return at_fail(AT_EINVAL, "\"%s\": %d shares for %d ranks", text, shares_of(d),
+                       at_degrees_ranks(d));
+    if (degree(d, AT_AXIS_PIPE) > 1)
+        return at_fail(AT_EINVAL, "\"%s\": the ranks of pipefusion have equal shares", text);
+    return AT_OK;
+}
+
 // Approximate methods work along one axis, beside cfg alone.
 static at_status check_approximation(const at_degrees *d, const char *text)
 {
@@ -81,11 +117,19 @@ at_status at_degrees_parse(const char *text, at_degrees *out)
         char *end = NULL;
         long value = at[n] == '=' ? strtol(at + n + 1, &end, 10) : 0;
 
+        bool shares = n == 6 && at[n] == '=' && memcmp(at, "shares", n) == 0;
+        if (shares && !out->shares[0] && read_shares(at + n + 1, out, &end) &&
+            (!*end || *end == ',')) {
+            if (!*end) break;
+            at = end + 1;
+            continue;
+        }
         if (!to || value < 1 || value > 256 || (*end && *end != ',') || *to)
             return at_fail(
                 AT_EINVAL,
                 "\"%s\" is no way to share a picture: none, or some of cfg=N, "
-                "tp=N, patch=N, ring=N, ulysses=N with commas between; approximately: stale=N or "
+                "tp=N, patch=N, ring=N, ulysses=N with commas between, and shares=A:B for "
+                "ranks of unlike speed; approximately: stale=N or "
                 "pipefusion=N, with warmup=N and patches=N",
                 text);
         *to = (int)value;
@@ -94,7 +138,10 @@ at_status at_degrees_parse(const char *text, at_degrees *out)
         at = end + 1;
     }
     if (out->of[AT_AXIS_RING] < 2) out->stale = 0; // of one rank nothing is
-    if (at_degrees_ranks(out) <= 256) return check_approximation(out, text);
+    if (at_degrees_ranks(out) <= 256) {
+        at_status st = check_approximation(out, text);
+        return st == AT_OK ? check_shares(out, text) : st;
+    }
     return at_fail(AT_EINVAL, "\"%s\" needs %d ranks; 256 are the most", text,
                    at_degrees_ranks(out));
 }
@@ -111,6 +158,8 @@ const char *at_degrees_text(const at_degrees *d, char out[96])
     }
     if (n && d->warmup) n += (size_t)snprintf(out + n, 96 - n, ",warmup=%d", d->warmup);
     if (n && d->patches) n += (size_t)snprintf(out + n, 96 - n, ",patches=%d", d->patches);
+    for (int i = 0, k = shares_of(d); i < k && n + 12 < 96; i++)
+        n += (size_t)snprintf(out + n, 96 - n, "%s%d", i ? ":" : ",shares=", d->shares[i]);
     if (!n) snprintf(out, 96, "none");
     return out;
 }
@@ -182,6 +231,62 @@ static at_status axis_comm(at_comm *world, const at_degrees *d, int first, int l
     return world->ops->split(world, colour_of(d, world->rank, first, last), out);
 }
 
+// --- shares --------------------------------------------------------------------------------------
+void at_degrees_take_speeds(at_degrees *d, const uint8_t speeds[AT_SHARE_RANKS])
+{
+    int n = at_degrees_ranks(d);
+
+    if (n < 2 || n > AT_SHARE_RANKS || !speeds[0] || d->shares[0] || degree(d, AT_AXIS_PIPE) > 1)
+        return;
+    memcpy(d->shares, speeds, (size_t)n);
+}
+
+double at_degrees_pace(const at_degrees *d, const uint8_t speeds[AT_SHARE_RANKS], double units)
+{
+    int n = at_degrees_ranks(d), groups = degree(d, AT_AXIS_CFG), each = n / groups;
+    bool cut = degree(d, AT_AXIS_TP) > 1 || degree(d, AT_AXIS_PIPE) > 1;
+    double sum[AT_SHARE_RANKS] = {0}, load[AT_SHARE_RANKS] = {0}, most = 0;
+
+    if (n > AT_SHARE_RANKS || !speeds[0]) return 1;
+    for (int i = 0; i < n; i++) {
+        double speed = (double)speeds[i] / speeds[0];
+
+        if (cut) // the slowest sets the pace of its group
+            sum[i / each] = i % each ? fmin(sum[i / each], each * speed) : each * speed;
+        else
+            sum[i / each] += speed;
+    }
+    for (double u = 0; u < units; u++) { // as nodes/guide_units.c deals them
+        int to = 0;
+        for (int g = 1; g < groups; g++)
+            if ((load[g] + 1) / sum[g] < (load[to] + 1) / sum[to]) to = g;
+        load[to]++;
+    }
+    for (int g = 0; g < groups; g++)
+        most = fmax(most, load[g] * each / sum[g]);
+    return most / ceil(units / groups);
+}
+
+// Who stands at the same place of an axis takes as much, whatever his place on the others: what they share is one cut.
+// Groups along cfg share nothing but forwards, and are cut by their own ranks.
+static void set_shares(at_mesh *m)
+{
+    const at_degrees *d = &m->degrees;
+    int n = at_degrees_ranks(d), each = n / degree(d, AT_AXIS_CFG);
+
+    if (!d->shares[0] || n > AT_SHARE_RANKS) return;
+    for (int i = 0; i < n; i++) {
+        bool group = i / each == m->world->rank / each;
+
+        for (int a = AT_AXES - 1, left = i; a >= 0; a--) {
+            if (group || a == AT_AXIS_CFG) m->share[a][left % degree(d, a)] += d->shares[i];
+            left /= degree(d, a);
+        }
+        int tokens = degree(d, AT_AXIS_RING) * degree(d, AT_AXIS_ULYSSES);
+        if (group) m->token_share[i / degree(d, AT_AXIS_PIPE) % tokens] += d->shares[i];
+    }
+}
+
 at_status at_mesh_open(at_comm *world, const at_degrees *degrees, at_mesh *out)
 {
     at_status st = AT_OK;
@@ -194,6 +299,7 @@ at_status at_mesh_open(at_comm *world, const at_degrees *degrees, at_mesh *out)
     for (int i = 0; i < AT_AXES; i++)
         AT_TRY(axis_comm(world, degrees, i, i, &out->axis[i]));
     AT_TRY(axis_comm(world, degrees, AT_AXIS_RING, AT_AXIS_ULYSSES, &out->tokens));
+    set_shares(out);
 out:
     if (st != AT_OK) at_mesh_close(out);
     return st;

@@ -8,6 +8,7 @@
 #define AT_PAR_MESH_H
 
 #include "par/comm.h"
+#include "par/shares.h"
 
 typedef enum at_axis {
     AT_AXIS_CFG,
@@ -27,6 +28,8 @@ typedef struct at_degrees {
     int stale;   // 1: along ring, or along patch where the network shares rows (at_degrees_fit)
     int warmup;  // 0: the method's own number, at_degrees_warmup
     int patches; // pieces that go through the pipe; 0: two for each rank of it
+    // What each rank takes of tokens, rows, heads (ulysses) and forwards (cfg), against the others; zeros: the same.
+    uint8_t shares[AT_SHARE_RANKS];
 } at_degrees;
 
 typedef struct at_mesh {
@@ -34,6 +37,7 @@ typedef struct at_mesh {
     at_comm *world;         // all ranks: votes
     at_comm *axis[AT_AXES]; // of size 1 where nothing is cut
     at_comm *tokens;        // ring x ulysses: who shares the tokens of one forward
+    int share[AT_AXES][AT_SHARE_RANKS], token_share[AT_SHARE_RANKS]; // of those comms' ranks
 } at_mesh;
 
 const char *at_axis_name(at_axis a);       // "cfg"
@@ -48,6 +52,12 @@ int at_degrees_warmup(const at_degrees *d);  // exact evaluations before approxi
 int at_degrees_patches(const at_degrees *d); // pieces of a picture in the pipe
 // Stale keys and values go along the axis that the network knows: `axes` has 1 << at_axis for each.
 void at_degrees_fit(at_degrees *d, unsigned axes);
+
+// Shares by the speeds of the devices, where none were asked for and the way can have them.
+void at_degrees_take_speeds(at_degrees *d, const uint8_t speeds[AT_SHARE_RANKS]);
+// The slowest rank's time for its part of `units` forwards at the shares that these speeds give, against what it takes
+// where all devices are like the first.
+double at_degrees_pace(const at_degrees *d, const uint8_t speeds[AT_SHARE_RANKS], double units);
 
 // One rank, which needs no free.
 at_mesh at_mesh_self(void);

@@ -165,6 +165,46 @@ static void each_axis_joins_those_who_differ_there_alone(void **state)
         run_ranks(&meshes[i], look_around);
 }
 
+// Who shares one cut adds up; groups along cfg are cut by their own ranks.
+static void look_at_shares(rank_ctx *r)
+{
+    at_mesh m;
+    int me = r->comm->rank;
+
+    expect(r, at_mesh_open(r->comm, r->degrees, &m) == AT_OK);
+    expect(r, m.share[AT_AXIS_CFG][0] == 10 && m.share[AT_AXIS_CFG][1] == 26);
+    for (int i = 0; i < 4; i++)
+        expect(r, m.token_share[i] == r->degrees->shares[me / 4 * 4 + i]);
+    expect(r, m.share[AT_AXIS_RING][0] == (me < 4 ? 3 : 11));
+    expect(r, m.share[AT_AXIS_RING][1] == (me < 4 ? 7 : 15));
+    expect(r, m.share[AT_AXIS_ULYSSES][1] == (me < 4 ? 6 : 14));
+    expect(r, m.share[AT_AXIS_PATCH][0] == (me < 4 ? 10 : 26));
+    at_mesh_close(&m);
+}
+
+static void ranks_of_unlike_speed_have_shares(void **state)
+{
+    at_degrees d, again;
+    char text[96];
+    static const uint8_t fast[AT_SHARE_RANKS] = {50, 100, 100, 50};
+
+    (void)state;
+    assert_int_equal(at_degrees_parse("cfg=2,ring=2,ulysses=2,shares=1:2:3:4:5:6:7:8", &d), AT_OK);
+    run_ranks(&d, look_at_shares);
+    assert_int_equal(at_degrees_parse(at_degrees_text(&d, text), &again), AT_OK);
+    assert_memory_equal(&d, &again, sizeof d);
+    assert_int_equal(at_degrees_parse("ring=2", &d), AT_OK);
+    at_degrees_take_speeds(&d, fast);
+    assert_string_equal(at_degrees_text(&d, text), "ring=2,shares=50:100");
+    // One alone; both in proportion; layers cut in two go by the slower one; forwards are whole.
+    assert_true(at_degrees_pace(&(at_degrees){0}, fast, 1) == 1);
+    assert_true(at_degrees_pace(&d, fast, 1) == 2.0 / 3);
+    assert_true(at_degrees_pace(&(at_degrees){{[AT_AXIS_TP] = 2}}, fast, 1) == 1);
+    assert_true(at_degrees_pace(&(at_degrees){{[AT_AXIS_CFG] = 2}}, fast, 2) == 1);
+    assert_true(at_degrees_pace(&(at_degrees){{[AT_AXIS_CFG] = 2}}, fast, 3) == 0.5);
+    assert_true(at_degrees_pace(&d, (uint8_t[AT_SHARE_RANKS]){0}, 7) == 1);
+}
+
 // Rank 1 gives up in an exchange of one axis; whoever waits on any other hears it, and a vote of all mends all.
 static void fail_on_an_axis(rank_ctx *r)
 {
@@ -220,6 +260,7 @@ int main(void)
         cmocka_unit_test(uneven_parts_arrive),
         cmocka_unit_test(sizes_that_disagree_are_refused),
         cmocka_unit_test(each_axis_joins_those_who_differ_there_alone),
+        cmocka_unit_test(ranks_of_unlike_speed_have_shares),
         cmocka_unit_test(a_failure_on_one_axis_ends_all),
         cmocka_unit_test(one_rank_is_a_mesh_too),
     };

@@ -134,7 +134,7 @@ static bool predict(const at_par_task *t, const at_par_site *s, double scale, at
     at_par_word word = by_pricer(t, units, p);
     if (word == AT_PAR_IMPOSSIBLE) return false;
     if (word == AT_PAR_UNKNOWN) by_formula(t, s, units, saved, p);
-    p->compute *= scale;
+    p->compute *= scale * at_degrees_pace(d, s->speed, t->conditionings * (double)t->batch);
     if (c > 1) {
         double latents = t->latent_bytes * t->conditionings * (double)t->batch;
         p->exchange += s->latency + latents / s->bandwidth;
@@ -251,5 +251,7 @@ int at_par_plans(const at_par_task *task, const at_par_site *site, at_par_plan *
     if (i == q.n) q.n++;
     memmove(out + 1, out, (size_t)i * sizeof *out);
     out[0] = q.best;
+    for (i = 0; i < q.n; i++)
+        at_degrees_take_speeds(&out[i].degrees, site->speed);
     return q.n;
 }

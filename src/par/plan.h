@@ -66,8 +66,10 @@ typedef struct at_par_site {
     double bandwidth, latency; // between any two: bytes a second, seconds an exchange
     double load;               // bytes a second of weights that do not fit
     double overhead, op; // seconds of a forward, and of each op in it, that no sharing shortens
-    bool one_processor;  // the ranks are threads that share what `flops` says
-    int waiting;         // jobs behind this one: with some, pictures an hour count
+    uint8_t
+        speed[AT_SHARE_RANKS]; // of each, against the first, whose `flops` are; zeros: all alike
+    bool one_processor;        // the ranks are threads that share what `flops` says
+    int waiting;               // jobs behind this one: with some, pictures an hour count
 } at_par_site;
 
 typedef struct at_par_plan {

@@ -216,6 +216,42 @@ class Parallel(kit.Case):
         self.assertNotEqual(r.code, 0)
         self.check(r, r.code, "fewer than the degrees")
 
+    # --- ranks of unlike speed --------------------------------------------------------------------------
+    def test_uneven_shares(self):
+        self.alike(kit.flux(width=80, height=112), "ulysses=2,shares=3:1", "ring=3,shares=5:1:2",
+                   "cfg=2,ring=2,shares=3:1:1:2", "ring=2,ulysses=2,shares=4:1:2:3", "tp=2,ulysses=2,shares=3:1:1:2",
+                   "ulysses=2,shares=99:1", "stale=2,warmup=2,shares=2:1")
+        with unittest.mock.patch.dict(os.environ, AT_OFF="gather"):
+            self.alike(kit.flux(width=80, height=112), "ring=3,shares=1:4:2")
+        self.alike(checkpoint("tiny_sd15.safetensors", 72, 104), "patch=2,shares=3:1", "cfg=2,patch=2,shares=1:2:2:1",
+                   "patch=4,shares=9:1:1:4")
+        self.alike(checkpoint("tiny_sdxl.safetensors", 72, 88), "patch=3,shares=1:3:2")
+        self.alike(checkpoint("tiny_sd15.safetensors", 64, 64, batch=3), "cfg=2,shares=5:1", "cfg=3,shares=1:3:1")
+
+    def test_who_is_faster_gets_more(self):
+        def tokens(plan, ranks):
+            r = self.run_workflow(kit.flux(), "--cpu-ranks", str(ranks), "--parallel", plan, "--dtype", "f32",
+                                  "--trace", self.path("t.json"), "--progress", "none")
+            self.check(r, 0)
+            with open(self.path("t.json")) as f:
+                events = json.load(f)["traceEvents"]
+            work = [0] * ranks
+            for e in events:
+                if e.get("cat") == "op" and e["name"].startswith("linear double_blocks.0.img_mlp.0"):
+                    work[e["pid"] - 1] += e["args"]["gflop"]
+            return [round(w / sum(work), 3) for w in work]
+        self.assertEqual(tokens("ring=2", 2), [0.5, 0.5])
+        self.assertEqual(tokens("ring=2,shares=3:1", 2), [0.75, 0.25])
+        self.assertEqual(tokens("cfg=2,shares=3:1", 2), [1, 0])  # two forwards in less than one of the other's
+        r = self.atelier("plan", self.workflow(kit.flux()), "--base-directory", self.dir, "--cpu-ranks", "2", "--shares", "3,1")
+        self.check(r, 0)
+        self.assertIn("shares=3:1", r.out)
+        self.check(self.run_workflow(kit.flux(), "--cpu-ranks", "2", "--shares", "3"), 2, "--shares 3: a number from 1")
+        for bad in ("ring=2,shares=3", "ring=2,shares=3:0", "ring=2,shares=3:1:", "ring=2,shares=", "shares=1:1",
+                    "pipefusion=2,shares=1:2", "ring=2,shares=1:2,shares=1:2"):
+            r = self.run_workflow(kit.flux(), "--cpu-ranks", "2", "--parallel", bad)
+            self.check(r, 2, "--parallel")
+
     # --- approximate ways -------------------------------------------------------------------------------
     def test_with_nothing_but_exact_steps_they_are_exact(self):
         self.alike(kit.flux(), "stale=2", "stale=3,warmup=2", "cfg=2,stale=2", "pipefusion=2,warmup=2",
