@@ -47,12 +47,14 @@ def checkpoint(name, width, height, batch=1, **sampler):
 
 
 class Parallel(kit.Case):
+    more = () # flags of every run
+
     def draw(self, nodes, *flags):
         """The latents and the pixels of all pictures."""
         self.setUp()
         nodes = dict(nodes, **{"90": kit.node("SaveLatent", samples=["7", 0], filename_prefix="z")})
         self.check(self.run_workflow(nodes, "--progress", "none", "--dtype", "f32", "--threads", "2",
-                                     *flags, timeout=60), 0)
+                                     *self.more, *flags, timeout=60), 0)
         files = self.outputs()
         z = [v for f in files if f.endswith(".latent") for v in latents(f)]
         pixels = b"".join(bytes(v for row in png.read(f)[2] for p in row for v in p) for f in files if f.endswith(".png"))
@@ -77,6 +79,22 @@ class Parallel(kit.Case):
     def test_flux_of_odd_size_on_odd_ranks(self):
         self.alike(kit.flux(width=80, height=112), "ulysses=3", "ring=3", "ring=2,ulysses=2",
                    "cfg=2,ring=2,ulysses=2", "ulysses=8", "tp=3", "tp=2,ring=2")
+
+    def test_eight_ranks(self):
+        self.alike(kit.flux(width=80, height=112), "cfg=2,ulysses=4", "ring=4,ulysses=2", "ring=8", "tp=8", "tp=2,ulysses=4",
+                   "cfg=2,tp=2,ring=2")
+        self.alike(checkpoint("tiny_sdxl.safetensors", 72, 88), "cfg=2,patch=4", "patch=8", "tp=2,patch=4", "cfg=2,tp=2,patch=2")
+
+    def test_the_house_model_on_eight_ranks(self):
+        with open(os.path.join(kit.SOURCE, "examples/house.json"), encoding="utf-8") as f:
+            w = json.load(f)
+        for node in w.values():
+            if "steps" in node["inputs"]:
+                node["inputs"]["steps"] = 1
+            if "width" in node["inputs"]:
+                node["inputs"].update(width=120, height=104)
+        self.more = ("--models", os.path.join(kit.SOURCE, "models"))
+        self.alike(w, "cfg=2,ulysses=4", "ring=2,ulysses=4")
 
     def test_flux_with_keys_that_go_round(self):
         with unittest.mock.patch.dict(os.environ, AT_OFF="gather"):
