@@ -6,7 +6,8 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "models/models.h"
+#include "engine/machine.h"
+#include "models/forecast_ways.h"
 #include "tensor/dtype.h"
 #include "nodes/sample_task.h"
 
@@ -50,6 +51,12 @@ out:
     at_encoder_release(&e);
     return st;
 }
+
+typedef struct prices {
+    at_model *model;
+    at_forecasts *forecasts;
+    at_par_pricer pricer;
+} prices;
 
 static at_status task_of(const at_bench_options *b, at_store *s, at_par_task *out)
 {
@@ -122,12 +129,43 @@ static void calibrate(const at_par_task *task, const at_par_site *site, at_bench
     }
 }
 
+// A bench deals equal shares along cfg, and devices left over are no way of their own.
+static bool tried(const at_bench_options *b, const at_par_plan *p)
+{
+    int cfg = p->degrees.of[AT_AXIS_CFG];
+
+    return b->ranks % p->ranks == 0 && (cfg < 2 || b->batch % cfg == 0);
+}
+
+// Forecasts in the formulas' place, where this chip's rates are known.
+static at_status price(const at_bench_options *b, const at_par_site *site, at_store *s,
+                       at_par_task *task, prices *p)
+{
+    at_status st = AT_OK;
+    at_machine here;
+    at_forecast_work work = {.latent_h = b->height / 8,
+                             .latent_w = b->width / 8,
+                             .text_tokens = b->text_tokens ? b->text_tokens : b->shape->text_tokens,
+                             .compute = b->compute,
+                             .fp8 = b->fp8};
+
+    if (b->shape->part != AT_PART_DENOISER || !at_machine_here(b->device, site, &here))
+        return AT_OK;
+    AT_TRY(at_model_load(s, b->shape->name, &p->model));
+    AT_TRY(at_forecasts_new(p->model, &work, &here.rates, &p->forecasts));
+    p->pricer = at_forecasts_pricer(p->forecasts);
+    task->pricer = &p->pricer;
+out:
+    return st;
+}
+
 at_status at_bench_ways_run(const at_bench_options *b, const at_par_site *site, at_bench_ways *out)
 {
     at_status st = AT_OK;
     at_store *s = NULL;
     at_par_task task;
     at_par_plan plans[AT_BENCH_WAYS];
+    prices p = {0};
 
     *out = (at_bench_ways){.picked = -1, .picked_calibrated = -1, .best = -1};
     if (b->shape->part == AT_PART_VAE)
@@ -135,11 +173,10 @@ at_status at_bench_ways_run(const at_bench_options *b, const at_par_site *site, 
                        b->shape->name, b->ranks));
     AT_TRY(at_bench_store(b, &s));
     AT_TRY(task_of(b, s, &task));
+    AT_TRY(price(b, site, s, &task, &p));
     int n = at_par_plans(&task, site, plans, AT_BENCH_WAYS);
-    for (int i = 0; i < n; i++) // a bench deals equal shares along cfg
-        if (plans[i].degrees.of[AT_AXIS_CFG] < 2 ||
-            b->batch % plans[i].degrees.of[AT_AXIS_CFG] == 0)
-            out->way[out->n++].plan = plans[i];
+    for (int i = 0; i < n; i++)
+        if (tried(b, &plans[i])) out->way[out->n++].plan = plans[i];
     out->picked = find(out, &plans[0].degrees);
     int one = find(out, &(at_degrees){0});
     if (one >= 0) measure(b, s, &out->way[one]);
@@ -151,6 +188,8 @@ at_status at_bench_ways_run(const at_bench_options *b, const at_par_site *site, 
             out->best = i;
     calibrate(&task, site, out);
 out:
+    at_forecasts_free(p.forecasts);
+    at_model_release(&p.model);
     at_store_release(&s);
     return st;
 }

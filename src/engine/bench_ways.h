@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // bench_ways.h - every way to share a step among some devices: what the plan predicts beside what it takes.
 // Idea: one set of random weights, which stays on its devices from way to way; each way is a bench of its own.
-// What auto takes is the first; it is judged by the fastest that was measured.
+// Predictions are forecasts (models/forecast_ways.h) on chips whose rates are known, else the plan's formulas. Only numbers
+// of devices that divide theirs are tried. What auto takes is the first; it is judged by the fastest that was measured.
 // Owns nothing beyond the call.
 #ifndef AT_ENGINE_BENCH_WAYS_H
 #define AT_ENGINE_BENCH_WAYS_H
@@ -9,7 +10,7 @@
 #include "engine/bench.h"
 #include "par/plan.h"
 
-enum { AT_BENCH_WAYS = 24 };
+enum { AT_BENCH_WAYS = 96 };
 
 typedef struct at_bench_way {
     at_par_plan plan;  // with what the site alone says

@@ -171,3 +171,42 @@ at_par_site at_machine_site(const at_machine *m, int ranks)
                          .overhead = 0.5e-3,
                          .op = 2.4e-6};
 }
+
+// --- a device that is here -------------------------------------------------------------------------
+typedef struct chip {
+    double units;
+    bool hopper;
+} chip;
+
+static void hear(void *ctx, const char *name, const char *value)
+{
+    chip *c = ctx;
+
+    if (strcmp(name, "multiprocessors") == 0) c->units = strtod(value, NULL);
+    if (strcmp(name, "capability") == 0) c->hopper = strcmp(value, "9.0") == 0;
+}
+
+bool at_machine_here(at_device *d, const at_par_site *site, at_machine *out)
+{
+    chip c = {0};
+    at_device_usage now = {0};
+
+    *out = (at_machine){.devices = site->ranks, .rates = at_rates_h200};
+    if (d->host || !d->ops->facts) return false;
+    d->ops->facts(d, hear, &c);
+    if (!c.hopper || c.units < 1) return false;
+    snprintf(out->name, sizeof out->name, "%s", d->description);
+    snprintf(out->rates.name, sizeof out->rates.name, "%s", d->name);
+    out->rates.units = c.units;
+    if (d->ops->usage && d->ops->usage(d, &now) == AT_OK) {
+        if (now.max_mhz > 0) out->rates.hertz = now.max_mhz * 1e6;
+        if (now.limit_watts > 0) out->rates.watts = now.limit_watts;
+    }
+    if (site->memory > 0) out->rates.memory = site->memory;
+    // A link that is slower than the one whose rates these are keeps its share for sums too.
+    if (site->bandwidth > 0 && site->bandwidth < out->rates.link) {
+        out->rates.link_sum *= site->bandwidth / out->rates.link;
+        out->rates.link = site->bandwidth;
+    }
+    return true;
+}

@@ -7,6 +7,7 @@
 #define AT_ENGINE_MACHINE_H
 
 #include "par/plan.h"
+#include "tensor/device.h"
 #include "tensor/rates.h"
 
 typedef struct at_machine {
@@ -19,6 +20,9 @@ typedef struct at_machine {
 at_status at_machine_find(const char *name, at_machine *out);
 // The same as text, every rate in it. NULL: no memory; at_free.
 char *at_machine_text(const at_machine *m);
+// The rates of a device that is here: those of the machine it is like, with its own multiprocessors, clock, power, memory
+// and link. False: nothing is known that it is like.
+bool at_machine_here(at_device *d, const at_par_site *site, at_machine *out);
 // What a plan counts with on `ranks` of its devices.
 at_par_site at_machine_site(const at_machine *m, int ranks);
 
