@@ -510,8 +510,8 @@ static void what_comes_next_is_the_working_models(void **state)
 static void what_is_asked_once_is_not_in_the_way(void **state)
 {
     (void)state;
-    enum { ONCE = 60, NET = 90 };
-    at_store *once = weights(ONCE, 8192), *net = weights(NET, 2048);
+    enum { ONCE = 20, NET = 60 };
+    at_store *once = weights(ONCE, 8192), *net = weights(NET, 1024);
     g.dev.weight_bytes = 1;
     for (int run = 0; run < 2; run++) {
         atomic_fetch_add(&g.dev.epoch, 1);
