@@ -133,6 +133,8 @@ static void print_memory(const at_plan *p, at_device *d)
            human(p->peak_alone, b));
     if (p->lasting > 0) printf(", %s of it for the driver and libraries", human(p->lasting, a));
     putchar('\n');
+    if (p->peak_coming > 1.005 * p->peak_kept)
+        printf("  while files come, where there is room, %s\n", human(p->peak_coming, a));
     if (d->ops->memory(d, &rest, &all) != AT_OK) return;
     printf("  %s has %s, %s of it free%s\n", d->name, human((double)all, a), human((double)rest, b),
            p->peak_kept < (double)rest    ? ""

@@ -48,7 +48,9 @@ typedef struct at_plan {
     at_plan_part *parts;
     size_t part_count;
     double peak_kept, peak_alone; // with every model kept on its device; with one at a time
-    double lasting;               // of both: a context, kernels' code, libraries' workspaces
+    double
+        peak_coming; // the first with files' bytes beside what is made of them, where there is room for both
+    double lasting; // of all: a context, kernels' code, libraries' workspaces
 } at_plan;
 
 // The workflow must have passed at_check. compute: dtype of activations.

@@ -259,21 +259,21 @@ double at_peak_measured(at_device *d)
 
 at_status at_plan_memory(at_engine *e, at_plan *p)
 {
-    double kept = 0, most = 0, alone = 0;
+    double kept = 0, most = 0, alone = 0, coming = 0;
 
     for (size_t i = 0; i < p->part_count; i++) {
         at_plan_part *part = &p->parts[i];
         at_status st = measure(e, p, part);
         if (st != AT_OK) return at_fail_context(st, "%s: ", part->file);
         if (part->how.device != at_engine_env(e)->device) continue; // another's memory
-        double now = part->weights + part->activations;
-        if (part->loading > now) now = part->loading;
         kept += part->weights;
-        if (now - part->weights > most) most = now - part->weights;
-        if (now > alone) alone = now;
+        if (part->activations > most) most = part->activations;
+        if (part->weights + part->activations > alone) alone = part->weights + part->activations;
+        if (part->loading - part->weights > coming) coming = part->loading - part->weights;
     }
     p->lasting = at_peak_lasting(at_engine_env(e)->device);
     p->peak_kept = kept + most + p->lasting;
     p->peak_alone = alone + p->lasting;
+    p->peak_coming = kept + (coming > most ? coming : most) + p->lasting;
     return AT_OK;
 }

@@ -179,6 +179,7 @@ class Plan(kit.Case):
                 del os.environ[name]
         self.assertRegex(half, r"Flux.1 dev +on cuda:0 in bf16: weights 22.2 GiB")
         self.assertRegex(half, r"KL autoencoder +on cuda:0 in bf16: weights 160.0 MiB \(file: f32 319.7 MiB\)")
+        self.assertRegex(half, "peak .*, 64.0 MiB of it for the driver and libraries")
         self.assertIn("weights stream", half)
         self.assertRegex(fp8, r"Flux.1 dev +on cuda:0 in bf16 and fp8: weights 11.1 GiB")
         self.assertIn("models take turns", fp8)

@@ -82,6 +82,12 @@ static at_status fake_usage(at_device *d, at_device_usage *out)
     return AT_OK;
 }
 
+static void fake_holds(at_device *d, at_device_holds *out)
+{
+    (void)d;
+    if (out) *out = (at_device_holds){.tensors = taken, .fixed = (size_t)64 << 20};
+}
+
 static const at_device_ops fake_ops = {.alloc = fake_alloc,
                                        .free = fake_free,
                                        .from_host = fake_in,
@@ -89,7 +95,8 @@ static const at_device_ops fake_ops = {.alloc = fake_alloc,
                                        .synchronize = fake_wait,
                                        .memory = fake_memory,
                                        .facts = fake_facts,
-                                       .usage = fake_usage};
+                                       .usage = fake_usage,
+                                       .holds = fake_holds};
 
 at_status at_cuda_register(int abi)
 {
