@@ -14,10 +14,13 @@
 //   3. f32, mixed formats, heads wider than 256 (cuDNN: 7.1 ms at 16384 x 1 x 512): attention_matmul.c
 //   4. what is left: the reference
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/mem.h"
+#include "base/str.h"
 #include "cuda/cuda.h"
+#include "cuda/flash_90a.h"
 #include "cuda/ropes.h"
 #include "cuda/rows8.h"
 
@@ -137,6 +140,21 @@ static at_status by_cudnn(at_cuda *g, const at_attention_args *a, bool *done)
     return AT_OK;
 }
 
+// Hopper's matrix units by our own kernel.
+static bool wide(const at_cuda *g, const at_k_attention_in *in)
+{
+    static int on = -1; // on trial
+    if (on < 0) on = at_has_word(getenv("AT_ON"), "wide");
+    if (!on || g->capability != 90 || !at_k_flash_90a_suits(in) || !at_k_flash_suits(in))
+        return false;
+    cudaError_t e = at_k_flash_90a(g->stream, in);
+    if (e == cudaSuccess)
+        at_cuda_served("own flash wgmma");
+    else
+        (void)cudaGetLastError(); // an older driver, too little shared memory: the next one
+    return e == cudaSuccess;
+}
+
 // What stands where it is to be read.
 static at_status in_place(at_cuda *g, const at_attention_args *a)
 {
@@ -145,7 +163,7 @@ static at_status in_place(at_cuda *g, const at_attention_args *a)
     at_k_attention_in in = {a->q, a->k, a->v, a->out, a->bias, a->scale, a->causal, a->lse.data};
 
     AT_TRY(at_cuda_attention_fp8(g, a, &done));
-    if (done) goto out;
+    if (done || wide(g, &in)) goto out;
     if (suits(g, a) && !(small(a) && at_k_flash_suits(&in))) AT_TRY(by_cudnn(g, a, &done));
     if (done) goto out;
     if (at_k_flash_suits(&in)) {

@@ -144,6 +144,12 @@ template <int N> __device__ inline void wg_pin(float (&d)[N])
     for (int i = 0; i < N; i++)
         asm volatile("" : "+f"(d[i])::"memory");
 }
+template <int N> __device__ inline void wg_pin(uint32_t (&d)[N])
+{
+#pragma unroll
+    for (int i = 0; i < N; i++)
+        asm volatile("" : "+r"(d[i])::"memory");
+}
 
 #define HP_R4(d, i)  "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3])
 #define HP_R16(d, i) HP_R4(d, i), HP_R4(d, i + 4), HP_R4(d, i + 8), HP_R4(d, i + 12)
@@ -174,6 +180,43 @@ template <class T> __device__ inline void times160(float (&d)[80], uint64_t x, u
         HP_TILES("bf16", "160", HP_T80, "%80", "%81", "%82", HP_ALL(HP_R80(d, 0)));
     else
         HP_TILES("f16", "160", HP_T80, "%80", "%81", "%82", HP_ALL(HP_R80(d, 0)));
+}
+
+template <class T, int N>
+__device__ inline void times_rows(float (&d)[N / 2], uint64_t x, uint64_t y, int add)
+{
+    static_assert(N == 64 || N == 128, "columns");
+    if constexpr (N == 128 && is_bf16<T>)
+        HP_TILES("bf16", "128", HP_T64, "%64", "%65", "%66", HP_ALL(HP_R64(d, 0)));
+    else if constexpr (N == 128)
+        HP_TILES("f16", "128", HP_T64, "%64", "%65", "%66", HP_ALL(HP_R64(d, 0)));
+    else if constexpr (is_bf16<T>)
+        HP_TILES("bf16", "64", HP_T32, "%32", "%33", "%34", HP_ALL(HP_R32(d, 0)));
+    else
+        HP_TILES("f16", "64", HP_T32, "%32", "%33", "%34", HP_ALL(HP_R32(d, 0)));
+}
+
+// d = add ? d + x y : x y; x 64 rows of 16 columns in registers, y a tile of 16 rows of N columns.
+#define HP_REGISTERS(TYPE, N, OUT, X, Y, ADD, REGS)                                                \
+    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, " ADD ", 0;\n"                                  \
+                 "wgmma.mma_async.sync.aligned.m64n" N "k16.f32." TYPE "." TYPE " {" OUT "}, {" X  \
+                 "}, " Y ", p, 1, 1, 1;\n}"                                                        \
+                 : REGS                                                                            \
+                 : "r"(x[0]), "r"(x[1]), "r"(x[2]), "r"(x[3]), "l"(y), "r"(add))
+#define HP_X20 "%20, %21, %22, %23"
+#define HP_X32 "%32, %33, %34, %35"
+template <class T, int N>
+__device__ inline void times_columns(float (&d)[N / 2], const uint32_t (&x)[4], uint64_t y, int add)
+{
+    static_assert(N == 40 || N == 64, "columns");
+    if constexpr (N == 40 && is_bf16<T>)
+        HP_REGISTERS("bf16", "40", HP_T20, HP_X20, "%24", "%25", HP_ALL(HP_R20(d, 0)));
+    else if constexpr (N == 40)
+        HP_REGISTERS("f16", "40", HP_T20, HP_X20, "%24", "%25", HP_ALL(HP_R20(d, 0)));
+    else if constexpr (is_bf16<T>)
+        HP_REGISTERS("bf16", "64", HP_T32, HP_X32, "%36", "%37", HP_ALL(HP_R32(d, 0)));
+    else
+        HP_REGISTERS("f16", "64", HP_T32, HP_X32, "%36", "%37", HP_ALL(HP_R32(d, 0)));
 }
 
 // --- registers -----------------------------------------------------------------------------------

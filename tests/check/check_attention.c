@@ -95,6 +95,16 @@ static const attention_row rows[] = {
     {1, 301, 310, 3, 64, AT_BF16, AT_BF16, BIAS_LINE},
     {2, 512, 512, 2, 64, AT_F16, AT_F16, BIAS_LINE},
     {1, 40, 300, 2, 64, AT_BF16, AT_BF16, BIAS_LINE, CK_LARGE},
+    // heads of 40 and 64 on Hopper's matrix units: tails of queries and keys, one tile and several
+    {2, 300, 333, 3, 40, AT_F16, AT_F16},
+    {1, 192, 1300, 2, 40, AT_BF16, AT_BF16, 0, CK_WIDE},
+    {2, 193, 193, 2, 40, AT_F16, AT_F16, FUSED_QKV},
+    {1, 3, 161, 2, 40, AT_BF16, AT_BF16, STRIDED},
+    {2, 300, 700, 3, 64, AT_BF16, AT_BF16},
+    {1, 257, 1025, 2, 64, AT_F16, AT_F16, 0, CK_WIDE},
+    {1, 301, 310, 3, 64, AT_BF16, AT_BF16, BIAS_LINE},
+    {2, 512, 512, 2, 64, AT_F16, AT_F16, BIAS_LINE},
+    {1, 40, 300, 2, 64, AT_BF16, AT_BF16, BIAS_LINE, CK_LARGE},
     // few keys, several tiles of queries a block
     {2, 260, 77, 70, 40, AT_F16, AT_F16},
     {2, 257, 80, 70, 64, AT_BF16, AT_BF16},
