@@ -155,11 +155,13 @@ template <int N> __device__ inline void wg_pin(uint32_t (&d)[N])
 #define HP_R16(d, i) HP_R4(d, i), HP_R4(d, i + 4), HP_R4(d, i + 8), HP_R4(d, i + 12)
 #define HP_R20(d, i) HP_R16(d, i), HP_R4(d, i + 16)
 #define HP_R32(d, i) HP_R16(d, i), HP_R16(d, i + 16)
+#define HP_R40(d, i) HP_R32(d, i), HP_R4(d, i + 32), HP_R4(d, i + 36)
 #define HP_R64(d, i) HP_R32(d, i), HP_R32(d, i + 32)
 #define HP_R80(d, i) HP_R64(d, i), HP_R16(d, i + 64)
 #define HP_T20                                                                                     \
     "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19"
 #define HP_T32 HP_T20 ", %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
+#define HP_T40 HP_T32 ", %32, %33, %34, %35, %36, %37, %38, %39"
 #define HP_T64                                                                                     \
     HP_T32 ", %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "    \
            "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
@@ -182,6 +184,13 @@ template <class T> __device__ inline void times160(float (&d)[80], uint64_t x, u
         HP_TILES("f16", "160", HP_T80, "%80", "%81", "%82", HP_ALL(HP_R80(d, 0)));
 }
 
+template <class T> __device__ inline void times80(float (&d)[40], uint64_t x, uint64_t y, int add)
+{
+    if constexpr (is_bf16<T>)
+        HP_TILES("bf16", "80", HP_T40, "%40", "%41", "%42", HP_ALL(HP_R40(d, 0)));
+    else
+        HP_TILES("f16", "80", HP_T40, "%40", "%41", "%42", HP_ALL(HP_R40(d, 0)));
+}
 template <class T, int N>
 __device__ inline void times_rows(float (&d)[N / 2], uint64_t x, uint64_t y, int add)
 {

@@ -31,10 +31,10 @@ typedef struct at_cuda_problem {
 } at_cuda_problem;
 
 enum {
-    AT_CUDA_PROPOSALS = 8, // of the library
-    AT_CUDA_OWN = 8,       // that it does not propose
-    AT_CUDA_TILES = 16,    // whose kernels it is asked for
-    AT_CUDA_CANDIDATES = AT_CUDA_PROPOSALS + AT_CUDA_OWN
+    AT_CUDA_PROPOSALS = 8,                                   // of the library
+    AT_CUDA_OWN = 8,                                         // that it does not propose
+    AT_CUDA_TILES = 16,                                      // whose kernels it is asked for
+    AT_CUDA_CANDIDATES = AT_CUDA_PROPOSALS + AT_CUDA_OWN + 1 // and a kernel of our own
 };
 // Its runs are timed at the chip's power limit in a model.
 static inline bool at_cuda_large(const at_cuda_problem *p)

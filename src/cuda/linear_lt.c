@@ -10,6 +10,7 @@
 
 #include "base/mem.h"
 #include "cuda/linear.h"
+#include "cuda/linear_own.h"
 
 typedef struct plan {
     void *desc, *w, *x, *c, *d;
@@ -172,6 +173,7 @@ static int run(void *self, const at_lt_algo *algo, void *d)
     const attempt *a = self;
     const at_cuda_product *c = a->c;
     at_cuda *g = a->g;
+    if (at_cuda_own_marked(algo)) return at_cuda_own_run(g, c, d);
     float alpha = c->scale, beta = c->residual.data ? 1.0f : 0.0f;
     return g->lt->Matmul(g->lt_handle, a->p->desc, &alpha, c->w.data, a->p->w, c->x.data, a->p->x,
                          &beta, c->residual.data ? c->residual.data : d, a->p->c, d, a->p->d, algo,
@@ -259,10 +261,15 @@ static void plan_make(at_cuda *g, const at_cuda_problem *p, const at_cuda_produc
     out->works = good > 0;
     if (!out->works) return;
     good = add_own(g, p, out, algos, good);
+    bool own = at_cuda_own_product(g, c, &algos[good]);
+    good += own;
     size_t bytes =
         (size_t)((p->batch - 1) * p->ob + (p->m - 1) * p->ldo + p->n) * at_cuda_size(c->out.dtype);
     attempt self = {g, c, out};
-    out->algo = at_cuda_tune(g, p, algos, good, bytes, run, &self);
+    out->algo = own && at_cuda_own_forced() ? algos[good - 1]
+                                            : at_cuda_tune(g, p, algos, good, bytes, run, &self);
+    if (at_cuda_own_marked(&out->algo))
+        snprintf(out->name, sizeof out->name, "own few tiles%s", p->residual ? " residual" : "");
 }
 
 static at_status plan_of(at_cuda *g, const at_cuda_problem *p, const at_cuda_product *c, plan **out)

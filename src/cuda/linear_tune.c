@@ -122,7 +122,7 @@ static at_cuda_tuned *table_of(at_cuda *g)
     if (!t) return NULL;
     (void)cudaDriverGetVersion(&driver);
     snprintf(t->title, sizeof t->title,
-             "atelier linear 4; %.100s; driver %d; cublasLt %zu; cuDNN %zu", g->dev.description,
+             "atelier linear 5; %.100s; driver %d; cublasLt %zu; cuDNN %zu", g->dev.description,
              driver, g->lt ? g->lt->GetVersion() : 0, g->dnn ? g->dnn->GetVersion() : 0);
     t->off = at_has_word(getenv("AT_OFF"), "tune");
     if (!t->off) t->path = path_of(g);

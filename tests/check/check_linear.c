@@ -120,6 +120,9 @@ static const linear_row rows[] = {
     {1, 33, 15360, 16, AT_BF16, AT_BF16, AT_BF16, BIAS | PACK | FP8, 0, CK_MIXED},
     // timed
     // Stable Diffusion 1.5 at 512x512, two images
+    // small tiles on Hopper (AT_ON=own: wherever they can), tails of rows and columns
+    {1, 300, 72, 248, AT_F16, AT_F16, AT_F16, BIAS | RESIDUAL},
+    {2, 65, 680, 96, AT_BF16, AT_BF16, AT_BF16, RESIDUAL | IN_PLACE},
     {1, 8192, 320, 320, AT_F32, AT_F16, AT_F32, BIAS | RESIDUAL | PACK | BENCH},
     {1, 2048, 640, 640, AT_F32, AT_F16, AT_F32, BIAS | RESIDUAL | PACK | BENCH},
     {1, 512, 1280, 1280, AT_F32, AT_F16, AT_F32, BIAS | RESIDUAL | PACK | BENCH},
@@ -132,6 +135,9 @@ static const linear_row rows[] = {
     {1, 2048, 640, 640, AT_BF16, AT_F16, AT_BF16, BIAS | RESIDUAL | PACK | BENCH},
     {1, 512, 1280, 1280, AT_BF16, AT_F16, AT_BF16, BIAS | RESIDUAL | PACK | BENCH},
     {1, 512, 1280, 1280, AT_BF16, AT_F16, AT_BF16, BIAS | RESIDUAL | PACK | BENCH | INT8},
+    {1, 2048, 640, 640, AT_F16, AT_F16, AT_F16, BIAS | RESIDUAL | BENCH},
+    {1, 1024, 1280, 1280, AT_F16, AT_F16, AT_F16, BIAS | RESIDUAL | BENCH},
+    {1, 1024, 5120, 1280, AT_F16, AT_F16, AT_F16, BIAS | RESIDUAL | BENCH},
     {1, 154, 768, 3072, AT_F32, AT_F16, AT_F32, BIAS | PACK | BENCH, AT_ACT_QUICK_GELU},
     {1, 4608, 3072, 3072, AT_F32, AT_F32, AT_F32, BIAS | PACK | BENCH},
     {1, 4608, 3072, 3072, AT_F32, AT_BF16, AT_F32, BIAS | PACK | BENCH},
