@@ -54,6 +54,8 @@ typedef struct at_engine_config {
     int unet_dtype, vae_dtype, text_dtype;
     bool fast_fp8; // wide layers of denoisers may multiply in fp8
     bool cpu_vae;  // VAEs run on the CPU
+    // "cuda:1": text encoders, VAEs run there; NULL or "auto": where there is room (`devices`).
+    const char *text_device, *vae_device;
     at_vram vram;
     bool drop_idle_models; // a model's weights leave the GPU when another model is used
     double reserve_gib;    // GPU memory left to others; 0: 0.4 GiB, negative: none

@@ -7,6 +7,7 @@
 #include "base/str.h"
 #include "cli/commands.h"
 #include "cli/plan_arch.h"
+#include "cli/plan_places.h"
 #include "cli/workflow_file.h"
 #include "cli/workflow_check.h"
 #include "engine/plan.h"
@@ -162,6 +163,7 @@ static at_status plan(void *options, const at_arg_list *operands)
     AT_TRY(at_plan_make(e, g, at_env_compute(at_engine_env(e)), &p));
     print_plan(&p, at_engine_env(e));
     print_memory(&p, at_engine_env(e)->device);
+    at_plan_places_print(e, &p);
 out:
     at_plan_free(&p);
     at_graph_free(g);

@@ -40,6 +40,11 @@ static at_status pick_memory(const at_device_options *o, at_engine_config *c)
     c->vram = o->lowvram ? AT_VRAM_LOW : o->novram ? AT_VRAM_NONE : AT_VRAM_NORMAL;
     c->drop_idle_models = o->disable_smart_memory;
     c->cpu_vae = o->cpu_vae;
+    c->text_device = o->text_device;
+    c->vae_device = o->vae_device;
+    if (o->cpu_vae && o->vae_device && strcmp(o->vae_device, "cpu") != 0)
+        return at_fail(AT_EUSAGE, "--cpu-vae and --vae-device %s exclude each other",
+                       o->vae_device);
     if (o->reserve_vram.given)
         c->reserve_gib = o->reserve_vram.value > 0 ? o->reserve_vram.value : -1;
     return AT_OK;

@@ -10,7 +10,8 @@
 #include "cli/args.h"
 
 typedef struct at_device_options {
-    const char *device, *cuda_device, *devices, *parallel, *shares, *comm;
+    const char *device, *cuda_device, *devices, *parallel, *shares, *comm, *text_device,
+        *vae_device;
     long cpu_ranks;
     bool cpu, gpu_only, highvram, normalvram, lowvram, novram;
     bool disable_smart_memory, cpu_vae, no_effect;
@@ -56,6 +57,11 @@ typedef struct at_device_options {
          .choices = "auto|peer|nccl",                                                              \
          .help = "how GPUs hand each other their parts: auto (copies where one process has all "   \
                  "of them, NCCL between processes), peer (copies), nccl"},                         \
+        {"--text-device", "NAME", AT_ARG_TEXT, offsetof(T, f.text_device),                         \
+         .help = "where text encoders run: auto (the default: with the denoiser while there is "   \
+                 "room, else where there is), cuda:1, cpu"},                                       \
+        {"--vae-device", "NAME", AT_ARG_TEXT, offsetof(T, f.vae_device),                           \
+         .help = "where VAEs run, likewise"},                                                      \
         AT_DEVICE_FLAG(T, f, "--cpu", cpu, "the same as --device cpu"),                            \
         AT_DEVICE_FLAG(T, f, "--gpu-only", gpu_only,                                               \
                        "keep every model on the GPU (what happens anyway while there is room)"),   \

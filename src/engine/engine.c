@@ -14,6 +14,7 @@
 #include "cpu/cpu.h"
 #include "engine/claims.h"
 #include "engine/extra.h"
+#include "engine/places.h"
 #include "engine/plugins.h"
 #include "engine/ranks.h"
 #include "engine/stores.h"
@@ -27,6 +28,7 @@ struct at_engine {
     at_registry *registry;
     at_cache *cache;
     at_stores *stores;
+    at_places *places;
     at_claims *claims;    // of the job that runs; NULL: none are kept
     at_engine_view base;  // of the folders themselves
     at_previews previews; // where a job does not say
@@ -293,9 +295,6 @@ static at_status open_env(at_engine *e, const at_engine_config *c)
                       .open_comms = who.open_comms,
                       .dtype = c->auto_dtype ? AT_DTYPE_COUNT : (at_dtype)c->dtype,
                       .parts = {wish(c->unet_dtype), wish(c->vae_dtype), wish(c->text_dtype)},
-                      .vae_device = c->cpu_vae ? at_device_cpu() : d,
-                      // As in ComfyUI: a GPU that is short of memory has none for text encoders.
-                      .text_device = c->vram == AT_VRAM_NORMAL ? d : at_device_cpu(),
                       .fast_fp8 = c->fast_fp8,
                       .input_dir = v->dirs[0],
                       .output_dir = v->dirs[1],
@@ -310,6 +309,10 @@ static at_status open_env(at_engine *e, const at_engine_config *c)
                       .find_tokenizer = env_find_tokenizer};
     v->files = (at_file_lists){list_files, v};
     e->previews = c->previews;
+    st = at_places_open(c, &v->env, &e->places);
+    if (st != AT_OK) return st;
+    limit_memory(v->env.text_device, c);
+    limit_memory(v->env.vae_device, c);
     return AT_OK;
 }
 
@@ -347,6 +350,7 @@ void at_engine_close(at_engine *e)
     at_comm_free(e->base.env.ranks.world);
     at_team_comms_free(e->base.env.ranks.kept);
     at_par_memory_free(e->base.env.ranks.known);
+    at_places_free(e->places);
     at_engine_view_close(&e->base);
     at_free(e);
 }
@@ -354,6 +358,10 @@ void at_engine_close(at_engine *e)
 at_env *at_engine_env(at_engine *e)
 {
     return &e->base.env;
+}
+at_places *at_engine_places(at_engine *e)
+{
+    return e->places;
 }
 const at_registry *at_engine_registry(at_engine *e)
 {
@@ -445,6 +453,7 @@ at_status at_engine_run(at_engine *e, const at_job *job, at_job_result *out)
     AT_TRY(at_check(graph, e->registry, &e->base.files, job->targets, job->target_count,
                     &e->base.env, &check));
     if (!check.ok) AT_TRY(report_invalid(&check, out));
+    at_places_job(e->places, e, graph);
     e->base.env.previews = e->previews;
     AT_TRY(at_extra_read(job->label, job->text, job->bytes, &extra, &e->base.env.previews));
     AT_TRY(dump(check.node_errors, &out->node_errors));

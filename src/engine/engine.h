@@ -16,7 +16,9 @@ void at_engine_setup_devices(void);
 // "cpu". AT_EDEVICE says why there is none.
 at_status at_engine_device(const char *name, at_device **out);
 
-at_env *at_engine_env(at_engine *e);                 // borrowed
+at_env *at_engine_env(at_engine *e); // borrowed
+struct at_places;
+struct at_places *at_engine_places(at_engine *e);    // borrowed
 const at_registry *at_engine_registry(at_engine *e); // borrowed
 const at_paths *at_engine_paths(at_engine *e);       // borrowed
 const at_file_lists *at_engine_files(at_engine *e);  // borrowed

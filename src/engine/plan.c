@@ -8,6 +8,7 @@
 
 #include "base/mem.h"
 #include "base/str.h"
+#include "engine/places.h"
 #include "engine/plan_memory.h"
 
 #define MAX_HOPS         64
@@ -77,8 +78,20 @@ static at_status no_memory(void)
 }
 
 // The networks of a file that run: each file once.
-static at_status add_parts(at_plan *p, const char *name, const char *path, const at_found *found,
-                           size_t n)
+static at_device *asked_device(const json_t *in, at_part kind)
+{
+    const char *own = kind == AT_PART_TEXT  ? "clip_device"
+                      : kind == AT_PART_VAE ? "vae_device"
+                                            : "unet_device";
+    const char *name = json_string_value(json_object_get(in, own));
+    // A checkpoint's one device is not for its text encoders.
+    if (!name && !(kind == AT_PART_TEXT && json_object_get(in, "ckpt_name")))
+        name = json_string_value(json_object_get(in, "device"));
+    return name ? at_device_find(name) : NULL;
+}
+
+static at_status add_parts(at_plan *p, const json_t *in, const char *name, const char *path,
+                           const at_found *found, size_t n)
 {
     for (size_t i = 0; i < p->part_count; i++)
         if (strcmp(p->parts[i].path, path) == 0) return AT_OK;
@@ -89,13 +102,16 @@ static at_status add_parts(at_plan *p, const char *name, const char *path, const
         if (!grown) return no_memory();
         p->parts = grown;
         at_plan_part *part = &grown[p->part_count++];
-        *part = (at_plan_part){.file = at_strdup(name), .path = at_strdup(path), .found = found[i]};
+        *part = (at_plan_part){.file = at_strdup(name),
+                               .path = at_strdup(path),
+                               .found = found[i],
+                               .asked = asked_device(in, kind)};
         if (!part->file || !part->path) return no_memory();
     }
     return AT_OK;
 }
 
-static at_status add_model(at_engine *e, at_plan *p, const char *id, const char *class_type,
+static at_status add_model(at_engine *e, at_plan *p, const json_t *prompt, const char *id,
                            const file_input *f, const char *name)
 {
     at_status st = AT_OK;
@@ -119,13 +135,13 @@ static at_status add_model(at_engine *e, at_plan *p, const char *id, const char 
     if (arch.failed) AT_TRY(no_memory());
     at_plan_model *m = &grown[p->model_count++];
     *m = (at_plan_model){.node = at_strdup(id),
-                         .class_type = at_strdup(class_type),
+                         .class_type = at_strdup(node_class(prompt, id)),
                          .file = at_strdup(name),
                          .architecture = at_strdup(n ? at_str_text(&arch) : "unknown"),
                          .bytes = (double)at_store_file_bytes(s),
                          .parameters = parameters};
     if (!m->node || !m->class_type || !m->file || !m->architecture) AT_TRY(no_memory());
-    AT_TRY(add_parts(p, name, path, found, n));
+    AT_TRY(add_parts(p, node_inputs(prompt, id), name, path, found, n));
 out:
     at_str_free(&arch);
     at_store_release(&s);
@@ -145,7 +161,7 @@ static at_status add_models(at_engine *e, at_plan *p, const json_t *prompt)
             // The names of tiny autoencoders are no files.
             if (!name || strcmp(name, "pixel_space") == 0) continue;
             if (at_starts_with(name, "tae") && !strchr(name, '.')) continue;
-            at_status st = add_model(e, p, id, node_class(prompt, id), &file_inputs[i], name);
+            at_status st = add_model(e, p, prompt, id, &file_inputs[i], name);
             if (st != AT_OK) return at_fail_context(st, "node %s: ", id);
         }
     }
@@ -208,7 +224,7 @@ static at_status add_sampler(at_engine *e, at_plan *p, const json_t *prompt, con
     return s->node && s->class_type && s->model_file ? AT_OK : no_memory();
 }
 
-at_status at_plan_make(at_engine *e, const at_graph *g, at_dtype compute, at_plan *out)
+at_status at_plan_sizes(at_engine *e, const at_graph *g, at_dtype compute, at_plan *out)
 {
     const json_t *prompt = at_graph_json(g);
     const char *id;
@@ -223,7 +239,18 @@ at_status at_plan_make(at_engine *e, const at_graph *g, at_dtype compute, at_pla
             (json_object_get(in, "model") || json_object_get(in, "guider")))
             st = add_sampler(e, out, prompt, id, compute);
     }
+    if (st != AT_OK) at_plan_free(out);
+    return st;
+}
+
+at_status at_plan_make(at_engine *e, const at_graph *g, at_dtype compute, at_plan *out)
+{
+    at_status st = at_plan_sizes(e, g, compute, out);
+
     if (st == AT_OK) st = at_plan_memory(e, out);
+    // Elsewhere a network may compute in another type.
+    if (st == AT_OK && at_places_plan(at_engine_places(e), at_engine_env(e), out))
+        st = at_plan_memory(e, out);
     if (st != AT_OK) at_plan_free(out);
     return st;
 }

@@ -32,6 +32,7 @@ typedef struct at_plan_how {
 typedef struct at_plan_part {
     char *file, *path;
     at_found found;
+    at_device *asked; // by its loader's inputs, as ComfyUI-MultiGPU's; NULL: nobody
     at_plan_how how;
     double stored[AT_DTYPE_COUNT]; // bytes in the file, by type
     double weights, activations;   // bytes on the device; activations 0: no sampler tells the size
@@ -55,6 +56,8 @@ typedef struct at_plan {
 
 // The workflow must have passed at_check. compute: dtype of activations.
 at_status at_plan_make(at_engine *e, const at_graph *g, at_dtype compute, at_plan *out);
+// The same without memory: nothing is run.
+at_status at_plan_sizes(at_engine *e, const at_graph *g, at_dtype compute, at_plan *out);
 void at_plan_free(at_plan *p);
 
 #endif

@@ -228,6 +228,7 @@ static at_status measure(at_engine *e, at_plan *p, at_plan_part *part)
     bool text = f->part == AT_PART_TEXT;
     int kind = text ? AT_ENV_TEXT : f->part == AT_PART_VAE ? AT_ENV_VAE : AT_ENV_UNET;
 
+    part->how.device = part->asked;
     at_env_choose(env, kind, AT_DTYPE_COUNT, text ? texts_bear_f16(p) : at_arch_f16(f->arch),
                   &part->how.device, &part->how.compute);
     uint64_t rest = 0, total = 0;

@@ -355,11 +355,29 @@ static at_status give_cond(at_ops *o, at_tensor *context, at_tensor *pooled, at_
     return AT_OK;
 }
 
+at_status at_encode_open(const at_node_ctx *c, const at_obj_clip *clip, at_ops **out)
+{
+    at_ops_config with;
+
+    at_env_config_for(c, AT_ENV_TEXT, clip->device, AT_DTYPE_COUNT, at_obj_clip_f16(clip), &with);
+    return at_ops_new(&with, out);
+}
+
+// What other nodes take and mix lies on one device.
+static at_status bring_home(const at_env *env, at_object *cond)
+{
+    at_cond *c = ((at_obj_cond *)cond)->items;
+    at_status st = env ? at_tensor_bring(env->device, &c->context) : AT_OK;
+
+    return env && st == AT_OK ? at_tensor_bring(env->device, &c->pooled) : st;
+}
+
 at_status at_encode_texts(at_ops *o, const at_obj_clip *clip, const at_prompt_texts *texts,
                           at_object **out)
 {
     at_status st = AT_OK;
     at_tensor *context = NULL, *pooled = NULL;
+    at_object *cond = NULL;
     part *parts = at_calloc(AT_TE_COUNT, sizeof *parts);
 
     if (!parts) AT_TRY(at_fail(AT_ENOMEM, "prompt: no memory"));
@@ -373,10 +391,14 @@ at_status at_encode_texts(at_ops *o, const at_obj_clip *clip, const at_prompt_te
         AT_TRY(encode_part(texts->env, o, &parts[i], raw || texts->raw_pooled));
     }
     join(o, clip->kind, parts, &context, &pooled);
-    AT_TRY(give_cond(o, context, pooled, out));
-    at_cond_set_object(&((at_obj_cond *)*out)->items[0].extra[AT_COND_HOOKS],
+    AT_TRY(give_cond(o, context, pooled, &cond));
+    AT_TRY(bring_home(texts->env, cond));
+    at_cond_set_object(&((at_obj_cond *)cond)->items[0].extra[AT_COND_HOOKS],
                        at_object_retain(clip->hooks));
+    *out = cond;
+    cond = NULL;
 out:
+    at_object_release(cond);
     for (int i = 0; parts && i < AT_TE_COUNT; i++) {
         at_chunks_free(&parts[i].chunks);
         at_embeddings_free(&parts[i].embeddings);

@@ -21,7 +21,11 @@ typedef struct at_prompt_texts {
     int drop_group;  // at_chunks_drop (PhotoMaker); 0: none
 } at_prompt_texts;
 
-// Encode with every encoder of the CLIP object. The result is a CONDITIONING of one entry.
+// An op context where this CLIP's encoders run and in what they compute. at_ops_free.
+at_status at_encode_open(const at_node_ctx *c, const at_obj_clip *clip, at_ops **out);
+
+// Encode with every encoder of the CLIP object. The result is a CONDITIONING of one entry, on the env's device
+// wherever it was made (env NULL: on that of `o`).
 at_status at_encode_texts(at_ops *o, const at_obj_clip *clip, const at_prompt_texts *texts,
                           at_object **out);
 // The same text for all CLIP encoders, another one for T5.

@@ -105,8 +105,12 @@ void at_env_choose(const at_env *env, int part, at_dtype compute, bool f16, at_d
                    at_dtype *out)
 {
     at_env e = *env;
-    if (part == AT_ENV_VAE && e.vae_device) e.device = e.vae_device;
-    if (part == AT_ENV_TEXT && e.text_device) e.device = e.text_device;
+    at_device *own = part == AT_ENV_VAE ? e.vae_device : part == AT_ENV_TEXT ? e.text_device : NULL;
+
+    if (*device)
+        e.device = *device;
+    else if (own)
+        e.device = own;
     if (compute == AT_DTYPE_COUNT) compute = e.parts[part].compute;
     if (compute == AT_DTYPE_COUNT) compute = at_env_compute_for(&e, f16);
     if (compute == AT_F16 && e.device->host) compute = AT_F32; // see config
@@ -126,10 +130,10 @@ bool at_env_fp8(const at_env *e, const at_model *m)
            at_model_fp8(m) || (e->fast_fp8 && at_model_stored_fp8(m));
 }
 
-void at_env_config_denoiser(const at_node_ctx *c, const at_model *m, at_ops_config *out)
+void at_env_config_denoiser(const at_node_ctx *c, const at_model *m, at_device *device,
+                            at_ops_config *out)
 {
     const at_env *e = at_env_of(c);
-    at_device *device = NULL;
     at_dtype compute = at_model_compute(m);
     at_env_choose(e, AT_ENV_UNET, compute, at_arch_f16(at_model_arch(m)), &device, &compute);
     config(c, device, compute, at_env_fp8(e, m), kept_in_fp8(e, AT_ENV_UNET) || at_model_fp8(m),
@@ -139,14 +143,13 @@ void at_env_config_denoiser(const at_node_ctx *c, const at_model *m, at_ops_conf
 at_status at_env_ops_denoiser(const at_node_ctx *c, const at_model *m, at_ops **out)
 {
     at_ops_config with;
-    at_env_config_denoiser(c, m, &with);
+    at_env_config_denoiser(c, m, NULL, &with);
     return at_ops_new(&with, out);
 }
 
-void at_env_config_for(const at_node_ctx *c, int part, at_dtype compute, bool f16,
-                       at_ops_config *out)
+void at_env_config_for(const at_node_ctx *c, int part, at_device *device, at_dtype compute,
+                       bool f16, at_ops_config *out)
 {
-    at_device *device = NULL;
     at_env_choose(at_env_of(c), part, compute, f16, &device, &compute);
     config(c, device, compute, false, kept_in_fp8(at_env_of(c), part), out);
 }
@@ -154,7 +157,7 @@ void at_env_config_for(const at_node_ctx *c, int part, at_dtype compute, bool f1
 at_status at_env_ops_for(const at_node_ctx *c, int part, at_dtype compute, bool f16, at_ops **out)
 {
     at_ops_config with;
-    at_env_config_for(c, part, compute, f16, &with);
+    at_env_config_for(c, part, NULL, compute, f16, &with);
     return at_ops_new(&with, out);
 }
 

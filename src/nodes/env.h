@@ -42,8 +42,7 @@ typedef struct at_env_ranks {
 struct at_env {
     at_device *device;
     at_env_ranks ranks;
-    at_device *vae_device;  // where VAEs run: the same, or the CPU
-    at_device *text_device; // where text encoders run; NULL: the same
+    at_device *vae_device, *text_device; // where VAEs and text encoders run; NULL: the same
     at_env_part parts[AT_ENV_PARTS];
     bool fast_fp8; // wide layers of denoisers may multiply in fp8
     at_dtype
@@ -93,16 +92,17 @@ at_status at_env_ops_in(const at_node_ctx *c, at_dtype compute, at_ops **out);
 // The same for one kind of network (AT_ENV_VAE ...): its device, and what flags say it computes in, unless
 // the model itself says (compute; AT_DTYPE_COUNT: it does not). f16: at_arch_f16 of the network.
 at_status at_env_ops_for(const at_node_ctx *c, int part, at_dtype compute, bool f16, at_ops **out);
-// What it chooses.
+// What it chooses. *device: where a loader has put the network, or NULL.
 void at_env_choose(const at_env *e, int part, at_dtype compute, bool f16, at_device **device,
                    at_dtype *out);
 // The same for a denoiser: what it was loaded for, and fp8 where somebody asked for it (--dtype fp8,
 // --fp8_e4m3fn-unet, UNETLoader's weight_dtype; --fast for files in fp8).
 at_status at_env_ops_denoiser(const at_node_ctx *c, const at_model *m, at_ops **out);
-void at_env_config_denoiser(const at_node_ctx *c, const at_model *m, at_ops_config *out);
-// What at_env_ops_for opens.
-void at_env_config_for(const at_node_ctx *c, int part, at_dtype compute, bool f16,
-                       at_ops_config *out);
+void at_env_config_denoiser(const at_node_ctx *c, const at_model *m, at_device *device,
+                            at_ops_config *out);
+// What at_env_ops_for opens; `device`: where a loader has put the network, or NULL.
+void at_env_config_for(const at_node_ctx *c, int part, at_device *device, at_dtype compute,
+                       bool f16, at_ops_config *out);
 bool at_env_fp8(const at_env *e, const at_model *m);
 // Find `name` among the files of `kind` ("vae", "controlnet" ...) and map it. *path (may be NULL) gets
 // the caller's copy of the path.

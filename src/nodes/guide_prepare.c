@@ -150,23 +150,6 @@ static at_status process_concat(const at_guide *g, at_entry *e)
     return st;
 }
 
-// A tensor that was made on another device, here.
-static at_status bring(const at_guide *g, at_tensor **place)
-{
-    at_status st = AT_OK;
-    at_tensor *host = NULL, *here = NULL, *t = *place;
-
-    if (!t || at_tensor_device(t) == g->device) return AT_OK;
-    AT_TRY(at_tensor_new(at_device_cpu(), t->dtype, t->rank, t->shape, &host));
-    AT_TRY(at_tensor_to_host(t, t->dtype, at_tensor_data(host), at_tensor_bytes(host)));
-    AT_TRY(
-        at_tensor_from_host(g->device, t->dtype, t->rank, t->shape, at_tensor_data(host), &here));
-    at_cond_set_tensor(place, here);
-out:
-    at_tensor_release(&host);
-    return st;
-}
-
 static at_status entry_make(const at_guide *g, const at_cond *c, bool negative, at_entry *e)
 {
     at_status st = AT_OK;
@@ -174,9 +157,9 @@ static at_status entry_make(const at_guide *g, const at_cond *c, bool negative, 
     if (!at_cond_copy(&e->c, c)) AT_TRY(at_fail(AT_ENOMEM, "sampler: no memory for a prompt"));
     if (!c->context)
         AT_TRY(at_fail(AT_EINVAL, "sampler: a conditioning has no text: encode a prompt first"));
-    AT_TRY(bring(g, &e->c.context));
-    AT_TRY(bring(g, &e->c.pooled));
-    AT_TRY(bring(g, &e->c.control_context));
+    AT_TRY(at_tensor_bring(g->device, &e->c.context));
+    AT_TRY(at_tensor_bring(g->device, &e->c.pooled));
+    AT_TRY(at_tensor_bring(g->device, &e->c.control_context));
     e->in_negative = negative;
     resolve_area(g, e);
     AT_TRY(resolve_mask(g, e));

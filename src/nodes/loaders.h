@@ -20,8 +20,14 @@ void at_drop_encoders(at_clip_encoder enc[AT_TE_COUNT]);
 // The CLIP that a checkpoint's encoders make. Takes the places, also on failure.
 at_status at_checkpoint_clip(at_clip_encoder enc[AT_TE_COUNT], const char *file, at_object **out);
 // The CLIP of the named files of "text_encoders" under a loader's `type` (DualCLIPLoader ...).
+// device: where its encoders run; NULL: where the env says.
 at_status at_load_clip_files(at_node_ctx *c, const char *const *names, size_t n, const char *type,
-                             at_value *out);
+                             at_device *device, at_value *out);
+// What CLIPLoader and DualCLIPLoader know as `type`.
+extern const char *const at_clip_types[], *const at_dual_clip_types[];
+// What a loader's `device` means: NULL ("default", absent), the CPU, a GPU that is here; another name is NULL and a
+// note, so that workflows of larger machines run.
+at_device *at_loader_device(at_node_ctx *c, const char *name);
 // The same from paths.
 at_status at_load_clip_paths(at_node_ctx *c, const char *const *paths, size_t n, const char *type,
                              at_value *out);

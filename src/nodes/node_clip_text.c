@@ -63,8 +63,7 @@ static at_status encode(at_node_ctx *c, const char *node, const at_object *clip,
     if (!clip)
         AT_TRY(at_fail(AT_EINVAL,
                        "%s: the clip input is None: the checkpoint holds no text encoder", node));
-    AT_TRY(at_env_ops_for(c, AT_ENV_TEXT, AT_DTYPE_COUNT,
-                          at_obj_clip_f16((const at_obj_clip *)clip), &o));
+    AT_TRY(at_encode_open(c, (const at_obj_clip *)clip, &o));
     at_prompt_texts with_files = *texts;
     with_files.env = at_env_of(c);
     AT_TRY(at_encode_texts(o, (const at_obj_clip *)clip, &with_files, &cond));

@@ -23,8 +23,7 @@ static at_status encode(at_node_ctx *c, const at_object *clip, const char *l, co
                        "clip input is invalid: None\n\nIf the clip is from a checkpoint "
                        "loader node your checkpoint does not contain a valid clip or text "
                        "encoder model."));
-    AT_TRY(at_env_ops_for(c, AT_ENV_TEXT, AT_DTYPE_COUNT,
-                          at_obj_clip_f16((const at_obj_clip *)clip), &o));
+    AT_TRY(at_encode_open(c, (const at_obj_clip *)clip, &o));
     AT_TRY(at_encode_prompt(at_env_of(c), o, (const at_obj_clip *)clip, l, t5, &cond));
     ((at_obj_cond *)cond)->items[0].has_guidance = has_guidance;
     ((at_obj_cond *)cond)->items[0].guidance = (float)guidance;
@@ -141,7 +140,7 @@ static at_status zero_run(at_node_ctx *c, const void *in, at_value *out)
     at_object *cond = at_obj_cond_copy((const at_obj_cond *)((const cond_in *)in)->conditioning);
 
     if (!cond) AT_TRY(at_fail(AT_ENOMEM, "ConditioningZeroOut: no memory"));
-    AT_TRY(at_env_ops_for(c, AT_ENV_TEXT, AT_DTYPE_COUNT, false, &o));
+    AT_TRY(at_env_ops(c, &o));
     for (size_t i = 0; i < ((at_obj_cond *)cond)->count; i++) {
         AT_TRY(zero_like(o, &((at_obj_cond *)cond)->items[i].context));
         AT_TRY(zero_like(o, &((at_obj_cond *)cond)->items[i].pooled));

@@ -23,9 +23,12 @@ static at_status encode(at_node_ctx *c, const char *node, const at_object *vae,
 {
     at_status st = AT_OK;
     at_ops *o = NULL;
+    at_ops_config with;
     at_tensor *host = NULL;
 
-    AT_TRY(at_env_ops(c, &o));
+    at_env_config_for(c, AT_ENV_VAE, ((const at_obj_vae *)vae)->device, AT_DTYPE_COUNT, false,
+                      &with);
+    AT_TRY(at_ops_new(&with, &o));
     at_tensor *z = at_vae_encode(o, ((const at_obj_vae *)vae)->vae, pixels);
     z = at_contiguous(o, z);
     AT_TRY(at_ops_status(o));

@@ -310,7 +310,7 @@ static at_status text_run(at_node_ctx *c, const void *in, at_value *out)
     at_object *text = NULL, *cond = NULL;
 
     if (!i->clip) AT_TRY(at_fail(AT_EINVAL, "clip input is invalid: None"));
-    AT_TRY(at_env_ops(c, &o));
+    AT_TRY(at_encode_open(c, (const at_obj_clip *)i->clip, &o));
     AT_TRY(
         at_encode_prompt(at_env_of(c), o, (const at_obj_clip *)i->clip, i->text, i->text, &text));
     cond = at_obj_cond_copy((const at_obj_cond *)i->conditioning);

@@ -69,7 +69,7 @@ static at_status box_run(at_node_ctx *c, const void *in, at_value *out)
     if (!i->clip) AT_TRY(at_fail(AT_EINVAL, "clip input is invalid: None"));
     for (int k = 0; k < AT_TE_COUNT; k++)
         texts.text[k] = i->text;
-    AT_TRY(at_env_ops(c, &o));
+    AT_TRY(at_encode_open(c, (const at_obj_clip *)i->clip, &o));
     AT_TRY(at_encode_texts(o, (const at_obj_clip *)i->clip, &texts, &text));
     at_tensor *pooled = ((at_obj_cond *)text)->items[0].pooled;
     if (!pooled) AT_TRY(at_fail(AT_EINVAL, "GLIGENTextBoxApply: this CLIP gives no pooled text"));

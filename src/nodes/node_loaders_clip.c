@@ -3,6 +3,7 @@
 // Idea: the files say which encoders there are, `type` says how they are joined; as in ComfyUI a type
 // counts only where the encoders leave a choice (one CLIP-H is Stable Diffusion 2's, whatever is asked).
 // Source: ComfyUI 0.3.64 comfy/sd.py, load_text_encoder_state_dicts.
+#include <stdio.h>
 #include <string.h>
 
 #include "base/file.h"
@@ -192,8 +193,21 @@ static at_status load_file(at_env *e, at_store *s, const char *path,
     return st;
 }
 
+at_device *at_loader_device(at_node_ctx *c, const char *name)
+{
+    char text[160];
+    at_device *d = name && strcmp(name, "default") != 0 ? at_device_find(name) : NULL;
+
+    if (d || !name || strcmp(name, "default") == 0) return d;
+    snprintf(text, sizeof text, "device: there is no %.32s here; the job's own device is taken",
+             name);
+    at_sink_emit(at_node_sink(c),
+                 &(at_event){.kind = AT_EV_NOTE, .node = at_node_id(c), .text = text});
+    return NULL;
+}
+
 at_status at_load_clip_files(at_node_ctx *c, const char *const *names, size_t n, const char *type,
-                             at_value *out)
+                             at_device *device, at_value *out)
 {
     at_status st = AT_OK;
     at_env *e = at_env_of(c);
@@ -209,6 +223,7 @@ at_status at_load_clip_files(at_node_ctx *c, const char *const *names, size_t n,
         path = NULL;
     }
     AT_TRY(wire(enc, n, type, out));
+    ((at_obj_clip *)out->o)->device = device;
 out:
     at_drop_encoders(enc);
     at_store_release(&s);
@@ -239,26 +254,26 @@ out:
 // --- CLIPLoader --------------------------------------------------------------------------------------
 static const at_out clip_out[] = {AT_OUT("CLIP")};
 static const char *const clip_devices[] = {"default", "cpu", NULL};
-static const char *const clip_types[] = {
+const char *const at_clip_types[] = {
     "stable_diffusion", "stable_cascade", "sd3", "stable_audio", "mochi",  "ltxv", "pixart",
     "cosmos",           "lumina2",        "wan", "hidream",      "chroma", "ace",  "omnigen2",
     "qwen_image",       "hunyuan_image",  NULL};
-static const char *const dual_types[] = {"sdxl",    "sd3",           "flux", "hunyuan_video",
-                                         "hidream", "hunyuan_image", NULL};
+const char *const at_dual_clip_types[] = {"sdxl",    "sd3",           "flux", "hunyuan_video",
+                                          "hidream", "hunyuan_image", NULL};
 
 typedef struct clip_in {
     const char *clip_name, *type, *device;
 } clip_in;
 static const at_in clip_rows[] = {
     AT_ROW(clip_in, clip_name, AT_IN_COMBO, .list = "text_encoders", .flags = AT_INF_NO_OPTIONS),
-    AT_ROW(clip_in, type, AT_IN_COMBO, .choices = clip_types, .flags = AT_INF_NO_OPTIONS),
+    AT_ROW(clip_in, type, AT_IN_COMBO, .choices = at_clip_types, .flags = AT_INF_NO_OPTIONS),
     AT_ROW(clip_in, device, AT_IN_COMBO, .choices = clip_devices,
            .flags = AT_INF_OPTIONAL | AT_INF_ADVANCED),
 };
 static at_status clip_run(at_node_ctx *c, const void *in, at_value *out)
 {
     const clip_in *i = in;
-    return at_load_clip_files(c, &i->clip_name, 1, i->type, out);
+    return at_load_clip_files(c, &i->clip_name, 1, i->type, at_loader_device(c, i->device), out);
 }
 static const at_node node_clip = {.class_type = "CLIPLoader",
                                   .display = "Load CLIP",
@@ -278,7 +293,7 @@ typedef struct dual_in {
 static const at_in dual_rows[] = {
     AT_ROW(dual_in, clip_name1, AT_IN_COMBO, .list = "text_encoders", .flags = AT_INF_NO_OPTIONS),
     AT_ROW(dual_in, clip_name2, AT_IN_COMBO, .list = "text_encoders", .flags = AT_INF_NO_OPTIONS),
-    AT_ROW(dual_in, type, AT_IN_COMBO, .choices = dual_types, .flags = AT_INF_NO_OPTIONS),
+    AT_ROW(dual_in, type, AT_IN_COMBO, .choices = at_dual_clip_types, .flags = AT_INF_NO_OPTIONS),
     AT_ROW(dual_in, device, AT_IN_COMBO, .choices = clip_devices,
            .flags = AT_INF_OPTIONAL | AT_INF_ADVANCED),
 };
@@ -286,7 +301,7 @@ static at_status dual_run(at_node_ctx *c, const void *in, at_value *out)
 {
     const dual_in *i = in;
     return at_load_clip_files(c, (const char *const[]){i->clip_name1, i->clip_name2}, 2, i->type,
-                              out);
+                              at_loader_device(c, i->device), out);
 }
 static const at_node node_dual = {.class_type = "DualCLIPLoader",
                                   .display = "DualCLIPLoader",
@@ -312,7 +327,7 @@ static at_status triple_run(at_node_ctx *c, const void *in, at_value *out)
 {
     const triple_in *i = in;
     const char *const names[] = {i->clip_name1, i->clip_name2, i->clip_name3};
-    return at_load_clip_files(c, names, AT_COUNT(names), "stable_diffusion", out);
+    return at_load_clip_files(c, names, AT_COUNT(names), "stable_diffusion", NULL, out);
 }
 static const at_node node_triple = {.class_type = "TripleCLIPLoader",
                                     .category = "advanced/loaders",

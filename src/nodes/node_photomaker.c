@@ -134,7 +134,7 @@ static at_status encode_run(at_node_ctx *c, const void *in, at_value *out)
 {
     at_status st = AT_OK;
     const encode_in *i = in;
-    at_ops *o = NULL;
+    at_ops *there = NULL, *o = NULL;
     at_object *plain = NULL, *cond = NULL;
     int word = trigger_word(i->text);
     at_prompt_texts texts = {.env = at_env_of(c), .drop_group = word};
@@ -144,8 +144,9 @@ static at_status encode_run(at_node_ctx *c, const void *in, at_value *out)
                                   "encoder"));
     for (int k = 0; k < AT_TE_COUNT; k++)
         texts.text[k] = i->text;
+    AT_TRY(at_encode_open(c, (const at_obj_clip *)i->clip, &there));
+    AT_TRY(at_encode_texts(there, (const at_obj_clip *)i->clip, &texts, &plain));
     AT_TRY(at_env_ops(c, &o));
-    AT_TRY(at_encode_texts(o, (const at_obj_clip *)i->clip, &texts, &plain));
     const at_cond *from = ((const at_obj_cond *)plain)->items;
     const at_tensor *text = from->context;
     if (word) AT_TRY(fuse(o, i, word - 1, &text));
@@ -160,6 +161,7 @@ static at_status encode_run(at_node_ctx *c, const void *in, at_value *out)
 out:
     at_object_release(cond);
     at_object_release(plain);
+    at_ops_free(there);
     at_ops_free(o);
     return st;
 }

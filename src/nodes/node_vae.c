@@ -13,6 +13,7 @@ static const at_out latent_out[] = {AT_OUT("LATENT")};
 // One picture or its latent, on all ranks: each has its rows of every map (models/vae_kl.c).
 typedef struct vae_work {
     at_vae *vae;
+    at_device *device;     // where a loader has put it, or NULL
     const at_tensor *from; // host
     int tile, overlap;     // tile 0: whole
     int64_t height, width; // in pixels
@@ -58,8 +59,9 @@ static at_status on_ranks(at_node_ctx *c, vae_work *k, at_team_fn *fn)
     const at_env *e = at_env_of(c);
     at_degrees alone = {0}, degrees = at_env_vae_degrees(e, k->height, k->width);
 
-    at_env_config_for(c, AT_ENV_VAE, AT_DTYPE_COUNT, false, &config);
-    return at_team_run(c, &config, k->tile ? &alone : &degrees, fn, k);
+    at_env_config_for(c, AT_ENV_VAE, k->device, AT_DTYPE_COUNT, false, &config);
+    bool shared = !k->tile && config.device == e->device;
+    return at_team_run(c, &config, shared ? &degrees : &alone, fn, k);
 }
 
 at_status at_vae_to_image(at_node_ctx *c, const at_object *vae, const at_object *samples, int tile,
@@ -74,6 +76,7 @@ at_status at_vae_to_image(at_node_ctx *c, const at_object *vae, const at_object 
                        "vae input is invalid: None: the checkpoint holds no VAE; load one "
                        "with VAELoader"));
     k.vae = ((const at_obj_vae *)vae)->vae;
+    k.device = ((const at_obj_vae *)vae)->device;
     if (l->samples->shape[1] != at_vae_channels(k.vae))
         AT_TRY(at_fail(AT_EINVAL, "the latent has %lld channels, this VAE decodes %d",
                        (long long)l->samples->shape[1], at_vae_channels(k.vae)));
@@ -158,6 +161,7 @@ at_status at_vae_to_latent(at_node_ctx *c, const at_object *vae, const at_tensor
                        "vae input is invalid: None: the checkpoint holds no VAE; load one "
                        "with VAELoader"));
     k.vae = ((const at_obj_vae *)vae)->vae;
+    k.device = ((const at_obj_vae *)vae)->device;
     if (pixels->rank == 4) {
         k.height = pixels->shape[1];
         k.width = pixels->shape[2];

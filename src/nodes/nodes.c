@@ -24,6 +24,7 @@ static const at_node *const *const families[] = {
     at_nodes_latent,
     at_nodes_sampling,
     at_nodes_ray,
+    at_nodes_multigpu,
     at_nodes_custom_sampling,
     at_nodes_model_sampling,
     at_nodes_model_patch,

@@ -28,6 +28,7 @@ extern const at_node *const at_nodes_model_cfg_cache[];
 extern const at_node *const at_nodes_latent[];
 extern const at_node *const at_nodes_sampling[];
 extern const at_node *const at_nodes_ray[];
+extern const at_node *const at_nodes_multigpu[];
 extern const at_node *const at_nodes_custom_sampling[];
 extern const at_node *const at_nodes_model_sampling[];
 extern const at_node *const at_nodes_model_patch[];

@@ -44,6 +44,7 @@ at_object *at_obj_model_with(const at_obj_model *like, at_model *model)
     if (!m) return NULL;
     m->patches = at_patches_retain(like->patches);
     m->hooks = at_hooks_retain(like->hooks);
+    m->device = like->device;
     return o;
 }
 

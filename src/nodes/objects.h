@@ -22,6 +22,7 @@ typedef struct at_obj_model {
     at_model *model;
     at_patches *patches;    // models/patch.h; NULL: none
     struct at_hooks *hooks; // nodes/hooks.h; NULL: none
+    at_device *device; // where its loader put it; NULL: where the env says. So for CLIP and VAE
 } at_obj_model;
 at_object *at_obj_model_new(at_model *m);
 // `like` over another network (taken, also on failure), patches and hooks shared.
@@ -33,6 +34,7 @@ at_status at_obj_model_patch(const at_obj_model *like, const at_patch_ops *ops, 
 typedef struct at_obj_vae {
     at_object base;
     at_vae *vae;
+    at_device *device;
 } at_obj_vae;
 at_object *at_obj_vae_new(at_vae *v);
 
@@ -58,7 +60,8 @@ typedef struct at_obj_clip {
     at_object base;
     at_clip_kind kind;
     at_clip_encoder enc[AT_TE_COUNT]; // encoder NULL: absent
-    int last_layer;                   // CLIPSetLastLayer; 0: the kind's own
+    at_device *device;
+    int last_layer;   // CLIPSetLastLayer; 0: the kind's own
     at_object *hooks; // SetClipHooks: HOOKS that its conditionings get, counted; or NULL
     bool t5_sized;    // T5TokenizerOptions: the two below stand for the kind's own
     int64_t t5_padding, t5_length;

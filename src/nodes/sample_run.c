@@ -325,14 +325,15 @@ static at_status solve_on_ranks(work *k)
     at_object *lists[3] = {NULL};
     at_ops_config config;
 
-    at_env_config_denoiser(k->node, job->model->model, &config);
+    at_env_config_denoiser(k->node, job->model->model, job->model->device, &config);
     at_par_known known[AT_PAR_KNOWN];
     at_par_task task = {.known = known};
     if (e->ranks.n > 1) {
         at_sample_task(job, k->samples->shape, k->samples->rank, &config, &task, k->key);
         task.n_known = at_par_recall(e->ranks.known, k->key, known);
     }
-    k->degrees = at_env_degrees(e, &task, job->degrees);
+    // Ranks are the env's devices: a network that was put on another one works there alone.
+    if (config.device == e->device) k->degrees = at_env_degrees(e, &task, job->degrees);
     int ranks = at_degrees_ranks(&k->degrees);
     char text[96];
     if (ranks > 1)

@@ -145,3 +145,25 @@ out:
     at_free(staged);
     return st;
 }
+
+at_status at_tensor_bring(at_device *d, at_tensor **t)
+{
+    at_status st = AT_OK;
+    at_tensor *host = NULL, *there = NULL, *from = *t;
+
+    if (!from || at_tensor_device(from) == d) return AT_OK;
+    AT_TRY(at_tensor_new(at_device_cpu(), from->dtype, from->rank, from->shape, &host));
+    AT_TRY(at_tensor_to_host(from, from->dtype, at_tensor_data(host), at_tensor_bytes(host)));
+    if (d == at_device_cpu()) {
+        there = host;
+        host = NULL;
+    } else {
+        AT_TRY(at_tensor_from_host(d, from->dtype, from->rank, from->shape, at_tensor_data(host),
+                                   &there));
+    }
+    at_tensor_release(t);
+    *t = there;
+out:
+    at_tensor_release(&host);
+    return st;
+}

@@ -57,6 +57,9 @@ at_status at_tensor_from_host(at_device *dev, at_dtype dtype, int rank, const in
 // Contiguous host bytes converted to `dtype`; `bytes` must be count * size of dtype.
 at_status at_tensor_to_host(const at_tensor *t, at_dtype dtype, void *dst, size_t bytes);
 
+// *t becomes its copy on `d`, through the host, unless it is there or NULL. Nothing changes on failure.
+at_status at_tensor_bring(at_device *d, at_tensor **t);
+
 at_tensor *at_tensor_retain(const at_tensor *t); // returns t
 void at_tensor_release(at_tensor **t);           // nulls it; NULL is fine
 

@@ -4,7 +4,9 @@
 //   ok     one GPU, cuda:0, of AT_FAKE_BYTES bytes (default 1 GiB)
 //   old    a driver that is too old      none   no driver      lost   a GPU that is lost in its second wait
 //   stale  the plug-in of another build
-// Owns: one device for the life of the process.
+// AT_FAKE_GPUS=2 makes two of them, with AT_FAKE_BYTES and AT_FAKE_BYTES_1; AT_FAKE_DIES names the one that is lost in its
+// second wait. AT_FAKE_TELL=1 tells at the end what each has had at most.
+// Owns: its devices for the life of the process.
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,35 +16,44 @@
 #include "cuda/plugin.h"
 #include "tensor/device.h"
 
-static at_device gpu;
-static size_t taken, size;
-static bool dies;
-static int waits;
+enum { GPUS = 2 };
+typedef struct fake_gpu {
+    at_device dev; // first: a device is its fake
+    size_t taken, most, size;
+    bool dies;
+    int waits;
+} fake_gpu;
+static fake_gpu gpus[GPUS];
+
+static fake_gpu *fake_of(at_device *d)
+{
+    return (fake_gpu *)(void *)d;
+}
 
 static at_status fake_alloc(at_device *d, size_t bytes, void **out)
 {
-    (void)d;
-    if (bytes > size - taken) return AT_ENOMEM;
+    fake_gpu *g = fake_of(d);
+    if (bytes > g->size - g->taken) return AT_ENOMEM;
     size_t *p = at_alloc(bytes + AT_ALIGN);
     if (!p) return AT_ENOMEM;
     *p = bytes;
-    taken += bytes;
+    g->taken += bytes;
+    if (g->taken > g->most) g->most = g->taken;
     *out = (char *)p + AT_ALIGN;
     return AT_OK;
 }
 
 static void fake_free(at_device *d, void *p)
 {
-    (void)d;
     if (!p) return;
     size_t *head = (size_t *)(void *)((char *)p - AT_ALIGN);
-    taken -= *head;
+    fake_of(d)->taken -= *head;
     at_free(head);
 }
 
 static at_status fake_wait(at_device *d)
 {
-    if (!dies || ++waits < 2) return AT_OK;
+    if (!fake_of(d)->dies || ++fake_of(d)->waits < 2) return AT_OK;
     at_device_lose(d, "an illegal memory access was encountered");
     return at_device_check(d);
 }
@@ -63,9 +74,8 @@ static at_status fake_out(at_device *d, void *dst, const void *src, size_t bytes
 
 static at_status fake_memory(at_device *d, uint64_t *free_bytes, uint64_t *total_bytes)
 {
-    (void)d;
-    *free_bytes = size - taken;
-    *total_bytes = size;
+    *free_bytes = fake_of(d)->size - fake_of(d)->taken;
+    *total_bytes = fake_of(d)->size;
     return AT_OK;
 }
 
@@ -77,8 +87,8 @@ static void fake_facts(at_device *d, at_device_fact_fn *each, void *ctx)
 
 static at_status fake_usage(at_device *d, at_device_usage *out)
 {
-    (void)d;
-    *out = (at_device_usage){.busy = 0.5, .watts = 12, .used_bytes = taken, .total_bytes = size};
+    *out = (at_device_usage){
+        .busy = 0.5, .watts = 12, .used_bytes = fake_of(d)->taken, .total_bytes = fake_of(d)->size};
     return AT_OK;
 }
 
@@ -98,9 +108,32 @@ static const at_device_ops fake_ops = {.alloc = fake_alloc,
                                        .usage = fake_usage,
                                        .holds = fake_holds};
 
+static void tell(void)
+{
+    for (int i = 0; i < GPUS; i++)
+        if (gpus[i].size) fprintf(stderr, "FAKE %s %zu\n", gpus[i].dev.name, gpus[i].most);
+}
+
+static at_status add(int i, const char *what)
+{
+    fake_gpu *g = &gpus[i];
+    const char *own = getenv("AT_FAKE_BYTES_1"), *bytes = getenv("AT_FAKE_BYTES");
+    const char *dies = getenv("AT_FAKE_DIES");
+
+    if (i && own) bytes = own;
+    g->size = bytes ? strtoull(bytes, NULL, 10) : (size_t)1 << 30;
+    snprintf(g->dev.name, sizeof g->dev.name, "cuda:%d", i);
+    snprintf(g->dev.description, sizeof g->dev.description, "a fake GPU");
+    g->dies = dies ? strcmp(dies, g->dev.name) == 0 : strcmp(what, "lost") == 0;
+    g->dev.ops = &fake_ops;
+    g->dev.backend = at_cpu_backend();
+    return at_device_register(&g->dev);
+}
+
 at_status at_cuda_register(int abi)
 {
-    const char *what = getenv("AT_FAKE_CUDA"), *bytes = getenv("AT_FAKE_BYTES");
+    const char *what = getenv("AT_FAKE_CUDA"), *number = getenv("AT_FAKE_GPUS");
+    int n = number && strcmp(number, "2") == 0 ? 2 : 1;
 
     at_status st = at_plugin_meets(abi, AT_PLUGIN_ABI - (what && strcmp(what, "stale") == 0));
     if (st != AT_OK) return st;
@@ -109,11 +142,8 @@ at_status at_cuda_register(int abi)
     if (strcmp(what, "old") == 0)
         return at_fail(AT_EDEVICE, "the NVIDIA driver knows CUDA 11.4 and this build wants 13.0; "
                                    "install a newer driver");
-    dies = strcmp(what, "lost") == 0;
-    size = bytes ? strtoull(bytes, NULL, 10) : (size_t)1 << 30;
-    snprintf(gpu.name, sizeof gpu.name, "cuda:0");
-    snprintf(gpu.description, sizeof gpu.description, "a fake GPU");
-    gpu.ops = &fake_ops;
-    gpu.backend = at_cpu_backend();
-    return at_device_register(&gpu);
+    for (int i = 0; i < n && st == AT_OK; i++)
+        st = add(i, what);
+    if (getenv("AT_FAKE_TELL")) atexit(tell);
+    return st;
 }
