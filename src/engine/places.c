@@ -84,6 +84,7 @@ static void ask_site(const at_env *env, at_place_site *s)
                          .n = r->n < AT_PLACE_DEVICES ? r->n : AT_PLACE_DEVICES};
     for (int i = 0; i < s->n; i++) {
         at_device *d = r->device[i];
+        s->speed[i] = i < AT_SHARE_RANKS ? r->site.speed[i] : 0;
         uint64_t rest = 0, total = 0;
         if (d->ops->memory(d, &rest, &total) != AT_OK) continue;
         double room = (double)rest - (double)d->reserve_bytes - at_peak_lasting(d);
