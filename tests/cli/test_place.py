@@ -11,7 +11,9 @@ import kit
 import png
 
 FAKE = os.environ["ATELIER_FAKE"]
-SMALL = "3000000"  # bytes: the denoiser and the decoder fit, each alone
+DRIVER = 64 << 20  # what the fake says that its driver takes
+SMALL = str(DRIVER + 3000000)  # bytes: the denoiser and the decoder fit, each alone
+LARGE = str(DRIVER + 20000000)
 
 
 class Place(kit.Case):
@@ -64,13 +66,13 @@ class Place(kit.Case):
         self.assertEqual(self.picture(self.run_on("--force-fp32", nodes=flux)[0]), cpu)
 
     def test_what_does_not_fit_goes_to_the_device_with_room(self):
-        small = dict(AT_FAKE_BYTES=SMALL, AT_FAKE_BYTES_1="20000000")
+        small = dict(AT_FAKE_BYTES=SMALL, AT_FAKE_BYTES_1=LARGE)
         here = self.picture(self.run_on()[0])
         r, _, second = self.run_on("--reserve-vram", "0", **small)
         self.assertEqual(here, self.picture(r))
         self.assertTrue(second > 0, r)
         # Where all fit, or nobody has room, they stay.
-        for bytes_0, bytes_1 in (("20000000", "20000000"), (SMALL, "1000")):
+        for bytes_0, bytes_1 in ((LARGE, LARGE), (SMALL, "1000")):
             r, _, second = self.run_on("--reserve-vram", "0", AT_FAKE_BYTES=bytes_0, AT_FAKE_BYTES_1=bytes_1)
             self.assertEqual(here, self.picture(r))
             self.assertEqual(second, 0, r)
@@ -84,7 +86,7 @@ class Place(kit.Case):
         self.assertIn("with the denoiser, on cuda:0: all fit", r.out)
         self.assertRegex(r.out, r"cuda:1 +holds 0.0 B")
         r = self.check(self.run_on("--reserve-vram", "0", command="plan", AT_FAKE_BYTES=SMALL,
-                                   AT_FAKE_BYTES_1="20000000")[0], 0)
+                                   AT_FAKE_BYTES_1=LARGE)[0], 0)
         self.assertRegex(r.out, r"all on cuda:0 would lack \d.* MiB, so \d+ ms less")
         self.assertRegex(r.out, r"KL autoencoder +on cuda:1")
         held = re.findall(r"cuda:\d +holds (\S+ \S+) of weights, (\S+) (\S+) at its peak", r.out)
