@@ -21,6 +21,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "serve/priority.h"
 #include "serve/runner.h"
 #include "serve/wire.h"
 
@@ -376,6 +377,7 @@ at_status at_engine_process(int line, const at_engine_config *config)
     at_status st = at_engine_open(config, &h.engine);
     hello(&h, st);
     if (st != AT_OK) _exit(0); // the server tells why
+    if (at_engine_env(h.engine)->device->host) at_priority_lower_process();
     tell_device(&h);
     if (pthread_create(&thread, NULL, hear, &h) != 0 ||
         pthread_create(&thread, NULL, tell, &h) != 0)

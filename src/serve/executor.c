@@ -10,6 +10,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "serve/priority.h"
 #include "serve/story.h"
 #include "serve/tally.h"
 
@@ -235,11 +236,14 @@ static void *work(void *ctx)
 {
     at_executor *x = ctx;
     at_ticket t = {0}, next = {0};
+    at_device_state device;
     double pause = 0.5;
 
     at_status st = at_runner_ready(x->c.runner);
     x->c.ready(x->c.ctx, st, st == AT_OK ? "" : at_error_text());
     if (st != AT_OK) return NULL;
+    at_runner_device(x->c.runner, &device);
+    if (device.host && x->c.gives_way) at_priority_lower_thread();
     while (!atomic_load(&x->stop) && !atomic_load(&x->drain)) {
         if (!engine_ready(x, &t, &pause)) continue;
         if (t.id || at_queue_take(x->c.queue, &t, 1)) {

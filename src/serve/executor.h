@@ -21,6 +21,7 @@ typedef struct at_executor_config {
     const char
         *claims_dir; // what running jobs have written (engine/claims.h); NULL: nobody remembers
     int preview_size;
+    bool gives_way; // where another process computes on the CPU: the loop goes first (priority.h)
     bool
         separate; // each user's files in a folder of their own, and nobody else hears of their jobs
     // Once, on the executor's thread: the engine can run jobs, or why it cannot (nothing runs then).

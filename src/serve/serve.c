@@ -172,6 +172,7 @@ static at_status start_executor(at_server *s, opening *o)
                             .hub = s->hub,
                             .metrics = &s->metrics,
                             .claims_dir = s->claims_dir,
+                            .gives_way = s->config->engine_argv != NULL,
                             .separate = at_server_separates(s),
                             .preview_size = preview ? preview : 512,
                             .up = &s->ready,
