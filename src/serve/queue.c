@@ -128,11 +128,13 @@ static at_status put_row(at_queue *q, const at_queue_entry *e, double now)
     return at_sql_run(q, AT_SQL_PUT, "accepting a job");
 }
 
-static at_status keep_counter(at_queue *q)
+// *kept: what the table holds then.
+static at_status keep_counter(at_queue *q, int64_t *kept)
 {
-    if (q->counter == q->counter_kept) return AT_OK;
+    *kept = atomic_load(&q->counter);
+    if (*kept == q->counter_kept) return AT_OK;
     sqlite3_stmt *s = at_sql_use(q, AT_SQL_COUNTER);
-    sqlite3_bind_int64(s, 1, q->counter);
+    sqlite3_bind_int64(s, 1, *kept);
     return at_sql_run(q, AT_SQL_COUNTER, "accepting a job");
 }
 
@@ -166,7 +168,8 @@ typedef struct putting {
 } putting;
 
 // One transaction for jobs `from` to `to`; *put counts those in it. A failure is of them all: nothing is kept.
-static at_status put_rows(at_queue *q, const putting *p, size_t from, size_t to, size_t *put)
+static at_status put_rows(at_queue *q, const putting *p, size_t from, size_t to, size_t *put,
+                          int64_t *kept)
 {
     double now = at_now();
     at_status st = begin(q, "accepting a job"), room;
@@ -183,18 +186,19 @@ static at_status put_rows(at_queue *q, const putting *p, size_t from, size_t to,
         p->told_of[i] = true;
         p->told(p->ctx, i, room);
     }
-    if (st == AT_OK) st = keep_counter(q);
+    if (st == AT_OK) st = keep_counter(q, kept);
     return end(q, st, "accepting a job");
 }
 
 static void put_range(at_queue *q, const putting *p, size_t from, size_t to)
 {
     size_t put = 0;
+    int64_t kept = 0;
 
     pthread_mutex_lock(&q->lock);
-    at_status st = put_rows(q, p, from, to, &put);
+    at_status st = put_rows(q, p, from, to, &put, &kept);
     if (st == AT_OK && put) {
-        q->counter_kept = q->counter;
+        q->counter_kept = kept;
         q->pending += put;
         at_queue_changed(q);
         pthread_cond_signal(&q->wake);
@@ -240,10 +244,7 @@ at_status at_queue_put(at_queue *q, const at_queue_entry *e)
 
 int64_t at_queue_count(at_queue *q)
 {
-    pthread_mutex_lock(&q->lock);
-    int64_t n = q->counter++;
-    pthread_mutex_unlock(&q->lock);
-    return n;
+    return atomic_fetch_add(&q->counter, 1);
 }
 
 // --- taking ------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@
 
 #include <pthread.h>
 #include <sqlite3.h>
+#include <stdatomic.h>
 
 #include "serve/queue.h"
 
@@ -55,9 +56,10 @@ struct at_queue {
     pthread_cond_t wake;
     bool lock_made, wake_made, woken;
     size_t pending, running, done;
-    int64_t counter, counter_kept; // number of the next job; the same in the table
-    int64_t run;                   // tells this process's jobs from an earlier one's
-    int64_t last_done;             // place in the history of the last one
+    _Atomic int64_t counter; // number of the next job: asked for by each prompt, without the lock
+    int64_t counter_kept;    // the same in the table
+    int64_t run;             // tells this process's jobs from an earlier one's
+    int64_t last_done;       // place in the history of the last one
 };
 
 at_status at_sql_fail(at_queue *q, const char *what); // AT_EIO with SQLite's words
