@@ -88,9 +88,9 @@ class Server:
             time.sleep(0.02)
         raise AssertionError("job %s does not end" % prompt_id)
 
-    def idle(self, patience=PATIENCE):
+    def idle(self, patience=None):
         """Nothing runs and nothing waits."""
-        end = time.monotonic() + patience
+        end = time.monotonic() + (patience or PATIENCE)
         while self.get("/prompt").json()["exec_info"]["queue_remaining"]:
             if time.monotonic() > end:
                 raise AssertionError("the queue does not get empty")

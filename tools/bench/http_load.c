@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // http_load.c - a generator of POST requests that costs little, so that a server and it fit on two cores.
 // Idea: one thread, one epoll, one request in flight on each of many keep-alive connections; the request is the same
-// bytes each time. Every answer is read whole: its status is counted, and the "prompt_id" of each that was accepted is
+// bytes each time, or (NUMBER) has another number wherever the body has that one. Every answer is read whole: its status is counted, and the "prompt_id" of each that was accepted is
 // kept, so that the end can say how many different jobs there are.
 // Easy to get wrong: the time of an answer runs from its own send to its last byte, and a server that stalls is seen
 // only by what was in flight (a closed loop): read p99 beside the rate.
-// Build: cc -O2 -o http_load http_load.c       Use: http_load PORT PATH BODY_FILE CONNECTIONS SECONDS
+// Build: cc -O2 -o http_load http_load.c       Use: http_load PORT PATH BODY_FILE CONNECTIONS SECONDS [NUMBER]
 // Prints one JSON object.
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -22,7 +22,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { ANSWER = 65536, ID = 36 };
+enum { ANSWER = 65536, ID = 36, PLACES = 16, DIGITS = 8 };
 
 typedef struct connection {
     int fd;
@@ -62,11 +62,42 @@ static int open_connection(int port)
     return fd;
 }
 
-static void ask(connection *c, const char *request, size_t n)
+// What is sent, and where in it the number stands that changes each time.
+typedef struct request {
+    char *text;
+    size_t bytes, places[PLACES], count;
+    unsigned long number;
+} request;
+
+static void find_places(request *r, const char *number)
 {
+    if (strlen(number) != DIGITS || *number == '0') {
+        fprintf(stderr, "http_load: %s: a number of %d digits is wanted\n", number, DIGITS);
+        exit(2);
+    }
+    r->number = strtoul(number, NULL, 10);
+    for (char *at = r->text; (at = strstr(at, number)) && r->count < PLACES; at += DIGITS)
+        r->places[r->count++] = (size_t)(at - r->text);
+    if (!r->count) {
+        fprintf(stderr, "http_load: %s is not in the body\n", number);
+        exit(2);
+    }
+}
+
+static void change(request *r)
+{
+    char digits[32];
+    snprintf(digits, sizeof digits, "%0*lu", DIGITS, ++r->number);
+    for (size_t i = 0; i < r->count; i++)
+        memcpy(r->text + r->places[i], digits, DIGITS);
+}
+
+static void ask(connection *c, request *r)
+{
+    if (r->count) change(r);
     c->sent = now();
     c->got = c->want = 0;
-    if (send(c->fd, request, n, MSG_NOSIGNAL) != (ssize_t)n) die("send");
+    if (send(c->fd, r->text, r->bytes, MSG_NOSIGNAL) != (ssize_t)r->bytes) die("send");
 }
 
 // The status and the length, once the head is whole.
@@ -156,39 +187,39 @@ static void tell(results *r, double taken)
            cpu);
 }
 
-static char *read_request(const char *port, const char *path, const char *file, size_t *n)
+static request read_request(const char *port, const char *path, const char *file)
 {
     FILE *f = fopen(file, "rb");
-    char *body = NULL, *request = NULL;
+    char *body = NULL, *text = NULL;
     size_t bytes = 0, cap = 0;
     if (!f || getdelim(&body, &cap, EOF, f) < 0) die(file);
     bytes = strlen(body);
     fclose(f);
-    int len = asprintf(&request,
-                       "POST %s HTTP/1.1\r\nHost: 127.0.0.1:%s\r\nContent-Type: application/json\r\n"
-                       "Content-Length: %zu\r\n\r\n%s",
-                       path, port, bytes, body);
+    int len =
+        asprintf(&text,
+                 "POST %s HTTP/1.1\r\nHost: 127.0.0.1:%s\r\nContent-Type: application/json\r\n"
+                 "Content-Length: %zu\r\n\r\n%s",
+                 path, port, bytes, body);
     if (len < 0) die("memory");
     free(body);
-    *n = (size_t)len;
-    return request;
+    return (request){.text = text, .bytes = (size_t)len};
 }
 
 int main(int argc, char **argv)
 {
-    if (argc != 6) {
-        fprintf(stderr, "use: http_load PORT PATH BODY_FILE CONNECTIONS SECONDS\n");
+    if (argc != 6 && argc != 7) {
+        fprintf(stderr, "use: http_load PORT PATH BODY_FILE CONNECTIONS SECONDS [NUMBER]\n");
         return 2;
     }
     int count = atoi(argv[4]), poll = epoll_create1(0), waiting = count;
     double seconds = atof(argv[5]);
-    size_t n = 0;
-    char *request = read_request(argv[1], argv[2], argv[3], &n);
+    request rq = read_request(argv[1], argv[2], argv[3]);
     connection *all = calloc((size_t)count, sizeof *all);
     struct epoll_event events[256];
     results r = {0};
 
     if (!all || count < 1) die("connections");
+    if (argc == 7) find_places(&rq, argv[6]);
     for (int i = 0; i < count; i++) {
         all[i].fd = open_connection(atoi(argv[1]));
         struct epoll_event e = {.events = EPOLLIN, .data.ptr = &all[i]};
@@ -196,7 +227,7 @@ int main(int argc, char **argv)
     }
     double start = now(), end = start + seconds;
     for (int i = 0; i < count; i++)
-        ask(&all[i], request, n);
+        ask(&all[i], &rq);
     while (waiting) {
         int got = epoll_wait(poll, events, 256, -1);
         bool more = now() < end;
@@ -204,7 +235,7 @@ int main(int argc, char **argv)
             connection *c = events[i].data.ptr;
             if (!hear(c, &r)) continue;
             if (more)
-                ask(c, request, n);
+                ask(c, &rq);
             else
                 waiting--;
         }

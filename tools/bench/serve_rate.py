@@ -5,7 +5,8 @@
     tools/bench/serve_rate.py [--atelier build/release/bin/atelier] [--comfyui CHECKOUT --python VENV/bin/python]
 
 Both servers start on the CPU with folders of their own, in turn (A B A B ...), and take the same job: EmptyImage 64x64
-into PreviewImage, which both answer from their caches after the first. The generator (http_load.c, one thread) posts
+into PreviewImage, which both answer from their caches after the first (--differ: a colour and a title of its own in each body, so that
+each is read, checked and run). The generator (http_load.c, one thread) posts
 over keep-alive connections, one request in flight on each, for --seconds; jobs run meanwhile, as they do in life, and
 the queue is then waited for: "ended_well" must be "accepted". Told: accepted a second, p50 and p99 of the answer, jobs
 run a second, the server's CPU time a job (accepted and run: what other programs on the machine change least), time from the start to the first answer, resident memory when idle and after. ComfyUI is brought by whoever runs this (a checkout and a Python with its requirements).
@@ -22,6 +23,8 @@ import time
 import urllib.error
 import urllib.request
 
+# --differ: the generator puts another number here in each body; the colour is one of 24 bits.
+NUMBER = "10000001"
 JOB = {"1": {"class_type": "EmptyImage", "inputs": {"width": 64, "height": 64, "batch_size": 1, "color": 0}},
        "2": {"class_type": "PreviewImage", "inputs": {"images": ["1", 0]}}}
 
@@ -118,12 +121,20 @@ def ended(server):
     return len(server.get("/history"))
 
 
-def load(server, generator, connections, seconds):
+def differing():
+    """The same job with a colour and a title of its own in each body."""
+    job = json.loads(json.dumps(JOB))
+    job["1"]["inputs"]["color"] = int(NUMBER)
+    job["2"]["_meta"] = {"title": "picture " + NUMBER}
+    return job
+
+
+def load(server, generator, connections, args):
     body = os.path.join(server.dir, "body.json")
     with open(body, "w", encoding="ascii") as f:
-        json.dump({"prompt": JOB, "client_id": "rate"}, f)
+        json.dump({"prompt": differing() if args.differ else JOB, "client_id": "rate"}, f)
     spent = cpu_seconds(server.process.pid)
-    out = subprocess.run([generator, str(server.port), "/prompt", body, str(connections), str(seconds)],
+    out = subprocess.run([generator, str(server.port), "/prompt", body, str(connections), str(args.seconds)] + [NUMBER] * args.differ,
                          check=True, stdout=subprocess.PIPE)
     told = json.loads(out.stdout)
     begun = time.perf_counter()
@@ -151,7 +162,7 @@ def compare(sides, generator, connections, args):
         for name, (command, cwd) in sides.items():
             server = Server(command, cwd)
             try:
-                results[name].append(load(server, generator, connections, args.seconds))
+                results[name].append(load(server, generator, connections, args))
             finally:
                 server.stop()
             print(connections, name, json.dumps({k: round(v, 2) for k, v in results[name][-1].items()}), flush=True)
@@ -174,6 +185,7 @@ def main():
     parser.add_argument("--connections", type=int, action="append", help="several: one after the other (default 16 and 64)")
     parser.add_argument("--seconds", type=float, default=2.0)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--differ", action="store_true", help="each prompt differs from all others, and is run")
     parser.add_argument("--flag", action="append", default=[], help="one more for atelier serve")
     args = parser.parse_args()
     sides = {"atelier": ([os.path.abspath(args.atelier), "serve", "--port", "{port}", "--device", "cpu",
