@@ -25,7 +25,8 @@ static const at_arg plan_args[] = {
      .help =
          "no workflow: one step of this architecture (as bench has it), on any number of devices"},
     {"--like", "MACHINE", AT_ARG_TEXT, offsetof(plan_options, arch.like),
-     .help = "with --arch: h200, h200-x8 (so many), or a file as in docs/machines (h200)"},
+     .help = "with --arch: h200, h200-x8 (so many), here (the GPUs of this machine), or a file as "
+             "in docs/machines (h200)"},
     {"--size", "N", AT_ARG_INT, offsetof(plan_options, arch.size), 64, 8192,
      .help = "with --arch: width and height (1024)"},
     {"--width", "N", AT_ARG_INT, offsetof(plan_options, arch.width), 64, 8192,
@@ -36,6 +37,8 @@ static const at_arg plan_args[] = {
      .help = "with --arch: pictures at once; a guided step (CFG) is a batch of 2 (1)"},
     {"--text-tokens", "N", AT_ARG_INT, offsetof(plan_options, arch.tokens), 1, 4096,
      .help = "with --arch: as in bench"},
+    {"--describe", NULL, AT_ARG_FLAG, offsetof(plan_options, arch.describe),
+     .help = "print the description of --like, every rate in it, as a file may have it"},
     {"--json", NULL, AT_ARG_FLAG, offsetof(plan_options, arch.json),
      .help = "with --arch: one JSON object"},
     AT_COMMON_ARGS(plan_options, common),
@@ -154,6 +157,8 @@ static at_status plan(void *options, const at_arg_list *operands)
     size_t bytes = 0;
     at_plan p = {0};
 
+    if (o->arch.describe && !o->arch.arch && !operands->count)
+        return at_plan_arch(&o->arch, o->common.dtype);
     if ((o->arch.arch != NULL) == (operands->count == 1))
         AT_TRY(at_fail(AT_EUSAGE, "plan: give a workflow, or --arch; not both"));
     if (o->arch.arch) return at_plan_arch(&o->arch, o->common.dtype);

@@ -97,6 +97,16 @@ static at_status print_json(const at_bench_options *b, const at_machine *m,
     return AT_OK;
 }
 
+static at_status describe(const at_machine *m)
+{
+    char *text = at_machine_text(m);
+
+    if (!text) return at_fail(AT_ENOMEM, "plan: no memory");
+    puts(text);
+    at_free(text);
+    return AT_OK;
+}
+
 at_status at_plan_arch(const at_plan_arch_options *o, const char *dtype)
 {
     at_status st = AT_OK;
@@ -107,6 +117,10 @@ at_status at_plan_arch(const at_plan_arch_options *o, const char *dtype)
     if (!t) AT_TRY(at_fail(AT_ENOMEM, "plan: no memory"));
     at_engine_setup_devices();
     AT_TRY(at_machine_find(o->like ? o->like : "h200", &machine));
+    if (o->describe) {
+        AT_TRY(describe(&machine));
+        goto out;
+    }
     AT_TRY(bench_of(o, dtype, &b));
     AT_TRY(at_forecast_ways(&b, &machine, t));
     if (o->json)

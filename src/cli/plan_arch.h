@@ -10,7 +10,7 @@
 typedef struct at_plan_arch_options {
     const char *arch, *like; // arch NULL: a workflow is planned instead
     long width, height, size, batch, tokens;
-    bool json;
+    bool json, describe;
 } at_plan_arch_options;
 
 // dtype: as --dtype has it; NULL is auto.

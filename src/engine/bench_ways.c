@@ -123,10 +123,11 @@ static void calibrate(const at_par_task *task, const at_par_site *site, at_bench
     int n = at_par_plans(&t, site, plans, AT_BENCH_WAYS);
     for (int i = 0; i < n; i++) {
         int k = find(ways, &plans[i].degrees);
-        if (k < 0) continue;
-        ways->way[k].calibrated = plans[i].step;
-        if (i == 0) ways->picked_calibrated = k;
+        if (k >= 0) ways->way[k].calibrated = plans[i].step;
     }
+    t.pricer = NULL; // runs choose by the formulas
+    (void)at_par_plans(&t, site, plans, 1);
+    ways->picked_calibrated = find(ways, &plans[0].degrees);
 }
 
 // A bench deals equal shares along cfg, and devices left over are no way of their own.
@@ -166,6 +167,7 @@ at_status at_bench_ways_run(const at_bench_options *b, const at_par_site *site, 
     at_par_task task;
     at_par_plan plans[AT_BENCH_WAYS];
     prices p = {0};
+    at_par_plan picked;
 
     *out = (at_bench_ways){.picked = -1, .picked_calibrated = -1, .best = -1};
     if (b->shape->part == AT_PART_VAE)
@@ -173,11 +175,12 @@ at_status at_bench_ways_run(const at_bench_options *b, const at_par_site *site, 
                        b->shape->name, b->ranks));
     AT_TRY(at_bench_store(b, &s));
     AT_TRY(task_of(b, s, &task));
+    (void)at_par_plans(&task, site, &picked, 1); // runs choose by the formulas
     AT_TRY(price(b, site, s, &task, &p));
     int n = at_par_plans(&task, site, plans, AT_BENCH_WAYS);
     for (int i = 0; i < n; i++)
         if (tried(b, &plans[i])) out->way[out->n++].plan = plans[i];
-    out->picked = find(out, &plans[0].degrees);
+    out->picked = find(out, &picked.degrees);
     int one = find(out, &(at_degrees){0});
     if (one >= 0) measure(b, s, &out->way[one]);
     for (int i = 0; i < out->n; i++)

@@ -9,6 +9,8 @@
 
 #include "base/file.h"
 #include "base/mem.h"
+#include "engine/engine.h"
+#include "engine/ranks.h"
 #include "json/json.h"
 
 enum { MOST_DEVICES = 256, MOST_BYTES = 64 << 10 };
@@ -35,9 +37,9 @@ static const row rows[] = {
     RATE(wide_start, 0, 1e7),   RATE(wide8, 1, 1e7),         RATE(wide8_start, 0, 1e7),
     RATE(huge, 1, 1e7),         RATE(group_start, 0, 1),     RATE(rope_share, 0.01, 1),
     RATE(group_share, 0.01, 1), RATE(joule16, 0, 1e-9),      RATE(joule8, 0, 1e-9),
-    RATE(joule_byte, 0, 1e-6),  RATE(volts, 0, 5),           RATE(spread, 0, 1),
-    RATE(link, 1e3, 1e15),      RATE(link_sum, 1e3, 1e15),   RATE(meeting, 0, 1),
-    RATE(meeting_sum, 0, 1),    RATE(meeting_more, 0, 1),
+    RATE(joule_byte, 0, 1e-6),  RATE(volts, 0, 5),           RATE(together, 0, 1),
+    RATE(spread, 0, 1),         RATE(link, 1e3, 1e15),       RATE(link_sum, 1e3, 1e15),
+    RATE(meeting, 0, 1),        RATE(meeting_sum, 0, 1),     RATE(meeting_more, 0, 1),
 };
 enum { ROWS = sizeof rows / sizeof *rows };
 
@@ -119,6 +121,62 @@ out:
     return st;
 }
 
+// --- a device that is here -------------------------------------------------------------------------
+typedef struct chip {
+    double units;
+    bool hopper;
+} chip;
+
+static void hear(void *ctx, const char *name, const char *value)
+{
+    chip *c = ctx;
+
+    if (strcmp(name, "multiprocessors") == 0) c->units = strtod(value, NULL);
+    if (strcmp(name, "capability") == 0) c->hopper = strcmp(value, "9.0") == 0;
+}
+
+bool at_machine_here(at_device *d, const at_par_site *site, at_machine *out)
+{
+    chip c = {0};
+    at_device_usage now = {0};
+
+    *out = (at_machine){.devices = site->ranks, .rates = at_rates_h200};
+    if (d->host || !d->ops->facts) return false;
+    d->ops->facts(d, hear, &c);
+    if (!c.hopper || c.units < 1) return false;
+    snprintf(out->name, sizeof out->name, "%s", d->description);
+    snprintf(out->rates.name, sizeof out->rates.name, "%s", d->name);
+    out->rates.units = c.units;
+    if (d->ops->usage && d->ops->usage(d, &now) == AT_OK) {
+        if (now.max_mhz > 0) out->rates.hertz = now.max_mhz * 1e6;
+        if (now.limit_watts > 0) out->rates.watts = now.limit_watts;
+    }
+    if (site->memory > 0) out->rates.memory = site->memory;
+    // A link that is slower than the one whose rates these are keeps its share for sums too.
+    if (site->bandwidth > 0 && site->bandwidth < out->rates.link) {
+        out->rates.link_sum *= site->bandwidth / out->rates.link;
+        out->rates.link = site->bandwidth;
+    }
+    return true;
+}
+
+// All GPUs of this machine, of the slowest link between any two.
+static at_status all_here(at_machine *out)
+{
+    at_status st = AT_OK;
+    at_env env = {.device = at_device_cpu()};
+    at_engine_config config = {.devices = "cuda", .parallel = "auto"};
+
+    AT_TRY(at_engine_ranks(&config, &env));
+    if (!at_machine_here(env.ranks.device[0], &env.ranks.site, out))
+        AT_TRY(at_fail(AT_ENOTFOUND, "the rates of %s (%s) are not known; describe it in a file",
+                       env.ranks.device[0]->name, env.ranks.device[0]->description));
+out:
+    at_par_memory_free(env.ranks.known);
+    return st;
+}
+
+// --- by name ----------------------------------------------------------------------------------------
 at_status at_machine_find(const char *name, at_machine *out)
 {
     at_status st = AT_OK;
@@ -128,6 +186,7 @@ at_status at_machine_find(const char *name, at_machine *out)
 
     *out = (at_machine){0};
     if (known(name, out)) return AT_OK;
+    if (strcmp(name, "here") == 0) return all_here(out);
     if (!at_path_exists(name))
         AT_TRY(at_fail(AT_ENOTFOUND,
                        "no machine is called \"%s\", and no such file exists (known "
@@ -170,43 +229,4 @@ at_par_site at_machine_site(const at_machine *m, int ranks)
                          .load = r->upload,
                          .overhead = 0.5e-3,
                          .op = 2.4e-6};
-}
-
-// --- a device that is here -------------------------------------------------------------------------
-typedef struct chip {
-    double units;
-    bool hopper;
-} chip;
-
-static void hear(void *ctx, const char *name, const char *value)
-{
-    chip *c = ctx;
-
-    if (strcmp(name, "multiprocessors") == 0) c->units = strtod(value, NULL);
-    if (strcmp(name, "capability") == 0) c->hopper = strcmp(value, "9.0") == 0;
-}
-
-bool at_machine_here(at_device *d, const at_par_site *site, at_machine *out)
-{
-    chip c = {0};
-    at_device_usage now = {0};
-
-    *out = (at_machine){.devices = site->ranks, .rates = at_rates_h200};
-    if (d->host || !d->ops->facts) return false;
-    d->ops->facts(d, hear, &c);
-    if (!c.hopper || c.units < 1) return false;
-    snprintf(out->name, sizeof out->name, "%s", d->description);
-    snprintf(out->rates.name, sizeof out->rates.name, "%s", d->name);
-    out->rates.units = c.units;
-    if (d->ops->usage && d->ops->usage(d, &now) == AT_OK) {
-        if (now.max_mhz > 0) out->rates.hertz = now.max_mhz * 1e6;
-        if (now.limit_watts > 0) out->rates.watts = now.limit_watts;
-    }
-    if (site->memory > 0) out->rates.memory = site->memory;
-    // A link that is slower than the one whose rates these are keeps its share for sums too.
-    if (site->bandwidth > 0 && site->bandwidth < out->rates.link) {
-        out->rates.link_sum *= site->bandwidth / out->rates.link;
-        out->rates.link = site->bandwidth;
-    }
-    return true;
 }

@@ -16,7 +16,7 @@ typedef struct at_machine {
     at_rates rates;
 } at_machine;
 
-// A known name ("h200", "h200-x8": so many of them), or a file. AT_EUSAGE names what is not understood, AT_ENOTFOUND.
+// A known name ("h200", "h200-x8": so many of them; "here": the GPUs of this machine), or a file. AT_EUSAGE names what is not understood, AT_ENOTFOUND.
 at_status at_machine_find(const char *name, at_machine *out);
 // The same as text, every rate in it. NULL: no memory; at_free.
 char *at_machine_text(const at_machine *m);

@@ -102,12 +102,14 @@ out:
     return st;
 }
 
-// How far the largest of n normal draws lies above the mean, in deviations.
-static double slowest_of(int n)
+// How much slower n chips at their limit are than one.
+static double slower_by(const at_rates *r, int n)
 {
-    static const double table[] = {0, 0, 0.564, 0.846, 1.029, 1.163, 1.267, 1.352, 1.424};
+    // How far the largest of n normal draws lies above the mean, in deviations.
+    static const double largest[] = {0, 0, 0.564, 0.846, 1.029, 1.163, 1.267, 1.352, 1.424};
+    double of = n <= 8 ? largest[n] : largest[8] + 0.5 * log(n / 8.0);
 
-    return n <= 8 ? table[n] : 1.424 + 0.5 * log(n / 8.0);
+    return n < 2 ? 0 : r->together + r->spread * (of - largest[2]);
 }
 
 // Ranks differ in shares of tokens, heads and rows: the first has the most, an inner one has two neighbours.
@@ -129,7 +131,7 @@ static at_status run(const subject *s, const at_degrees *degrees, const at_rates
     if (n > 2) AT_TRY(run_rank(s, p, &one, n / 2, out));
     if (n > 1) AT_TRY(run_rank(s, p, &one, n - 1, out));
     // At the power limit chips differ, and the slowest sets the pace.
-    if (out->sum.clock < rates->hertz) out->sum.seconds *= 1 + rates->spread * slowest_of(n);
+    if (out->sum.clock < rates->hertz) out->sum.seconds *= 1 + slower_by(rates, n);
 out:
     at_priced_free(p);
     return st;

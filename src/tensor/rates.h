@@ -29,13 +29,14 @@ typedef struct at_rates {
     double conv; // share of `product` that convolutions reach
     // Attention: clocks of 128 queries over 128 keys, and of a wave's beginning; heads of up to 64, of up to 128, in fp8.
     double narrow, narrow_start, wide, wide_start, wide8, wide8_start;
-    double
-        huge; // floating point operations a clock of one multiprocessor with heads above 128 (a VAE's)
+    // Operations a clock of one multiprocessor with wider heads, as a VAE's.
+    double huge;
     double group_start, rope_share, group_share; // passes that are slower than a copy
     // Power: joules of an operation in 16 and in 8 bits and of a byte at the highest clock, and how they fall with the clock.
     double joule16, joule8, joule_byte, volts;
-    double
-        spread; // standard deviation of chips' speed at their power limit: the slowest of several sets the pace
+    // At the limit several chips are slower than the one whose rates these are: two by `together`, more by the slowest of
+    // so many draws with this deviation.
+    double together, spread;
     // Links between any two: bytes a second each way of a rank, by stores of a kernel, and by sums; seconds of an exchange
     // with one other rank, of a sum, and of each further rank.
     double link, link_sum, meeting, meeting_sum, meeting_more;
