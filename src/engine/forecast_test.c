@@ -217,7 +217,14 @@ static void machines_are_read_and_refused(void **state)
     assert_int_equal(m.devices, 4);
     assert_true(m.rates.units == 66 && m.rates.link == 2e10);
     assert_true(m.rates.hertz == at_rates_h200.hertz);
-    char *text = at_machine_text(&m); // and the way back
+    at_machine file;
+    assert_int_equal(at_machine_find(AT_SOURCE_DIR "/docs/machines/h200-x8.json", &file), AT_OK);
+    assert_int_equal(file.devices, 8);
+    const double *a = (const double *)(const void *)&file.rates.memory;
+    const double *b = (const double *)(const void *)&at_rates_h200.memory;
+    for (size_t i = 0; i < (sizeof file.rates - offsetof(at_rates, memory)) / sizeof *a; i++)
+        assert_true(fabs(a[i] - b[i]) <= 1e-5 * b[i]); // the page says what the program counts with
+    char *text = at_machine_text(&m);                  // and the way back
     assert_non_null(text);
     assert_int_equal(read_text(text, &again), AT_OK);
     assert_string_equal(again.name, "half");
