@@ -10,6 +10,7 @@
 //   - one residual may stand at many places: strength is applied once
 // Owns: see control.h.
 #include "nodes/control.h"
+#include "nodes/control_far.h"
 
 #include <string.h>
 
@@ -72,6 +73,7 @@ typedef struct slot {
     int64_t height, width;
     bool ran;        // once-only nets: `residuals` of the hint's pictures, counted
     at_control kept; // one reference each
+    at_ops *far;     // where it runs elsewhere (control_far.h); NULL: not asked yet
 } slot;
 
 struct at_control_run {
@@ -113,6 +115,7 @@ void at_control_run_free(at_control_run *r)
         slot *s = &r->slots[i];
         forget_residuals(s);
         at_tensor_release(&s->hint);
+        at_ops_free(s->far);
         at_control_net_release(&s->net);
         at_object_release(&s->control->base);
     }
@@ -303,6 +306,31 @@ static void own_residuals(at_ops *o, slot *s, const at_model_in *in, const at_te
     }
 }
 
+// The same of one that runs elsewhere: its hint and its kept residuals stay there.
+static void far_residuals(at_ops *o, slot *s, const at_model_in *in, const at_tensor *context,
+                          const rows_of *rows, at_control *out)
+{
+    at_model_in there;
+    at_control made = {0};
+    at_status st = s->far ? AT_OK : at_control_far_open(o, s->control->device, &s->far);
+
+    if (st == AT_OK) {
+        at_scope_begin(s->far);
+        at_control_far_take(s->far, in, context, &there, &context);
+        if (at_ops_status(s->far) == AT_OK) own_residuals(s->far, s, &there, context, rows, &made);
+        st = at_ops_status(s->far);
+        for (int i = 0; i < PLACES && st == AT_OK; i++) {
+            const at_tensor *t = *place(&made, i);
+            int same = 0;
+            while (same < i && *place(&made, same) != t)
+                same++;
+            *place(out, i) = same < i ? *place(out, same) : at_control_far_bring(o, t);
+        }
+        at_scope_end(s->far, NULL);
+    }
+    if (st != AT_OK) at_ops_poison(o, st, "%s", at_error_text());
+}
+
 // The mean over the picture: [b, h, w, c] -> [b, 1, 1, c], tokens [b, t, d] -> [b, 1, d].
 static at_tensor *pool(at_ops *o, const at_tensor *t)
 {
@@ -350,7 +378,8 @@ static void add_one(at_control_run *r, at_ops *o, const at_obj_control *c, const
         at_ops_poison(o, st, "%s", at_error_text());
         return;
     }
-    own_residuals(o, s, in, context, rows, &own);
+    (at_control_is_far(o, c->device) ? far_residuals : own_residuals)(o, s, in, context, rows,
+                                                                      &own);
     if (at_ops_status(o) != AT_OK) return;
     weigh(o, c, &own);
     for (int i = 0; i < PLACES; i++) {

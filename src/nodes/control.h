@@ -15,8 +15,9 @@
 typedef struct at_obj_control {
     at_object base;
     at_control_net *net;
-    bool pooled; // residuals become their mean over the picture ("_shuffle" files)
-    int type;    // union nets: the kind of hint, -1: not told
+    at_device *device; // where its loader put it; NULL: with the denoiser
+    bool pooled;       // residuals become their mean over the picture ("_shuffle" files)
+    int type;          // union nets: the kind of hint, -1: not told
     // What "apply" adds; hint NULL: not applied yet.
     struct at_obj_control *previous; // its residuals are added; or NULL
     at_tensor *hint;                 // IMAGE [b, h, w, c] on the host

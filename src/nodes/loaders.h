@@ -11,6 +11,8 @@
 // What UNETLoader and VAELoader give: a MODEL, a VAE.
 at_status at_load_unet(at_node_ctx *c, const char *name, const char *weight_dtype, at_value *out);
 at_status at_load_vae(at_env *e, const char *name, at_value *out);
+// What ControlNetLoader gives; model: a difference net's base, or NULL.
+at_status at_load_control(at_node_ctx *c, const char *name, const at_object *model, at_value *out);
 at_status at_load_checkpoint(at_env *e, const char *name, at_value *out);
 
 // Load every text encoder of a file into its place; *loaded counts them. AT_EINVAL: a place is taken.

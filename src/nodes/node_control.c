@@ -3,6 +3,7 @@
 // Source: ComfyUI 0.3.64 nodes.py, comfy_extras/nodes_controlnet.py.
 #include "nodes/control.h"
 #include "nodes/env.h"
+#include "nodes/loaders.h"
 #include "nodes/nodes.h"
 #include "nodes/rows.h"
 
@@ -27,7 +28,7 @@ static bool is_shuffle(const char *path)
     return false;
 }
 
-static at_status load(at_node_ctx *c, const char *name, const at_object *model, at_value *out)
+at_status at_load_control(at_node_ctx *c, const char *name, const at_object *model, at_value *out)
 {
     at_status st = AT_OK;
     at_store *s = NULL;
@@ -55,7 +56,7 @@ static const at_in load_rows[] = {
 };
 static at_status load_run(at_node_ctx *c, const void *in, at_value *out)
 {
-    return load(c, ((const load_in *)in)->control_net_name, NULL, out);
+    return at_load_control(c, ((const load_in *)in)->control_net_name, NULL, out);
 }
 static const at_node node_load = {.class_type = "ControlNetLoader",
                                   .display = "Load ControlNet Model",
@@ -80,7 +81,7 @@ static const at_in diff_rows[] = {
 static at_status diff_run(at_node_ctx *c, const void *in, at_value *out)
 {
     const diff_in *i = in;
-    return load(c, i->control_net_name, i->model, out);
+    return at_load_control(c, i->control_net_name, i->model, out);
 }
 static const at_node node_diff = {.class_type = "DiffControlNetLoader",
                                   .display = "Load ControlNet Model (diff)",

@@ -7,6 +7,7 @@
 // stream, or --parallel tp=N cuts them.
 // Source: names and rows of ComfyUI-MultiGPU's nodes.py, wrappers.py and checkpoint_multigpu.py (2026-03), behaviour
 // only. Owns nothing.
+#include "nodes/control.h"
 #include "nodes/loaders.h"
 #include "nodes/nodes.h"
 #include "nodes/rows.h"
@@ -38,6 +39,7 @@ static const char *const devices[] = {"cuda:0", "cuda:1", "cuda:2", "cuda:3", "c
 static const at_out model_out[] = {AT_OUT("MODEL")};
 static const at_out clip_out[] = {AT_OUT("CLIP")};
 static const at_out vae_out[] = {AT_OUT("VAE")};
+static const at_out control_out[] = {AT_OUT("CONTROL_NET")};
 static const at_out all_out[] = {AT_OUT("MODEL"), AT_OUT("CLIP"), AT_OUT("VAE")};
 
 // --- one network a file ------------------------------------------------------------------------------
@@ -74,6 +76,21 @@ static at_status vae_run(at_node_ctx *c, const void *in, at_value *out)
     return st;
 }
 NODE(node_vae, "VAELoaderMultiGPU", "VAELoaderMultiGPU", vae_in, vae_rows, vae_out, vae_run);
+
+typedef struct control_in {
+    const char *control_net_name, *device;
+} control_in;
+static const at_in control_rows[] = {ROW_FILE(control_in, control_net_name, "controlnet"),
+                                     ROW_DEVICE(control_in, device, AT_INF_OPTIONAL)};
+static at_status control_run(at_node_ctx *c, const void *in, at_value *out)
+{
+    const control_in *i = in;
+    at_status st = at_load_control(c, i->control_net_name, NULL, &out[0]);
+    if (st == AT_OK) ((at_obj_control *)out[0].o)->device = at_loader_device(c, i->device);
+    return st;
+}
+NODE(node_control, "ControlNetLoaderMultiGPU", "ControlNetLoaderMultiGPU", control_in, control_rows,
+     control_out, control_run);
 
 // --- text encoders -------------------------------------------------------------------------------------
 typedef struct clip_in {
@@ -169,5 +186,6 @@ static at_status advanced_run(at_node_ctx *c, const void *in, at_value *out)
 NODE(node_advanced, "CheckpointLoaderAdvancedMultiGPU", "CheckpointLoaderAdvancedMultiGPU",
      checkpoint_in, advanced_rows, all_out, advanced_run);
 
-const at_node *const at_nodes_multigpu[] = {&node_unet,   &node_vae,    &node_clip,     &node_dual,
-                                            &node_triple, &node_simple, &node_advanced, NULL};
+const at_node *const at_nodes_multigpu[] = {&node_unet,     &node_vae,     &node_clip,
+                                            &node_dual,     &node_triple,  &node_simple,
+                                            &node_advanced, &node_control, NULL};

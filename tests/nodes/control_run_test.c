@@ -90,9 +90,32 @@ static const struct {
              {8, {0.1009306}, {0.2019531, 0.04924658, 0.73833}},
              {11, {0.0983578}, {0.5670571, -0.2482266, -0.09123845}}};
 
-static void a_chain_adds_up_as_comfyuis(void **state)
+// Another device, as a loader may name one; with `full` it has no memory.
+static at_device other;
+static at_device_ops other_ops;
+static at_status no_room(at_device *d, size_t bytes, void **out)
 {
-    world *w = *state;
+    (void)out;
+    return at_fail(AT_ENOMEM, "%s: no room for %zu bytes", d->name, bytes);
+}
+static void other_open(bool full)
+{
+    other_ops = *at_device_cpu()->ops;
+    if (full) other_ops.alloc = no_room;
+    snprintf(other.name, sizeof other.name, "other");
+    other.host = true;
+    other.ops = &other_ops;
+    other.backend = at_device_cpu()->backend;
+    at_device_reset_peak(&other);
+}
+static void put(const at_obj_control *chain, at_device *d)
+{
+    for (at_obj_control *c = (at_obj_control *)(uintptr_t)chain; c; c = c->previous)
+        c->device = d;
+}
+
+static void chain_on(world *w, at_device *device)
+{
     asking a;
     at_control out;
     give_list("p", 1);
@@ -106,6 +129,7 @@ static void a_chain_adds_up_as_comfyuis(void **state)
               "'negative':['p',0],'control_net':['colour',0],'image':['j',0],'strength':0.8,"
               "'start_percent':0.2,'end_percent':0.6}},",
               WORLD_CAPTURE("x", "['two',0]"));
+    put(control_of("x", 0), device);
     ask_open(&a, 4, 5, 7);
     for (int again = 0; again < 2; again++) { // the second time from what is kept
         assert_true(ask(&a, control_of("x", 0), 3.0f, 2, &out));
@@ -130,6 +154,52 @@ static void a_chain_adds_up_as_comfyuis(void **state)
         }
     }
     ask_close(&a);
+}
+static void a_chain_adds_up_as_comfyuis(void **state)
+{
+    chain_on(*state, NULL);
+}
+
+static void residuals_come_from_another_device(void **state)
+{
+    world *w = *state;
+    asking a;
+    at_control here, there;
+
+    other_open(false);
+    chain_on(w, &other);
+    assert_true(other.peak_bytes > 0);
+    assert_int_equal(other.live_bytes, 0);
+    give_list("p", 1);
+    give_picture("i", 2, 40, 56);
+    world_run(w, GIVE("p"), GIVE("i"), LOAD("net", "canny.safetensors"),
+              "'one':{'class_type':'ControlNetApply','inputs':{'conditioning':['p',0],"
+              "'control_net':['net',0],'image':['i',0],'strength':0.5}},",
+              WORLD_CAPTURE("x", "['one',0]"));
+    ask_open(&a, 2, 8, 8);
+    put(control_of("x", 0), NULL);
+    assert_true(ask(&a, control_of("x", 0), 3.0f, 1, &here));
+    at_control_run_free(a.run); // its hint is here
+    assert_int_equal(at_control_run_new(a.model, &a.run), AT_OK);
+    put(control_of("x", 0), &other);
+    at_device_reset_peak(&other);
+    for (int step = 0; step < 2; step++) { // bit by bit what it is here
+        assert_true(ask(&a, control_of("x", 0), 3.0f, 1, &there));
+        assert_true(other.peak_bytes > 0);
+        assert_non_null(here.middle);
+        assert_ptr_equal(at_tensor_device(there.middle), at_device_cpu());
+        assert_memory_equal(at_tensor_data(here.middle), at_tensor_data(there.middle),
+                            at_tensor_bytes(here.middle));
+    }
+    ask_close(&a);
+    other_open(true);
+    ask_open(&a, 2, 8, 8);
+    assert_false(
+        at_control_run_residuals(a.run, a.o, control_of("x", 0), &a.in, NULL, 0, 1, &there));
+    assert_int_equal(at_ops_status(a.o), AT_ENOMEM);
+    assert_non_null(strstr(at_error_text(), "other"));
+    ask_close(&a);
+    assert_int_equal(other.live_bytes, 0);
 }
 
 static void outside_its_range_a_net_is_silent(void **state)
@@ -430,6 +500,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_chain_adds_up_as_comfyuis),
+        cmocka_unit_test(residuals_come_from_another_device),
         cmocka_unit_test(outside_its_range_a_net_is_silent),
         cmocka_unit_test(a_shuffle_file_gives_the_mean_of_the_picture),
         cmocka_unit_test(low_rank_and_difference_files_use_the_models_weights),
