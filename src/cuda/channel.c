@@ -19,6 +19,8 @@
 #include "cuda/cuda.h"
 #include "cuda/nccl.h"
 
+enum { MOST_HERE = 16, WORD = 256 };
+
 struct at_channel {
     at_cuda *gpu;
     const at_nccl *nccl;
@@ -47,26 +49,45 @@ static at_status cut_error(const at_channel *c)
     return at_fail(AT_EDEVICE, "%s: NCCL: another rank has given up", c->gpu->dev.name);
 }
 
-// Until what was asked for is done (queued, for an exchange). A first exchange with a peer connects to it.
-static at_status settle(at_channel *c, const char *what, double seconds)
+static at_status progress(at_channel *c, const char *what, bool *busy)
 {
+    int state = NCCL_SUCCESS, result = NCCL_SUCCESS;
+
+    pthread_mutex_lock(&c->lock);
+    bool gone = atomic_load(&c->is_cut) || !c->comm;
+    if (!gone) result = c->nccl->CommGetAsyncError(c->comm, &state);
+    pthread_mutex_unlock(&c->lock);
+    *busy = result == NCCL_SUCCESS && state == NCCL_IN_PROGRESS;
+    if (gone) return cut_error(c);
+    return check(c, result != NCCL_SUCCESS ? result : state, what);
+}
+
+// Until what was asked of all n is done (queued, for an exchange). A first exchange with a peer connects to it.
+static at_status settle_all(at_channel *const *all, int n, const char *what, double seconds)
+{
+    at_status st = AT_OK;
     double deadline = now() + seconds;
 
     for (unsigned turn = 0;; turn++) {
-        int state = NCCL_SUCCESS, result = NCCL_SUCCESS;
+        bool any = false, busy;
 
-        pthread_mutex_lock(&c->lock);
-        bool gone = atomic_load(&c->is_cut) || !c->comm;
-        if (!gone) result = c->nccl->CommGetAsyncError(c->comm, &state);
-        pthread_mutex_unlock(&c->lock);
-        if (gone) return cut_error(c);
-        if (result != NCCL_SUCCESS) return check(c, result, what);
-        if (state != NCCL_IN_PROGRESS) return check(c, state, what);
+        for (int i = 0; i < n; i++) {
+            AT_TRY(progress(all[i], what, &busy));
+            any = any || busy;
+        }
+        if (!any) goto out;
         if (now() > deadline)
-            return at_fail(AT_EDEVICE, "%s: NCCL, %s: the other ranks did not come within %g s",
-                           c->gpu->dev.name, what, seconds);
+            AT_TRY(at_fail(AT_EDEVICE, "%s: NCCL, %s: the other ranks did not come within %g s",
+                           all[0]->gpu->dev.name, what, seconds));
         if (turn > 100) nanosleep(&(struct timespec){0, 20000}, NULL);
     }
+out:
+    return st;
+}
+
+static at_status settle(at_channel *c, const char *what, double seconds)
+{
+    return settle_all(&c, 1, what, seconds);
 }
 
 static at_status channel_ticket(at_device *d, at_channel_ticket *out)
@@ -174,6 +195,69 @@ static int queue_parts(at_channel *c, const at_channel_part *parts, int n)
     return e != NCCL_SUCCESS ? e : end;
 }
 
+// What every rank sends to every other and all add up, so that whatever such things need is there. Locked.
+static int queue_all(at_channel *const *all, int n, char *const *room)
+{
+    const at_nccl *nccl = all[0]->nccl;
+    int e = nccl->GroupStart(), end;
+
+    if (e != NCCL_SUCCESS) return e;
+    for (int i = 0; i < n; i++) {
+        cudaStream_t s = all[i]->gpu->stream;
+
+        (void)cudaSetDevice(all[i]->gpu->ordinal);
+        for (int k = 0; k < n && e == NCCL_SUCCESS; k++) {
+            if (k == i) continue;
+            e = nccl->Send(room[i], WORD, NCCL_UINT8, k, all[i]->comm, s);
+            if (e == NCCL_SUCCESS || e == NCCL_IN_PROGRESS)
+                e = nccl->Recv(room[i] + WORD * (k + 1), WORD, NCCL_UINT8, k, all[i]->comm, s);
+            if (e == NCCL_IN_PROGRESS) e = NCCL_SUCCESS;
+        }
+    }
+    end = nccl->GroupEnd();
+    return e != NCCL_SUCCESS ? e : end;
+}
+
+// NCCL connects two ranks in their first exchange, and asks the driver for memory; a GPU that already waits in that
+// exchange makes such a request wait. In one group NCCL makes all connections before any GPU begins.
+static at_status channel_introduce(at_channel *const *all, int n, double seconds)
+{
+    at_status st = AT_OK;
+    char *room[MOST_HERE] = {NULL};
+    int e = NCCL_SUCCESS;
+
+    if (n > MOST_HERE)
+        return at_fail(AT_EUNSUPPORTED, "NCCL: %d GPUs in one process; %d are the most", n,
+                       MOST_HERE);
+    for (int i = 0; i < n; i++) {
+        void *p = NULL;
+
+        (void)cudaSetDevice(all[i]->gpu->ordinal);
+        AT_TRY(at_cuda_check(all[i]->gpu, cudaMalloc(&p, WORD * (size_t)(n + 1)),
+                             "connecting the GPUs of one process"));
+        room[i] = p;
+    }
+    for (int i = 0; i < n; i++)
+        pthread_mutex_lock(&all[i]->lock);
+    for (int i = 0; i < n && st == AT_OK; i++)
+        if (atomic_load(&all[i]->is_cut) || !all[i]->comm) st = cut_error(all[i]);
+    if (st == AT_OK) e = queue_all(all, n, room);
+    for (int i = n - 1; i >= 0; i--)
+        pthread_mutex_unlock(&all[i]->lock);
+    if (st == AT_OK) st = check(all[0], e, "connecting the GPUs of one process");
+    if (st == AT_OK) st = settle_all(all, n, "connecting the GPUs of one process", seconds);
+    for (int i = 0; i < n && st == AT_OK; i++) {
+        (void)cudaSetDevice(all[i]->gpu->ordinal);
+        st = at_cuda_check(all[i]->gpu, cudaStreamSynchronize(all[i]->gpu->stream),
+                           "connecting the GPUs of one process");
+    }
+out:
+    for (int i = 0; i < n; i++)
+        (void)cudaFree(room[i]);
+    (void)cudaSetDevice(all[0]->gpu->ordinal);
+    return st;
+}
+
 static at_status channel_exchange(at_channel *c, const at_channel_part *parts, int n,
                                   double seconds)
 {
@@ -218,6 +302,7 @@ const at_channel_ops at_cuda_channel_ops = {
     .ticket = channel_ticket,
     .open = channel_open,
     .connect = channel_connect,
+    .introduce = channel_introduce,
     .exchange = channel_exchange,
     .copy = channel_copy,
     .sum = channel_sum,

@@ -124,6 +124,21 @@ typedef struct invitation {
     at_status st;
 } invitation;
 
+// Within one process rank 0 connects all; nobody goes on before that is done.
+static at_status introduce(at_comm *c)
+{
+    at_status st = AT_OK;
+    nccl_comm *p = of(c);
+    at_channel *all[MAX_RANKS];
+    char done = 0, heard[MAX_RANKS];
+
+    AT_TRY(p->control->ops->tell(p->control, &p->channel, all, sizeof p->channel));
+    if (c->rank == 0) AT_TRY(gives_up(c, ops_of(p)->introduce(all, c->size, wait_seconds)));
+    AT_TRY(p->control->ops->tell(p->control, &done, heard, 1));
+out:
+    return st;
+}
+
 static at_status make_channel(at_comm *c)
 {
     at_status st = AT_OK;
@@ -139,6 +154,7 @@ static at_status make_channel(at_comm *c)
     AT_TRY(hold(p, ch));
     AT_TRY(gives_up(
         c, ops_of(p)->connect(p->channel, &all[0].ticket, c->rank, c->size, wait_seconds)));
+    if (p->house) AT_TRY(introduce(c));
 out:
     return st;
 }

@@ -33,6 +33,9 @@ typedef struct at_channel_ops {
     at_status (*open)(at_device *d, at_channel **out);
     at_status (*connect)(at_channel *c, const at_channel_ticket *t, int rank, int size,
                          double seconds);
+    // Channels of one process, rank by rank, all connected and none in use: from now on an exchange asks the driver for
+    // nothing. By one thread for all of them; at most `seconds`.
+    at_status (*introduce)(at_channel *const *all, int n, double seconds);
     // parts[i] is with rank i; the own one must be done by the caller. At most `seconds` until it is queued.
     at_status (*exchange)(at_channel *c, const at_channel_part *parts, int n, double seconds);
     // The own part of an exchange: a copy in stream order.
