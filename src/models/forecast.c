@@ -9,13 +9,6 @@
 
 enum { RUN = 28, MOST = 64 };
 
-static _Thread_local void *g_dump;
-
-void at_forecast_dump_to(void *file)
-{
-    g_dump = file;
-}
-
 typedef struct subject {
     at_model *model;
     at_vae *vae;
@@ -90,7 +83,6 @@ static at_status run_rank(const subject *s, at_priced *p, const at_degrees *degr
     at_priced_sum sum = at_priced_play(p);
     double bytes = (double)(atomic_load(&d->peak_bytes) - before);
     if (bytes > out->activations) out->activations = bytes;
-    if (rank == 0 && g_dump) at_priced_dump(p, g_dump);
     if (sum.seconds > out->sum.seconds) {
         out->sum = sum;
         out->rank = rank;

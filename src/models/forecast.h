@@ -29,7 +29,5 @@ at_status at_forecast_denoiser(at_model *m, const at_forecast_work *work, const 
                                const at_rates *rates, at_forecast *out);
 at_status at_forecast_decoder(at_vae *v, const at_forecast_work *work, const at_degrees *degrees,
                               const at_rates *rates, at_forecast *out);
-// For who fits rates: the list of rank 0, one JSON line an op, to `file` (a FILE). NULL: nothing.
-void at_forecast_dump_to(void *file);
 
 #endif

@@ -4,7 +4,6 @@
 #include "tensor/priced.h"
 
 #include <math.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "base/mem.h"
@@ -428,20 +427,4 @@ at_priced_sum at_priced_play(const at_priced *p)
             high = middle;
     }
     return play_at(p, low);
-}
-
-void at_priced_dump(const at_priced *p, void *file)
-{
-    static const char *const kinds[] = {"linear", "attention", "conv", "pass"};
-
-    for (size_t i = 0; i < p->n; i++) {
-        const entry *e = &p->list[i];
-        if (e->meets)
-            fprintf(file, "[\"meet\", %d, %.0f, %.0f, %d, %d]\n", (int)e->when, e->meeting.out,
-                    e->meeting.in, e->meeting.others, e->meeting.sum);
-        else
-            fprintf(file, "[\"%s\", %.0f, %.0f, %.3e, %.4e, %.4e]\n", kinds[e->cost.kind],
-                    e->cost.clocks, e->cost.bytes, e->cost.seconds, e->cost.flops16,
-                    e->cost.flops8);
-    }
 }

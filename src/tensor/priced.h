@@ -41,7 +41,4 @@ typedef struct at_priced_sum {
 // The list at the clock that the power limit allows.
 at_priced_sum at_priced_play(const at_priced *p);
 
-// For who fits rates: a line of JSON for each entry.
-void at_priced_dump(const at_priced *p, void *file);
-
 #endif
