@@ -61,7 +61,7 @@ template <class T>
 __device__ inline void compute(const few_args &a, uint32_t shared, int row, int column, int rank)
 {
     uint32_t full = shared + BARRIERS, empty = full + STAGES * 8;
-    int group = threadIdx.x / GROUP - 1, thread = threadIdx.x % GROUP, lane = thread % 32;
+    int group = warpgroup() - 1, thread = threadIdx.x % GROUP, lane = thread % 32;
     int i = row + group * 64 + thread / 32 * 16 + lane / 4, j = column + lane % 4 * 2;
     float d[40];
     uint32_t kept[20];
@@ -129,7 +129,7 @@ __global__ void __launch_bounds__(3 * GROUP, 1)
     cluster_arrive();
     cluster_wait();
     grid_begin();
-    if (threadIdx.x < GROUP) {
+    if (warpgroup() == 0) {
         if (threadIdx.x == 0) bring(a, &x, &w, shared, row, column, rank);
         __syncwarp();
     } else {

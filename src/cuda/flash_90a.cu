@@ -159,7 +159,7 @@ template <class T, int D, int BN, int WGS, int STAGES, int MINB, bool TURNS, boo
 __device__ inline void compute(const wide_args &a, uint32_t shared, const float *line, int tiles)
 {
     using S = shape<BN, WGS, STAGES, MINB>;
-    int group = threadIdx.x / GROUP - 1, thread = threadIdx.x % GROUP, lane = thread & 31;
+    int group = warpgroup() - 1, thread = threadIdx.x % GROUP, lane = thread & 31;
     int col = 2 * (lane & 3), mine = group * 64 + thread / 32 * 16 + lane / 4;
     int first = blockIdx.x * S::queries;
     uint32_t q = shared + group * 64 * ROW;
@@ -261,7 +261,7 @@ __global__ void __launch_bounds__((WGS + 1) * GROUP, MINB)
             line[i] = i < least ? 0.0f : bias[from + i * a.bs[3]] * a.bias_scale;
     }
     __syncthreads();
-    if (threadIdx.x < GROUP) {
+    if (warpgroup() == 0) {
         registers_less<S::bringing>();
         if (threadIdx.x == 0) bring<S, BN, STAGES>(&q, &k, &v, shared, tiles);
     } else {

@@ -161,7 +161,7 @@ __global__ void __launch_bounds__(3 * GROUP, 1)
 {
     extern __shared__ uint8_t bytes[];
     uint32_t shared = (address_of(bytes) + 1023) & ~1023u, full = shared + BARRIERS;
-    int group = threadIdx.x / GROUP, mine = blockIdx.x / PAIR;
+    int group = warpgroup(), mine = blockIdx.x / PAIR;
     int tiles = (a.all - mine + a.width - 1) / a.width;
 
     if (threadIdx.x == 0) {

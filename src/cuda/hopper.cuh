@@ -26,6 +26,13 @@ __device__ inline uint32_t address_of(const void *p)
     return (uint32_t)__cvta_generic_to_shared(p);
 }
 
+// This thread's warpgroup, as a number that the compiler knows to be the same for the warp: descriptors of tiles that depend
+// on it then stay in uniform registers, where the matrix unit reads them.
+__device__ inline int warpgroup()
+{
+    return __shfl_sync(0xffffffffu, (int)(threadIdx.x / 128), 0);
+}
+
 // --- barriers ------------------------------------------------------------------------------------
 __device__ inline void barrier_make(uint32_t at, uint32_t arrivals)
 {
