@@ -218,6 +218,7 @@ at_status at_file_size(const char *path, uint64_t *out)
 // --- atomic writing --------------------------------------------------------------------------
 struct at_atomic_file {
     int fd;
+    bool fleeting;
     char *path, *temporary;
 };
 
@@ -251,6 +252,11 @@ at_status at_atomic_open(const char *path, at_atomic_file **out)
 out:
     atomic_free(f);
     return st;
+}
+
+void at_atomic_fleeting(at_atomic_file *f)
+{
+    f->fleeting = true;
 }
 
 at_status at_atomic_write(at_atomic_file *f, const void *bytes, size_t n)
@@ -323,7 +329,8 @@ at_status at_atomic_commit(at_atomic_file **file)
     int closed;
 
     *file = NULL;
-    if (at_io_fault_now() || fsync(f->fd) != 0) AT_TRY(fail_errno(f->path, "sync"));
+    if (!f->fleeting && (at_io_fault_now() || fsync(f->fd) != 0))
+        AT_TRY(fail_errno(f->path, "sync"));
     tell_watcher(f);
     closed = close(f->fd);
     f->fd = -1;
@@ -331,7 +338,7 @@ at_status at_atomic_commit(at_atomic_file **file)
     if (at_io_fault_now() || rename(f->temporary, f->path) != 0) {
         AT_TRY(fail_errno(f->path, "rename the finished file to"));
     }
-    sync_folder(f->path);
+    if (!f->fleeting) sync_folder(f->path);
 out:
     if (st != AT_OK) unlink(f->temporary);
     atomic_free(f);

@@ -29,6 +29,8 @@ at_status at_file_read(const char *path, size_t max, char **out, size_t *size);
 // A file that appears under its name only when it is complete: temporary name, fsync, rename.
 typedef struct at_atomic_file at_atomic_file;
 at_status at_atomic_open(const char *path, at_atomic_file **out);
+void at_atomic_fleeting(
+    at_atomic_file *f); // need not outlive a power cut: nobody waits for the disk
 at_status at_atomic_write(at_atomic_file *f, const void *bytes, size_t n);
 at_status at_atomic_commit(at_atomic_file **f); // frees f, also on failure
 // Called on this thread by each at_atomic_commit, just before the file gets its name; fn NULL: no more.

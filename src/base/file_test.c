@@ -181,6 +181,39 @@ static void every_io_fault_leaves_the_old_file_and_no_temporary(void **state)
     assert_int_equal(at_mem_get_stats().live_bytes, live);
 }
 
+// How many reads and writes a new file takes.
+static uint64_t steps_of(bool fleeting)
+{
+    for (uint64_t n = 1;; n++) {
+        at_atomic_file *f = NULL;
+        at_io_fail_at(n);
+        at_status st = at_atomic_open(in_dir("f"), &f);
+        if (st == AT_OK && fleeting) at_atomic_fleeting(f);
+        if (st == AT_OK) st = at_atomic_write(f, "shown", 5);
+        if (st == AT_OK) st = at_atomic_commit(&f);
+        bool hit = at_io_fault_hit();
+        at_io_fail_at(0);
+        at_atomic_abort(&f);
+        assert_int_equal(st, hit ? AT_EIO : AT_OK);
+        if (!hit) return n - 1;
+        assert_int_equal(at_path_exists(in_dir("f")), false);
+    }
+}
+
+static void a_fleeting_file_is_whole_and_waits_for_no_disk(void **state)
+{
+    char *back = NULL;
+    (void)state;
+
+    uint64_t quick = steps_of(true);
+    assert_int_equal(at_file_read(in_dir("f"), 10, &back, NULL), AT_OK);
+    assert_string_equal(back, "shown");
+    at_free(back);
+    assert_int_equal(unlink(in_dir("f")), 0);
+    assert_int_equal(steps_of(false), quick + 1); // the sync
+    assert_int_equal(unlink(in_dir("f")), 0);
+}
+
 static void read_faults_are_io_errors(void **state)
 {
     size_t live = at_mem_get_stats().live_bytes;
@@ -232,6 +265,7 @@ int main(void)
         cmocka_unit_test(missing_files_and_folders_are_told_apart),
         cmocka_unit_test(an_aborted_write_leaves_the_old_file),
         cmocka_unit_test(every_io_fault_leaves_the_old_file_and_no_temporary),
+        cmocka_unit_test(a_fleeting_file_is_whole_and_waits_for_no_disk),
         cmocka_unit_test(read_faults_are_io_errors),
         cmocka_unit_test(a_mapping_knows_its_file),
     };

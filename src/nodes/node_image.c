@@ -37,15 +37,14 @@ static const at_in mask_rows[] = {
 static at_status save_one(at_saver *s, const at_pixels *x, int64_t index, int level)
 {
     at_status st = AT_OK;
-    char *name = NULL, *path = NULL;
+    uint8_t *bytes = NULL;
+    size_t n = 0;
 
-    AT_TRY(at_saver_name(s, index, ".png", &name, &path));
-    AT_TRY(at_png_save(path, at_picture_at(x, index), x->w, x->h, (int)x->c, level, s->text,
-                       s->text_count));
-    AT_TRY(at_saver_add(s, name));
+    AT_TRY(at_png_encode(at_picture_at(x, index), x->w, x->h, (int)x->c, level, s->text,
+                         s->text_count, &bytes, &n));
+    AT_TRY(at_saver_file(s, index, ".png", bytes, n));
 out:
-    at_free(name);
-    at_free(path);
+    at_free(bytes);
     return st;
 }
 

@@ -103,6 +103,7 @@ at_status at_saver_file(at_saver *s, int64_t index, const char *extension, const
 
     AT_TRY(at_saver_name(s, index, extension, &name, &path));
     AT_TRY(at_atomic_open(path, &f));
+    if (strcmp(s->type, "temp") == 0) at_atomic_fleeting(f); // shown, not kept
     AT_TRY(at_atomic_write(f, bytes, n));
     AT_TRY(at_atomic_commit(&f));
     AT_TRY(at_saver_add(s, name));
