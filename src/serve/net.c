@@ -174,6 +174,9 @@ static int callback(struct lws *wsi, enum lws_callback_reasons reason, void *use
     case LWS_CALLBACK_HTTP_WRITEABLE:
     case LWS_CALLBACK_CLOSED_HTTP:
     case LWS_CALLBACK_HTTP_DROP_PROTOCOL: return at_net_http(n, wsi, reason, user, in, len);
+    case LWS_CALLBACK_HTTP_CONFIRM_UPGRADE: // of a name that it does not know libwebsockets 4.1
+        // has answered, dropped the headers, and would read that name in them: that connection ends
+        return lws_hdr_total_length(wsi, WSI_TOKEN_UPGRADE) > 0 ? 0 : -1;
     case LWS_CALLBACK_WSI_DESTROY: at_net_http_gone(wsi); return 0;
     default: return 0;
     }

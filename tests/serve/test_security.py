@@ -123,6 +123,21 @@ class Security(Case):
         answer = self.raw(b"GET /features HTTP/1.1\r\nHost: localhost\r\n\r\n" * 3, timeout=0.5)
         self.assertEqual(answer.count(b"HTTP/1.1 200"), 3)
 
+    def test_an_upgrade_that_nobody_knows(self):
+        """Behind a first request, where the connection would stay: libwebsockets reads its name in what it has freed."""
+        for name in ("foo", "websocke", "h3c, websocket"):
+            with socket.create_connection(("127.0.0.1", self.server.port), timeout=20) as s:
+                answers = s.makefile("rb")
+                s.sendall(b"GET /prompt HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                self.assertIn(b" 200 ", answers.readline())
+                while answers.readline() != b"\r\n":
+                    pass
+                s.sendall(b"GET /prompt HTTP/1.1\r\nHost: localhost\r\nUpgrade: %s\r\n\r\n" % name.encode())
+                rest = answers.read()  # to the connection's end
+                self.assertIn(b" 403 ", rest, name)
+            self.assertEqual(self.server.get("/prompt").status, 200)
+            self.assertIsNone(self.server.process.poll())
+
     def test_clients_that_vanish(self):
         for _ in range(50):
             s = Socket(self.server)
