@@ -87,8 +87,11 @@ at_status at_case_controlnet(at_case *c, at_verify_report *r)
                        c->dir));
     at_model_in mi = {
         .x = x, .timestep = timestep, .context = context, .pooled = pooled, .guidance = guidance};
-    at_control_in in = {
-        .model = &mi, .context = context, .hint = hint, .type = (int)at_case_number(c, "type", -1)};
+    at_control_in in = {.model = &mi,
+                        .context = context,
+                        .hint = hint,
+                        .type = (int)at_case_number(c, "type", -1),
+                        .whole = true};
     double start = at_now();
     at_control_net_forward(c->ops, net, &in, &out);
     AT_TRY(at_ops_status(c->ops));

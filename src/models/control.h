@@ -18,6 +18,8 @@ typedef struct at_control {
     const at_tensor *middle; // after the middle block
     // After DiT block i, on the image tokens.
     const at_tensor *doubles[AT_CONTROL_MAX], *singles[AT_CONTROL_MAX];
+    // They hold the image tokens of this rank, not all. (Maps say so themselves: at_tensor.run.)
+    bool shared;
 } at_control;
 
 #endif

@@ -132,11 +132,11 @@ static at_tensor *linear(at_ops *o, const at_tensor *x, at_lin l, at_act act)
     return at_linear(o, x, l.w, l.b, &(at_linear_extra){.act = act});
 }
 
-// A picture [b, c, 8h, 8w] as features [b, h, w, model channels].
+// A picture [b, c, 8h, 8w] as features [b, h, w, model channels], of this rank's rows.
 static at_tensor *hint_features(at_ops *o, const ldm_weights *w, const at_tensor *hint)
 {
     static const int stride[HINT_CONVS] = {1, 1, 2, 1, 2, 1, 2, 1};
-    at_tensor *x = at_unet_pixels(o, hint, NULL);
+    at_tensor *x = at_split_rows(o, at_unet_pixels(o, hint, NULL));
     for (int i = 0; i < HINT_CONVS; i++) {
         at_conv_spec spec = {.stride = stride[i],
                              .pad_top = 1,
@@ -195,9 +195,10 @@ static at_tensor *move_features(at_ops *o, const ldm_config *c, const ldm_union 
     return at_add(o, features, at_reshape(o, offset, 4, (int64_t[]){b, 1, 1, -1}));
 }
 
-static at_tensor *zero_conv(at_ops *o, const at_tensor *x, at_lin l)
+static at_tensor *residual(at_ops *o, const at_control_in *in, const at_tensor *x, at_lin l)
 {
-    return at_conv2d(o, x, l.w, l.b, &(at_conv_spec){0});
+    at_tensor *r = at_conv2d(o, x, l.w, l.b, &(at_conv_spec){0});
+    return in->whole ? at_gather_rows(o, r) : r;
 }
 
 static bool check(at_ops *o, const at_bound *m, const at_control_in *in)
@@ -236,21 +237,22 @@ static void forward(at_ops *o, const at_bound *m, const at_control_in *in, at_co
     p.site.in = &mi;
     at_tensor *more = c->types ? type_embedding(o, c, &w->u, in->type) : NULL;
     at_tensor *hint = hint_features(o, w, in->hint);
-    if (c->types && in->type >= 0) hint = move_features(o, c, &w->u, hint, in->type);
+    if (c->types && in->type >= 0) // by their mean over the picture
+        hint = at_split_rows(o, move_features(o, c, &w->u, at_gather_rows(o, hint), in->type));
     p.emb = at_unet_embed(o, &w->embedding, &c->unet, mi.timestep, mi.pooled, more, mi.x->shape[0]);
     p.context = at_cast(o, in->context, at_ops_compute(o));
-    at_tensor *h = at_unet_pixels(o, mi.x, NULL);
+    at_tensor *h = at_split_rows(o, at_unet_pixels(o, mi.x, NULL));
     for (int i = 0; i < c->unet.blocks; i++) {
         at_scope_begin(o);
         h = at_unet_block_forward(o, &w->input[i], c->unet.input[i].kind, &p, h);
         if (i == 0) h = at_add(o, h, hint);
-        at_tensor *r = at_ops_keep(o, zero_conv(o, h, w->zero[i]));
+        at_tensor *r = at_ops_keep(o, residual(o, in, h, w->zero[i]));
         h = at_scope_end(o, h);
         out->skip[i] = r ? at_ops_adopt(o, r) : NULL;
     }
     h = at_unet_block_forward(o, &w->middle, AT_UNET_RES, &p, h);
     if (c->unet.middle >= 0) h = at_unet_res_forward(o, &w->middle_last, &p, h);
-    out->middle = zero_conv(o, h, w->middle_out);
+    out->middle = residual(o, in, h, w->middle_out);
 }
 
 static void facts(const at_bound *m, at_control_facts *f)

@@ -43,6 +43,8 @@ typedef struct at_control_in {
     const at_tensor *context; // [b, t, d]
     const at_tensor *hint;    // f32 [b or 1, c, h, w]
     int type;                 // union nets: which kind of hint; -1: not told
+    // Ranks have their own tokens or rows of the residuals unless these are wanted whole on each.
+    bool whole;
 } at_control_in;
 // Fills *out (zeroed before) with tensors of the current scope, at full strength. Failures are
 // sticky in `o`.

@@ -407,17 +407,18 @@ static void fused(at_ops *o, at_tensor *out, const at_tensor *x, at_lin whole, c
     }
 }
 
-// A ControlNet's residual onto image tokens, in place. It may cover fewer tokens than there are:
-// with several ranks it is filled up first, so that the shares fall on the right tokens.
+// A ControlNet's residual onto image tokens, in place. It is this rank's share, or whole and may cover fewer tokens
+// than there are: with several ranks it is filled up first, so that the shares fall on the right tokens.
 static void add_control(at_ops *o, const at_flux_state *s, const at_tensor *add, at_tensor *img)
 {
     if (!add || !img || add->rank != 3) return;
-    if (at_ops_token_ranks(o) > 1 && add->shape[1] < s->all_image) {
+    bool shared = s->control->shared;
+    if (!shared && at_ops_token_ranks(o) > 1 && add->shape[1] < s->all_image) {
         int64_t rest[] = {add->shape[0], s->all_image - add->shape[1], add->shape[2]};
         at_tensor *none = at_zeros(o, add->dtype, 3, rest);
         add = at_concat(o, 1, 2, (const at_tensor *[]){add, none});
     }
-    at_tensor *share = at_share_tokens(o, add);
+    const at_tensor *share = shared ? add : at_share_tokens(o, add);
     if (share && share->shape[1] < img->shape[1]) img = at_narrow(o, img, 1, 0, share->shape[1]);
     at_add(at_into(o, img), img, share);
 }

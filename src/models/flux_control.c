@@ -9,6 +9,7 @@
 //     a picture net's list is repeated as a whole (0 1 0 1), both cut at 19 and 38
 //   - a union net's mode is one more text token, before the text
 //   - MistoLine's residuals pass a SiLU
+//   - ranks share the tokens as the network does that is steered: its image tokens must be these, and no others
 // Source: ComfyUI 0.3.64 comfy/ldm/flux/controlnet.py; the papers of flux.c.
 // Owns nothing: tensors belong to op scopes.
 #include "models/flux_blocks.h"
@@ -265,12 +266,12 @@ static at_tensor *residual(at_ops *o, const at_bound *m, const at_flux_state *s,
 }
 
 // n residuals over `places` blocks of the network that is steered.
-static void spread(at_ops *o, const at_bound *m, const at_flux_state *s, at_tensor **from,
-                   int64_t n, int places, const at_tensor **to)
+static void spread(at_ops *o, const at_bound *m, const at_flux_state *s, bool whole,
+                   at_tensor **from, int64_t n, int places, const at_tensor **to)
 {
     if (!n) return;
     int64_t repeat = (places + n - 1) / n;
-    for (int64_t i = 0; i < n; i++)
+    for (int64_t i = 0; i < n && whole; i++)
         from[i] = at_gather_tokens(o, from[i], s->rows * s->cols);
     for (int64_t i = 0; i < places; i++)
         to[i] = from[takes_latents(m) ? i / repeat : i % n];
@@ -294,9 +295,11 @@ static void forward(at_ops *o, const at_bound *m, const at_control_in *in, at_co
         at_flux_single_block(o, &c->flux, &w->flux.singles[i], &s, i, h);
         singles[i] = at_scope_end(o, residual(o, m, &s, w->singles[i], h));
     }
+    at_end_tokens(o);
     if (!h || at_ops_status(o) != AT_OK) return;
-    spread(o, m, &s, doubles, c->flux.depth, MAIN_DOUBLES, out->doubles);
-    spread(o, m, &s, singles, c->flux.single, MAIN_SINGLES, out->singles);
+    spread(o, m, &s, in->whole, doubles, c->flux.depth, MAIN_DOUBLES, out->doubles);
+    spread(o, m, &s, in->whole, singles, c->flux.single, MAIN_SINGLES, out->singles);
+    out->shared = !in->whole;
 }
 
 static void facts(const at_bound *m, at_control_facts *f)

@@ -175,8 +175,10 @@ static at_tensor *prologue(at_ops *o, const at_bound *m, void *state, const at_m
     return at_patches_count(in->patches) ? x : at_split_rows(o, x);
 }
 
+// A ControlNet's ranks share its rows also where this network's, for its patches, have all.
 static at_tensor *add(at_ops *o, at_tensor *x, const at_tensor *residual)
 {
+    if (residual && x && !x->run.rows) residual = at_gather_rows(o, residual);
     return residual ? at_add(o, x, residual) : x;
 }
 

@@ -247,10 +247,11 @@ static bool hint_ready(at_ops *o, slot *s, int64_t h, int64_t w)
 }
 
 // Where the latents of a batch stand: `chunks` conditionings of `share` latents each, the ones from
-// `first` on of `all`.
+// `first` on of `all`. whole: every rank has all of their residuals.
 typedef struct rows_of {
     int64_t batch, first, all;
     int chunks;
+    bool whole;
 } rows_of;
 
 // n pictures for such a batch: cut or repeated to all latents, then this part of them for each
@@ -290,7 +291,8 @@ static void run_once(at_ops *o, slot *s, const at_control_in *in)
 static void own_residuals(at_ops *o, slot *s, const at_model_in *in, const at_tensor *context,
                           const rows_of *rows, at_control *out)
 {
-    at_control_in ci = {.model = in, .context = context, .type = s->control->type};
+    at_control_in ci = {
+        .model = in, .context = context, .type = s->control->type, .whole = rows->whole};
 
     if (!hint_ready(o, s, in->x->shape[2], in->x->shape[3])) return;
     ci.hint = s->hint;
@@ -384,8 +386,22 @@ static void add_one(at_control_run *r, at_ops *o, const at_obj_control *c, const
     weigh(o, c, &own);
     for (int i = 0; i < PLACES; i++) {
         const at_tensor **to = place(sum, i), *add = *place(&own, i);
-        if (add) *to = *to ? at_add(o, *to, add) : add;
+        if (!add) continue;
+        bool cut = *to && (*to)->run.rows; // an adapter's map is whole: the door cuts the second
+        *to = !*to ? add : cut ? at_add(o, *to, add) : at_add(o, add, *to);
     }
+    sum->shared |= own.shared;
+}
+
+// Ranks share a net's work as they share the network's, and have their own part of its residuals. They are wanted
+// whole for a mean over the picture, and beside reference pictures, whose tokens the net does not know.
+static bool whole(const at_obj_control *const *chain, int n, const at_model_in *in)
+{
+    bool yes = in->n_refs > 0;
+
+    for (int i = 0; i < n; i++)
+        yes |= chain[i]->pooled;
+    return yes;
 }
 
 bool at_control_run_residuals(at_control_run *r, at_ops *o, const at_obj_control *c,
@@ -398,7 +414,11 @@ bool at_control_run_residuals(at_control_run *r, at_ops *o, const at_obj_control
 
     *out = (at_control){0};
     if (!in->x || in->x->rank != 4) return false;
-    rows_of rows = {in->x->shape[0], first, all, in->chunks};
+    rows_of rows = {.batch = in->x->shape[0], .first = first, .all = all, .chunks = in->chunks};
+    at_model_in alone = *in; // ControlNets see neither references nor what stands behind x
+    alone.refs = NULL;
+    alone.n_refs = 0;
+    alone.concat = NULL;
     for (; c; c = c->previous) {
         if (n == CHAIN_MAX) {
             at_ops_poison(o, AT_EINVAL, "more than %d ControlNets in one chain", CHAIN_MAX);
@@ -406,9 +426,10 @@ bool at_control_run_residuals(at_control_run *r, at_ops *o, const at_obj_control
         }
         chain[n++] = c;
     }
+    rows.whole = whole(chain, n, in);
     while (n-- > 0 && at_ops_status(o) == AT_OK) {
         if (!active(r, chain[n], in->sigma)) continue;
-        add_one(r, o, chain[n], in, context ? context : in->context, &rows, out);
+        add_one(r, o, chain[n], &alone, context ? context : in->context, &rows, out);
         any = true;
     }
     return any && at_ops_status(o) == AT_OK;

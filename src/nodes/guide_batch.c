@@ -159,12 +159,8 @@ static void steer(const group *b, at_model_in *in, int64_t all, at_control *cont
         }
     }
     at_tensor *own = b->items[0].e->c.control_context ? texts(b, true) : NULL;
-    at_model_in alone = *in; // ControlNets see neither references nor what stands behind x
-    alone.refs = NULL;
-    alone.n_refs = 0;
-    alone.concat = NULL;
-    if (at_control_run_residuals(g->control, b->o, (const at_obj_control *)chain, &alone, own,
-                                 b->row, all, control))
+    if (at_control_run_residuals(g->control, b->o, (const at_obj_control *)chain, in, own, b->row,
+                                 all, control))
         in->control = control;
 }
 

@@ -230,6 +230,8 @@ at_tensor *at_timestep_embedding(at_ops *o, const float *t, int64_t b, int dim, 
 // works on what it is given.
 at_tensor *at_split_tokens(at_ops *o, const at_tensor *x);
 at_tensor *at_gather_tokens(at_ops *o, const at_tensor *x, int64_t total);
+// The end of a sequence that nobody gathers: the next split begins a new one.
+void at_end_tokens(at_ops *o);
 // The share alone, of what goes beside the sequence (tables, residuals).
 at_tensor *at_share_tokens(at_ops *o, const at_tensor *x);
 // A flat buffer [n] of runs, one for each rank along an axis in their order, lengths[i] elements each: this

@@ -227,6 +227,11 @@ out:
     return op_leave(&p, st, out);
 }
 
+void at_end_tokens(at_ops *o)
+{
+    o->split.open = false;
+}
+
 at_tensor *at_gather_runs(at_ops *o, at_axis axis, at_tensor *buffer, const int64_t *lengths)
 {
     at_status st = AT_OK;
