@@ -250,6 +250,26 @@ bool at_places_plan(at_places *p, at_env *env, const at_plan *plan)
     return text != env->text_device || vae != env->vae_device;
 }
 
+// Everything fits any of the devices by far, whatever is counted: 4 bytes a parameter, twice what a decoder was seen to
+// take a pixel. Then nothing needs to be weighed, which takes 20 ms. Devices of unlike speed may still differ.
+static bool surely_fits(const at_places *p, const at_plan *plan)
+{
+    static const double a_parameter = 4, a_pixel = 4096, twice = 2;
+    double bytes = 0;
+
+    for (size_t i = 0; i < plan->model_count; i++)
+        bytes += a_parameter * plan->models[i].parameters;
+    for (size_t i = 0; i < plan->sampler_count; i++) {
+        const at_plan_sampler *s = &plan->samplers[i];
+        if (s->width < 1 || s->height < 1) return false; // not in the workflow
+        bytes += a_pixel * (double)s->width * (double)s->height * (double)(s->batch ? s->batch : 1);
+        bytes += twice * s->cost.activation_bytes;
+    }
+    for (int i = 0; i < p->site.n; i++)
+        if (p->site.room[i] < bytes || p->site.speed[i] > 0) return false;
+    return true;
+}
+
 static at_status place(at_places *p, at_engine *e, const at_graph *g)
 {
     at_status st = AT_OK;
@@ -263,8 +283,11 @@ static at_status place(at_places *p, at_engine *e, const at_graph *g)
     at_free(p->key);
     p->key = NULL;
     reset(p, env);
-    AT_TRY(at_plan_memory(e, &plan));
-    (void)at_places_plan(p, env, &plan);
+    if (!p->site.n) ask_site(env, &p->site);
+    if (!surely_fits(p, &plan)) {
+        AT_TRY(at_plan_memory(e, &plan));
+        (void)at_places_plan(p, env, &plan);
+    }
     if (env->text_device != env->device || env->vae_device != env->device)
         at_log(AT_INFO, "PLACE", "%s", p->why);
     p->key = key;
