@@ -11,6 +11,7 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <time.h>
@@ -359,4 +360,25 @@ double at_now(void)
 
     clock_gettime(CLOCK_MONOTONIC, &t);
     return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+// --- turns -----------------------------------------------------------------------------------
+int at_folder_lock(const char *dir)
+{
+    int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC), failed;
+
+    if (fd < 0 && errno == ENOENT && at_make_dirs(dir) == AT_OK)
+        fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0) return -1;
+    do
+        failed = flock(fd, LOCK_EX);
+    while (failed && errno == EINTR);
+    if (!failed) return fd;
+    close(fd);
+    return -1;
+}
+
+void at_folder_unlock(int lock)
+{
+    if (lock >= 0) close(lock);
 }

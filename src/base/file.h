@@ -56,6 +56,10 @@ bool at_path_exists(const char *path);
 bool at_path_is_dir(const char *path);
 at_status at_make_dirs(const char *path);
 at_status at_file_size(const char *path, uint64_t *out);
+// One process at a time: waits for its turn in the folder `dir` (made where it is missing). What is returned goes to
+// at_folder_unlock, and with the process. Below 0: this file system has no locks, or there is no such folder.
+int at_folder_lock(const char *dir);
+void at_folder_unlock(int lock); // below 0 is fine
 
 // Relative names of all regular files below `dir` (links followed once), sorted bytewise, '/' between
 // parts; at most `max` names. The list is one allocation of pointers plus strings: free with

@@ -2,11 +2,13 @@
 // file_test.c - mapping, reading, atomic writing, and that a failed write leaves nothing behind.
 #include "base/file.h"
 
+#include <poll.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 #include <cmocka.h>
 
@@ -257,9 +259,46 @@ static void a_mapping_knows_its_file(void **state)
     assert_int_equal(at_map_file(old, 1, &offset), -1);
 }
 
+// Of two processes the second gets its turn when the first gives it up, or dies.
+static void a_folder_is_one_process_s_at_a_time(void **state)
+{
+    int told[2], status = 0;
+    char got = 0;
+    struct pollfd p = {.events = POLLIN};
+    int lock = at_folder_lock(in_dir("turns"));
+
+    (void)state;
+    assert_true(lock >= 0);
+    assert_int_equal(pipe(told), 0);
+    pid_t child = fork();
+    if (child == 0) { // two turns, and it ends with the second
+        close(lock);  // it would keep the turn as well
+        int own = at_folder_lock(in_dir("turns"));
+        bool good = own >= 0 && write(told[1], "a", 1) == 1;
+        at_folder_unlock(own);
+        good = good && at_folder_lock(in_dir("turns")) >= 0;
+        _exit(!good);
+    }
+    assert_true(child > 0);
+    p.fd = told[0];
+    assert_int_equal(poll(&p, 1, 100), 0);
+    at_folder_unlock(lock);
+    assert_int_equal(read(told[0], &got, 1), 1);
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_int_equal(status, 0);
+    lock = at_folder_lock(in_dir("turns"));
+    assert_true(lock >= 0);
+    at_folder_unlock(lock);
+    close(told[0]);
+    close(told[1]);
+    assert_int_equal(rmdir(in_dir("turns")), 0);
+    assert_int_equal(at_folder_lock("/proc/nowhere"), -1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_folder_is_one_process_s_at_a_time),
         cmocka_unit_test(what_was_written_is_read_and_mapped),
         cmocka_unit_test(empty_files_work),
         cmocka_unit_test(missing_files_and_folders_are_told_apart),

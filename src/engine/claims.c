@@ -6,6 +6,8 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -61,6 +63,24 @@ static void before_rename(void *ctx, const char *path, const at_file_mark *mark)
                           (json_int_t)mark->written_ns, (json_int_t)mark->bytes));
 }
 
+// Of "NAME.<process>-<number>.tmp": another engine of this server may be writing the file that has this name now. One of
+// a server that is gone does not count, nor one that is dead and not buried.
+static bool has_writer(const char *middle)
+{
+    char path[64], text[512];
+    long process = strtol(middle + 1, NULL, 10), parent = 0;
+    char state = 'Z';
+
+    snprintf(path, sizeof path, "/proc/%ld/stat", process);
+    FILE *f = process > 0 && process != (long)getpid() ? fopen(path, "r") : NULL;
+    size_t n = f ? fread(text, 1, sizeof text - 1, f) : 0;
+    if (f) fclose(f);
+    text[n] = 0;
+    const char *facts = strrchr(text, ')'); // behind the program's name
+    return facts && sscanf(facts, ") %c %ld", &state, &parent) == 2 && state != 'Z' &&
+           parent == (long)getppid();
+}
+
 // "NAME.<process>-<number>.tmp" beside it: at_atomic_open's, cut off.
 static void remove_half(const char *path)
 {
@@ -72,6 +92,7 @@ static void remove_half(const char *path)
         const char *middle = e->d_name + strlen(base);
         size_t n = strspn(middle, ".-0123456789");
         if (*middle != '.' || strcmp(middle + n, "tmp") != 0) continue;
+        if (has_writer(middle)) continue;
         unlinkat(dirfd(d), e->d_name, 0);
     }
     if (d) closedir(d);

@@ -45,10 +45,16 @@ at_status at_saver_open(at_saver *s, at_node_ctx *c, const char *node, bool temp
     at_status st = AT_OK;
     const at_env *e = at_env_of(c);
 
-    *s = (at_saver){
-        .node = node, .type = temp ? "temp" : "output", .images = json_array(), .ctx = c};
+    const char *dir = temp ? e->temp_dir : e->output_dir;
+
+    *s = (at_saver){.node = node,
+                    .type = temp ? "temp" : "output",
+                    .images = json_array(),
+                    .ctx = c,
+                    .turn = -1};
     if (!s->images) AT_TRY(no_memory(s));
-    AT_TRY(at_save_path_next(temp ? e->temp_dir : e->output_dir, prefix, width, height, &s->where));
+    s->turn = at_folder_lock(dir); // until the files are there, else another process takes the name
+    AT_TRY(at_save_path_next(dir, prefix, width, height, &s->where));
     if (!e->disable_metadata) AT_TRY(add_texts(s, prompt, extra_pnginfo));
 out:
     return st;
@@ -157,6 +163,7 @@ size_t at_saver_metadata(const at_saver *s, const at_node_ctx *c,
 
 void at_saver_close(at_saver *s)
 {
+    if (s->images) at_folder_unlock(s->turn); // else it was never opened
     for (size_t i = 0; i < s->text_count; i++)
         at_free((void *)(uintptr_t)s->text[i].value);
     json_decref(s->extra);

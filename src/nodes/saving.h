@@ -21,6 +21,7 @@ typedef struct at_saver {
     size_t text_count;
     json_t *extra, *images;
     at_node_ctx *ctx;
+    int turn; // the folder's lock (base/file.h): of several processes one at a time chooses names; below 0: none
 } at_saver;
 
 // Names for `prefix` in the output folder, or (temp) in the temporary one. prompt and extra_pnginfo
