@@ -73,6 +73,8 @@ typedef struct at_engine_config {
     const char
         *comm; // between GPUs: "peer", "nccl"; NULL or "auto": the faster one that can be had
     at_processes processes;
+    // Of the devices above only so many from that one on: another process has the others. 0: all.
+    int first_rank, most_ranks;
 } at_engine_config;
 
 at_status at_engine_open(const at_engine_config *config, at_engine **out);
@@ -91,6 +93,8 @@ typedef struct at_job {
         *owner; // files are read from and written to folders of this name below input, output
                 // and temp; NULL: these folders themselves
     const at_sink *sink; // may be NULL
+    int ranks;           // devices that it may take, the first ones; 0: all
+    int waiting;         // jobs behind it that could run on the others
     // A file that remembers what this job has written: if the job is run again after a crash, its files keep their
     // names. NULL: nothing is remembered. Whoever gives it removes it in the end.
     const char *claims;
@@ -102,6 +106,7 @@ typedef struct at_job_result {
     char *error;       // JSON of the validation error, NULL if valid
     char *node_errors; // JSON per node, "{}" if none
     double seconds;
+    int ranks; // devices a job like this should have while others wait: most pictures an hour; 0: nobody knows
 } at_job_result;
 
 // AT_OK; AT_EWORKFLOW with error and node_errors filled; AT_ECANCELLED; or the failing node's status.

@@ -278,6 +278,7 @@ static at_status open_env(at_engine *e, const at_engine_config *c)
     who.device = d;
     if (st == AT_OK) st = at_engine_ranks(c, &who);
     if (st != AT_OK) return st;
+    if (c->most_ranks) d = who.ranks.device[0]; // not the first of all
     if (who.ranks.n > 1 && !(who.ranks.kept = at_calloc(1, sizeof *who.ranks.kept)))
         return at_fail(AT_ENOMEM, "engine: no memory");
     limit_memory(d, c);
@@ -413,6 +414,18 @@ static void use_dirs(at_engine *e, const at_engine_view *v)
     e->base.env.temp_dir = v->dirs[2];
 }
 
+// The job's devices are the first ones; what it says of jobs like it comes out at `apart`. job NULL: all, again.
+static void use_ranks(at_engine *e, const at_job *job, int *apart)
+{
+    at_env_ranks *r = &e->base.env.ranks;
+    bool some = job && job->ranks > 0 && job->ranks < r->all && !r->world;
+
+    r->n = some ? job->ranks : r->all;
+    r->site.ranks = r->n;
+    r->waiting = job ? job->waiting : 0;
+    r->apart = apart;
+}
+
 // --- running -----------------------------------------------------------------------------------------
 static at_status dump(const json_t *json, char **out)
 {
@@ -440,6 +453,7 @@ at_status at_engine_run(at_engine *e, const at_job *job, at_job_result *out)
     double start = at_now();
 
     *out = (at_job_result){0};
+    use_ranks(e, job, &out->ranks);
     AT_TRY(at_device_check(e->base.env.device));
     if (job->owner) {
         AT_TRY(at_engine_view_open(e, job->owner, &own));
@@ -474,6 +488,7 @@ at_status at_engine_run(at_engine *e, const at_job *job, at_job_result *out)
 out:
     out->seconds = at_now() - start;
     use_dirs(e, &e->base);
+    use_ranks(e, NULL, NULL);
     at_claims_close(e->claims);
     e->claims = NULL;
     at_engine_view_close(&own);

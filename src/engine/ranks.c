@@ -124,6 +124,7 @@ static at_status agree_on_site(at_env_ranks *r)
     }
     AT_TRY(r->world->ops->tell(r->world, &mine, all, sizeof mine));
     r->site = all[0];
+    r->all = r->n;
     r->site.one_processor = false; // as far as is known
     for (int i = 1; i < r->n; i++)
         if (all[i].memory < r->site.memory) r->site.memory = all[i].memory;
@@ -132,9 +133,17 @@ out:
 }
 
 // Processes know nothing of each other's devices: they share evenly where nobody says anything else.
-static at_status set_speeds(const at_engine_config *c, at_env_ranks *r)
+// listed: devices of all processes that share a list; this one's begin at first_rank.
+static at_status set_speeds(const at_engine_config *c, at_env_ranks *r, int listed)
 {
-    if (c->shares) return at_speeds_parse(c->shares, r->n, r->site.speed);
+    uint8_t all[AT_SHARE_RANKS];
+
+    if (c->shares) {
+        at_status st = at_speeds_parse(c->shares, listed, all);
+        for (int i = 0; st == AT_OK && i < r->n && i < AT_SHARE_RANKS; i++)
+            r->site.speed[i] = all[c->first_rank + i];
+        return st;
+    }
     if (!r->world && !r->device[0]->host) at_speeds_measure(r->device, r->n, r->site.speed);
     return AT_OK;
 }
@@ -160,7 +169,7 @@ static at_status processes(const at_engine_config *c, at_env *env)
         r->device[i] = env->device;
     AT_TRY(at_world_across(&c->processes, c->comm, env->device, &r->world));
     AT_TRY(agree_on_site(r));
-    AT_TRY(set_speeds(c, r));
+    AT_TRY(set_speeds(c, r, r->n));
 out:
     if (st != AT_OK) {
         at_comm_free(r->world);
@@ -195,6 +204,20 @@ out:
     return st;
 }
 
+// The others work for another process.
+static at_status keep_own(const at_engine_config *c, at_env_ranks *r)
+{
+    int first = c->first_rank, n = c->most_ranks;
+
+    if (!n) return AT_OK;
+    if (first < 0 || n < 0 || first + n > r->n)
+        return at_fail(AT_EUSAGE, "devices %d to %d are wanted, and there are %d", first,
+                       first + n - 1, r->n);
+    memmove(r->device, r->device + first, (size_t)n * sizeof(at_device *));
+    r->n = n;
+    return AT_OK;
+}
+
 at_status at_engine_ranks(const at_engine_config *c, at_env *env)
 {
     at_status st = AT_OK;
@@ -219,14 +242,17 @@ at_status at_engine_ranks(const at_engine_config *c, at_env *env)
         AT_TRY(add_all_like(r, "cuda:"));
     else
         AT_TRY(add(r, env->device));
+    int listed = r->n;
+    AT_TRY(keep_own(c, r));
     r->site = site_of(r);
-    AT_TRY(set_speeds(c, r));
+    AT_TRY(set_speeds(c, r, listed));
     if (wanted > r->n) {
         char text[96];
         AT_TRY(at_fail(AT_EUSAGE, "--parallel %s needs %d devices, and there are %d",
                        at_degrees_text(&r->degrees, text), wanted, r->n));
     }
     AT_TRY(remember(r));
+    r->all = r->n;
 out:
     return st;
 }

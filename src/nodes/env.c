@@ -42,12 +42,25 @@ static bool usable(const at_env_ranks *r, int ranks)
     return ranks <= r->n && (!r->world || ranks == 1 || ranks == r->n);
 }
 
+// While jobs wait, the others' devices are theirs: how many should this run have, of all?
+static void judge(const at_env_ranks *r, const at_par_task *task)
+{
+    at_par_site site = r->site;
+    at_par_plan best;
+
+    if (!r->apart || !r->automatic) return;
+    site.ranks = r->all;
+    site.waiting = r->waiting > 0 ? r->waiting : 1;
+    if (at_par_plans(task, &site, &best, 1) == 1) *r->apart = best.ranks;
+}
+
 static at_degrees ways_of(const at_env *e, const at_par_task *task, const at_degrees *wish)
 {
     enum { MANY = 64 };
     const at_env_ranks *r = &e->ranks;
     at_par_plan plans[MANY];
 
+    if (r->all > 1) judge(r, task);
     if (r->n < 2) return (at_degrees){0};
     at_degrees asked = !r->automatic ? r->degrees : wish ? *wish : (at_degrees){0};
     at_degrees_fit(&asked, task->hints.axes);

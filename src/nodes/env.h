@@ -37,6 +37,9 @@ typedef struct at_env_ranks {
     at_comm *
         world; // all ranks are processes, this is this one's comm, and all of device[] is its own; NULL: threads
     const char *comm; // of threads: at_engine_config.comm
+    int all; // how many there are; `n` and site.ranks are what the job that runs may take of them
+    int waiting; // jobs that could run on the others meanwhile
+    int *apart;  // gets how many a run like this should have while jobs wait; NULL: nobody asks
 } at_env_ranks;
 
 struct at_env {

@@ -328,7 +328,7 @@ static at_status solve_on_ranks(work *k)
     at_env_config_denoiser(k->node, job->model->model, job->model->device, &config);
     at_par_known known[AT_PAR_KNOWN];
     at_par_task task = {.known = known};
-    if (e->ranks.n > 1) {
+    if (e->ranks.n > 1 || e->ranks.all > 1) {
         at_sample_task(job, k->samples->shape, k->samples->rank, &config, &task, k->key);
         task.n_known = at_par_recall(e->ranks.known, k->key, known);
     }
