@@ -2,6 +2,7 @@
 // cmd_serve.c - atelier serve: ComfyUI's server under ComfyUI's own flags.
 // Source: comfyui-contract 8.1.
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/file.h"
@@ -18,7 +19,7 @@ typedef struct serve_options {
     at_arg_list allowed_hosts;
     const char *listen, *cors, *user_dir, *front_end_root, *templates, *tls_key, *tls_cert, *hash,
         *preview;
-    const char *verbose, *token_file, *log_format;
+    const char *verbose, *token_file, *log_format, *lanes;
     at_arg_real max_upload;
     long port, preview_size, cache_lru;
     bool cache_classic, cache_none, compress, multi_user, no_persist, test_nodes, quiet, quick_test,
@@ -55,6 +56,9 @@ static const at_arg serve_args[] = {
              "repeated"},
     {"--max-upload-size", "MB", AT_ARG_REAL, offsetof(serve_options, max_upload),
      .help = "of a request's body (default 100)"},
+    {"--lanes", "N", AT_ARG_TEXT, offsetof(serve_options, lanes),
+     .help = "jobs that may run side by side on several devices while others wait; auto (the "
+             "default): by devices and the queue; 1: one after the other"},
     {"--user-directory", "DIR", AT_ARG_TEXT, offsetof(serve_options, user_dir),
      .help = "settings, workflows, queue and history (default ./user)"},
     FLAG("--enable-compress-response-body", compress, "answer in gzip to those who take it"),
@@ -165,6 +169,21 @@ static const char **own_arguments(char **text)
     return list;
 }
 
+// "auto" or a number. A part of the devices would be another process's: there must be processes.
+static at_status set_lanes(const serve_options *o, int *out)
+{
+    const char *text = o->lanes && strcmp(o->lanes, "auto") != 0 ? o->lanes : "0";
+    size_t digits = strspn(text, "0123456789");
+    int n = digits && digits < 4 && !text[digits] ? atoi(text) : -1;
+
+    if (n < 0 || (n == 0 && o->lanes && strcmp(o->lanes, "auto") != 0))
+        return at_fail(AT_EUSAGE, "--lanes %s: auto, or a number from 1 on", o->lanes);
+    if (n > 1 && o->one_process)
+        return at_fail(AT_EUSAGE, "--lanes %d and --one-process exclude each other", n);
+    *out = n;
+    return AT_OK;
+}
+
 static at_status serve(void *options, const at_arg_list *operands)
 {
     (void)operands;
@@ -201,6 +220,7 @@ static at_status serve(void *options, const at_arg_list *operands)
     at_status st = set_level(o->verbose ? o->verbose : "INFO");
     if (st == AT_OK && (o->cache_none + o->cache_classic + (o->cache_lru > 0)) > 1)
         st = at_fail(AT_EUSAGE, "--cache-classic, --cache-lru and --cache-none exclude each other");
+    if (st == AT_OK) st = set_lanes(o, &c.lanes);
     if (st == AT_OK) st = at_common_config(&o->common, &c.engine);
     if (st != AT_OK) return st;
     c.engine.cache_results = o->cache_none ? -1 : o->cache_lru;

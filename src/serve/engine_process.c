@@ -174,6 +174,9 @@ static void hello(host *h, at_status st)
     at_wire_text(&h->message, d ? d->name : "");
     at_wire_text(&h->message, d ? d->description : "");
     at_wire_number(&h->message, d ? d->host : 0);
+    const at_env_ranks *r = d ? &at_engine_env(h->engine)->ranks : NULL;
+    at_wire_number(&h->message, r && !r->world ? r->all : 1);
+    at_wire_number(&h->message, r && !r->automatic ? at_degrees_ranks(&r->degrees) : 1);
     send_out(h);
     pthread_mutex_unlock(&h->out);
 }
@@ -198,6 +201,7 @@ static void tell_result(host *h, at_status st, const char *words, const at_job_r
     at_wire_text(&h->message, r->error);
     at_wire_text(&h->message, r->node_errors);
     at_wire_number(&h->message, r->seconds);
+    at_wire_number(&h->message, r->ranks);
     at_wire_number(&h->message, energy);
     at_wire_text(&h->message, loss());
     send_out(h);
@@ -276,6 +280,8 @@ static void run_job(host *h, const at_str *message)
     job.claims = at_wire_take_text(&r);
     job.text = at_wire_take_text(&r);
     job.bytes = job.text ? strlen(job.text) : 0;
+    job.ranks = (int)at_wire_take_number(&r);
+    job.waiting = (int)at_wire_take_number(&r);
     job.target_count = (size_t)at_wire_take_number(&r);
     const char **targets = at_calloc(job.target_count + 1, sizeof *targets);
     for (size_t i = 0; targets && i < job.target_count; i++)
@@ -347,6 +353,16 @@ int at_engine_process_line(void)
     return text && *text ? atoi(text) : -1;
 }
 
+// Which of the devices are this process's: "FIRST,MOST". All where nobody says.
+static void take_share(at_engine_config *c)
+{
+    const char *text = getenv("ATELIER_ENGINE_SHARE");
+
+    if (text && sscanf(text, "%d,%d", &c->first_rank, &c->most_ranks) != 2)
+        c->first_rank = c->most_ranks = 0;
+    unsetenv("ATELIER_ENGINE_SHARE");
+}
+
 // The kernel, when memory runs out, shall take this process and not the one that keeps the queue.
 static void offer_to_the_killer(void)
 {
@@ -363,6 +379,7 @@ at_status at_engine_process(int line, const at_engine_config *config)
               .lock = PTHREAD_MUTEX_INITIALIZER,
               .wake = PTHREAD_COND_INITIALIZER};
     pthread_t thread;
+    at_engine_config own = *config;
 
     prctl(PR_SET_PDEATHSIG, SIGKILL); // beside the line's end: a job that hangs does not read it
     prctl(PR_SET_NAME, "atelier-engine");
@@ -371,10 +388,11 @@ at_status at_engine_process(int line, const at_engine_config *config)
     signal(SIGXFSZ, SIG_IGN); // a file that may not grow is an error of its writer
     fcntl(line, F_SETFD, FD_CLOEXEC);
     unsetenv("ATELIER_ENGINE_LINE"); // nothing that is started from here is one
+    take_share(&own);
     offer_to_the_killer();
     json_object_seed(0); // before there are threads
     at_log_set_writer(on_log, &h);
-    at_status st = at_engine_open(config, &h.engine);
+    at_status st = at_engine_open(&own, &h.engine);
     hello(&h, st);
     if (st != AT_OK) _exit(0); // the server tells why
     if (at_engine_env(h.engine)->device->host) at_priority_lower_process();

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// executor.h - the thread that takes jobs from the queue and has them run, one at a time.
+// executor.h - the thread that takes jobs from the queue and has them run, one at a time, or side by side on several
+// devices (lanes.h).
 // Idea: it outlives the engine (runner.h): a job that took the engine with it is reported, and the next one runs.
 // Easy to get wrong: an interrupt meant for one job must not hit the next: it is compared under the lock that also
 // guards which job runs.
@@ -14,7 +15,9 @@
 
 typedef struct at_executor_config {
     at_runner *runner;
-    const at_registry *registry; // says which stage a node belongs to
+    const char *const *engine_argv; // at_runner_config.argv, for further ones
+    int lanes;                      // jobs that may run side by side; 0: as many as pay
+    const at_registry *registry;    // says which stage a node belongs to
     at_queue *queue;
     at_hub *hub;
     at_metrics *metrics;
@@ -38,7 +41,7 @@ at_status at_executor_start(const at_executor_config *c, at_executor **out);
 void at_executor_stop(at_executor *x);
 // Take no more jobs.
 void at_executor_drain(at_executor *x);
-// Interrupt the running job; id, user: only if it is this one, and this one's (NULL: any). True if there was something to interrupt.
+// Interrupt what runs; id, user: only this one, and this one's (NULL: any). True if there was something to interrupt.
 bool at_executor_interrupt(at_executor *x, const char *user, const char *id);
 // POST /free: done between jobs.
 void at_executor_free_memory(at_executor *x);

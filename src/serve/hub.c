@@ -21,10 +21,14 @@ typedef struct post {
     struct post *next;
 } post;
 
+typedef struct current {
+    char *user, *client, *node;
+} current;
+
 struct at_hub {
     pthread_mutex_t lock; // of posts and of what a client that comes back is told
     post *first, **last;
-    char *current_user, *current_client, *current_node;
+    current current[AT_HUB_LANES];
     void (*wake)(void *ctx);
     void *ctx;
     at_session *sessions; // loop thread
@@ -133,19 +137,33 @@ static bool same(const char *a, const char *b)
     return a && b ? strcmp(a, b) == 0 : a == b;
 }
 
-void at_hub_set_current(at_hub *h, const char *user, const char *client, const char *node)
+static void drop_current(current *c)
 {
-    char *c = client ? at_strdup(client) : NULL, *n = node ? at_strdup(node) : NULL;
-    char *u = user ? at_strdup(user) : NULL;
+    at_free(c->user);
+    at_free(c->client);
+    at_free(c->node);
+}
+
+void at_hub_set_current(at_hub *h, int lane, const char *user, const char *client, const char *node)
+{
+    current now = {user ? at_strdup(user) : NULL, client ? at_strdup(client) : NULL,
+                   node ? at_strdup(node) : NULL};
     pthread_mutex_lock(&h->lock);
-    char *old_c = h->current_client, *old_n = h->current_node, *old_u = h->current_user;
-    h->current_user = u;
-    h->current_client = c;
-    h->current_node = n;
+    current old = h->current[lane];
+    h->current[lane] = now;
     pthread_mutex_unlock(&h->lock);
-    at_free(old_c);
-    at_free(old_n);
-    at_free(old_u);
+    drop_current(&old);
+}
+
+// Under the lock: what runs for this client, as a message's data; NULL: nothing does.
+static json_t *current_of(const at_hub *h, const char *user, const char *id)
+{
+    for (int i = 0; i < AT_HUB_LANES; i++) {
+        const current *c = &h->current[i];
+        if (c->client && c->node && strcmp(c->client, id) == 0 && same(c->user, user))
+            return json_pack("{s:s}", "node", c->node);
+    }
+    return NULL;
 }
 
 size_t at_hub_sessions(at_hub *h)
@@ -228,10 +246,7 @@ at_session *at_hub_join(at_hub *h, const char *user, const char *id, void *socke
     atomic_fetch_add(&h->session_count, 1);
     say_json(s, "status", status_data(remaining, s->id));
     pthread_mutex_lock(&h->lock);
-    json_t *node = h->current_client && h->current_node && strcmp(h->current_client, id) == 0 &&
-                           same(h->current_user, user)
-                       ? json_pack("{s:s}", "node", h->current_node)
-                       : NULL;
+    json_t *node = current_of(h, user, id);
     pthread_mutex_unlock(&h->lock);
     if (node) say_json(s, "executing", node);
     return s;
@@ -318,9 +333,8 @@ void at_hub_free(at_hub *h)
     while (h->sessions)
         at_hub_leave(h, h->sessions);
     at_hub_deliver(h, nobody, NULL); // frees what was never sent
-    at_free(h->current_user);
-    at_free(h->current_client);
-    at_free(h->current_node);
+    for (int i = 0; i < AT_HUB_LANES; i++)
+        drop_current(&h->current[i]);
     pthread_mutex_destroy(&h->lock);
     at_free(h);
 }

@@ -52,8 +52,10 @@ void at_hub_post(at_hub *h, const char *user, const char *client, const char *ty
 void at_hub_post_picture(at_hub *h, const char *user, const char *client, at_message *with_metadata,
                          at_message *plain);
 void at_hub_post_status(at_hub *h, size_t remaining);
-// What a client that comes back is told: the node that runs for it. NULL: nothing.
-void at_hub_set_current(at_hub *h, const char *user, const char *client, const char *node);
+// What a client that comes back is told: the node that runs for it, on this lane (below AT_HUB_LANES). NULL: nothing.
+enum { AT_HUB_LANES = 16 };
+void at_hub_set_current(at_hub *h, int lane, const char *user, const char *client,
+                        const char *node);
 size_t at_hub_sessions(at_hub *h);
 
 // --- the loop thread ----------------------------------------------------------------------------

@@ -27,6 +27,8 @@ enum { LINE = 3, STUCK_SECONDS = 20 }; // the engine's descriptor; how long a ca
 struct at_runner {
     const char *const *argv;
     at_engine *engine;    // runs jobs here; NULL: a process does
+    int first, most;      // its devices; most 0: all
+    int devices, wanted;  // as its hello said
     pthread_mutex_t lock; // of sending, of `device` and of the four below
     int line;             // -1: there is no process
     pid_t pid;
@@ -42,24 +44,28 @@ struct at_runner {
 // --- the process -------------------------------------------------------------------------------------
 extern char **environ;
 
-// Our environment with the line's number in front. The strings are borrowed, the list is the caller's.
-static char **environment(char *line_is)
+// Our environment with the line's number and (not NULL) the share in front. The strings are borrowed, the list is the
+// caller's.
+static char **environment(char *line_is, char *share_is)
 {
     size_t n = 0;
     while (environ[n])
         n++;
-    char **list = at_calloc(n + 2, sizeof *list);
+    char **list = at_calloc(n + 3, sizeof *list), **at = list;
     if (!list) return NULL;
-    list[0] = line_is;
-    memcpy(list + 1, environ, n * sizeof *list);
+    *at++ = line_is;
+    if (share_is) *at++ = share_is;
+    memcpy(at, environ, n * sizeof *list);
     return list;
 }
 
 static at_status spawn(at_runner *r, int theirs)
 {
     char line_is[] = "ATELIER_ENGINE_LINE=3";
+    char share_is[64];
     posix_spawn_file_actions_t files;
-    char **list = environment(line_is);
+    snprintf(share_is, sizeof share_is, "ATELIER_ENGINE_SHARE=%d,%d", r->first, r->most);
+    char **list = environment(line_is, r->most ? share_is : NULL);
     pid_t pid = -1;
     int error = ENOMEM;
 
@@ -184,9 +190,12 @@ static at_status hear_hello(at_runner *r, at_wire_reader *m)
     at_status st = take_status(m);
     const char *name = at_wire_take_text(m), *description = at_wire_take_text(m);
     bool host = at_wire_take_number(m) != 0;
+    int devices = (int)at_wire_take_number(m), wanted = (int)at_wire_take_number(m);
 
     pthread_mutex_lock(&r->lock);
     r->greeted = st == AT_OK;
+    r->devices = devices;
+    r->wanted = wanted;
     snprintf(r->device.name, sizeof r->device.name, "%s", name ? name : "");
     snprintf(r->device.description, sizeof r->device.description, "%s",
              description ? description : "");
@@ -263,6 +272,20 @@ bool at_runner_is_up(at_runner *r)
     return up;
 }
 
+void at_runner_ranks(at_runner *r, int *devices, int *wanted)
+{
+    pthread_mutex_lock(&r->lock);
+    *devices = r->engine || r->devices < 1 ? 1 : r->devices;
+    *wanted = r->engine || r->wanted < 1 ? 1 : r->wanted;
+    pthread_mutex_unlock(&r->lock);
+}
+
+void at_runner_rest(at_runner *r)
+{
+    char how[64];
+    if (!r->engine) bury(r, how);
+}
+
 // --- a job -------------------------------------------------------------------------------------------
 static at_status send_job(at_runner *r, const at_job *job)
 {
@@ -272,6 +295,8 @@ static at_status send_job(at_runner *r, const at_job *job)
     at_wire_text(&r->out, job->owner);
     at_wire_text(&r->out, job->claims);
     at_wire_text(&r->out, job->text);
+    at_wire_number(&r->out, job->ranks);
+    at_wire_number(&r->out, job->waiting);
     at_wire_number(&r->out, (double)job->target_count);
     for (size_t i = 0; i < job->target_count; i++)
         at_wire_text(&r->out, job->targets[i]);
@@ -304,6 +329,7 @@ static at_status hear_result(at_runner *r, at_wire_reader *m, at_job_result *out
     if (copied == AT_OK) copied = take_copy(m, &out->error);
     if (copied == AT_OK) copied = take_copy(m, &out->node_errors);
     out->seconds = at_wire_take_number(m);
+    out->ranks = (int)at_wire_take_number(m);
     cost->joules = at_wire_take_number(m);
     const char *lost = at_wire_take_text(m);
     if (lost) {
@@ -473,8 +499,10 @@ at_status at_runner_open(const at_runner_config *c, at_runner **out)
     }
     r->argv = c->argv;
     r->engine = c->argv ? NULL : c->engine;
+    r->first = c->first;
+    r->most = c->most;
     r->line = -1;
-    at_status st = r->engine ? AT_OK : start(r);
+    at_status st = r->engine || r->most ? AT_OK : start(r);
     if (st != AT_OK) {
         at_runner_close(r);
         return st;

@@ -24,6 +24,9 @@ typedef struct at_runner_config {
     const char *const
         *argv; // the program that calls at_engine_process, NULL-terminated; NULL: run jobs here
     at_engine *engine; // for that
+    // Its devices: so many of all from that one on (at_engine_config.first_rank); 0: all, and it starts at once. A
+    // part of them is another process's too, which agrees on who works when (lanes.h): at_runner_ready starts it.
+    int first, most;
 } at_runner_config;
 
 typedef struct at_run_cost {
@@ -39,6 +42,10 @@ void at_runner_close(at_runner *r);        // NULL is fine
 // Waits until the engine has opened its device; its failure. Again after a crash: starts it anew.
 at_status at_runner_ready(at_runner *r);
 bool at_runner_is_up(at_runner *r); // without waiting: there is an engine, as far as is known
+// How many devices it has, and how many --parallel wants for one job (1: it does not say). From at_runner_ready on.
+void at_runner_ranks(at_runner *r, int *devices, int *wanted);
+// The process ends, and with it what it holds of its devices; at_runner_ready starts another. Not while a job runs.
+void at_runner_rest(at_runner *r);
 // As at_engine_run. Whoever raises the cancel flag of job->sink also calls at_runner_cancel.
 at_status at_runner_run(at_runner *r, const at_job *job, at_job_result *out, at_run_cost *cost);
 void at_runner_cancel(at_runner *r);

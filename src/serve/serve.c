@@ -167,6 +167,8 @@ static at_status start_executor(at_server *s, opening *o)
 {
     int preview = s->config->preview_size;
     at_executor_config c = {.runner = s->runner,
+                            .engine_argv = s->config->engine_argv,
+                            .lanes = s->config->engine_argv ? s->config->lanes : 1,
                             .registry = at_engine_registry(s->engine),
                             .queue = s->queue,
                             .hub = s->hub,

@@ -32,6 +32,7 @@ typedef struct at_serve_config {
     // The program and its arguments that call at_engine_process (runner.h), NULL-terminated: jobs run there, and a
     // crash ends that process alone. NULL: they run in this process.
     const char *const *engine_argv;
+    int lanes;               // jobs that may run side by side on several devices; 0: as many as pay
     int keepalive_seconds;   // of silence until the kernel asks whether a peer is there; 0: 60
     double drain_seconds;    // how long a job that runs may go on after SIGTERM
     bool json_log;           // lines on standard error are JSON

@@ -205,7 +205,7 @@ static void on_node(at_story *s, const at_event *e)
         s->node = at_strdup(e->node);
         s->class_type = e->class_type ? at_strdup(e->class_type) : NULL;
         set_progress(s, e, json_real(0), json_real(1), "running");
-        at_hub_set_current(s->hub, s->user, s->client, e->node);
+        at_hub_set_current(s->hub, s->lane, s->user, s->client, e->node);
         tell_client(s, "executing", about(s, e));
         break;
     case AT_EV_PREVIEW: keep_picture(s, e); break;

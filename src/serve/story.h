@@ -15,7 +15,7 @@ typedef struct at_story {
     at_hub *hub;
     const char *job, *client; // borrowed; client NULL: nobody submitted this by name
     const char *user;         // borrowed; NULL: users are not kept apart
-    int preview_size;
+    int preview_size, lane;
     json_t *progress;            // of progress_state: node id to its entry
     json_t *messages;            // of the history's status
     json_t *approximate;         // the same: methods that are not exact; NULL: none

@@ -13,12 +13,12 @@ enum { AT_WIRE_MOST = 1 << 30 }; // bytes of one message
 
 // What a message begins with.
 typedef enum at_wire_kind {
-    AT_WIRE_HELLO,  // up: status, text, device's name, description, host
+    AT_WIRE_HELLO, // up: status, text, device's name, description, host, devices, of these wanted by a job
     AT_WIRE_DEVICE, // up: at_wire_device
     AT_WIRE_LOG,    // up: level, id, text
     AT_WIRE_EVENT,  // up: an at_event without its job
-    AT_WIRE_RESULT, // up: status, text, outputs, error, node_errors, seconds, joules, lost
-    AT_WIRE_JOB,    // down: id, owner, claims, text, count of targets, each
+    AT_WIRE_RESULT, // up: status, text, outputs, error, node_errors, seconds, ranks, joules, lost
+    AT_WIRE_JOB,    // down: id, owner, claims, text, ranks, waiting, count of targets, each
     AT_WIRE_CANCEL, // down
     AT_WIRE_FORGET  // down
 } at_wire_kind;
