@@ -232,12 +232,19 @@ static at_status axis_comm(at_comm *world, const at_degrees *d, int first, int l
 }
 
 // --- shares --------------------------------------------------------------------------------------
+// Of all these ranks: a part of an engine's devices may be all that is known.
+static bool known_speeds(const uint8_t speeds[AT_SHARE_RANKS], int n)
+{
+    for (int i = 0; i < n; i++)
+        if (i >= AT_SHARE_RANKS || !speeds[i]) return false;
+    return true;
+}
+
 void at_degrees_take_speeds(at_degrees *d, const uint8_t speeds[AT_SHARE_RANKS])
 {
     int n = at_degrees_ranks(d);
 
-    if (n < 2 || n > AT_SHARE_RANKS || !speeds[0] || d->shares[0] || degree(d, AT_AXIS_PIPE) > 1)
-        return;
+    if (n < 2 || !known_speeds(speeds, n) || d->shares[0] || degree(d, AT_AXIS_PIPE) > 1) return;
     memcpy(d->shares, speeds, (size_t)n);
 }
 
@@ -247,7 +254,7 @@ double at_degrees_pace(const at_degrees *d, const uint8_t speeds[AT_SHARE_RANKS]
     bool cut = degree(d, AT_AXIS_TP) > 1 || degree(d, AT_AXIS_PIPE) > 1;
     double sum[AT_SHARE_RANKS] = {0}, load[AT_SHARE_RANKS] = {0}, most = 0;
 
-    if (n > AT_SHARE_RANKS || !speeds[0]) return 1;
+    if (!known_speeds(speeds, n)) return 1;
     for (int i = 0; i < n; i++) {
         double speed = (double)speeds[i] / speeds[0];
 

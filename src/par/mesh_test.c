@@ -203,6 +203,11 @@ static void ranks_of_unlike_speed_have_shares(void **state)
     assert_true(at_degrees_pace(&(at_degrees){{[AT_AXIS_CFG] = 2}}, fast, 2) == 1);
     assert_true(at_degrees_pace(&(at_degrees){{[AT_AXIS_CFG] = 2}}, fast, 3) == 0.5);
     assert_true(at_degrees_pace(&d, (uint8_t[AT_SHARE_RANKS]){0}, 7) == 1);
+    // More ranks than speeds.
+    assert_true(at_degrees_pace(&(at_degrees){{[AT_AXIS_CFG] = 5}}, fast, 5) == 1);
+    d = (at_degrees){{[AT_AXIS_CFG] = 5}};
+    at_degrees_take_speeds(&d, fast);
+    assert_int_equal(d.shares[0], 0);
 }
 
 // Rank 1 gives up in an exchange of one axis; whoever waits on any other hears it, and a vote of all mends all.
