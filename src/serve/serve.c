@@ -154,7 +154,11 @@ static at_status open_engines(at_server *s)
     at_engine_config here = s->config->engine;
     at_runner_config r = {.argv = s->config->engine_argv};
 
-    if (r.argv) here.device = "cpu";
+    if (r.argv) { // nor one that a flag names
+        here.device = "cpu";
+        here.devices = here.parallel = here.shares = here.text_device = here.vae_device = NULL;
+        here.cpu_ranks = 0;
+    }
     if (r.argv) AT_TRY(at_runner_open(&r, &s->runner)); // it opens its device meanwhile
     AT_TRY(at_engine_open(&here, &s->engine));
     r.engine = s->engine;
