@@ -56,7 +56,7 @@ static void make_room(at_lane *l)
 
     at_runner_device(x->lane[0].runner, &first);
     at_runner_device(l->runner, &own);
-    if (own.host || own.free_bytes >= first.held_bytes) return;
+    if (own.host || !own.total_bytes || own.free_bytes >= first.held_bytes) return;
     at_log(AT_INFO, "LANE-ROOM",
            "%s has %.1f GiB left: models leave the engine of all devices once", own.name,
            (double)own.free_bytes / 0x1p30);
@@ -181,7 +181,7 @@ static void clear_devices(at_executor *x, int lane, int slots)
         at_lane *l = &x->lane[i];
         if (!l->up) continue;
         at_runner_device(l->runner, &other);
-        if (other.host || other.free_bytes >= own.held_bytes) continue;
+        if (other.host || !other.total_bytes || other.free_bytes >= own.held_bytes) continue;
         l->forget = true;
         pthread_cond_broadcast(&x->change);
         while (l->up && !atomic_load(&x->stop))

@@ -393,10 +393,10 @@ at_status at_engine_process(int line, const at_engine_config *config)
     json_object_seed(0); // before there are threads
     at_log_set_writer(on_log, &h);
     at_status st = at_engine_open(&own, &h.engine);
+    if (st == AT_OK) tell_device(&h); // known when its hello is heard
     hello(&h, st);
     if (st != AT_OK) _exit(0); // the server tells why
     if (at_engine_env(h.engine)->device->host) at_priority_lower_process();
-    tell_device(&h);
     if (pthread_create(&thread, NULL, hear, &h) != 0 ||
         pthread_create(&thread, NULL, tell, &h) != 0)
         _exit(1);
