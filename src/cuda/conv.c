@@ -389,8 +389,10 @@ static at_status at_once(void *stream, const at_conv2d_args *a)
 {
     at_cuda *g = stream;
     at_status st = AT_OK;
+    at_linear_args l;
     bool done = false;
 
+    if (as_linear(a, &l)) return at_cuda_linear(stream, &l);
     AT_TRY(by_few(g, a, &done));
     if (!done && by_windows(g, a)) AT_TRY(in_windows(g, a, &done));
     if (!done && g->dnn && a->w.scale == 1.0f) {
@@ -419,7 +421,8 @@ static at_status copy(void *stream, const at_view *from, const at_view *to)
     return at_cuda_check(g, at_k_copy(g->stream, from, to), "conv: a slab of a doubled picture");
 }
 
-// cuDNN counts elements to 2^31, with the frame that it may add. AT_OFF=maps makes slabs of all, for check rows.
+// cuDNN counts elements to 2^31, with the frame that it may add; cublasLt takes more, but 3072 x 3072 pixels of 256 channels
+// through a 1x1 filter took it longer than anybody waits. AT_OFF=maps makes slabs of all, for check rows.
 enum { MOST = 1 << 30, LITTLE = 1 << 10 };
 
 at_status at_cuda_conv2d(void *stream, const at_conv2d_args *a)
@@ -427,12 +430,10 @@ at_status at_cuda_conv2d(void *stream, const at_conv2d_args *a)
     static const at_conv_hands hands = {at_once, scratch, drop_scratch, copy};
     static int off = -1;
     at_cuda *g = stream;
-    at_linear_args l;
 
     if (off < 0) off = at_has_word(getenv("AT_OFF"), "maps");
     if (at_cuda_count(&a->out) == 0) return AT_OK;
     cudaSetDevice(g->ordinal);
-    if (as_linear(a, &l)) return at_cuda_linear(stream, &l);
     if (at_conv_is_large(a, off ? LITTLE : MOST))
         return at_conv_in_slabs(stream, a, off ? LITTLE : MOST / 2, &hands);
     return at_once(stream, a);
