@@ -165,6 +165,8 @@ class Together(kit.Case):
         return got
 
     def alike(self, plans, pictures=True):
+        if kit.SANITIZED:  # they look for what goes wrong beside the numbers: two plans show that
+            plans = [plans[1], plans[-1]]
         one = self.draw("--cpu", "--parallel", "none")
         for name, (z, pixels) in one.items():
             self.assertGreater(math.sqrt(sum(v * v for v in z)), 0.1, name)
@@ -289,6 +291,7 @@ class Together(kit.Case):
             self.assertAlmostEqual(max(self.work(plan, "controlnet_blocks")), all_of_it / ranks, msg=plan)
 
     # --- samplers ---------------------------------------------------------------------------------------
+    # A sampler is the same code on each rank: the plain build's numbers are what these are about.
     def every_sampler(self, plans, **more):
         names, schedulers = samplers()
         self.assertGreater(len(names), 30)
@@ -299,11 +302,13 @@ class Together(kit.Case):
                           positive=["a0", 0], negative=["a0", 1], **more)
         self.alike(plans, pictures=False)
 
+    @unittest.skipIf(kit.SANITIZED, "minutes of steps")
     def test_every_sampler_of_a_unet(self):
         self.unet("tiny_sd15.safetensors", "sd15", 64, 64)
         self.cases = []
         self.every_sampler(UNET_PLANS if ALL else ["cfg=2,patch=2"])
 
+    @unittest.skipIf(kit.SANITIZED, "minutes of steps")
     def test_every_sampler_of_a_transformer(self):
         self.begin(kit.flux(), "flux", 64, 64)
         self.steer("a0", "c0", None)
