@@ -143,9 +143,9 @@ static at_status by_cudnn(at_cuda *g, const at_attention_args *a, bool *done)
 // Hopper's matrix units by our own kernel.
 static bool wide(const at_cuda *g, const at_k_attention_in *in)
 {
-    static int on = -1; // on trial
-    if (on < 0) on = at_has_word(getenv("AT_ON"), "wide");
-    if (!on || g->capability != 90 || !at_k_flash_90a_suits(in) || !at_k_flash_suits(in))
+    static int off = -1;
+    if (off < 0) off = at_has_word(getenv("AT_OFF"), "wide");
+    if (off || g->capability != 90 || !at_k_flash_90a_suits(in) || !at_k_flash_suits(in))
         return false;
     cudaError_t e = at_k_flash_90a(g->stream, in);
     if (e == cudaSuccess)

@@ -61,11 +61,11 @@ static bool one_round(const at_cuda *g, const at_k_few_tiles_in *in)
 
 bool at_cuda_own_product(const at_cuda *g, const at_cuda_product *c, at_lt_algo *mark)
 {
-    static int on = -1; // on trial
+    static int off = -1;
     at_k_few_tiles_in in;
 
-    if (on < 0) on = at_has_word(getenv("AT_ON"), "few") || at_cuda_own_forced();
-    if (!on || g->capability != 90 || !product_of(c, &in) || !at_k_few_tiles_suits(&in))
+    if (off < 0) off = at_has_word(getenv("AT_OFF"), "few") && !at_cuda_own_forced();
+    if (off || g->capability != 90 || !product_of(c, &in) || !at_k_few_tiles_suits(&in))
         return false;
     memset(mark, MARK, sizeof *mark);
     return at_cuda_own_forced() || one_round(g, &in);
