@@ -36,6 +36,10 @@ static at_view rows_of(const at_view *v, int64_t picture, int64_t first, int64_t
     if (!v->data) return part;
     part.shape[0] = 1;
     part.shape[1] = rows;
+    part.stride[0] =
+        rows *
+        v->stride
+            [1]; // of one picture it says nothing, but the library reads it: beyond 2^31 it crawls
     part.data = (char *)v->data +
                 (picture * v->stride[0] + first * v->stride[1]) * (int64_t)at_cuda_size(v->dtype);
     return part;
