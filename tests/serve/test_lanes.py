@@ -102,11 +102,11 @@ class SideBySide(Case):
 
     def test_a_crash_ends_its_own_job_alone(self):
         for how in ("KILL", "EXIT"):
-            slow = sleeper(1, 70 + len(how))
+            slow = sleeper(2, 70 + len(how))
             dies = crash(how, 70)
-            dies["2"] = node("TestSleep", value=["1", 0], seconds=0.2)
+            dies["2"] = node("TestSleep", value=["1", 0], seconds=1)  # long enough to be seen beside the other on a busy machine
             dies["3"]["inputs"]["value"] = ["2", 0]
-            for jobs in (self.two(slow, dies), self.two(dies, sleeper(1, 80 + len(how)))):
+            for jobs in (self.two(slow, dies), self.two(dies, sleeper(2, 80 + len(how)))):
                 entries = [self.server.wait(job) for job in jobs]
                 words = sorted(e["status"]["status_str"] for e in entries)
                 self.assertEqual(words, ["error", "success"])
@@ -118,7 +118,7 @@ class SideBySide(Case):
         self.warm()
         sockets = {name: Socket(self.server, client=name) for name in ("ann", "bob")}
         first = self.submit(sleeper(0.3, 100))
-        jobs = {name: self.submit(sleeper(0.4, 101 + i), client_id=name) for i, name in enumerate(sockets)}
+        jobs = {name: self.submit(sleeper(1, 101 + i), client_id=name) for i, name in enumerate(sockets)}
         self.server.wait(first)
         until(lambda: len(running(self.server)) == 2, "they do not run side by side")
         for name, socket in sockets.items():
