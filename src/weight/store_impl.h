@@ -51,7 +51,7 @@ struct at_store {
     at_record **sorted;
     size_t count, cap;
     at_overlay *overlay; // NULL: no overlay
-    void *zeros; // read-only pages that every record of zeros shows; NULL: not wanted yet
+    void *zeros;         // read-only pages that every record of zeros shows; NULL: not wanted yet
     at_store *under;     // counted: whose bytes an alias shows; or NULL
 };
 
