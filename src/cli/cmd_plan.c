@@ -49,14 +49,7 @@ static void print_ways(const at_plan_sampler *s, const at_env *env)
 {
     enum { SHOWN = 6 };
     at_par_plan ways[SHOWN];
-    int64_t batch = s->batch ? s->batch : 1, rows = batch * (s->guided ? 2 : 1);
-    at_par_task t = {.flops = s->cost.flops / (double)rows,
-                     .activation_bytes = s->cost.activation_bytes / (double)rows,
-                     .weight_bytes = s->cost.weight_bytes,
-                     .conditionings = s->guided ? 2 : 1,
-                     .batch = batch,
-                     .steps = s->steps,
-                     .hints = s->cost.share};
+    at_par_task t = at_plan_task(s);
     char text[96];
 
     if (s->cost.flops <= 0) return;

@@ -98,14 +98,7 @@ static int denoiser_ranks(const at_env *env, const at_plan *p, double *part)
     *part = 1;
     if (!p->sampler_count || p->samplers[0].cost.flops <= 0) return 1;
     const at_plan_sampler *s = &p->samplers[0];
-    int64_t batch = s->batch ? s->batch : 1, rows = batch * (s->guided ? 2 : 1);
-    at_par_task t = {.flops = s->cost.flops / (double)rows,
-                     .activation_bytes = s->cost.activation_bytes / (double)rows,
-                     .weight_bytes = s->cost.weight_bytes,
-                     .conditionings = s->guided ? 2 : 1,
-                     .batch = batch,
-                     .steps = s->steps,
-                     .hints = s->cost.share};
+    at_par_task t = at_plan_task(s);
     at_degrees d = at_env_degrees(env, &t, NULL);
     if (d.of[AT_AXIS_TP] > 1 && s->cost.weight_bytes > 0) {
         double cut = s->cost.share.tp_weights / s->cost.weight_bytes;

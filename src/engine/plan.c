@@ -255,6 +255,18 @@ at_status at_plan_make(at_engine *e, const at_graph *g, at_dtype compute, at_pla
     return st;
 }
 
+at_par_task at_plan_task(const at_plan_sampler *s)
+{
+    int64_t batch = s->batch ? s->batch : 1, rows = batch * (s->guided ? 2 : 1);
+    return (at_par_task){.flops = s->cost.flops / (double)rows,
+                         .activation_bytes = s->cost.activation_bytes / (double)rows,
+                         .weight_bytes = s->cost.weight_bytes,
+                         .conditionings = s->guided ? 2 : 1,
+                         .batch = batch,
+                         .steps = s->steps,
+                         .hints = s->cost.share};
+}
+
 void at_plan_free(at_plan *p)
 {
     for (size_t i = 0; i < p->model_count; i++) {

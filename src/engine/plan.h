@@ -58,6 +58,8 @@ typedef struct at_plan {
 at_status at_plan_make(at_engine *e, const at_graph *g, at_dtype compute, at_plan *out);
 // The same without memory: nothing is run.
 at_status at_plan_sizes(at_engine *e, const at_graph *g, at_dtype compute, at_plan *out);
+// What a sampler's steps are to the planner (par/plan.h).
+at_par_task at_plan_task(const at_plan_sampler *s);
 void at_plan_free(at_plan *p);
 
 #endif

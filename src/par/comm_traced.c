@@ -94,28 +94,27 @@ out:
     return st;
 }
 
-static at_status traced_scatter(at_comm *c, const at_view *send, const at_view *recv)
+static at_status scatter_by(at_comm *c, const at_view *send, const at_view *recv,
+                            at_status (*how)(at_comm *c, const at_view *send, const at_view *recv))
 {
     at_status st = AT_OK;
 
     AT_TRY(meet(c));
     double began = at_trace_begin();
-    st = to(c)->ops->scatter(to(c), send, recv);
+    st = how(to(c), send, recv);
     sent(began, "scatter", views_bytes(c, send));
 out:
     return st;
 }
 
+static at_status traced_scatter(at_comm *c, const at_view *send, const at_view *recv)
+{
+    return scatter_by(c, send, recv, to(c)->ops->scatter);
+}
+
 static at_status traced_scatter_begin(at_comm *c, const at_view *send, const at_view *recv)
 {
-    at_status st = AT_OK;
-
-    AT_TRY(meet(c));
-    double began = at_trace_begin();
-    st = to(c)->ops->scatter_begin(to(c), send, recv);
-    sent(began, "scatter", views_bytes(c, send));
-out:
-    return st;
+    return scatter_by(c, send, recv, to(c)->ops->scatter_begin);
 }
 
 static at_status traced_scatter_end(at_comm *c)
